@@ -1,0 +1,163 @@
+"""The flags of train.py, with their units and the paper's values. A wrong one ends in one line, with exit code 2.
+
+Later ones win: the paper's defaults, then the built-in model's or the resumed run's, then a recipe's, then the user's.
+"""
+
+import argparse
+import importlib.util
+import json
+import math
+import os
+import shlex
+import sys
+from pathlib import Path
+
+import checkpoint
+import data
+import tiny
+from gpg import F_NORMS, NORMS
+from rewards import parse_rewards
+
+BUILT_IN = "tiny"  # the --model that needs no download
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """The flags after defaults, checked; exits with 2 on the first that can't be."""
+    parser = make_parser()
+    given = parser.parse_args(argv)
+    if given.resume:
+        config = Path(given.out) / "config.json"
+        if not config.exists():
+            fail(f"--resume: no run in {given.out}, it has no config.json; give the run's folder with --out")
+        saved = json.loads(config.read_text(encoding="utf-8"))
+        parser.set_defaults(
+            **{name: saved[name] for name in vars(given) if name in saved}, resume=False, overwrite=False
+        )
+    elif given.model == BUILT_IN:
+        parser.set_defaults(**tiny.DEFAULTS)
+    args = parser.parse_args(argv)
+    check(args)
+    return args
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="train.py",
+        usage="torchrun train.py [@config/NAME.args] [--flag value ...]",
+        description="Group Policy Gradient. Defaults are those of the paper's 7B run where it gives them; the built-in "
+        "model brings its own. @FILE reads flags from a file, with # comments.",
+        fromfile_prefix_chars="@",
+        allow_abbrev=False,
+    )
+    parser.convert_arg_line_to_args = lambda line: user_input(shlex.split, line, comments=True)
+    parser.error = fail
+    # fmt: off
+    add = parser.add_argument_group("model and data").add_argument
+    add("--model", default=BUILT_IN, metavar="NAME",
+        help="folder or hub name of a causal LM; tiny: the built-in one (paper: Qwen2.5-Math-7B)")
+    add("--data", metavar="SOURCE",
+        help="problems: .jsonl, .json, .parquet or hub data set; a,b joins, a[:N] takes the first N (paper: DAPO-17k)")
+    add("--eval-data", metavar="SOURCE", help="held-out problems, as --data; without it nothing is evaluated")
+    add("--problem-field", metavar="NAME", help="column of the problem, where it isn't found by itself")
+    add("--answer-field", metavar="NAME", help="column of the answer, where it isn't found by itself")
+    add("--skip-bad-rows", action="store_true", help="count broken rows instead of stopping at the first")
+    add("--system-prompt", default="none", metavar="NAME",
+        help=f"{', '.join(data.SYSTEM_PROMPTS)}, or a text of your own (paper's 7B: qwen-7b)")
+    add("--template", metavar="FILE", help="prompt with {problem} in it, in place of the tokenizer's chat template")
+    add("--rewards", default="accuracy", metavar="SPEC",
+        help="NAME=WEIGHT,...; accuracy, format, or path/to/file.py:function (paper's 7B: accuracy)")
+
+    add = parser.add_argument_group("method").add_argument
+    add("--steps", type=int, default=1100, help="optimizer steps (paper: 1100)")
+    add("--prompts-per-step", type=int, default=144, help="P, prompts over all ranks (paper: 144)")
+    add("--group-size", type=int, default=8, help="G, completions of a prompt (paper: 8)")
+    add("--f-norm", choices=F_NORMS, default="none", help="F_norm of Eq. 6: 1, std of group or batch (paper: none)")
+    add("--norm", choices=NORMS, default="group", help="mean over tokens, see gpg.token_weights (paper: group, Eq. 5)")
+    add("--no-age", dest="age", action="store_false", help="leave out alpha of Eq. 7 (paper: alpha is on)")
+    add("--beta-th", type=float, default=0.6,
+        help="collect until the valid groups are this share of P; 0: one round (paper: 0.6)")
+    add("--max-rounds", type=int, default=20, help="most rounds a step (paper: not given; released code: 19)")
+    add("--mask-truncated", action="store_true",
+        help="leave completions that hit --max-new-tokens out of the loss and of their group's mean (paper: no)")
+
+    add = parser.add_argument_group("sampling").add_argument
+    add("--max-prompt-tokens", type=int, default=1024, help="longer ones are skipped and counted (paper: not given)")
+    add("--max-new-tokens", type=int, default=2048, help="tokens of a completion (paper: not given; code: 2048)")
+    add("--temperature", type=float, default=1.0, help="of sampling and log-probabilities (paper: not given; code: 1)")
+    add("--top-p", type=float, default=1.0, help="draw among the fewest tokens of this mass; 1: off (code: 1)")
+    add("--top-k", type=int, default=0, help="draw among so many likeliest tokens; 0: off (code: 50, unsaid)")
+    add("--samples-at-once", type=int, default=256, help="completions decoded at once; bounds the key-value cache")
+
+    add = parser.add_argument_group("optimizer").add_argument
+    add("--lr", type=float, default=1e-6, help="learning rate of AdamW (paper: 1e-6)")
+    add("--schedule", choices=("constant", "cosine"), default="constant", help="of the learning rate (paper: constant)")
+    add("--warmup", type=int, default=0, help="steps of linear warm-up (paper: not given)")
+    add("--lr-floor", type=float, default=0.0, help="where the cosine ends, a share of --lr (code for 1.5B: 0.1)")
+    add("--weight-decay", type=float, default=0.1, help="of matrices (paper: 0.1)")
+    add("--grad-clip", type=float, default=1.0, help="greatest gradient norm; 0: off (paper: not given; code: 1)")
+    add("--tokens-per-micro-batch", type=int, default=16384, help="padded tokens of a forward: memory, not results")
+    add("--gradient-checkpointing", action="store_true", help="recompute activations in the backward: less memory")
+    add("--dtype", choices=("float32", "bfloat16", "float64"), default="float32",
+        help="of matrix products; bfloat16 keeps float32 weights (paper: not given; code: bfloat16)")
+
+    add = parser.add_argument_group("run").add_argument
+    add("--out", default="out", metavar="DIR", help="folder of the run")
+    add("--seed", type=int, default=0, help="of the data's order, of sampling, and of the built-in model")
+    add("--eval-every", type=int, default=50, help="steps between evaluations; 0: only before and after")
+    add("--save-every", type=int, default=50, help="steps between checkpoints; 0: only the final one")
+    add("--keep", type=int, default=2, help="checkpoints that stay, beside the final one; 0: all")
+    add("--resume", action="store_true", help="go on from --out's newest checkpoint; flags not given are the run's")
+    add("--overwrite", action="store_true", help="delete the run that is in --out and start anew")
+    add("--tensorboard", action="store_true", help="log to OUT/tensorboard too (needs tensorboard)")
+    add("--wandb", metavar="PROJECT", help="log to Weights & Biases too (needs wandb)")
+    # fmt: on
+    return parser
+
+
+def check(args: argparse.Namespace) -> None:
+    """Stops at the first flag that can't be, before anything slow."""
+    out, built_in = Path(args.out), args.model == BUILT_IN
+    least = dict.fromkeys(("top_k", "warmup", "weight_decay", "grad_clip", "seed"), 0)
+    least |= dict.fromkeys(("eval_every", "save_every", "keep"), 0)
+    least |= dict.fromkeys(("steps", "prompts_per_step", "max_rounds", "max_prompt_tokens", "max_new_tokens"), 1)
+    least |= dict.fromkeys(("samples_at_once", "tokens_per_micro_batch"), 1)
+    for name, bound in least.items():
+        if not bound <= getattr(args, name) < math.inf:
+            fail(f"--{name.replace('_', '-')} {getattr(args, name)}: must be {bound} or more")
+    taken = checkpoint.exists(out) and not args.resume and not args.overwrite
+    for wrong, message in (
+        (not built_in and not args.data, f"--model {args.model}: give --data, a file of problems or a hub data set"),
+        (built_in and (args.data or args.eval_data), "--data: the built-in model reads only its own; give --model"),
+        (args.group_size < 2, f"--group-size {args.group_size}: one has no baseline; use 2 or more (paper: 8)"),
+        (not 0 < args.temperature < math.inf, f"--temperature {args.temperature}: must be above 0 (usual: 1)"),
+        (not 0 < args.top_p <= 1, f"--top-p {args.top_p}: must be above 0, and at most 1 (off)"),
+        (not 0 <= args.beta_th <= 1, f"--beta-th {args.beta_th}: must be a share, from 0 to 1 (paper: 0.6)"),
+        (not 0 <= args.lr_floor <= 1, f"--lr-floor {args.lr_floor}: must be a share of --lr, from 0 to 1"),
+        (not 0 < args.lr < math.inf, f"--lr {args.lr}: must be above 0 (paper: 1e-6)"),
+        (args.resume and args.overwrite, "--resume goes on with the run in --out, --overwrite deletes it: give one"),
+        (args.wandb and not importlib.util.find_spec("wandb"), "--wandb: pip install wandb"),
+        (args.tensorboard and not importlib.util.find_spec("tensorboard"), "--tensorboard: pip install tensorboard"),
+        (out.exists() and not out.is_dir(), f"--out {out}: is a file; give a folder"),
+        (taken, f"--out {out}: holds a run; --resume goes on with it, --overwrite deletes it"),
+    ):
+        if wrong:
+            fail(message)
+    user_input(data.system_prompt, args.system_prompt)
+    user_input(parse_rewards, args.rewards)
+    if args.template:
+        user_input(data.load_template, args.template)
+
+
+def fail(message: str) -> None:
+    """A user's mistake: one line that says what, where, and what would be right; exit code 2."""
+    if int(os.environ.get("RANK", 0)) == 0:
+        print(f"{Path(sys.argv[0]).name}: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+def user_input(function, *arguments, **options):
+    """Calls a function on what the user gave; what it can't use ends in one line."""
+    try:
+        return function(*arguments, **options)
+    except (ValueError, OSError) as error:
+        fail(str(error))

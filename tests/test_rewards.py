@@ -1,0 +1,639 @@
+"""Tests of rewards.py: what is extracted, equal, refused, and how a batch is scored. W1-W8 name known traps."""
+
+import json
+import math
+import random
+import sys
+import threading
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import rewards
+from rewards import accuracy, extract_answer, format_reward, is_equiv, parse_rewards, score
+
+CASES = Path(__file__).resolve().parents[2] / "shared" / "cases"
+
+# ---------------------------------------------------------------- extraction
+
+
+@pytest.mark.parametrize(
+    ("completion", "expected"),
+    [
+        (r"First \boxed{1}. Then \boxed{2}.", "2"),  # the last one counts, across sentences
+        (r"so \boxed{\frac{1}{2^{3}}} follows", r"\frac{1}{2^{3}}"),  # nested braces
+        (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
+        (r"\boxed{\left\{1\right.} and }", r"\left\{1\right."),  # an escaped brace opens nothing
+        (r"\fbox{7}", "7"),
+        (r"\boxed {7}", "7"),
+        (r"$\boxed{\boxed{7}}$", r"\boxed{7}"),  # the outermost
+        (r"\boxed{1 \boxed{2} \boxed{3}}", r"1 \boxed{2} \boxed{3}"),
+        (r"\boxed{3} \text{ and } \boxed{5}", "3, 5"),  # joined by separators only: one list
+        (r"$\boxed{3}$, $\boxed{5}$ or $\boxed{7}$", "3, 5, 7"),
+        (r"\boxed{3}\quad\boxed{5}", "3, 5"),
+        (r"\boxed{1}\boxed{2 \boxed{3}}", r"1, 2 \boxed{3}"),  # what is nested does not stand between
+        (r"\boxed{3}, hence \boxed{5}", "5"),  # "hence" is no separator
+        (r"\boxed{3}\boxed{3}", "3"),  # said twice
+        (r"\boxed{4 is wrong. So \boxed{5}", "5"),  # an earlier one that is not closed takes nothing away
+        (r"\boxed{5} or \boxed{}", None),  # W4: an empty last box
+        (r"The answer is 5. \boxed{}", None),  # W4: nor is there a way back to the phrase
+        (r"\boxed{4} then \boxed{5", None),  # truncated
+        (r"\boxed{\frac{1}{2}", None),
+        ("3 + 4 = 7\n#### 7", "7"),
+        ("#### 6\nno:\n#### 1,007\n", "1,007"),
+        ("The answer is 42", "42"),  # official.md: 0 there, for want of a LaTeX anchor
+        ("the final answer is: $42$. I hope it is correct.", "$42$"),
+        ("The answer is 3.5. Done", "3.5"),  # the point within a number ends no sentence
+        ("Answer: 12 apples\nBye", "12 apples"),
+        ("**Final Answer:** 12", "12"),
+        ("**Answer**: **12**", "12"),
+        ("Final answer:\n\n12", "12"),
+        ("the answer is 1. No, the answer is 2.", "2"),
+        ("I counted 12 apples, see Figure 3.", None),  # W4: no guess at the last number
+        ("The answer isn't clear", None),
+        ("% \\boxed{42}\nnothing", None),  # a LaTeX comment
+        ("5% of 840 is \\boxed{42}", "42"),  # a percent sign within a line is none
+        ("", None),
+        ("the answer is", None),
+    ],
+)
+def test_extract_answer(completion, expected):
+    assert extract_answer(completion) == expected
+
+
+@pytest.mark.parametrize(
+    ("completion", "expected"),
+    [
+        (r"<think>\boxed{1}</think> so \boxed{2}", "2"),
+        (r"<think>\boxed{1}</think> nothing", None),  # W4: a box only in the thoughts
+        (r"<think> \boxed{1}", None),  # truncated within its thoughts
+        (r"</think>\boxed{1}<think>\boxed{2}", None),  # thinks again, never ends
+        (r"\boxed{1}</think><answer>2</answer>", "2"),  # W5: the template opened the thoughts
+        (r"a</think>\boxed{1}</think> b", None),  # the last </think> counts
+        ("<answer>1</answer><answer> 2 </answer>", "2"),
+        (r"\boxed{1}<answer>the result is \boxed{2}</answer>\boxed{3}", "2"),
+        ("<answer>The answer is 7.</answer>", "7"),
+        (r"\boxed{1}<answer>2", "1"),  # an unclosed answer block is none
+        ("<answer></answer>", None),
+    ],
+)
+def test_extract_answer_of_tagged_text(completion, expected):
+    assert extract_answer(completion) == expected
+
+
+def test_only_the_end_of_a_long_completion_is_read():
+    assert extract_answer(r"\boxed{1}" + "x" * rewards.MAX_COMPLETION) is None
+    assert extract_answer("x" * 10**6 + r"\boxed{1}") == "1"
+
+
+# ---------------------------------------------------------------- equality
+
+EQUAL = [  # (candidate, gold)
+    ("42", "$42$"),
+    (r"\(42\)", "42."),
+    (r"\boxed{42}", r"\text{42}"),
+    ("042", "42.0"),
+    ("1,000", "1000"),  # W8
+    ("1{,}000", r"1,\!000"),
+    (r"1\,000", "1000"),
+    (r"\dfrac{1}{2}", r"\frac12"),  # W8: 1/2 = 0.5 = \frac12
+    ("0.5", r"\tfrac 1 2"),
+    (".5", "1/2"),
+    (r"\frac{35}{-9}", r"-\frac{35}9"),
+    (r"1\frac{3}{4}", "1.75"),
+    (r"-2\frac12", "-2.5"),  # the sign belongs to the whole
+    ("1 3/4", r"\frac74"),
+    ("2^{10}", "1024"),
+    ("2^10", "1024"),
+    ("-3^2", "-9"),
+    ("2^{-1}", "0.5"),
+    ("(1+2)*3", "9"),
+    (r"2\cdot3\times4", "24"),
+    (r"8.7 \times 10^{8}", "870,000,000"),
+    ("8.7e8", r"8.7 \cdot 10^8"),
+    ("−5", "-5"),  # a Unicode minus
+    ("x=5", "5"),
+    ("5 = x", "x = 5"),
+    (r"f(x) = 2x+3", "2x + 3"),
+    ("90^{\\circ}", "90"),
+    ("90°", "90 degrees"),
+    (r"17\text{ students}", "17"),
+    ("17 students", "17 student"),
+    ("5 points", "5"),  # "point" makes a decimal, "points" are counted
+    (r"15\text{ cm}^2", r"15 \mbox{ cm}^{2}"),
+    (r"\$18.9", "18.90 dollars"),
+    (r"3 \text{ million}", "3,000,000"),
+    (r"\sqrt{12}", r"2\sqrt3"),
+    (r"\frac{9}{4\sqrt3}", r"\frac{3\sqrt{3}}{4}"),
+    (r"\sqrt[3]{8}", "2"),
+    ("2^{0.5}", r"\sqrt2"),
+    ("sqrt(2)", r"\sqrt{2}"),
+    (r"\frac{1}{1+\sqrt2}", r"\sqrt{2}-1"),
+    (r"\sqrt{3+2\sqrt2}", r"1+\sqrt2"),
+    (r"2\pi+18", r"18+2\pi"),
+    ("7π", r"\pi \cdot 7"),
+    (r"\pi/2", r"\frac12\pi"),
+    ("0.3333333333", r"\frac13"),  # ten digits that agree
+    ("1.4142135623", r"\sqrt2"),
+    ("1, 2", "2,1"),
+    (r"\{1,2\}", r"2 \text{ and } 1"),
+    ("2 or 1", "1, 2"),
+    (r"1 \pm \sqrt{2}", r"1-\sqrt2, 1+\sqrt2"),
+    ("x = 1, x = 2", "2, 1"),
+    ("(1, 0.5)", r"\left(1,\frac12\right)"),
+    ("1,2", "(1,2)"),  # a bare list may stand for a tuple in its order
+    ("(1,2),(3,4)", "(3,4),(1,2)"),
+    ("[0.5,8)", r"\left[\frac12, 8\right)"),
+    (r"(-\infty, +\infty)", "(-∞,∞)"),
+    (r"x \in [1,2]", "[1,2]"),
+    ("(C)", r"\text{C}"),
+    ("even", r"\text{Even}"),
+    (r"x \leq 3", r"x \le 3"),
+    ("x^{2}", "$x^2$"),
+    (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", r"\begin{pmatrix}1\\2\end{pmatrix}"),
+]
+UNEQUAL = [
+    ("42", "43"),
+    ("-42", "42"),
+    ("4 2", "42"),  # two numbers, not one
+    ("1,7", "17"),
+    ("(100,200)", "100200"),  # no thousands within a pair
+    ("12", r"\frac12"),
+    ("41=42", "42"),  # graders.md: accepted by every grader measured
+    (r"x \geq 42", "42"),
+    (r"x \neq 42", "42"),
+    ("x=5", "y=5"),
+    ("17!", "17"),
+    ("17^2", "17"),
+    ("17 squared", "17"),
+    ("5 mod", "5"),
+    ("2 thirds", "2"),
+    (r"17 \text{ million}", "17"),
+    (r"17 \text{ or } 18", "17"),
+    ("1 or 2 or 3", "2"),  # W4
+    ("1, 2, 3", "2"),  # W4; official.md: \boxed{41, 42} against 42
+    (r"\pm 3", "3"),
+    ("1,1", "1,2"),  # each member has an answer of its own
+    ("1,2", "1,1"),
+    ("the answer could be 42 or maybe not", "42"),  # W4: the gold within a long answer
+    (r"5 \text{ cm}", r"5 \text{ m}"),
+    ("18.90 cents", r"\$18.90"),
+    ("90 radians", "90°"),
+    ("204_6", "204_5"),
+    ("42_8", "42"),
+    ("0.333", r"\frac13"),
+    ("1.414", r"\sqrt2"),
+    ("0.9999999999", "1"),  # ten digits are for a gold without an end
+    ("0.1234567890", "0.12345678901"),
+    ("0.3333333334333", r"\frac13"),
+    (r"\frac{22}{7}", r"\pi"),
+    ("10^{-20}", "0"),  # relative, no absolute tolerance
+    ("10^{-21}", "10^{-20}"),
+    ("1e-400", "0"),
+    ("1e400", "1e500"),
+    ("12345678901234567889", "12345678901234567890"),  # not through float
+    (r"\sqrt{2} + 10^{-60}", r"\sqrt{2}"),
+    (r"\sqrt2\sqrt3", r"\sqrt5"),
+    ("-1.5", r"-2\frac12"),
+    (r"3/2\pi", r"\frac{3\pi}{2}"),  # read both ways, so not at all
+    ("2", "2√3"),  # official.md: the gold 2√3 was read as 2
+    ("(1,2)", "(2,1)"),
+    ("[1,2)", "(1,2]"),
+    ("(1,2)", "1<x<2"),
+    ("2,1", "(1,2)"),
+    ("ros", "rose"),  # official.md: substrings passed
+    ("primrose", "rose"),
+    ("", ""),
+    ("$$", "$"),
+    (r"\text{}", "0"),
+    ("²", "3"),
+    ("１", "1"),  # digits of other alphabets are no digits here
+    ("1/0", r"\infty"),
+    ("1/0", "1/(1-1)"),
+    ("nan", "0"),
+]
+
+
+@pytest.mark.parametrize(("candidate", "gold"), EQUAL)
+def test_equal(candidate, gold):
+    assert is_equiv(candidate, gold)
+    one_way = candidate in ("0.3333333333", "1.4142135623")  # a decimal stands for an endless gold, not the other way
+    assert is_equiv(gold, candidate) is not one_way
+
+
+@pytest.mark.parametrize(("candidate", "gold"), UNEQUAL)
+def test_unequal(candidate, gold):
+    assert not is_equiv(candidate, gold)
+    assert not is_equiv(gold, candidate)
+
+
+@pytest.mark.parametrize(
+    ("candidate", "gold", "equal"),
+    [  # W8: the policy of percent, which looks at the gold
+        ("28", r"28\%", True),
+        ("0.28", r"28\%", True),
+        (r"28\%", r"28\%", True),
+        ("28 percent", r"28\%", True),
+        (r"0.28\%", r"28\%", False),
+        ("10", "10%", True),  # official.md: 0 there
+        (r"20\%", "20", True),
+        (r"75\%", "0.75", True),
+        (r"50\%", r"\frac12", True),
+        (r"0.75\%", "0.75", False),
+        ("0.2", "20", False),
+        ("75", "0.75", False),
+        ("0.75", "75", False),
+        (r"\$5", r"5\%", False),
+    ],
+)
+def test_percent(candidate, gold, equal):
+    assert is_equiv(candidate, gold) is equal
+
+
+def random_forms(rng, value):
+    """The LaTeX styles of one exact number."""
+    sign, n, d = "-" if value < 0 else "", abs(value.numerator), value.denominator
+    k = rng.randrange(2, 9)
+    forms = [
+        f"{value}",
+        rf"{sign}\frac{{{n}}}{{{d}}}",
+        rf"$\dfrac{{{sign}{n}}}{{{d}}}$",
+        f"({sign}{n})/{d}",
+        rf"x = {value}",
+    ]
+    forms += [rf"{value.numerator * k}/{d * k}", rf"{value} \text{{ units}}", rf"{value - k} + {k}"]
+    forms += [rf"{sign}\frac{{{n}\sqrt{{{k}}}}}{{{d}\sqrt{{{k}}}}}", rf"{sign}\frac{{{n}\pi}}{{{d}\pi}}"]
+    if d > 1 and n > d:
+        forms.append(rf"{sign}{n // d}\frac{{{n % d}}}{{{d}}}")
+    if 10**6 % d == 0:
+        forms.append(f"{value.numerator * (10**6 // d) // abs(value.numerator or 1) * abs(value.numerator or 0)}e-6")
+    if d == 1:
+        forms += [f"{n:,}".join((sign, "")), f"{value}.00", rf"{value}\times 10^{{0}}"]
+    return forms
+
+
+def test_every_spelling_of_a_number_is_that_number_and_no_near_miss():
+    rng = random.Random(0)
+    for _ in range(60):
+        value = Fraction(rng.randrange(-(10**5), 10**5) or 1, rng.choice([1, 1, 2, 3, 7, 8, 40, 99]))
+        miss = value + rng.choice([1, -1, Fraction(1, 10**9)])
+        forms = random_forms(rng, value)
+        form = rng.choice(forms)
+        for other in forms:
+            assert is_equiv(form, other), (form, other)
+            assert not is_equiv(other, str(miss)), (other, miss)
+            assert not is_equiv(str(miss), other), (other, miss)
+
+
+# ---------------------------------------------------------------- hostile text (W1, W2)
+
+BOMBS = [
+    "9^9^9^9",
+    "9**9**9",
+    "9^{9^{9^{9}}}",
+    "((2^{19999})^{19999})",
+    "10^{10^{9}}",
+    "1e9999",
+    "1/3^{9999}" + "".join(f"+1/{p}^{{5000}}" for p in range(5, 30)),
+    r"\sqrt{" * 60 + "2" + "}" * 60,
+    "(" * 200 + "1" + ")" * 200,
+    "-" * 400 + "1",
+    "2" * 400,
+    r"\frac" * 90 + "12",
+    "^".join("2" * 200),
+    ",".join("1" * 200),
+    r"\pi^{9999}" * 20,
+    r"\pm " * 100,
+    "__import__('os').abort()",
+    "1_0",
+    "\ud800",
+]
+
+
+@pytest.mark.parametrize("text", BOMBS + [bomb * 20_000 for bomb in BOMBS[:3]] + [r"\boxed{" * 10**5, "answer" * 10**5])
+def test_no_text_stalls_or_breaks(text):
+    for judge in (is_equiv, lambda a, g: accuracy(rf"\boxed{{{a}}}", g), accuracy):
+        start = time.perf_counter()
+        assert not judge(text, "1,2")
+        assert not judge("7", text)
+        assert time.perf_counter() - start < 1
+
+
+def test_grading_works_in_a_thread():  # W1: signal.alarm does not, and scored 0 without a word
+    verdicts = []
+    thread = threading.Thread(target=lambda: verdicts.append(is_equiv(r"\sqrt{8}", r"2\sqrt{2}")))
+    thread.start()
+    thread.join()
+    assert verdicts == [True]
+
+
+PIECES = st.sampled_from(
+    [r"\frac", r"\boxed{", "{", "}", "(", ")", ",", "1", "2", "^", r"\sqrt", r"\pm", "%", r"\text{", "=", "/", "-"]
+)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(
+    st.lists(PIECES, max_size=40).map("".join) | st.text() | st.binary().map(lambda b: b.decode("latin-1")), st.text()
+)
+def test_nothing_raises(text, other):
+    assert accuracy(text, other) in (0.0, 1.0)
+    assert is_equiv(text, text) in (True, False)
+    assert is_equiv(text, other) in (True, False)
+    assert format_reward(text) in (0.0, 1.0)
+
+
+# ---------------------------------------------------------------- accuracy and format
+
+
+def test_accuracy_reads_the_gold_bare_or_worked():
+    assert accuracy(r"so \boxed{42}", "42") == 1.0
+    assert accuracy(r"so \boxed{42}", r"Adding \boxed{41} and 1 gives \boxed{42}.") == 1.0
+    assert accuracy(r"so \boxed{41}", r"Adding \boxed{41} and 1 gives \boxed{42}.") == 0.0
+    assert accuracy("#### 42", "6*7=42\n#### 42") == 1.0
+    assert accuracy("<answer>70</answer>", "70°") == 1.0  # official.md: 0 there, but 1 with spaces around
+
+
+@pytest.mark.parametrize("gold", ["", " ", "$", r"\boxed{}", r"\boxed{4", "####"])
+def test_unreadable_gold_is_never_a_gift(gold):  # W3; official.md: 1.0 for every sample
+    assert accuracy(r"\boxed{4}", gold) == 0.0
+    assert accuracy(r"\boxed{}", gold) == 0.0
+    assert accuracy("", gold) == 0.0
+
+
+def test_the_gold_is_the_second_argument():  # W3: the percent policy tells the order
+    assert accuracy(r"\boxed{0.28}", r"28\%") == 1.0
+    assert accuracy(r"\boxed{28\%}", "28") == 1.0
+    assert accuracy(r"\boxed{28\%}", "0.28") == 1.0
+    assert accuracy(r"\boxed{0.28}", "28") == 0.0
+
+
+@pytest.mark.parametrize(
+    "completion",
+    [
+        r"\boxed{1}\boxed{2}\boxed{42}\boxed{5}",
+        r"\boxed{42} or \boxed{43}",
+        r"\boxed{42 \text{ or } 43}",
+        r"\boxed{41, 42}",
+        r"Solve and put the answer in \boxed{}. 42",
+        "I think 42",  # official.md: 1.0 there, without tags
+        "42",
+        r"\boxed{The answer 42 is one of many that were thought of, and so on}",
+        "",
+    ],
+)
+def test_hacks_score_zero(completion):  # W4
+    assert accuracy(completion, "42") == 0.0
+
+
+@pytest.mark.parametrize(
+    ("completion", "expected"),
+    [
+        ("<think>a</think><answer>b</answer>", 1.0),
+        ("<think>\na\n</think>\n<answer>\nb\n</answer>", 1.0),
+        (" <think>a</think>\n\n <answer>b</answer>\n", 1.0),  # official.md: a final newline costs all there
+        ("a</think><answer>b</answer>", 1.0),  # W5: the template prefilled <think>
+        ("<think>a</think><answer>b</answer>\nextra", 0.0),  # official.md: passed by MULTILINE
+        ("x<think>a</think><answer>b</answer>", 0.0),
+        ("<think>a</think> so <answer>b</answer>", 0.0),
+        ("<think>a</think><answer>b</answer><answer>c</answer>", 0.0),
+        ("<think>a<think>b</think><answer>c</answer>", 0.0),
+        ("<think>a</think></think><answer>c</answer>", 0.0),
+        ("<think>a</think><answer>c</answer></answer>", 0.0),
+        ("<answer>b</answer><think>a</think>", 0.0),
+        ("<think>a</think><answer>b", 0.0),
+        ("<think>a<answer>b</answer>", 0.0),
+        ("<answer>b</answer>", 0.0),
+        ("\n</think>\n", 0.0),  # official.md: enough for format_v2
+        ("<Think>a</Think><answer>b</answer>", 0.0),
+        ("", 0.0),
+    ],
+)
+def test_format_reward(completion, expected):
+    assert format_reward(completion) == expected
+
+
+# ---------------------------------------------------------------- rewards of a batch
+
+
+def run(rewards_, completions, shown=None, **columns):
+    n = len(completions)
+    return score(rewards_, ["p"] * n, completions, [[1]] * n, columns, shown=shown)
+
+
+def test_parse_rewards_names_and_weights():
+    parsed = parse_rewards("accuracy, format = 0.5")
+    assert [(name, weight) for name, _, weight in parsed] == [("accuracy", 1.0), ("format", 0.5)]
+    assert parse_rewards("format=-1")[0][2] == -1.0  # a penalty
+
+
+@pytest.mark.parametrize(
+    "spec", ["", "acuracy", "accuracy,", "accuracy=", "accuracy=x", "accuracy=nan", "accuracy=inf", "format,format"]
+)
+def test_parse_rewards_refuses_in_one_line(spec):
+    with pytest.raises(ValueError, match="accuracy, format") as caught:
+        parse_rewards(spec)
+    assert "\n" not in str(caught.value)
+
+
+def write(tmp_path, source):
+    path = tmp_path / "mine.py"
+    path.write_text(source)
+    return path
+
+
+def test_a_reward_of_the_users_is_called_as_trl_does(tmp_path):
+    body = "    return [len(c) + k for c, k in zip(completions, columns['k'])]\n"
+    path = write(tmp_path, "def length(prompts, completions, **columns):\n" + body)
+    got = run(parse_rewards(f"{path}:length=0.5,format"), ["ab", "abcd"], k=[10, 20])
+    assert got == {"total": [6.0, 12.0], "by_name": {"length": [12.0, 24.0], "format": [0.0, 0.0]}, "errors": 0}
+
+
+def test_every_reward_gets_the_same_keywords():
+    calls = []
+    score(
+        [("r", lambda **kw: calls.append(kw) or [1], 1.0)],
+        ["p"],
+        ["c"],
+        [[3, 4]],
+        {"answer": ["a"], "prompts": ["not this"]},
+    )
+    assert calls == [{"prompts": ["p"], "completions": ["c"], "completion_ids": [[3, 4]], "answer": ["a"]}]
+
+
+def test_a_dataclass_of_the_users_loads(tmp_path):  # needs the module in sys.modules while it is made
+    source = "from __future__ import annotations\nimport dataclasses\n@dataclasses.dataclass\nclass A:\n    x: int\n"
+    path = write(tmp_path, source + "def one(completions, **_):\n    return [A(1).x for _ in completions]\n")
+    assert run(parse_rewards(f"{path}:one"), ["a"])["total"] == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "message"),
+    [
+        ("x = 1", "x", "no function 'x'"),
+        ("x = 1", "y", "no function 'y'"),
+        ("def f(:\n", "f", "SyntaxError"),
+        ("raise RuntimeError('a\\nb')", "f", "RuntimeError: a b"),
+    ],
+)
+def test_a_bad_reward_file_says_so_in_one_line(tmp_path, source, name, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        parse_rewards(f"{write(tmp_path, source)}:{name}")
+    assert "\n" not in str(caught.value)
+    assert "accuracy, format" in str(caught.value)
+
+
+def test_a_missing_reward_file_is_named(tmp_path):
+    with pytest.raises(ValueError, match="nowhere.py' does not exist"):
+        parse_rewards(f"{tmp_path}/nowhere.py:f")
+    with pytest.raises(ValueError, match="not a Python file"):
+        path = tmp_path / "mine.txt"
+        path.write_text("")
+        parse_rewards(f"{path}:f")
+
+
+def test_weights_are_applied_once():  # W7
+    right, wrong = "<think>a</think><answer>4</answer>", r"\boxed{5}"
+    got = run(parse_rewards("accuracy=2,format=0.5"), [right, wrong], answer=["4", "4"])
+    assert got["total"] == [2.5, 0.0]
+    assert got["by_name"] == {"accuracy": [1.0, 0.0], "format": [1.0, 0.0]}
+
+
+def test_none_makes_the_sample_unscorable_and_no_other():  # W7
+    got = run([("a", lambda **_: [None, 1.0], 1.0), ("b", lambda **_: [1, 2], 3.0)], ["x", "y"])
+    assert got["total"] == [None, 7.0]
+    assert got["by_name"] == {"a": [None, 1.0], "b": [1.0, 2.0]}
+
+
+def fails_on_bad(completions, **_):
+    if "bad" in completions:
+        raise KeyError("no\nluck")
+    return [1.0] * len(completions)
+
+
+def test_one_bad_completion_costs_only_itself_and_is_shown_once(capsys):
+    shown, reward = set(), [("mine", fails_on_bad, 2.0), ("one", lambda completions, **_: [1] * len(completions), 1.0)]
+    got = run(reward, ["x", "bad", "y", "bad"], shown)
+    assert got == {"total": [3.0, 1.0, 3.0, 1.0], "by_name": {"mine": [1, 0, 1, 0], "one": [1, 1, 1, 1]}, "errors": 2}
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    assert all(part in line for part in ("'mine'", "KeyError", "'bad'"))
+
+    assert run(reward, ["bad"], shown)["errors"] == 1  # counted again, not shown again
+    assert capsys.readouterr().err == ""
+    assert run(reward, ["bad"])["total"] == [1.0]  # without the set: once a call
+    assert "KeyError" in capsys.readouterr().err
+
+
+def test_a_batch_that_fails_only_together_is_shown_too(capsys):
+    def alone(completions, **_):
+        assert len(completions) == 1, "one at a time"
+        return [1.0]
+
+    assert run([("alone", alone, 1.0)], ["x", "y"]) == {
+        "total": [1.0, 1.0],
+        "by_name": {"alone": [1.0, 1.0]},
+        "errors": 0,
+    }
+    assert "a whole batch" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "returned", [[1.0], [1.0, 2.0, 3.0], None, 1.0, ["a", "b"], "ab", [1j, 1j], [np.ones(2), np.ones(2)]]
+)
+def test_a_reward_that_returns_nonsense_is_named(returned):
+    with pytest.raises(ValueError, match="'mine' returned"):
+        run([("mine", lambda **_: returned, 1.0)], ["x", "y"])
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, np.float32("nan")])
+def test_nan_is_an_error_of_a_named_sample(value):  # never silently 0
+    with pytest.raises(ValueError, match="'mine' returned .* for sample 1"):
+        run([("mine", lambda **_: [1.0, value], 1.0)], ["x", "y"])
+
+
+def test_nan_is_found_at_its_index_in_the_retry_too():
+    def mine(completions, **_):
+        if len(completions) > 1:
+            raise RuntimeError
+        return [math.nan if completions == ["y"] else 1.0]
+
+    with pytest.raises(ValueError, match="for sample 1"):
+        run([("mine", mine, 1.0)], ["x", "y"])
+
+
+def test_scalars_of_other_libraries_are_numbers():
+    got = run([("mine", lambda **_: [np.float32(0.5), True, np.int64(2)], 1.0)], ["x", "y", "z"])
+    assert got["total"] == [0.5, 1.0, 2.0]
+    assert all(type(value) is float for value in got["total"])
+    assert run([("mine", lambda **_: np.array([1.0, 2.0]), 1.0)], ["x", "y"])["total"] == [1.0, 2.0]
+
+
+def test_an_interrupt_is_not_swallowed():
+    def mine(**_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run([("mine", mine, 1.0)], ["x", "y"])
+
+
+def test_a_batch_without_completions():  # a rank may hold none
+    assert run(parse_rewards("accuracy,format"), [], answer=[]) == {
+        "total": [],
+        "by_name": {"accuracy": [], "format": []},
+        "errors": 0,
+    }
+
+
+def test_reward_text_decides_not_ids():  # W6: the ids are handed on, never read here
+    got = score(parse_rewards("accuracy"), ["p"], [r"\boxed{4}"], [[]], {"answer": ["4"]})
+    assert got["total"] == [1.0]
+
+
+def test_rewards_needs_neither_torch_nor_sympy():
+    source = Path(rewards.__file__).read_text()
+    assert not any(
+        f"import {name}" in source or f"from {name}" in source for name in ("torch", "sympy", "numpy", "signal")
+    )
+    assert sys.modules["rewards"] is rewards
+
+
+# ---------------------------------------------------------------- labelled cases, where they are at hand
+
+
+def read(name):
+    path = CASES / name
+    if not path.exists():
+        pytest.skip(f"no {name} beside the project")
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_labelled_pairs():  # W8
+    rows = read("equiv.jsonl")
+    verdicts = [(is_equiv(row["answer"], row["gold"]), row["expected"]) for row in rows]
+    false = [equal for equal, expected in verdicts if not expected]
+    assert sum(false) / len(false) < 0.01
+    assert sum(equal == expected for equal, expected in verdicts) / len(rows) >= 0.85
+
+
+def test_labelled_completions():
+    rows = read("completion.jsonl")
+    verdicts = [(accuracy(row["completion"], row["gold"]) == 1.0, row["expected"]) for row in rows]
+    assert not any(equal and not expected for equal, expected in verdicts)
+    assert sum(equal == expected for equal, expected in verdicts) / len(rows) >= 0.96
+
+
+def test_hostile_rows(tmp_path):  # W1, W2
+    marker = tmp_path / "marker"
+    for row in read("hostile.jsonl"):
+        answer = row["answer"].replace("<MARKER>", str(marker))
+        for judge, text in ((is_equiv, answer), (accuracy, rf"\boxed{{{answer}}}"), (accuracy, answer)):
+            start = time.perf_counter()
+            assert not judge(text, row["gold"]), row["id"]
+            assert time.perf_counter() - start < 1, row["id"]
+    assert not marker.exists()

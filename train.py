@@ -1,0 +1,619 @@
+"""Group Policy Gradient, the loop: collect, weigh, backpropagate, step, log, save. Read it from top to bottom.
+
+    python train.py                                              the built-in model and task: a laptop, minutes
+    torchrun train.py --model Qwen/Qwen2.5-1.5B --data openai/gsm8k --eval-data openai/gsm8k --out runs/gsm8k
+    torchrun --nproc_per_node 8 train.py @config/math-7b-gpg.args --out runs/math
+    torchrun --nproc_per_node 8 train.py --out runs/math --resume     on from the newest checkpoint, to the same bits
+
+A process is a rank, and one process a world of size 1, not a path of its own. Letters: P prompts a step over all
+ranks, G samples of each, S groups that a rank sampled in all rounds of a step, T completion tokens, N rows at once.
+"""
+
+import json
+import math
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import transformers
+from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+import checkpoint
+import data
+import tiny
+from flags import BUILT_IN, fail, parse_args, user_input
+from gpg import alpha, global_sum, sliced_logprobs, token_logprobs, token_weights, valid_groups
+from rewards import accuracy, parse_rewards, score
+from rollout import (
+    Rollout,
+    completion_hidden,
+    completion_logits,
+    completion_texts,
+    join,
+    micro_batches,
+    output_is_linear,
+    rollout,
+    sample_rows,
+)
+
+MAX_SKIPPED_IN_A_ROW = 10  # steps without a finite gradient after which a run gives up
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Greedy accuracy on all held-out problems, over all ranks, and what this rank's share of them gave."""
+
+    accuracy: float
+    standard_error: float
+    rows: list[dict]
+    completions: list[str]
+    right: list[float]
+
+
+@dataclass(frozen=True)
+class State:
+    """All that a run remembers beside its weights and its optimizer."""
+
+    step: int = 0
+    position: int = 0  # problems taken from the endless stream of data.order
+    generated_tokens: int = 0  # completion tokens since the start, over all ranks
+    seconds: float = 0.0  # since the start
+    skipped: int = 0  # steps left out because loss or gradient was not finite
+    skipped_in_a_row: int = 0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What this rank sampled for one step: the groups of all rounds, invalid ones too."""
+
+    rollout: Rollout
+    rewards: torch.Tensor  # (S, G) float64
+    loss_mask: torch.Tensor  # (S, G, T): completion_mask, empty for samples that are left out of the loss
+    num_valid: int  # valid groups, over all ranks
+    rounds: int
+    sums: dict[str, float]  # this rank's share of the metrics
+    seconds: dict[str, float]
+    samples: list[dict]  # a few completions, for people to read
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    device = init_distributed()
+    try:
+        train(args, device)
+    finally:
+        dist.destroy_process_group()
+
+
+def train(args, device: torch.device) -> None:
+    grader = partial(score, user_input(parse_rewards, args.rewards), shown=set())
+    folder, tokenizer, problems, held_out = load_problems(args)
+    model = load_model(args, folder, device)
+    policy = DistributedDataParallel(Policy(model, args.temperature), broadcast_buffers=False)
+    optimizer = make_optimizer(model, args)
+    state = open_run(args, optimizer, device)
+    if state.step >= args.steps:
+        say(f"{args.out} has its {state.step} steps; --resume with --steps above that goes on")
+        return
+
+    before = after = evaluate(model, tokenizer, held_out, args)
+    log = make_logger(args, state, before)
+    began = time.perf_counter() - state.seconds
+    with stop_signals() as stopped:
+        try:
+            while state.step < args.steps:
+                batch = collect(model, tokenizer, problems, grader, args, state)  # Algorithm 1, line 1
+                updating = time.perf_counter()
+                weights = weigh(batch, args)  # Eq. 5 to 8; every count of the step in one all_reduce
+                grad_norm, loss = backward(policy, batch, weights, args)
+                totals = global_totals(batch.sums, device)
+                with uninterrupted():  # from here a step is made whole: weights, state, row and checkpoint
+                    take_step(optimizer, batch, grad_norm, loss, args, state)
+                    row = metrics(batch, totals, grad_norm, loss, args, state)
+                    row |= batch.seconds | {"seconds_update": time.perf_counter() - updating}
+                    state = advance(state, batch, totals, math.isfinite(grad_norm + loss), args)
+                    if state.step == args.steps or due(args.eval_every, state):
+                        after = evaluate(model, tokenizer, held_out, args)
+                        row |= accuracy_of(after)
+                    state = replace(state, seconds=time.perf_counter() - began)
+                    log(row | {"seconds": state.seconds}, batch.samples)
+                    if state.step < args.steps and due(args.save_every, state):
+                        save(f"checkpoint-{state.step}", args, model, tokenizer, optimizer, state)
+                if state.skipped_in_a_row == MAX_SKIPPED_IN_A_ROW:
+                    sys.exit(f"train.py: no finite gradient in the last {MAX_SKIPPED_IN_A_ROW} steps; try a lower --lr")
+            with uninterrupted():
+                save("final", args, model, tokenizer, optimizer, state)
+        except BaseException:
+            if not stopped:
+                raise  # a signal that another rank saw first shows up here as a broken collective
+            save(f"checkpoint-{state.step}", args, model, tokenizer, optimizer, state)
+            say(f"stopped after step {state.step}: --out {args.out} --resume goes on from there")
+            sys.exit(128 + stopped[0])
+    report(args, before, after)
+
+
+def collect(model, tokenizer, problems: list[dict], grader, args, state: State) -> Batch:
+    """Rounds of P prompts until the valid groups of all ranks reach beta_th of P, at most max_rounds of them.
+
+    All ranks decide from one count, so they make the same rounds. Every group of every round is returned: the invalid
+    ones count in Eq. 7, though they never meet the model again.
+    """
+    P, num_valid, graded = args.prompts_per_step, 0, []
+    seconds = {"seconds_rollout": 0.0, "seconds_reward": 0.0}
+    for number in range(args.max_rounds):
+        began = time.perf_counter()
+        chosen = data.order(len(problems), args.seed, state.position + number * P, P)
+        places = range(dist.get_rank(), P, dist.get_world_size())  # this rank's places in the round
+        rows = [problems[chosen[place]] for place in places]
+        with autocast(args, model.device):
+            sampled = rollout(
+                model,
+                tokenizer,
+                [row["prompt_ids"] for row in rows],
+                args.group_size,
+                args.max_new_tokens,
+                key=(args.seed, state.step, number),
+                indices=places,
+                temperature=args.temperature,
+                top_p=args.top_p,
+                top_k=args.top_k,
+                max_samples=args.samples_at_once,
+            )
+        grading = time.perf_counter()
+        graded.append((sampled, *grade(tokenizer, rows, sampled, grader, args, state)))
+        num_valid += int(global_sum(valid_groups(graded[-1][1]).sum()))
+        seconds["seconds_rollout"] += grading - began
+        seconds["seconds_reward"] += time.perf_counter() - grading
+        if num_valid / P >= args.beta_th:
+            break
+
+    rollouts, rewards, left_out, sums, samples = zip(*graded, strict=True)
+    whole = join(rollouts)
+    return Batch(
+        rollout=whole,
+        rewards=torch.cat(rewards),
+        loss_mask=whole.completion_mask * ~torch.cat(left_out)[:, :, None],
+        num_valid=num_valid,
+        rounds=len(rollouts),
+        sums={name: sum(each[name] for each in sums) for name in sums[0]},
+        seconds=seconds,
+        samples=samples[0],
+    )
+
+
+def grade(tokenizer, rows: list[dict], sampled: Rollout, grader, args, state: State):
+    """Rewards (p, G), who is left out of the loss (p, G), sums for the metrics, and two samples for people to read.
+
+    A sample that a reward could not score (None), or a truncated one under --mask-truncated, moves neither the loss nor
+    the baseline of its siblings: its tokens leave the loss, and it takes the mean reward of the others of its group.
+    """
+    p, G = sampled.truncated.shape
+    repeated = [row for row in rows for _ in range(G)]
+    texts = completion_texts(tokenizer, sampled)
+    lengths = sampled.completion_mask.sum(dim=2).flatten().tolist()
+    ids = [row[:n] for row, n in zip(sampled.completion_ids.flatten(0, 1).tolist(), lengths, strict=True)]
+    columns = {name: [row.get(name) for row in repeated] for name in {name: None for row in rows for name in row}}
+    result = user_input(grader, [row["problem"] for row in repeated], texts, ids, columns)
+
+    scores = [math.nan if reward is None else reward for reward in result["total"]]
+    rewards = torch.tensor(scores, dtype=torch.float64, device=sampled.truncated.device).view(p, G)  # (p, G)
+    left_out = rewards.isnan() | (sampled.truncated & args.mask_truncated)  # (p, G)
+    rewards = fill_left_out(rewards, left_out)
+
+    valid, mean = valid_groups(rewards), rewards.mean(dim=1)
+    sums = {
+        "samples": rewards.numel(),
+        "groups": p,
+        "valid": valid.sum(),
+        "easy": (~valid & (mean > 0)).sum(),
+        "hard": (~valid & (mean <= 0)).sum(),
+        "reward": rewards.sum(),
+        "reward_std": rewards.std(dim=1).sum(),
+        "tokens": sum(lengths),
+        "truncated": sampled.truncated.sum(),
+        "left_out": left_out.sum(),
+        "reward_errors": result["errors"],
+    }
+    for name, values in result["by_name"].items():
+        known = [value for value in values if value is not None]
+        sums |= {f"total {name}": sum(known), f"count {name}": len(known)}
+    samples = [
+        {
+            "step": state.step + 1,
+            "problem": row["problem"],
+            "answer": row["answer"],
+            "completion": text,
+            "reward": reward,
+        }
+        for row, text, reward in zip(repeated[:2], texts[:2], result["total"][:2], strict=True)
+    ]
+    return rewards, left_out, {name: float(value) for name, value in sums.items()}, samples
+
+
+def fill_left_out(rewards: torch.Tensor, left_out: torch.Tensor) -> torch.Tensor:
+    """(P, G), (P, G) bool -> (P, G): those left out take the mean of the others, which leaves that mean as it was.
+
+    Clamped to the others' range: rounding must not make equal rewards unequal, and so their group valid. 0 if all are.
+    """
+    kept = ~left_out
+    mean = rewards.where(kept, 0.0).sum(dim=1) / kept.sum(dim=1)  # (P,)
+    low, high = rewards.where(kept, math.inf).amin(dim=1), rewards.where(kept, -math.inf).amax(dim=1)
+    mean = mean.clamp(low, high).where(kept.any(dim=1), 0.0)
+    return rewards.where(kept, mean[:, None])
+
+
+def weigh(batch: Batch, args) -> torch.Tensor:
+    """The weights (S, G, T) of Eq. 5 to 8. The step counts as P groups, or as the valid ones where they are more."""
+    return token_weights(
+        batch.rewards,
+        batch.loss_mask,
+        f_norm=args.f_norm,
+        age=args.age,
+        norm=args.norm,
+        max_len=args.max_new_tokens,
+        num_groups=max(args.prompts_per_step, batch.num_valid),
+    )
+
+
+def backward(policy: DistributedDataParallel, batch: Batch, weights: torch.Tensor, args) -> tuple[float, float]:
+    """The gradient of -(weights * logprobs).sum() over all ranks -> its norm before clipping, and that sum.
+
+    Only samples with a weight meet the model. A rank that has none when others do takes part with one of weight 0.
+    """
+    if batch.num_valid == 0:
+        return 0.0, 0.0
+    weights = weights.flatten(0, 1)  # (S * G, T)
+    pieces = micro_batches(batch.rollout, weights.any(dim=1).nonzero().squeeze(1), args.tokens_per_micro_batch)
+    inputs = [(*sample_rows(batch.rollout, piece), weights[piece]) for piece in pieces]
+    one = torch.ones((1, 1), dtype=torch.long, device=weights.device)
+    inputs = inputs or [(one, one, one, one, weights.new_zeros(1, 1))]
+    total = weights.new_zeros(())
+    for i, (prompt_ids, prompt_mask, completion_ids, completion_mask, w) in enumerate(inputs):
+        last = i == len(inputs) - 1
+        with nullcontext() if last else policy.no_sync():  # ranks exchange gradients once a step
+            with autocast(args, weights.device):
+                logprobs = policy(prompt_ids, prompt_mask, completion_ids, completion_mask)  # (N, T)
+            loss = -(w[:, : logprobs.shape[1]] * logprobs).sum()
+            (loss * dist.get_world_size()).backward()  # the wrapper takes a mean over ranks; the method, a sum
+        total += loss.detach()
+    grad_norm = torch.nn.utils.clip_grad_norm_(policy.parameters(), args.grad_clip or math.inf)
+    return float(grad_norm), float(global_sum(total))
+
+
+def take_step(optimizer, batch: Batch, grad_norm: float, loss: float, args, state: State) -> None:
+    """One optimizer step; none where no group was valid or a number is not finite: AdamW moves weights even at 0."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate(args, state.step)
+    if batch.num_valid and math.isfinite(grad_norm + loss):
+        optimizer.step()
+    optimizer.zero_grad()
+
+
+def advance(state: State, batch: Batch, totals: dict[str, float], finite: bool, args) -> State:
+    return replace(
+        state,
+        step=state.step + 1,
+        position=state.position + batch.rounds * args.prompts_per_step,
+        generated_tokens=state.generated_tokens + int(totals["tokens"]),
+        skipped=state.skipped + (not finite),
+        skipped_in_a_row=0 if finite else state.skipped_in_a_row + 1,
+    )
+
+
+def global_totals(sums: dict[str, float], device) -> dict[str, float]:
+    """Sums of all ranks, in one all_reduce: metrics are made of totals, never of means of means."""
+    totals = global_sum(torch.tensor(list(sums.values()), dtype=torch.float64, device=device))
+    return dict(zip(sums, totals.tolist(), strict=True))
+
+
+def metrics(batch: Batch, totals: dict[str, float], grad_norm: float, loss: float, args, state: State) -> dict:
+    """The row of metrics.jsonl; shares are of groups, tokens of completions. See the README for each."""
+    groups, samples = totals["groups"], totals["samples"]
+    num_groups = max(args.prompts_per_step, batch.num_valid)
+    row = {
+        "step": state.step + 1,
+        "reward": totals["reward"] / samples,
+        "reward_std": totals["reward_std"] / groups,
+        "valid_share": totals["valid"] / groups,
+        "easy_share": totals["easy"] / groups,
+        "hard_share": totals["hard"] / groups,
+        "alpha": alpha(num_groups, batch.num_valid) if batch.num_valid else None,
+        "rounds": batch.rounds,
+        "completion_tokens": totals["tokens"] / samples,
+        "truncated_share": totals["truncated"] / samples,
+        "left_out_share": totals["left_out"] / samples,
+        "reward_errors": int(totals["reward_errors"]),
+        "loss": loss if math.isfinite(loss) else None,
+        "grad_norm": grad_norm if math.isfinite(grad_norm) else None,
+        "lr": learning_rate(args, state.step),
+        "skipped": state.skipped + (not math.isfinite(grad_norm + loss)),
+        "generated_tokens": state.generated_tokens + int(totals["tokens"]),
+    }
+    for name in [name.removeprefix("count ") for name in totals if name.startswith("count ")]:
+        count = totals[f"count {name}"]
+        row[f"reward/{name}"] = totals[f"total {name}"] / count if count else None
+    return row
+
+
+def learning_rate(args, step: int) -> float:
+    """Of step 0, 1, ...: linear over the warm-up, then constant or a cosine down to lr * lr_floor at the last step."""
+    if step < args.warmup:
+        return args.lr * (step + 1) / args.warmup
+    if args.schedule == "constant":
+        return args.lr
+    progress = (step - args.warmup) / max(1, args.steps - 1 - args.warmup)
+    return args.lr * (args.lr_floor + (1 - args.lr_floor) * (1 + math.cos(math.pi * min(1.0, progress))) / 2)
+
+
+def due(every: int, state: State) -> bool:
+    return every > 0 and state.step % every == 0
+
+
+def evaluate(model, tokenizer, problems: list[dict], args) -> Evaluation | None:
+    """Greedy decoding of all held-out problems, shared out over the ranks; None if there are none."""
+    if not problems:
+        return None
+    mine = problems[dist.get_rank() :: dist.get_world_size()]
+    prompts = [row["prompt_ids"] for row in mine]
+    with autocast(args, model.device):
+        options = {"temperature": 0.0, "max_samples": args.samples_at_once}
+        sampled = rollout(model, tokenizer, prompts, 1, args.max_new_tokens, **options)
+    texts = completion_texts(tokenizer, sampled)
+    right = [accuracy(text, row["answer"]) for text, row in zip(texts, mine, strict=True)]
+    share = float(global_sum(torch.tensor(sum(right), dtype=torch.float64, device=model.device))) / len(problems)
+    return Evaluation(share, math.sqrt(share * (1 - share) / len(problems)), mine, texts, right)
+
+
+def accuracy_of(evaluation: Evaluation | None) -> dict[str, float]:
+    return {"accuracy": evaluation.accuracy, "accuracy_se": evaluation.standard_error} if evaluation else {}
+
+
+class Policy(torch.nn.Module):
+    """Rows in, log-probabilities out. DistributedDataParallel wraps it: every trained forward must go through that."""
+
+    def __init__(self, model, temperature: float):
+        super().__init__()
+        self.model, self.temperature = model, temperature
+        self.sliced = output_is_linear(model)
+        if not self.sliced:
+            say(
+                f"{type(model).__name__} does more than a linear output layer: its logits are made whole, not in slices"
+            )
+
+    def forward(self, prompt_ids, prompt_mask, completion_ids, completion_mask):  # (N, L) twice, (N, T) twice -> (N, T)
+        if not self.sliced:
+            logits = completion_logits(self.model, prompt_ids, prompt_mask, completion_ids, completion_mask)
+            return token_logprobs(logits, completion_ids, self.temperature)
+        hidden = completion_hidden(self.model, prompt_ids, prompt_mask, completion_ids, completion_mask)  # (N, T, D)
+        head = self.model.get_output_embeddings()
+        bias = getattr(head, "bias", None)
+        return sliced_logprobs(hidden, head.weight, completion_ids, bias=bias, temperature=self.temperature)
+
+
+def init_distributed() -> torch.device:
+    """Joins torchrun's process group, or makes one of a single process. The one place that names a device."""
+    cuda = torch.cuda.is_available()
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(device)
+    backend = "nccl" if cuda else "gloo"
+    if "RANK" in os.environ:
+        dist.init_process_group(backend)
+    else:
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    return device
+
+
+def autocast(args, device: torch.device):
+    """bfloat16 matrix products over float32 master weights, in sampling and in training alike."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=args.dtype == "bfloat16")
+
+
+def load_problems(args):
+    """Finds what is wrong with data, prompts or model before anything slow -> the model's folder, the tokenizer, and
+    the problems for training and evaluation, each with its "prompt_ids"."""
+    resumed = checkpoint.newest(Path(args.out)) if args.resume else None
+    if args.model == BUILT_IN:
+        say("flags of the built-in model that are not the paper's: " + json.dumps(tiny.DEFAULTS))
+        rows, held_out = tiny.problems("train"), tiny.problems("test")
+        if not resumed and int(os.environ.get("LOCAL_RANK", 0)) == 0:
+            tiny.ensure(args.seed)
+        dist.barrier()  # the other ranks of the machine find what the first one made
+        folder = resumed or tiny.ensure(args.seed)
+    else:
+        load = partial(data.load, problem_field=args.problem_field, answer_field=args.answer_field)
+        load = partial(user_input, load, skip_bad_rows=args.skip_bad_rows)
+        rows, bad = load(args.data, split="train")
+        held_out, bad_held_out = load(args.eval_data, split="test") if args.eval_data else ([], 0)
+        say(f"{len(rows)} problems to train on, {len(held_out)} held out; bad rows skipped: {bad} and {bad_held_out}")
+        folder = resumed or args.model
+
+    tokenizer = user_input(AutoTokenizer.from_pretrained, folder)
+    config = user_input(AutoConfig.from_pretrained, folder).get_text_config()
+    positions = getattr(config, "max_position_embeddings", None) or math.inf
+    if args.max_prompt_tokens + args.max_new_tokens > positions:
+        fail(f"--max-prompt-tokens + --max-new-tokens is above the {positions} positions of {args.model}")
+    return folder, tokenizer, with_prompts(rows, tokenizer, args), with_prompts(held_out, tokenizer, args)
+
+
+def with_prompts(rows: list[dict], tokenizer, args) -> list[dict]:
+    """The rows whose prompt has at most max_prompt_tokens tokens, with it. The others are counted, never cut."""
+    template = data.load_template(args.template) if args.template else None
+    system, suffix = data.system_prompt(args.system_prompt)
+    encode = partial(data.encode_prompt, tokenizer, system=system, suffix=suffix, template=template)
+    ids = user_input(lambda: [encode(row["problem"]) for row in rows])
+    kept = [row | {"prompt_ids": i} for row, i in zip(rows, ids, strict=True) if len(i) <= args.max_prompt_tokens]
+    if rows and not kept:
+        fail(f"--max-prompt-tokens {args.max_prompt_tokens}: all prompts are longer, from {min(map(len, ids))} up")
+    if len(kept) < len(rows):
+        say(f"skipped {len(rows) - len(kept)} of {len(rows)} prompts, longer than --max-prompt-tokens")
+    return kept
+
+
+def load_model(args, folder, device: torch.device):
+    """The model in float32 (float64 with --dtype float64), dropout off: with it, another policy would be scored."""
+    config = user_input(AutoConfig.from_pretrained, folder).to_dict()
+    no_dropout = {name: 0.0 for name, value in config.items() if "drop" in name and isinstance(value, float)}
+    dtype = torch.float64 if args.dtype == "float64" else torch.float32
+    model = user_input(AutoModelForCausalLM.from_pretrained, folder, dtype=dtype, **no_dropout).to(device)
+    if args.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return model.train()
+
+
+def make_optimizer(model, args) -> torch.optim.AdamW:
+    """AdamW; weight decay on matrices, none on norms and biases."""
+    matrices = [p for p in model.parameters() if p.dim() >= 2]
+    others = [p for p in model.parameters() if p.dim() < 2]
+    groups = [{"params": matrices, "weight_decay": args.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=args.lr)
+
+
+def open_run(args, optimizer, device: torch.device) -> State:
+    """The state to go on from; and the run's folder, made ready for it: new, emptied, or cut back to that state."""
+    out, state = Path(args.out), State()
+    resumed = checkpoint.newest(out) if args.resume else None
+    if resumed:
+        state = State(**user_input(checkpoint.restore, resumed, optimizer, device))
+    dist.barrier()  # every rank has read before rank 0 writes
+    if dist.get_rank() == 0 and state.step < args.steps:
+        if args.overwrite:
+            checkpoint.clear(out)
+        out.mkdir(parents=True, exist_ok=True)
+        checkpoint.reopen(out, state.step)
+        versions = {"torch": torch.__version__, "transformers": transformers.__version__, "commit": commit()}
+        origin = {"command": shlex.join(sys.argv), "ranks": dist.get_world_size(), "versions": versions}
+        (out / "config.json").write_text(json.dumps(vars(args) | origin, indent=1) + "\n", encoding="utf-8")
+    return state
+
+
+def commit() -> str | None:
+    """The commit of this code, marked if the tree has changes; None outside a repository."""
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def save(name: str, args, model, tokenizer, optimizer, state: State) -> None:
+    """A checkpoint, by rank 0; the latest --keep of them stay."""
+    folder = Path(args.out) / name
+    if dist.get_rank() == 0 and not folder.exists():
+        checkpoint.save(folder, model, tokenizer, optimizer, asdict(state))
+        checkpoint.prune(Path(args.out), args.keep)
+
+
+def make_logger(args, state: State, before: Evaluation | None):
+    """The function that writes a step's row and samples wherever this run logs; on rank 0 only."""
+    if dist.get_rank():
+        return lambda *_: None
+    out, boards, shown = Path(args.out), [], accuracy_of(before)
+    bar = tqdm(total=args.steps, initial=state.step, desc="GPG", dynamic_ncols=True)
+    if args.tensorboard:
+        from torch.utils.tensorboard import SummaryWriter
+
+        writer = SummaryWriter(str(out / "tensorboard"), purge_step=state.step + 1)
+        boards.append(lambda row: [writer.add_scalar(name, x, row["step"]) for name, x in row.items()])
+    if args.wandb:
+        import wandb
+
+        run = wandb.init(project=args.wandb, config=vars(args), dir=out)
+        boards.append(lambda row: run.log(row, step=row["step"]))
+
+    def log(row: dict, samples: list[dict]) -> None:
+        if row["step"] == 1 and before:
+            row |= {"accuracy_before": before.accuracy}
+        checkpoint.append(out / "metrics.jsonl", row)
+        for sample in samples:
+            checkpoint.append(out / "samples.jsonl", sample)
+        for board in boards:
+            board({name: x for name, x in row.items() if x is not None})
+        shown.update(row)
+        busy = row["seconds_rollout"] + row["seconds_reward"] + row["seconds_update"]
+        tokens = row["generated_tokens"] - shown.get("seen", state.generated_tokens)
+        shown["seen"] = row["generated_tokens"]
+        bar.set_postfix_str(
+            f"reward {row['reward']:.2f}, valid {row['valid_share']:.2f}, alpha {row['alpha'] or math.inf:.2f}, "
+            f"length {row['completion_tokens']:.0f}, {tokens / busy:.0f} tokens/s"
+            + (f", held-out {shown['accuracy']:.1%}" if "accuracy" in shown else "")
+        )
+        bar.update()
+        if row["step"] == args.steps:
+            bar.close()
+
+    return log
+
+
+def report(args, before: Evaluation | None, after: Evaluation | None) -> None:
+    """What the run came to: accuracy before and after, and what one problem's completion was and is."""
+    say(f"done: {args.out}/final loads with AutoModelForCausalLM.from_pretrained; rows are in {args.out}/metrics.jsonl")
+    if before is None or dist.get_rank():
+        return
+    say(f"held-out accuracy, greedy: {percent(before)} before, {percent(after)} after")
+    learned = [i for i, right in enumerate(after.right) if right > before.right[i]] or [0]
+    i = learned[0]
+    say(f"one of them: {before.rows[i]['problem']}")
+    for name, evaluation in (("before", before), ("after", after)):
+        say(f"--- {name}, {'right' if evaluation.right[i] else 'wrong'}:\n{evaluation.completions[i]}")
+
+
+def percent(evaluation: Evaluation) -> str:
+    return f"{100 * evaluation.accuracy:.1f} ± {100 * evaluation.standard_error:.1f} %"
+
+
+def say(text: str) -> None:
+    """A line for the person who watches, from rank 0."""
+    if dist.get_rank() == 0:
+        print(text, flush=True)
+
+
+@contextmanager
+def stop_signals():
+    """SIGINT and SIGTERM raise KeyboardInterrupt, wherever the program is, and are noted in the list it gives."""
+    noted = []
+
+    def stop(number, _):
+        noted.append(number)
+        if len(noted) == 1:  # a second one must not break the checkpoint that the first one makes
+            raise KeyboardInterrupt
+
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield noted
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def uninterrupted():
+    """SIGINT and SIGTERM wait until the block has ended."""
+    waiting = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    previous = {number: signal.signal(number, lambda number, _: waiting.append(number)) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    if waiting:
+        signal.raise_signal(waiting[0])
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)
