@@ -134,6 +134,7 @@ def check(args: argparse.Namespace) -> None:
         (not 0 <= args.beta_th <= 1, f"--beta-th {args.beta_th}: must be a share, from 0 to 1 (paper: 0.6)"),
         (not 0 <= args.lr_floor <= 1, f"--lr-floor {args.lr_floor}: must be a share of --lr, from 0 to 1"),
         (not 0 < args.lr < math.inf, f"--lr {args.lr}: must be above 0 (paper: 1e-6)"),
+        (args.seed >= 2**32, f"--seed {args.seed}: must be below 2^32"),
         (args.resume and args.overwrite, "--resume goes on with the run in --out, --overwrite deletes it: give one"),
         (args.wandb and not importlib.util.find_spec("wandb"), "--wandb: pip install wandb"),
         (args.tensorboard and not importlib.util.find_spec("tensorboard"), "--tensorboard: pip install tensorboard"),
@@ -155,9 +156,9 @@ def fail(message: str) -> None:
     sys.exit(2)
 
 
-def user_input(function, *arguments, **options):
-    """Calls a function on what the user gave; what it can't use ends in one line."""
+def user_input(function, *arguments, what: str = "", **options):
+    """Calls a function on what the user gave; if it can't use that, its complaint is the one line, after `what`."""
     try:
         return function(*arguments, **options)
     except (ValueError, OSError) as error:
-        fail(str(error))
+        fail(f"{what}: {error}" if what else str(error))

@@ -121,6 +121,7 @@ def token_weights(
     the longest completion, num_groups below the number of valid groups.
     """
     _check_option("norm", norm, NORMS)
+    _check_rewards(rewards)
     _check_mask(rewards, completion_mask)
     advantages = group_advantages(rewards, f_norm)  # (P, G)
     valid = valid_groups(rewards)  # (P,)

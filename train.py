@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import huggingface_hub
 import torch
 import torch.distributed as dist
 import transformers
@@ -89,9 +90,13 @@ class Batch:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
+    transformers.utils.logging.disable_progress_bar()  # the run has one bar of its own
+    huggingface_hub.utils.logging.set_verbosity_error()  # its retries; what fails in the end is said in one line
     device = init_distributed()
     try:
         train(args, device)
+    except FloatingPointError as error:
+        sys.exit(f"train.py: {error}")
     finally:
         dist.destroy_process_group()
 
@@ -100,7 +105,7 @@ def train(args, device: torch.device) -> None:
     grader = partial(score, user_input(parse_rewards, args.rewards), shown=set())
     folder, tokenizer, problems, held_out = load_problems(args)
     model = load_model(args, folder, device)
-    policy = DistributedDataParallel(Policy(model, args.temperature), broadcast_buffers=False)
+    policy = DistributedDataParallel(Policy(model, args.temperature))
     optimizer = make_optimizer(model, args)
     state = open_run(args, optimizer, device)
     if state.step >= args.steps:
@@ -131,7 +136,9 @@ def train(args, device: torch.device) -> None:
                     if state.step < args.steps and due(args.save_every, state):
                         save(f"checkpoint-{state.step}", args, model, tokenizer, optimizer, state)
                 if state.skipped_in_a_row == MAX_SKIPPED_IN_A_ROW:
-                    sys.exit(f"train.py: no finite gradient in the last {MAX_SKIPPED_IN_A_ROW} steps; try a lower --lr")
+                    raise FloatingPointError(
+                        f"no finite gradient in the last {MAX_SKIPPED_IN_A_ROW} steps; lower --lr?"
+                    )
             with uninterrupted():
                 save("final", args, model, tokenizer, optimizer, state)
         except BaseException:
@@ -439,8 +446,8 @@ def load_problems(args):
         say(f"{len(rows)} problems to train on, {len(held_out)} held out; bad rows skipped: {bad} and {bad_held_out}")
         folder = resumed or args.model
 
-    tokenizer = user_input(AutoTokenizer.from_pretrained, folder)
-    config = user_input(AutoConfig.from_pretrained, folder).get_text_config()
+    config = user_input(AutoConfig.from_pretrained, folder, what=f"--model {folder}").get_text_config()
+    tokenizer = user_input(AutoTokenizer.from_pretrained, folder, what=f"--model {folder}")
     positions = getattr(config, "max_position_embeddings", None) or math.inf
     if args.max_prompt_tokens + args.max_new_tokens > positions:
         fail(f"--max-prompt-tokens + --max-new-tokens is above the {positions} positions of {args.model}")
@@ -468,7 +475,7 @@ def load_model(args, folder, device: torch.device):
     dtype = torch.float64 if args.dtype == "float64" else torch.float32
     model = user_input(AutoModelForCausalLM.from_pretrained, folder, dtype=dtype, **no_dropout).to(device)
     if args.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        user_input(model.activation_checkpointing_enable)
     return model.train()
 
 

@@ -1,0 +1,507 @@
+"""train.py: a step is the method's, whatever the flags that must not matter; and a user's mistake is one line.
+
+Tried by hand, each turns this file red: no world_size factor, clipping a micro-batch, stepping without a valid group,
+dropout on, weights of padded width, warm-up from step 1, a left-out sample in the baseline, --norm not passed on.
+"""
+
+import json
+import math
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.testing import assert_close
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
+
+import flags
+import rollout
+import tiny
+import train
+from gpg import token_logprobs
+
+ROOT = Path(train.__file__).parent
+EXACT = {"rtol": 1e-10, "atol": 1e-12}
+
+
+def rows_of(out):
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def weights_of(out, name="final"):
+    return load_file(out / name / "model.safetensors")
+
+
+def optimizer_of(out, name="final"):
+    return torch.load(out / name / "trainer.pt", weights_only=True)["optimizer"]
+
+
+def run(world, out, **changes):
+    train.main(world(out, **changes))
+    return weights_of(out)
+
+
+def untimed(row):
+    return {name: value for name, value in row.items() if not name.startswith("seconds")}
+
+
+# ----------------------------------------------------------------------------------------------------------- one step
+
+
+def test_sgd_step_is_the_gradient_of_eq_8_worked_out_apart(world, tmp_path, monkeypatch):
+    """The whole path, rollout to weights, against a plain forward of each sample alone and Eq. 5 to 8 in loops (N10)."""
+    monkeypatch.setattr(train, "make_optimizer", lambda model, args: torch.optim.SGD(model.parameters(), lr=args.lr))
+    kept = []
+    collect = train.collect
+    monkeypatch.setattr(train, "collect", lambda *a: kept.append(collect(*a)) or kept[-1])
+    after = run(world, tmp_path, steps=1, lr=0.5, grad_clip=0, temperature=0.7)
+
+    model = AutoModelForCausalLM.from_pretrained(world.folder / "model", dtype=torch.float64)
+    (batch,) = kept
+    r, P, G = batch.rollout, 5, 4
+    valid = [len(set(group)) > 1 for group in batch.rewards.tolist()]
+    loss = 0.0
+    for p in range(P):
+        if not valid[p]:
+            continue
+        mean = sum(batch.rewards[p].tolist()) / G
+        tokens = int(r.completion_mask[p].sum())
+        for g in range(G):
+            prompt = r.prompt_ids[p][r.prompt_mask[p].bool()]
+            completion = r.completion_ids[p, g][r.completion_mask[p, g].bool()]
+            logits = model(torch.cat([prompt, completion])[None]).logits[0, len(prompt) - 1 : -1]
+            logprob = torch.log_softmax(logits / 0.7, dim=-1).gather(1, completion[:, None]).sum()
+            # alpha * A / (P * tokens of the group) with alpha = P / valid
+            loss = loss - (P / sum(valid)) * (batch.rewards[p, g].item() - mean) / (P * tokens) * logprob
+    loss.backward()
+    assert 0 < sum(valid)
+    assert rows_of(tmp_path)[0]["loss"] == pytest.approx(loss.item(), rel=1e-10)
+    for name, parameter in model.named_parameters():
+        if name in after:  # the output layer is tied to the embedding
+            assert_close(after[name], (parameter - 0.5 * parameter.grad).detach(), **EXACT)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"tokens_per_micro_batch": 1},
+        {"tokens_per_micro_batch": 90},
+        {"samples_at_once": 4},
+        {"gradient_checkpointing": True},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("norm", ["group", "token", "sequence", "constant", "valid_token"])
+def test_n1_what_must_not_matter_does_not(world, tmp_path, changes, norm):
+    if norm != "group" and "samples_at_once" in changes:
+        pytest.skip("sampling does not know of --norm")
+    plain = run(world, tmp_path / "plain", norm=norm, beta_th=1, max_rounds=3)
+    other = run(world, tmp_path / "other", norm=norm, beta_th=1, max_rounds=3, **changes)
+    for name in plain:
+        assert_close(other[name], plain[name], **EXACT)
+    samples = [(tmp_path / name / "samples.jsonl").read_text() for name in ("plain", "other")]
+    assert samples[0] == samples[1]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"f_norm": "group"},
+        {"f_norm": "batch"},
+        {"norm": "token"},
+        {"norm": "sequence"},
+        {"norm": "valid_token"},
+        {"norm": "constant"},
+        {"no_age": True},
+        {"beta_th": 1.0},
+        {"mask_truncated": True},
+        {"temperature": 0.8},
+        {"top_p": 0.5},
+        {"top_k": 3},
+        {"group_size": 3},
+        {"prompts_per_step": 4},
+        {"max_new_tokens": 6},
+        {"lr": 2e-3},
+        {"warmup": 2},
+        {"schedule": "cosine"},
+        {"schedule": "cosine", "lr_floor": 0.5},
+        {"weight_decay": 0.0},
+        {"grad_clip": 0.1},
+        {"seed": 1},
+        {"dtype": "float32"},
+        {"dtype": "bfloat16"},
+        {"system_prompt": "be brief please"},
+        {"rewards": "format"},
+    ],
+    ids=str,
+)
+def test_every_flag_that_should_matter_does(world, tmp_path, changes):
+    # seed 3: one group of the first step is invalid, so that alpha and the norms differ
+    plain = run(world, tmp_path / "plain", seed=3, **({"schedule": "cosine"} if "lr_floor" in changes else {}))
+    other = run(world, tmp_path / "other", **({"seed": 3} | changes))
+    assert any(not torch.equal(plain[name], other[name].to(plain[name].dtype)) for name in plain)
+    configs = [json.loads((tmp_path / name / "config.json").read_text()) for name in ("plain", "other")]
+    assert any(configs[0][name] != configs[1][name] for name in configs[0] if name != "out" and name != "command")
+
+
+def test_n6_o3_without_a_valid_group_nothing_moves(world, tmp_path):
+    after = run(world, tmp_path, rewards=f"{world.folder / 'rewards.py'}:easy")
+    before = load_file(world.folder / "model" / "model.safetensors")
+    for name in after:
+        assert torch.equal(after[name], before[name].double())
+    assert optimizer_of(tmp_path)["state"] == {}
+    for row in rows_of(tmp_path):
+        assert row["alpha"] is None and row["valid_share"] == 0 and row["easy_share"] == 1 and row["grad_norm"] == 0
+
+
+def test_n10_clip_after_the_whole_gradient_and_log_the_norm_before(world, tmp_path):
+    free = run(world, tmp_path / "free", steps=1, grad_clip=0)
+    assert free
+    clipped = run(world, tmp_path / "clipped", steps=1, grad_clip=1e-3, tokens_per_micro_batch=1)
+    assert clipped
+    norms = [rows_of(tmp_path / name)[0]["grad_norm"] for name in ("free", "clipped")]
+    assert norms[0] == pytest.approx(norms[1], rel=1e-10) and norms[0] > 1e-3
+    # AdamW's first moment is 0.1 * gradient: its norm is 0.1 * 1e-3 after clipping (torch adds 1e-6 to the norm)
+    moments = optimizer_of(tmp_path / "clipped")["state"].values()
+    norm = math.sqrt(sum(float((m["exp_avg"] ** 2).sum()) for m in moments))
+    assert norm == pytest.approx(1e-4, rel=1e-4)
+
+
+@pytest.mark.parametrize("broken", ["loss", "gradient"])
+def test_a_step_that_is_not_finite_is_left_out_and_ten_in_a_row_end_the_run(world, tmp_path, monkeypatch, broken):
+    backward = train.backward
+
+    def spoiled(policy, batch, weights, args):
+        norm, loss = backward(policy, batch, weights, args)
+        return (norm, math.inf) if broken == "loss" else (math.nan, loss)
+
+    monkeypatch.setattr(train, "backward", spoiled)
+    with pytest.raises(SystemExit, match="train.py: no finite gradient in the last 10 steps"):
+        train.main(world(tmp_path, steps=30, save_every=5))
+    rows = rows_of(tmp_path)
+    assert len(rows) == 10 and rows[-1]["skipped"] == 10
+    assert rows[0]["loss" if broken == "loss" else "grad_norm"] is None
+    before = load_file(world.folder / "model" / "model.safetensors")
+    for name, value in weights_of(tmp_path, "checkpoint-5").items():
+        assert torch.equal(value, before[name].double())
+
+
+def test_weights_that_are_not_finite_end_in_one_clear_line(world, tmp_path):
+    spoiled = tmp_path / "spoiled"
+    model = AutoModelForCausalLM.from_pretrained(world.folder / "model")
+    with torch.no_grad():
+        model.model.layers[0].mlp.down_proj.weight[0, 0] = math.nan
+    model.save_pretrained(spoiled)
+    AutoTokenizer.from_pretrained(world.folder / "model").save_pretrained(spoiled)
+    with pytest.raises(SystemExit, match="logits are not finite"):
+        train.main(world(tmp_path / "out", model=spoiled, eval_data=None))
+
+
+def test_d1_every_forward_that_is_trained_goes_through_the_wrapper(world, tmp_path, monkeypatch):
+    seen = []
+    forward = train.DistributedDataParallel.forward
+    monkeypatch.setattr(train.DistributedDataParallel, "forward", lambda self, *a: seen.append(1) or forward(self, *a))
+    run(world, tmp_path, steps=1, tokens_per_micro_batch=1)
+    assert len(seen) > 5
+
+
+def test_invalid_groups_and_zero_advantages_never_meet_the_model_again(world, tmp_path, monkeypatch):
+    rows, batches = [], []
+    policy, collect = train.Policy.forward, train.collect
+    monkeypatch.setattr(train.Policy, "forward", lambda self, *a: rows.append(len(a[0])) or policy(self, *a))
+    monkeypatch.setattr(train, "collect", lambda *a: batches.append(collect(*a)) or batches[-1])
+    run(world, tmp_path, steps=1, prompts_per_step=12, group_size=3)
+    r = batches[0].rewards
+    assert sum(rows) == int((r != r.mean(dim=1, keepdim=True)).sum()) < r.numel()
+
+
+def test_t16_dropout_is_off_so_that_the_policy_that_is_scored_is_the_one_that_sampled(world, tmp_path):
+    folder = tmp_path / "gpt2"
+    config = GPT2Config(
+        vocab_size=262, n_embd=32, n_layer=2, n_head=4, n_positions=64, eos_token_id=259, bos_token_id=0
+    )
+    GPT2LMHeadModel(config).save_pretrained(folder)  # 0.1 of dropout by default
+    tokenizer = AutoTokenizer.from_pretrained(world.folder / "model")
+    tokenizer.save_pretrained(folder)
+    args = flags.parse_args(world(tmp_path / "out", model=folder))
+    model = train.load_model(args, folder, torch.device("cpu"))
+    assert model.training
+    prompts = [[1, 2, 3], [4, 5]]
+    r = rollout.rollout(model, tokenizer, prompts, 3, 9)
+    rows = rollout.sample_rows(r, torch.arange(6))
+    logprobs = train.Policy(model, 1.0)(*rows)
+    assert_close((logprobs * rows[3]).float(), r.logprobs.flatten(0, 1), rtol=1e-4, atol=1e-5)
+
+
+def test_a_model_whose_output_layer_is_not_linear_is_scored_by_its_own_logits(monkeypatch):
+    tokenizer = tiny.make_tokenizer()
+    model = tiny.make_model(tokenizer)
+    monkeypatch.setattr(train, "say", print)
+    rows = (torch.tensor([[1, 2, 3]]), torch.ones(1, 3).long(), torch.tensor([[4, 5]]), torch.ones(1, 2).long())
+    whole = token_logprobs(rollout.completion_logits(model, *rows), rows[2], 0.7)
+    linear = train.Policy(model, 0.7)
+    assert linear.sliced
+    assert_close(linear(*rows), whole)
+    linear.sliced = False
+    assert_close(linear(*rows), whole)
+
+
+def test_o1_small_updates_survive_bfloat16(world, tmp_path):
+    after = run(world, tmp_path, dtype="bfloat16", lr=1e-6, steps=1)
+    before = load_file(world.folder / "model" / "model.safetensors")
+    moved = sum(int((after[name] != before[name]).sum()) for name in after)
+    # in bfloat16 weights of 0.05 a change of 1e-6 would round to nothing nearly everywhere
+    assert moved > 0.5 * sum(x.numel() for x in after.values())
+    assert all(x.dtype == torch.float32 for x in after.values())
+
+
+# ----------------------------------------------------------------------------------------------- rounds, left out, rates
+
+
+def test_a9_rounds_are_collected_until_beta_th_of_p_is_valid(world, tmp_path, monkeypatch):
+    batches = []
+    collect = train.collect
+    monkeypatch.setattr(train, "collect", lambda *a: batches.append(collect(*a)) or batches[-1])
+    run(world, tmp_path, steps=4, beta_th=1.0, max_rounds=6, prompts_per_step=3, group_size=2)
+    rows = rows_of(tmp_path)
+    position = 0
+    for batch, row in zip(batches, rows, strict=True):
+        assert row["rounds"] == batch.rounds and len(batch.rewards) == 3 * batch.rounds
+        valid = [len(set(group)) > 1 for group in batch.rewards.tolist()]
+        assert sum(valid) == batch.num_valid and row["valid_share"] == pytest.approx(sum(valid) / len(valid))
+        assert sum(valid[: 3 * (batch.rounds - 1)]) < 3  # it would have ended before
+        assert batch.rounds == 6 or batch.num_valid >= 3
+        assert row["alpha"] == max(1.0, 3 / batch.num_valid)
+        position += 3 * batch.rounds
+    assert max(row["rounds"] for row in rows) > 1
+    state = torch.load(tmp_path / "final" / "trainer.pt", weights_only=True)["state"]
+    assert state["position"] == position and state["step"] == 4  # R2: the cursor is what was consumed
+
+
+def test_max_rounds_ends_a_step_that_finds_nothing(world, tmp_path):
+    run(world, tmp_path, steps=1, beta_th=0.6, max_rounds=3, rewards=f"{world.folder / 'rewards.py'}:easy")
+    assert rows_of(tmp_path)[0]["rounds"] == 3
+
+
+def test_a7_left_out_samples_move_neither_baseline_nor_validity():
+    nan, kept = math.nan, False
+    rewards = torch.tensor([[1, 0, nan, 1], [0.1, 0.1, 0.1, nan], [nan] * 4, [1, 0, 0, 1]], dtype=torch.float64)
+    left_out = rewards.isnan() | torch.tensor([[kept] * 4] * 3 + [[True, kept, kept, kept]])
+    filled = train.fill_left_out(rewards, left_out)
+    # (1 + 0 + 1) / 3; 0.1 exactly, though (0.1 + 0.1 + 0.1) / 3 is not; 0 for all; (0 + 0 + 1) / 3
+    expected = [[1, 0, 2 / 3, 1], [0.1] * 4, [0] * 4, [1 / 3, 0, 0, 1]]
+    assert filled.tolist() == expected
+    assert filled[0].mean().item() == pytest.approx(2 / 3, rel=1e-12)
+
+
+@pytest.mark.parametrize("how", ["none_for_short", "mask_truncated"])
+def test_samples_that_are_left_out_have_no_weight(world, tmp_path, monkeypatch, how):
+    seen = []
+    backward = train.backward
+    monkeypatch.setattr(
+        train, "backward", lambda p, batch, w, args: seen.append((batch, w)) or backward(p, batch, w, args)
+    )
+    if how == "mask_truncated":
+        run(world, tmp_path, mask_truncated=True, max_new_tokens=14, prompts_per_step=12)
+    else:
+        run(world, tmp_path, rewards=f"{world.folder / 'rewards.py'}:none_for_short", max_new_tokens=5)
+    assert any(row["left_out_share"] > 0 for row in rows_of(tmp_path))
+    for batch, weights in seen:
+        out = ~batch.loss_mask.any(dim=2)
+        if how == "mask_truncated":
+            assert torch.equal(out, batch.rollout.truncated)
+        assert not weights[out].any()
+        for rewards, gone in zip(batch.rewards, out, strict=True):
+            assert gone.all() or rewards.mean() == pytest.approx(rewards[~gone].mean().item(), rel=1e-12)
+
+
+def test_o4_learning_rates_by_hand(world, tmp_path):
+    args = flags.parse_args(world(tmp_path, lr=8.0, warmup=4, steps=9))
+    # 8 * 1/4, 2/4, 3/4, 4/4, and from then on 8
+    assert [train.learning_rate(args, step) for step in range(6)] == [2, 4, 6, 8, 8, 8]
+    args.schedule, args.lr_floor = "cosine", 0.25
+    # down from 8 to 2 over steps 4 to 8: 2 + 6 * (1 + cos(pi * k / 4)) / 2
+    expected = [8, 2 + 3 * (1 + math.sqrt(0.5)), 5, 2 + 3 * (1 - math.sqrt(0.5)), 2]
+    assert [train.learning_rate(args, step) for step in range(4, 9)] == pytest.approx(expected, rel=1e-12)
+
+
+def test_o5_norms_and_biases_do_not_decay(world, tmp_path):
+    args = flags.parse_args(world(tmp_path, weight_decay=0.3))
+    model = AutoModelForCausalLM.from_pretrained(world.folder / "model")
+    decayed, others = train.make_optimizer(model, args).param_groups
+    assert decayed["weight_decay"] == 0.3 and others["weight_decay"] == 0.0
+    names = {id(p): name for name, p in model.named_parameters()}
+    assert {names[id(p)] for p in others["params"]} == {n for n in names.values() if "norm" in n or "bias" in n}
+    assert len(decayed["params"]) + len(others["params"]) == len(names)
+
+
+# ------------------------------------------------------------------------------------------------------ rows and files
+
+
+def test_rows_hold_what_the_design_promises(world, tmp_path):
+    run(world, tmp_path, steps=4, eval_every=2, save_every=1, keep=2)
+    rows = rows_of(tmp_path)
+    promised = """step reward reward_std valid_share easy_share hard_share alpha rounds completion_tokens truncated_share
+    grad_norm lr generated_tokens seconds_rollout seconds_reward seconds_update seconds""".split()
+    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    for row in rows:
+        assert set(promised) <= set(row)
+        assert row["valid_share"] + row["easy_share"] + row["hard_share"] == pytest.approx(1)
+        assert row["reward"] == row["reward/length"]
+        assert ("accuracy" in row) == (row["step"] % 2 == 0)
+    assert sum(20 * row["completion_tokens"] for row in rows) == pytest.approx(rows[-1]["generated_tokens"])
+    assert [row["seconds"] for row in rows] == sorted(row["seconds"] for row in rows)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "checkpoint-2", "checkpoint-3", "config.json", "final", "metrics.jsonl", "samples.jsonl",
+    ]  # fmt: skip
+    samples = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
+    assert {sample["step"] for sample in samples} == {1, 2, 3, 4}
+    assert set(samples[0]) == {"step", "problem", "answer", "completion", "reward"}
+
+
+def test_the_final_checkpoint_is_a_hugging_face_folder_with_the_trained_weights(world, tmp_path):
+    weights = run(world, tmp_path, dtype="float32")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "final")
+    AutoTokenizer.from_pretrained(tmp_path / "final")
+    for name, value in model.state_dict().items():
+        if name in weights:
+            assert torch.equal(value, weights[name])
+
+
+def test_the_same_seed_gives_the_same_bits(world, tmp_path):
+    one, two = (run(world, tmp_path / name, dtype="float32", beta_th=1, max_rounds=2) for name in "ab")
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    a, b = rows_of(tmp_path / "a"), rows_of(tmp_path / "b")
+    assert [untimed(row) for row in a] == [untimed(row) for row in b]
+
+
+def test_w_a_reward_that_raises_is_counted_shown_once_and_zero(world, tmp_path, capsys):
+    run(world, tmp_path, rewards=f"{world.folder / 'rewards.py'}:raises,{world.folder / 'rewards.py'}:length")
+    rows = rows_of(tmp_path)
+    assert all(row["reward_errors"] == 20 and row["reward/raises"] == 0 for row in rows)
+    assert any(row["reward"] > 0 for row in rows)
+    assert capsys.readouterr().err.count("no luck") == 1
+
+
+def test_overlong_prompts_are_skipped_and_counted_t2(world, tmp_path, capsys):
+    long = tmp_path / "long.jsonl"
+    text = (world.folder / "train.jsonl").read_text()
+    long.write_text(text + json.dumps({"problem": "1" * 90 + "+1=?", "answer": "1"}) + "\n")
+    run(world, tmp_path / "out", data=long)
+    assert "skipped 1 of 13 prompts, longer than --max-prompt-tokens" in capsys.readouterr().out
+
+
+# --------------------------------------------------------------------------------------------------- a user's mistakes
+
+MISTAKES = [
+    ({"steps": 0}, "--steps 0: must be 1 or more"),
+    ({"steps": "many"}, "--steps: invalid int value: 'many'"),
+    ({"group_size": 1}, "--group-size 1: one has no baseline; use 2 or more"),
+    ({"temperature": 0}, "--temperature 0.0: must be above 0"),
+    ({"temperature": "nan"}, "--temperature nan: must be above 0"),
+    ({"top_p": 1.5}, "--top-p 1.5: must be above 0, and at most 1"),
+    ({"top_k": -1}, "--top-k -1: must be 0 or more"),
+    ({"beta_th": 1.1}, "--beta-th 1.1: must be a share, from 0 to 1"),
+    ({"lr": -1}, "--lr -1.0: must be above 0"),
+    ({"lr": "inf"}, "--lr inf: must be above 0"),
+    ({"seed": -1}, "--seed -1: must be 0 or more"),
+    ({"norm": "mean"}, "--norm: invalid choice: 'mean'"),
+    ({"data": None}, "give --data"),
+    ({"data": "nowhere.jsonl"}, "nowhere.jsonl"),
+    ({"model": "nowhere/at-all"}, "nowhere/at-all"),
+    ({"model": None}, "the built-in model reads only its own; give --model"),
+    ({"rewards": "accurate"}, "accuracy, format"),
+    ({"rewards": "nowhere.py:f"}, "nowhere.py"),
+    ({"system_prompt": "qwen"}, "qwen-7b"),
+    ({"template": "nowhere.txt"}, "nowhere.txt"),
+    ({"max_prompt_tokens": 2}, "--max-prompt-tokens 2: all prompts are longer"),
+    ({"max_new_tokens": 10_000}, "is above the 1024 positions of"),
+    ({"group_siz": 4}, "unrecognized arguments: --group-siz 4"),
+    ({"resume": True}, "no run in"),
+    ({"resume": True, "overwrite": True}, "no run in"),
+    ({"wandb": "x"}, "pip install wandb"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), MISTAKES, ids=lambda x: str(x)[:40])
+def test_a_mistake_ends_in_one_line_and_exit_code_2(world, tmp_path, capsys, changes, message):
+    if "wandb" in changes and __import__("importlib.util").util.find_spec("wandb"):
+        pytest.skip("wandb is installed")
+    with pytest.raises(SystemExit) as stopped:
+        train.main(world(tmp_path / "out", **changes))
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1, error
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_broken_row_names_file_and_line(world, tmp_path, capsys):
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text((world.folder / "train.jsonl").read_text() + '{"problem": "1+1=?"}\n')
+    with pytest.raises(SystemExit) as stopped:
+        train.main(world(tmp_path / "out", data=broken))
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert "broken.jsonl" in error and "13" in error and "--skip-bad-rows" in error and error.count("\n") == 1
+    train.main(world(tmp_path / "out", data=broken, skip_bad_rows=True))
+    assert "12 problems to train on, 12 held out; bad rows skipped: 1 and 0" in capsys.readouterr().out
+
+
+def test_nan_rewards_are_an_error_not_a_zero(world, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        train.main(world(tmp_path, rewards=f"{world.folder / 'rewards.py'}:nan"))
+    assert stopped.value.code == 2
+    assert "nan" in capsys.readouterr().err
+
+
+def test_a_run_is_never_overwritten_unasked(world, tmp_path, capsys):
+    run(world, tmp_path)
+    (tmp_path / "notes.txt").write_text("mine")
+    rows = (tmp_path / "metrics.jsonl").read_text()
+    with pytest.raises(SystemExit) as stopped:
+        train.main(world(tmp_path))
+    assert stopped.value.code == 2 and "--resume goes on with it, --overwrite deletes it" in capsys.readouterr().err
+    assert (tmp_path / "metrics.jsonl").read_text() == rows
+    run(world, tmp_path, steps=1, overwrite=True)
+    assert len(rows_of(tmp_path)) == 1 and (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_the_command_line_itself_prints_one_line_and_no_traceback(tmp_path):
+    command = [sys.executable, str(ROOT / "train.py"), "--beta-th", "2", "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr == "train.py: --beta-th 2.0: must be a share, from 0 to 1 (paper: 0.6)\n"
+
+
+def test_help_names_every_flag_with_the_papers_value():
+    text = flags.make_parser().format_help()
+    for flag in "--model --data --lr --beta-th --group-size --norm --f-norm --no-age --max-rounds --resume".split():
+        assert flag in text
+    for group in flags.make_parser()._action_groups[2:6]:
+        for action in group._group_actions:
+            assert action.help and len(action.help) > 10
+
+
+def test_recipes_are_read_before_the_users_flags(tmp_path):
+    recipe = tmp_path / "mine.args"
+    recipe.write_text("# a comment\n--lr 3e-6  # another\n--system-prompt 'two words'\n--data x.jsonl --model m\n")
+    args = flags.parse_args([f"@{recipe}", "--lr", "1e-5"])
+    assert (args.lr, args.system_prompt, args.data) == (1e-5, "two words", "x.jsonl")
+
+
+def test_defaults_are_the_papers_but_for_the_built_in_model():
+    args = flags.parse_args(["--model", "m", "--data", "d"])
+    paper = {"lr": 1e-6, "weight_decay": 0.1, "group_size": 8, "beta_th": 0.6, "f_norm": "none", "age": True}
+    assert {name: getattr(args, name) for name in paper} == paper
+    assert args.norm == "group" and args.schedule == "constant" and args.prompts_per_step == 144 and args.steps == 1100
+    built_in = flags.parse_args([])
+    assert {name: getattr(built_in, name) for name in tiny.DEFAULTS} == tiny.DEFAULTS
+    assert flags.parse_args(["--lr", "0.5"]).lr == 0.5
+
+
+def test_state_survives_its_file():
+    state = replace(train.State(), step=3, position=17, seconds=1.5)
+    assert train.State(**json.loads(json.dumps(train.asdict(state)))) == state
