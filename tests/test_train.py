@@ -52,7 +52,7 @@ def untimed(row):
 
 
 def test_sgd_step_is_the_gradient_of_eq_8_worked_out_apart(world, tmp_path, monkeypatch):
-    """The whole path, rollout to weights, against a plain forward of each sample alone and Eq. 5 to 8 in loops (N10)."""
+    """The whole path, against a plain forward of each sample alone and Eq. 5 to 8 in loops (N10)."""
     monkeypatch.setattr(train, "make_optimizer", lambda model, args: torch.optim.SGD(model.parameters(), lr=args.lr))
     kept = []
     collect = train.collect
@@ -258,7 +258,7 @@ def test_o1_small_updates_survive_bfloat16(world, tmp_path):
     assert all(x.dtype == torch.float32 for x in after.values())
 
 
-# ----------------------------------------------------------------------------------------------- rounds, left out, rates
+# ---------------------------------------------------------------------------------------------- rounds, left out, rates
 
 
 def test_a9_rounds_are_collected_until_beta_th_of_p_is_valid(world, tmp_path, monkeypatch):
@@ -338,7 +338,7 @@ def test_o5_norms_and_biases_do_not_decay(world, tmp_path):
     assert len(decayed["params"]) + len(others["params"]) == len(names)
 
 
-# ------------------------------------------------------------------------------------------------------ rows and files
+# ------------------------------------------------------------------------------------------------------- rows and files
 
 
 def test_rows_hold_what_the_design_promises(world, tmp_path):
