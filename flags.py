@@ -154,9 +154,23 @@ def fail(message: str) -> None:
     sys.exit(2)
 
 
-def user_input(function, *arguments, what: str = "", **options):
-    """Calls a function on what the user gave; if it can't use that, its complaint is the one line, after `what`."""
+def user_input(function, *arguments, **options):
+    """Calls a function on what the user gave; if it can't use that, its complaint is the one line."""
     try:
         return function(*arguments, **options)
-    except (ValueError, OSError) as error:
-        fail(f"{what}: {error}" if what else str(error))
+    except (ValueError, OSError, FloatingPointError) as error:
+        fail(str(error))
+
+
+def pretrained(kind, name: str | Path, **options):
+    """What a class's from_pretrained makes of a folder or hub name, with all its weights; a failure is the one line."""
+    try:
+        loaded = kind.from_pretrained(name, **options)
+    except Exception as error:  # those of the hub, of configurations and of weights have no ancestor in common
+        reason = str(error).strip().partition("\n")[0]
+        fail(f"--model {name}: no causal LM could be read ({reason}); give its folder or its hub name")
+    if options.get("output_loading_info"):
+        loaded, info = loaded
+        if info["missing_keys"]:  # they would be random
+            fail(f"--model {name}: weights are missing, {sorted(info['missing_keys'])[0]} for one; give a whole model")
+    return loaded

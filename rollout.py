@@ -53,10 +53,11 @@ def rollout(
     key, indices: sample g of prompt p draws from the stream of (*key, indices[p], g); key is (seed, step, round) in
     training and indices the prompts' places in the round (default 0..P-1). temperature 0 is greedy (log-probabilities
     are then those at 1). top_p, top_k (1 and 0: off) restrict what is drawn; logprobs stay those of the whole softmax.
-    max_samples: rows decoded at once, which bounds the cache. slice_tokens: finished rows leave after so many tokens.
-    Stops at any EOS id of the model. Nothing is inherited from the model's generation_config but those ids. The model
-    samples in eval mode and is put back after. P may be 0.
-    ValueError: an empty prompt, an option out of range, logits that are not finite, a cache that can't be reordered.
+    max_samples: rows decoded at once (a group at least), which bounds the cache. slice_tokens: finished rows leave
+    after so many tokens. Stops at any EOS id of the model. Nothing else is inherited from the model's
+    generation_config. The model samples in eval mode and is put back after. P may be 0.
+    ValueError: an empty prompt, an option out of range, a cache that can't be reordered. FloatingPointError: logits
+    that are not finite.
     """
     _check_options(prompts, group_size, max_new_tokens, temperature, top_p, top_k)
     G, T = group_size, max_new_tokens
@@ -82,7 +83,7 @@ def rollout(
     longest = int(completion_mask.sum(dim=2).max()) if len(prompts) else 0
     logprobs = logprobs * completion_mask
     if not bool(logprobs.isfinite().all()):
-        raise ValueError("rollout: the model's logits are not finite; its weights are damaged or a value overflowed")
+        raise FloatingPointError("the model's logits are not finite: its weights are damaged, or a value overflowed")
     return Rollout(
         *pad_left(prompts, pad, model.device),
         completion_ids=completion_ids.where(completion_mask.bool(), pad)[:, :, :longest],
@@ -141,8 +142,9 @@ def output_is_linear(model) -> bool:
     """Whether logits are the output layer times the last hidden states; not so with a soft cap or a scale."""
     ids = torch.arange(4, device=model.device)[None] % model.config.get_text_config().vocab_size  # (1, 4)
     ones = torch.ones_like(ids)
-    hidden = completion_hidden(model, ids, ones, ids, ones)
-    logits = completion_logits(model, ids, ones, ids, ones)
+    with _eval_mode(model):  # dropout would make two forwards differ
+        hidden = completion_hidden(model, ids, ones, ids, ones)
+        logits = completion_logits(model, ids, ones, ids, ones)
     return torch.allclose(model.get_output_embeddings()(hidden), logits, rtol=1e-4, atol=1e-5)
 
 
@@ -289,17 +291,28 @@ def _draw_processor(uniforms, options, drawn):
 
 
 @contextmanager
+def _eval_mode(model):
+    """Every module in eval mode, and each put back after: some may have been in it before (frozen parts)."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@contextmanager
 def _sampling_mode(model, eos, pad):
     """Eval mode, the cache on, no sampling option but ours: a model's own generation_config may hide top-k and more."""
-    training, config = model.training, model.generation_config
-    model.eval()
+    config = model.generation_config
     model.generation_config = GenerationConfig(
         do_sample=False, use_cache=True, return_dict_in_generate=True, eos_token_id=eos, pad_token_id=pad
     )
     try:
-        yield
+        with _eval_mode(model):
+            yield
     finally:
-        model.train(training)
         model.generation_config = config
 
 
@@ -328,7 +341,7 @@ def _check_options(prompts, group_size, max_new_tokens, temperature, top_p, top_
         raise ValueError(f"rollout: prompt {empty[0]} has no tokens")
     if group_size < 1 or max_new_tokens < 1:
         raise ValueError(f"rollout: group_size {group_size} and max_new_tokens {max_new_tokens} must be 1 or more")
-    if temperature < 0 or not 0 < top_p <= 1 or top_k < 0:
+    if not temperature >= 0 or not 0 < top_p <= 1 or top_k < 0:  # not >=: NaN is refused too
         raise ValueError(
             f"rollout: temperature {temperature}, top_p {top_p}, top_k {top_k}: need >= 0, in (0, 1], >= 0"
         )

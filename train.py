@@ -33,7 +33,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 import checkpoint
 import data
 import tiny
-from flags import BUILT_IN, fail, parse_args, user_input
+from flags import BUILT_IN, fail, parse_args, pretrained, user_input
 from gpg import alpha, global_sum, sliced_logprobs, token_logprobs, token_weights, valid_groups
 from rewards import accuracy, parse_rewards, score
 from rollout import (
@@ -106,6 +106,7 @@ def train(args, device: torch.device) -> None:
     folder, tokenizer, problems, held_out = load_problems(args)
     model = load_model(args, folder, device)
     policy = DistributedDataParallel(Policy(model, args.temperature))
+    policy.register_comm_hook(None, sum_gradients)
     optimizer = make_optimizer(model, args)
     state = open_run(args, optimizer, device)
     if state.step >= args.steps:
@@ -292,10 +293,20 @@ def backward(policy: DistributedDataParallel, batch: Batch, weights: torch.Tenso
             with autocast(args, weights.device):
                 logprobs = policy(prompt_ids, prompt_mask, completion_ids, completion_mask)  # (N, T)
             loss = -(w[:, : logprobs.shape[1]] * logprobs).sum()
-            (loss * dist.get_world_size()).backward()  # the wrapper takes a mean over ranks; the method, a sum
+            loss.backward()
         total += loss.detach()
     grad_norm = torch.nn.utils.clip_grad_norm_(policy.parameters(), args.grad_clip or math.inf)
     return float(grad_norm), float(global_sum(total))
+
+
+def sum_gradients(_, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
+    """What DistributedDataParallel does with a bucket of gradients: sums it over ranks; its default is the mean.
+
+    Eq. 8 is a sum whose weights hold every count already. A loss times the world size, to undo the mean, would be the
+    same number but not the same digits: models that normalise in float32 round another way for 3 ranks than for 1.
+    """
+    work = dist.all_reduce(bucket.buffer(), async_op=True)
+    return work.get_future().then(lambda future: future.value()[0])
 
 
 def take_step(optimizer, batch: Batch, grad_norm: float, loss: float, args, state: State) -> None:
@@ -446,8 +457,7 @@ def load_problems(args):
         say(f"{len(rows)} problems to train on, {len(held_out)} held out; bad rows skipped: {bad} and {bad_held_out}")
         folder = resumed or args.model
 
-    config = user_input(AutoConfig.from_pretrained, folder, what=f"--model {folder}").get_text_config()
-    tokenizer = user_input(AutoTokenizer.from_pretrained, folder, what=f"--model {folder}")
+    config, tokenizer = pretrained(AutoConfig, folder).get_text_config(), pretrained(AutoTokenizer, folder)
     positions = getattr(config, "max_position_embeddings", None) or math.inf
     if args.max_prompt_tokens + args.max_new_tokens > positions:
         fail(f"--max-prompt-tokens + --max-new-tokens is above the {positions} positions of {args.model}")
@@ -470,10 +480,10 @@ def with_prompts(rows: list[dict], tokenizer, args) -> list[dict]:
 
 def load_model(args, folder, device: torch.device):
     """The model in float32 (float64 with --dtype float64), dropout off: with it, another policy would be scored."""
-    config = user_input(AutoConfig.from_pretrained, folder).to_dict()
-    no_dropout = {name: 0.0 for name, value in config.items() if "drop" in name and isinstance(value, float)}
-    dtype = torch.float64 if args.dtype == "float64" else torch.float32
-    model = user_input(AutoModelForCausalLM.from_pretrained, folder, dtype=dtype, **no_dropout).to(device)
+    config = pretrained(AutoConfig, folder).to_dict()
+    options = {name: 0.0 for name, value in config.items() if "drop" in name and isinstance(value, float)}
+    options["dtype"] = torch.float64 if args.dtype == "float64" else torch.float32
+    model = pretrained(AutoModelForCausalLM, folder, output_loading_info=True, **options).to(device)
     if args.gradient_checkpointing:
         user_input(model.activation_checkpointing_enable)
     return model.train()
@@ -541,7 +551,7 @@ def make_logger(args, state: State, before: Evaluation | None):
 
     def log(row: dict, samples: list[dict]) -> None:
         if row["step"] == 1 and before:
-            row |= {"accuracy_before": before.accuracy}
+            row |= {"accuracy_before": before.accuracy, "accuracy_before_se": before.standard_error}
         checkpoint.append(out / "metrics.jsonl", row)
         for sample in samples:
             checkpoint.append(out / "samples.jsonl", sample)

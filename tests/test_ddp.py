@@ -1,7 +1,8 @@
 """Several ranks are one process: real gloo groups, uneven shares, ranks with nothing.
 
-Tried by hand, each turns this file red: counts of one rank, no all_reduce under f_norm batch, the loss not times the
-world size, a rank without samples that skips its backward (a hang, ended by the time limit), streams keyed by rank.
+Tried by hand, each turns this file red: counts of one rank, no all_reduce under f_norm batch, the mean over ranks of
+DistributedDataParallel in place of the sum (also times the world size: see train.sum_gradients), streams keyed by rank,
+a rank without samples that skips its backward (a hang, ended by the time limit).
 """
 
 import itertools

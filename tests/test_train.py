@@ -344,8 +344,8 @@ def test_o5_norms_and_biases_do_not_decay(world, tmp_path):
 def test_rows_hold_what_the_design_promises(world, tmp_path):
     run(world, tmp_path, steps=4, eval_every=2, save_every=1, keep=2)
     rows = rows_of(tmp_path)
-    promised = """step reward reward_std valid_share easy_share hard_share alpha rounds completion_tokens truncated_share
-    grad_norm lr generated_tokens seconds_rollout seconds_reward seconds_update seconds""".split()
+    promised = """step reward reward_std valid_share easy_share hard_share alpha rounds completion_tokens
+    truncated_share grad_norm lr generated_tokens seconds_rollout seconds_reward seconds_update seconds""".split()
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
     for row in rows:
         assert set(promised) <= set(row)

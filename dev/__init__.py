@@ -1,0 +1,1 @@
+"""Tools around the method, run as `python -m dev.NAME`."""

@@ -1,0 +1,558 @@
+"""Tests of rollout.py: what is drawn, from which distribution, and that nothing depends on how the work is cut.
+
+Keys such as M1, L2, S1 name known traps of such code. Random models are far from flat (initializer_range 0.3), and the
+bigram model's distributions are known by hand. Mutants of rollout.py that were tried and turn this file red:
+    scores   off by one in completion_hidden, in completion_logits; no position_ids; positions that count padding; no
+             attention mask; output_is_linear always true, or asked in train mode
+    masks    from ids != pad; without EOS; past EOS; truncated by length; only one EOS id; the tokenizer's EOS ignored
+    streams  keyed by place in the batch, by flat row; without g, without the round; not permuted with the prompts; one
+             number a slice; not advanced by slices; those of rows that left; a global generator
+    draw     right=False; float32 CDF; no temperature; log-probabilities without it, or of the truncated mass; in place;
+             top-p exclusive, or of the whole instead of the rest; top-k + 1; NaN logits or temperature let through
+    work     prefill a sample instead of a prompt; no mask in the prefill or in decoding; prompts padded right; finished
+             rows stay, or leave the batch but not the cache; EOS seen at a slice's end only; no cache; max_samples
+             ignored, or counting prompts; common padding left on
+    model    generation_config inherited or not restored; train mode while sampling; modes not restored, or all as one
+    rows     micro-batches: budget of rows - 1, width of the first row, widths not reset, positions for samples; samples
+             tiled; no trim; join on the wrong side; special tokens in the text
+"""
+
+import math
+from functools import cache
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from tokenizers import Tokenizer, models
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.generation.logits_process import TopKLogitsWarper, TopPLogitsWarper
+
+import rollout as R
+from gpg import sliced_logprobs, token_logprobs
+
+V, EOS = 50, [2, 7, 11, 13]
+SIZES = {"vocab_size": V, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+SIZES |= {"num_key_value_heads": 2, "tie_word_embeddings": False}  # tied and scaled, Gemma would repeat its last token
+SLIDING = {"head_dim": 8, "sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]}
+GPT2 = {"vocab_size": V, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
+KINDS = {
+    "llama": ("LlamaForCausalLM", "LlamaConfig", SIZES),
+    "qwen2": ("Qwen2ForCausalLM", "Qwen2Config", SIZES),
+    "gemma3": ("Gemma3ForCausalLM", "Gemma3TextConfig", SIZES | SLIDING),
+    "gpt2": ("GPT2LMHeadModel", "GPT2Config", GPT2),
+    "gemma2": ("Gemma2ForCausalLM", "Gemma2Config", SIZES | SLIDING | {"final_logit_softcapping": 3.0}),
+    "cohere2": ("Cohere2ForCausalLM", "Cohere2Config", SIZES | SLIDING | {"logit_scale": 0.25}),
+}
+FOUR = ["llama", "qwen2", "gemma3", "gpt2"]
+TOKENIZER = SimpleNamespace(eos_token_id=2, pad_token_id=0)  # S5: it cannot encode or decode, so nothing does
+
+generator = torch.Generator().manual_seed(0)
+# one token; shorter, longer than the window of 8; EOS and pad ids inside a prompt are tokens like others (M2)
+PROMPTS = [torch.randint(V, (n,), generator=generator).tolist() for n in (3, 12, 1, 9)] + [[4, 2, 0, 7, 0, 2, 21]]
+
+
+def no_pad(eos):
+    return SimpleNamespace(eos_token_id=eos, pad_token_id=None)
+
+
+def make_model(kind, seed=0, dtype=torch.float32, **changes):
+    model_class, config_class = (getattr(transformers, name) for name in KINDS[kind][:2])
+    ids = {"bos_token_id": 1, "eos_token_id": EOS, "pad_token_id": 0}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        config = config_class(**KINDS[kind][2] | ids | {"initializer_range": 0.3} | changes)
+        return model_class(config).to(dtype).eval()
+
+
+def bigram_model(logits, eos, dtype=torch.float64):
+    """A Llama whose next-token logits are a row of a table (V, V): the last token is all it knows.
+
+    Embedding = identity and layers that add nothing: RMSNorm of a one-hot is sqrt(V) * one-hot, so the output layer
+    is the table / sqrt(V), transposed.
+    """
+    size = len(logits)
+    sizes = {"vocab_size": size, "hidden_size": size, "intermediate_size": 4, "num_hidden_layers": 1, "head_dim": 2}
+    ids = {"bos_token_id": None, "eos_token_id": eos, "pad_token_id": None}
+    model = LlamaForCausalLM(LlamaConfig(**sizes, **ids, num_attention_heads=1, rms_norm_eps=0.0)).to(dtype).eval()
+    with torch.no_grad():
+        model.model.embed_tokens.weight.copy_(torch.eye(size))
+        model.model.layers[0].self_attn.o_proj.weight.zero_()
+        model.model.layers[0].mlp.down_proj.weight.zero_()
+        model.lm_head.weight.copy_(torch.as_tensor(logits, dtype=torch.float64).T / math.sqrt(size))
+    return model
+
+
+def counting_model(eos):
+    """Ten tokens; after i comes i + 1 (after 9, 0): every other token has probability e^-60."""
+    return bigram_model(60 * torch.eye(10).roll(1, dims=1), eos)
+
+
+def tokens_of(r):
+    """P lists of G lists of the completions' tokens, by their masks."""
+    pairs = zip(r.completion_ids.flatten(0, 1), r.completion_mask.flatten(0, 1).bool(), strict=True)
+    rows = [ids[mask].tolist() for ids, mask in pairs]
+    G = r.truncated.shape[1]
+    return [rows[i : i + G] for i in range(0, len(rows), G)]
+
+
+def rows_of(r):  # all samples, as the arguments of completion_hidden
+    return R.sample_rows(r, torch.arange(r.truncated.numel()))
+
+
+def rescored(model, rows, temperature=1.0):
+    """Log-probabilities (N, T) by the two ways of training: sliced from hidden states, and from the model's logits."""
+    head = model.get_output_embeddings()
+    hidden = R.completion_hidden(model, *rows)
+    sliced = sliced_logprobs(hidden, head.weight, rows[2], bias=head.bias, temperature=temperature, slice_tokens=7)
+    return sliced, token_logprobs(R.completion_logits(model, *rows), rows[2], temperature)
+
+
+def forwards(model, *args, **options):
+    """A rollout, and the (rows, tokens) of every forward pass that it made."""
+    shapes = []
+    hook = model.get_input_embeddings().register_forward_hook(lambda _, ids, __: shapes.append(tuple(ids[0].shape)))
+    r = R.rollout(model, TOKENIZER, *args, **options)
+    hook.remove()
+    return r, shapes
+
+
+# ---------------- against plain generate
+
+
+@pytest.mark.parametrize("kind", FOUR)
+@pytest.mark.parametrize("seed", [0, 4])
+def test_greedy_output_is_that_of_plain_generate_row_by_row(kind, seed):
+    model, T = make_model(kind, seed), 20  # T: longer than the window, too
+    r = R.rollout(model, TOKENIZER, PROMPTS, 2, T, temperature=0, max_samples=6, slice_tokens=3)
+    options = {"max_new_tokens": T, "do_sample": False, "eos_token_id": EOS, "pad_token_id": 0}
+    # with a mask of ones: left alone, generate takes pad ids in a prompt for padding (M2)
+    ids = [torch.tensor([p]) for p in PROMPTS]
+    plain = [model.generate(x, attention_mask=torch.ones_like(x), **options)[0, x.numel() :].tolist() for x in ids]
+    assert tokens_of(r) == [[row, row] for row in plain]
+    assert r.truncated.tolist() == [[row[-1] not in EOS] * 2 for row in plain]
+    assert r.truncated.any() and not r.truncated.all()  # the case has both rows that end and rows that don't
+    # temperature 0: log-probabilities are those at 1
+    expected = rescored(model, rows_of(r))[1].view(r.logprobs.shape) * r.completion_mask
+    torch.testing.assert_close(r.logprobs, expected, rtol=1e-4, atol=1e-4)
+
+
+# ---------------- nothing depends on how the work is cut
+
+# a prompt, two at a time; shorter, longer slices; a smaller group; fewer tokens; another order; alone
+CHANGES = [{"max_samples": 1}, {"max_samples": 9}, {"slice_tokens": 1}, {"slice_tokens": 100}, {"group_size": 2}]
+CHANGES += [{"max_new_tokens": 6}, {"chosen": [4, 2, 0, 3, 1]}, {"chosen": [3]}]
+
+
+@cache
+def whole_of(kind):
+    model, options = make_model(kind), {"group_size": 4, "max_new_tokens": 14, "key": (5, 1, 0), "slice_tokens": 4}
+    return model, options, R.rollout(model, TOKENIZER, PROMPTS, **options)
+
+
+@pytest.mark.parametrize("kind", FOUR)
+@pytest.mark.parametrize("change", CHANGES, ids=str)
+def test_S4_L10_a_sample_is_the_same_whatever_else_is_in_the_batch(kind, change):
+    model, options, whole = whole_of(kind)
+    chosen = change.get("chosen", range(len(PROMPTS)))
+    options = options | {k: v for k, v in change.items() if k != "chosen"}
+    part = R.rollout(model, TOKENIZER, [PROMPTS[i] for i in chosen], indices=chosen, **options)
+    G, T = options["group_size"], options["max_new_tokens"]
+    expected = tokens_of(whole)
+    assert tokens_of(part) == [[row[:T] for row in expected[i][:G]] for i in chosen]
+    assert len({tuple(row) for group in expected for row in group}) > 15  # S2: of 20, so a group holds different draws
+    for i, p in enumerate(chosen):
+        width = part.logprobs.shape[2]  # that of the longest completion
+        expected = whole.logprobs[p, :G, :width] * part.completion_mask[i, :, : whole.logprobs.shape[2]]
+        torch.testing.assert_close(part.logprobs[i], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_uniform_streams_are_a_function_of_the_key_only():
+    whole = R._uniforms((7, 1, 2), range(6), 4, 10)
+    assert whole.shape == (6, 4, 10) and whole.dtype == np.float64
+    np.testing.assert_array_equal(R._uniforms((7, 1, 2), range(6), 4, 3), whole[:, :, :3])  # of T
+    np.testing.assert_array_equal(R._uniforms((7, 1, 2), [5, 2], 2, 10), whole[[5, 2], :2])  # of P, order, G: S2, S4
+    keys = [(seed, step, r) for seed in (0, 1, 2**40) for step in range(4) for r in range(3)]
+    first = np.concatenate([R._uniforms(key, range(6), 4, 2).ravel() for key in keys])  # 36 * 24 * 2 = 1728 numbers
+    # 1728^2 / 2 pairs of 53-bit numbers: an accidental equality has probability 2e-10
+    assert len(np.unique(first)) == len(first)
+
+
+def test_S6_the_current_weights_are_sampled_from():
+    model = make_model("llama")
+    R.rollout(model, TOKENIZER, PROMPTS, 2, 4)
+    torch.nn.init.zeros_(model.lm_head.weight)
+    after = R.rollout(model, TOKENIZER, PROMPTS, 2, 4)
+    torch.testing.assert_close(after.logprobs, -math.log(V) * after.completion_mask)  # all tokens equally likely
+
+
+# ---------------- the distribution
+
+
+def chi_square(counts, probabilities):
+    """The statistic, and what it exceeds by chance once in 10^5 times (Wilson-Hilferty, z = 4.265)."""
+    expected, df = counts.sum() * probabilities, len(counts) - 1
+    limit = df * (1 - 2 / (9 * df) + 4.265 * math.sqrt(2 / (9 * df))) ** 3
+    return float(((counts - expected) ** 2 / expected).sum()), limit
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5, 2.0])
+def test_S1_the_sampler_draws_from_the_softmax(temperature):
+    """20 000 pairs of tokens: the first drawn after the prefill, the second in the decoding loop."""
+    logits = torch.log(torch.tensor([[1, 2, 3, 4], [4, 1, 1, 2], [1, 1, 1, 1], [5, 1, 3, 1]], dtype=torch.float64))
+    model = bigram_model(logits, eos=[3])
+    # a model's own generation_config must not show (S1)
+    model.generation_config = GenerationConfig(do_sample=True, top_k=2, temperature=0.3, eos_token_id=[3])
+    r = R.rollout(model, no_pad(3), [[3, 0]], 20_000, 2, temperature=temperature)
+    pairs = r.completion_ids[0] * r.completion_mask[0]  # after EOS: 0
+    counts = torch.bincount(pairs[:, 0] * 4 + pairs[:, 1], minlength=16).double()
+
+    def cells(at):  # P(j, k) = p(j | 0) p(k | j), all of p(3 | 0) in (3, 0): 13 cells
+        p = (logits / at).softmax(dim=1)
+        ended = torch.stack([p[0, 3], *p.new_zeros(3)])
+        return torch.cat([(p[0, :3, None] * p[:3]).flatten(), ended])
+
+    possible = cells(1.0) > 0
+    assert counts[~possible].sum() == 0
+    statistic, limit = chi_square(counts[possible], cells(temperature)[possible])
+    assert statistic < limit
+    wrong, limit = chi_square(counts[possible], cells(temperature * 1.3)[possible])
+    assert wrong > limit  # the test has the power to see a temperature that is 30 % off
+
+
+@pytest.mark.parametrize(("top_k", "top_p"), [(0, 1.0), (5, 1.0), (0, 0.8), (7, 0.6), (1, 1.0), (0, 1e-9), (V, 0.999)])
+@pytest.mark.parametrize("temperature", [1.0, 0.6, 3.0])
+def test_top_k_and_top_p_give_the_distribution_of_generate(temperature, top_k, top_p):
+    logits = 3 * torch.randn(1, V, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    expected = logits / temperature
+    expected = TopKLogitsWarper(top_k)(None, expected) if top_k else expected
+    expected = TopPLogitsWarper(top_p)(None, expected) if top_p < 1 else expected
+    n = 20_000
+    grid = (torch.arange(n, dtype=torch.float64) + 0.5) / n
+    tokens, logprobs = R.draw(logits.expand(n, V), grid, temperature, top_p, top_k)
+    counts = torch.bincount(tokens, minlength=V)
+    # an interval of length p holds n p grid points, one more or less
+    torch.testing.assert_close(counts / n, expected[0].softmax(dim=0).float(), rtol=0, atol=1.01 / n)
+    # L5: log-probabilities stay those of the whole softmax at the temperature (L4)
+    expected = token_logprobs(logits.expand(n, V), tokens, temperature)
+    torch.testing.assert_close(logprobs, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_a_draw_inverts_the_cdf_by_hand():
+    inf, last = math.inf, np.nextafter(1.0, 0.0)
+    # masses 0 1 0 1 1 1 0 -> CDF 0 1/4 1/4 1/2 3/4 1 1: tokens 0, 2 and 6 have mass 0 and are never drawn
+    logits = torch.tensor([-inf, 5, -inf, 5, 5, 5, -inf], dtype=torch.float64)
+    uniforms = [0.0, np.nextafter(0.25, 0), 0.25, np.nextafter(0.5, 0), 0.5, 0.75, last]
+    kept = logits.clone()
+    tokens, logprobs = R.draw(logits.expand(7, 7), torch.tensor(uniforms, dtype=torch.float64))
+    assert tokens.tolist() == [1, 1, 3, 3, 4, 5, 5]  # the first whose CDF exceeds the number
+    torch.testing.assert_close(logprobs, torch.full((7,), math.log(1 / 4), dtype=torch.float64))
+    assert torch.equal(logits, kept)  # L7: nothing is edited in place
+    # float32, after top-p too: 200 random rows whose ends have mass 0, at the two ends of [0, 1)
+    logits = 10 * torch.randn(200, V, generator=torch.Generator().manual_seed(0))
+    logits[:, [0, 1, V - 2, V - 1]] = -inf
+    for number in (0.0, last):
+        uniforms = torch.full((200,), number, dtype=torch.float64)
+        assert R.draw(logits, uniforms)[1].isfinite().all()
+        assert (R.draw(logits, uniforms, top_p=1e-6)[0] == logits.argmax(dim=1)).all()
+
+
+def test_the_cdf_is_float64():
+    """Masses 1, then 1000 of m = 2^-26: float32 near 1 has steps of 8 m. Token k holds 1 + (k - 1) m to 1 + k m."""
+    logits = torch.tensor([0.0] + [-26 * math.log(2)] * 1000).expand(8, 1001)
+    uniforms = (1 + (torch.arange(500, 508, dtype=torch.float64) + 0.5) / 2**26) / (1 + 1000 / 2**26)
+    assert R.draw(logits, uniforms)[0].tolist() == list(range(501, 509))
+
+
+def test_L4_temperature_divides_the_logits_by_hand():
+    # masses 1/2 1/4 1/8 1/8; L4: at temperature 1/2 they are squared, 16 4 1 1 / 22; CDF 16/22 20/22 21/22 1
+    logits = torch.tensor([1 / 2, 1 / 4, 1 / 8, 1 / 8], dtype=torch.float64).log().expand(4, 4)
+    tokens, logprobs = R.draw(logits, torch.tensor([15.9, 16.1, 20.1, 21.1], dtype=torch.float64) / 22, temperature=0.5)
+    assert tokens.tolist() == [0, 1, 2, 3]
+    expected = (torch.tensor([16, 4, 1, 1], dtype=torch.float64) / 22).log()
+    torch.testing.assert_close(logprobs, expected, rtol=1e-12, atol=0)
+
+
+# ---------------- log-probabilities again, for training
+
+
+@pytest.mark.parametrize("kind", FOUR)
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_L1_training_recomputes_the_logprobs_of_sampling(kind, temperature, dtype):
+    model = make_model(kind, dtype=dtype)
+    r = R.rollout(model, TOKENIZER, PROMPTS, 4, 14, temperature=temperature, slice_tokens=3)
+    assert r.logprobs.dtype == torch.float32
+    tolerance = 1e-4 if dtype == torch.float32 else 1e-5  # generate hands logits over in float32
+    for logprobs in rescored(model, rows_of(r), temperature):
+        assert logprobs.dtype == dtype
+        masked = (logprobs * r.completion_mask.flatten(0, 1)).float()
+        torch.testing.assert_close(r.logprobs.flatten(0, 1), masked, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("kind", FOUR)
+def test_L2_M5_scores_and_gradients_do_not_see_padding(kind):
+    """Padded on both sides, with random ids as padding, and one row at a time without any: the same."""
+    model = make_model(kind, dtype=torch.float64)
+    prompts, completions = [PROMPTS[1], PROMPTS[2], PROMPTS[0]], [[3, 9, 40], [8] * 11, [6]]
+    prompt_ids, prompt_mask = R.pad_left(prompts, 0, "cpu")
+    completion_ids, completion_mask = (x.flip(1) for x in R.pad_left([c[::-1] for c in completions], 0, "cpu"))
+    random_ids = torch.randint(V, (3, 64), generator=torch.Generator().manual_seed(1))
+
+    def run(*batches):  # -> log-probabilities (2, 15) at tokens, by both ways, and the gradient of their weighted sum
+        model.zero_grad()
+        scores = torch.cat([torch.stack(rescored(model, rows))[:, rows[3].bool()] for rows in batches], dim=1)
+        (scores * torch.arange(1.0, 16.0)).sum().backward()  # 3 + 11 + 1 tokens, each with a weight of its own
+        return scores.detach(), [p.grad.clone() for p in model.parameters()]
+
+    padded = run((prompt_ids, prompt_mask, completion_ids, completion_mask))
+    other_prompts = prompt_ids.where(prompt_mask.bool(), random_ids[:, : prompt_ids.shape[1]])
+    other_completions = completion_ids.where(completion_mask.bool(), random_ids[:, : completion_ids.shape[1]])
+    assert not torch.equal(other_prompts, prompt_ids) and not torch.equal(other_completions, completion_ids)
+    noise = run((other_prompts, prompt_mask, other_completions, completion_mask))
+    tensors = [[torch.tensor([x]) for x in pair] for pair in zip(prompts, completions, strict=True)]
+    alone = run(*((p, torch.ones_like(p), c, torch.ones_like(c)) for p, c in tensors))
+    for other in (noise, alone):
+        torch.testing.assert_close(other, padded, rtol=1e-5, atol=1e-5)  # the models' norms are float32 inside
+
+
+def test_L3_scores_are_those_of_the_token_they_stand_at():
+    """In the bigram model, token t's log-probability is the table at (token t - 1, token t): off by one is seen."""
+    table = torch.randn(8, 8, generator=torch.Generator().manual_seed(5), dtype=torch.float64).log_softmax(dim=1)
+    model = bigram_model(table, eos=[7])
+    r = R.rollout(model, no_pad(7), [[1, 2], [5], [0, 3, 3, 6]], 8, 9)
+    expected = torch.zeros(24, 9, dtype=torch.float64)
+    last = [2] * 8 + [5] * 8 + [6] * 8
+    for i, row in enumerate(sum(tokens_of(r), [])):
+        for t, token in enumerate(row):
+            expected[i, t] = table[row[t - 1] if t else last[i], token]
+    mask = r.completion_mask.flatten(0, 1)
+    for logprobs in (r.logprobs.flatten(0, 1), *rescored(model, rows_of(r))):
+        torch.testing.assert_close(logprobs.double() * mask, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_L6_a_bfloat16_model_is_sampled_in_float32():
+    model = bigram_model(3 * torch.randn(8, 8, generator=torch.Generator().manual_seed(5)), [7], torch.bfloat16)
+    r = R.rollout(model, no_pad(7), [[i] for i in range(8)], 4, 1)
+    logits = model(torch.arange(8)[:, None]).logits.double()  # (8, 1, V): bfloat16 numbers, whose softmax is not
+    expected = logits.log_softmax(dim=-1).expand(8, 4, 8).gather(2, r.completion_ids)
+    torch.testing.assert_close(r.logprobs.double(), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+@pytest.mark.parametrize("training", [True, False])
+def test_output_is_linear_but_for_a_cap_or_a_scale(kind, training):
+    model = make_model(kind).train(training)  # GPT-2's dropout of 0.1 must not show
+    assert R.output_is_linear(model) == (kind in FOUR)
+    assert all(module.training == training for module in model.modules())
+
+
+# ---------------- ends, masks, padding
+
+
+def test_M1_M2_M3_M4_M6_ends_by_hand():
+    """The counting model, two EOS ids, no pad token: what comes after each prompt is known."""
+    model, tokenizer = counting_model(eos=[4, 8]), no_pad(8)
+    prompts = [[5], [8, 4, 7], [4, 0], [1], [8, 8]]
+    expected = [
+        ([6, 7, 8], False),  # M4: EOS exactly at the last token allowed
+        ([8], False),  # M6: EOS as first token: length 1. M2: EOS ids in the prompt end nothing
+        ([1, 2, 3], True),  # the limit
+        ([2, 3, 4], False),  # M3: the other EOS id
+        ([9, 0, 1], True),  # M2: a prompt that ends with EOS
+    ]
+    for slice_tokens in (1, 2, 16):
+        r = R.rollout(model, tokenizer, prompts, 2, 3, slice_tokens=slice_tokens)
+        assert tokens_of(r) == [[row, row] for row, _ in expected]
+        assert r.truncated.tolist() == [[truncated] * 2 for _, truncated in expected]
+        # M1: one EOS inside the mask, though padding (no pad token: 4, the first EOS id) looks like it
+        assert r.completion_mask[1].tolist() == [[1, 0, 0]] * 2 and r.completion_ids[1, 0].tolist() == [8, 4, 4]
+        assert r.prompt_mask.tolist() == [[0, 0, 1], [1, 1, 1], [0, 1, 1], [0, 0, 1], [0, 1, 1]]  # M2, left padding
+        assert r.prompt_ids.tolist() == [[4, 4, 5], [8, 4, 7], [4, 4, 0], [4, 4, 1], [4, 8, 8]]  # S5: as given
+        assert (r.logprobs.abs() < 1e-6).all()  # certain tokens; 0 on padding
+    ended = R.rollout(model, tokenizer, [[7], [3]], 2, 5)
+    assert ended.completion_ids.tolist() == [[[8], [8]], [[4], [4]]]  # no common padding: T is the longest completion
+
+
+def test_eos_ids_and_pad_id():
+    model = counting_model(eos=[4, 8])
+    nothing, some = no_pad(None), SimpleNamespace(eos_token_id=6, pad_token_id=3)
+    assert R.eos_ids(model, nothing) == [4, 8] and R.eos_ids(model, some) == [4, 6, 8]  # M3: both sources
+    assert R.pad_id(model, nothing) == 4 and R.pad_id(model, some) == 3
+    model.generation_config.eos_token_id = 5  # one number instead of a list; generation_config before config
+    assert R.eos_ids(model, nothing) == [5]
+    model.generation_config.eos_token_id = None
+    assert R.eos_ids(model, nothing) == [4, 8]
+    model.config.eos_token_id = None
+    assert R.eos_ids(model, some) == [6]
+    with pytest.raises(ValueError, match="names an EOS token"):
+        R.eos_ids(model, nothing)
+
+
+# ---------------- the work done
+
+
+@pytest.mark.parametrize("kind", FOUR)
+@pytest.mark.parametrize("slice_tokens", [1, 4])
+def test_one_prefill_a_prompt_and_finished_rows_leave(kind, slice_tokens):
+    G, T = 4, 14
+    r, shapes = forwards(make_model(kind), PROMPTS, G, T, slice_tokens=slice_tokens, key=(5, 1, 0))
+    assert shapes[0] == (5, 12)  # P rows, not P * G
+    assert {tokens for _, tokens in shapes[1:]} == {1}  # S3: the cache is on
+    # a row is decoded once a token but for its first, up to the end of its slice, which is at most T - 1 steps in
+    steps = [slice_tokens * math.ceil((n - 1) / slice_tokens) for n in r.completion_mask.sum(dim=2).flatten().tolist()]
+    decoded, bound = sum(rows for rows, _ in shapes[1:]), sum(min(n, T - 1) for n in steps)
+    assert decoded <= bound < 5 * G * (T - 1)
+    assert decoded == bound or slice_tokens > 1  # a slice ends early when its last row does
+
+
+def test_max_samples_bounds_the_rows():
+    _, shapes = forwards(make_model("llama"), PROMPTS, 4, 6, max_samples=9)
+    assert [shape for shape in shapes if shape[1] > 1] == [(2, 3), (2, 9), (1, 12)]  # by length: 1 3, 7 9, 12 tokens
+    assert max(rows for rows, _ in shapes) == 8
+
+
+# ---------------- the model is put back
+
+
+def test_S1_nothing_is_inherited_from_generation_config():
+    model = make_model("qwen2")
+    expected = R.rollout(model, TOKENIZER, PROMPTS, 4, 8)
+    hostile = {"temperature": 0.1, "top_k": 1, "top_p": 0.1, "min_p": 0.5, "repetition_penalty": 5.0, "max_length": 5}
+    config = GenerationConfig(do_sample=True, eos_token_id=EOS, suppress_tokens=[3, 4], **hostile)
+    model.generation_config = config
+    assert tokens_of(R.rollout(model, TOKENIZER, PROMPTS, 4, 8)) == tokens_of(expected)
+    assert model.generation_config is config
+    assert {name: getattr(config, name) for name in hostile} == hostile and config.eos_token_id == EOS
+
+
+def test_S3_samples_in_eval_mode_with_the_cache_on_and_is_put_back_even_after_an_error():
+    model = make_model("gpt2", resid_pdrop=0.5, embd_pdrop=0.5, attn_pdrop=0.5)
+    expected = R.rollout(model, TOKENIZER, PROMPTS, 4, 8)
+    assert not model.training
+    model.train().activation_checkpointing_enable()
+    model.config.use_cache = False
+    model.transformer.h[0].eval()  # a frozen part stays as it is
+    modes, config = [module.training for module in model.modules()], model.generation_config
+    state = torch.random.get_rng_state()
+    r, shapes = forwards(model, PROMPTS, 4, 8)
+    assert tokens_of(r) == tokens_of(expected) and {tokens for _, tokens in shapes[1:]} == {1}
+    assert torch.equal(torch.random.get_rng_state(), state)  # E6: no global generator is drawn from
+
+    def fail(*_):
+        raise RuntimeError("on purpose")
+
+    hook = model.lm_head.register_forward_hook(fail)
+    with pytest.raises(RuntimeError, match="on purpose"):
+        R.rollout(model, TOKENIZER, PROMPTS, 4, 8)
+    hook.remove()
+    assert [module.training for module in model.modules()] == modes
+    assert model.generation_config is config and model.config.use_cache is False
+
+
+# ---------------- edges and errors
+
+
+def test_no_prompt_at_all():
+    r = R.rollout(make_model("llama"), TOKENIZER, [], 4, 8)
+    assert r.completion_ids.shape == (0, 4, 0) and r.truncated.shape == (0, 4) and r.prompt_ids.shape[0] == 0
+    assert R.micro_batches(r, torch.arange(0), 100) == []
+    some = R.rollout(make_model("llama"), TOKENIZER, PROMPTS, 4, 8)
+    joined = R.join([r, some])  # a rank or a round without prompts
+    assert all(torch.equal(getattr(joined, name), value) for name, value in vars(some).items())
+
+
+WRONG = [{"prompts": [[3], []]}, {"group_size": 0}, {"max_new_tokens": 0}, {"top_p": 0.0}, {"top_p": 1.1}]
+WRONG += [{"top_k": -1}, {"temperature": -0.1}, {"temperature": math.nan}, {"top_p": math.nan}]
+
+
+@pytest.mark.parametrize("change", WRONG, ids=str)
+def test_options_out_of_range(change):
+    [(name, value)] = change.items()
+    with pytest.raises(ValueError, match="prompt 1 has no tokens" if name == "prompts" else f"{name} {value}"):
+        R.rollout(make_model("llama"), TOKENIZER, **{"prompts": [[3]], "group_size": 2, "max_new_tokens": 4} | change)
+
+
+@pytest.mark.parametrize("damage", [math.nan, math.inf])
+@pytest.mark.parametrize("options", [{}, {"temperature": 0}, {"top_p": 0.9, "top_k": 3}], ids=str)
+def test_logits_that_are_not_finite_are_an_error(damage, options):
+    model = make_model("llama")
+    model.lm_head.weight.data[17, 3] = damage
+    with pytest.raises(FloatingPointError, match="logits are not finite"):
+        R.rollout(model, TOKENIZER, PROMPTS, 2, 4, **options)
+
+
+def test_a_model_without_a_cache_that_can_be_reordered():
+    model = make_model("llama")
+    model.generate = lambda ids, **_: SimpleNamespace(past_key_values=None, logits=(torch.zeros(len(ids), V),))
+    with pytest.raises(ValueError, match="LlamaForCausalLM keeps no key-value cache that can be reordered"):
+        R.rollout(model, TOKENIZER, PROMPTS, 2, 4)
+
+
+# ---------------- rows, micro-batches, texts
+
+
+def random_rollout(seed, P=6, G=3):
+    """Random ids and lengths of prompts and completions, as rollout would return them."""
+    g = torch.Generator().manual_seed(seed)
+    prompts = torch.randint(1, 12, (P,), generator=g)
+    completions = torch.randint(1, 20, (P, G), generator=g)
+    prompt_mask = (torch.arange(prompts.max()).flip(0) < prompts[:, None]).long()
+    completion_mask = (torch.arange(completions.max()) < completions[:, :, None]).long()
+    ids = [torch.randint(V, mask.shape, generator=g) for mask in (prompt_mask, completion_mask)]
+    truncated = torch.zeros(P, G, dtype=torch.bool)
+    return R.Rollout(ids[0], prompt_mask, ids[1], completion_mask, completion_mask * -1.0, truncated)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_micro_batches_are_a_partition_within_the_budget(seed):
+    r, g = random_rollout(seed), torch.Generator().manual_seed(seed)
+    samples = torch.randperm(18, generator=g)[: 1 + seed % 18]  # some samples are left out, in any order
+    prompt, completion = r.prompt_mask.sum(dim=1)[samples // 3], r.completion_mask.sum(dim=2).flatten()[samples]
+    size = dict(zip(samples.tolist(), zip(prompt.tolist(), completion.tolist(), strict=True), strict=True))
+
+    def cost(piece):
+        return len(piece) * (max(size[i][0] for i in piece) + max(size[i][1] for i in piece))
+
+    for budget in (1, 30, 64, 200, 10_000):
+        pieces = [piece.tolist() for piece in R.micro_batches(r, samples, budget)]
+        order = sum(pieces, [])
+        assert sorted(order) == sorted(samples.tolist())
+        assert all(cost(piece) <= budget or len(piece) == 1 for piece in pieces)
+        lengths = [sum(size[i]) for i in order]
+        assert lengths == sorted(lengths, reverse=True)
+        # no piece is cut too early: the first of the next would not have fitted
+        assert all(cost([*a, b[0]]) > budget for a, b in zip(pieces, pieces[1:], strict=False))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_sample_rows_are_the_samples_without_common_padding(seed):
+    r, samples = random_rollout(seed), torch.tensor([16, 3, 4, 9])
+    prompt_ids, prompt_mask, completion_ids, completion_mask = R.sample_rows(r, samples)
+    assert prompt_mask.any(dim=0).all() and completion_mask.any(dim=0).all()  # no column is all padding
+    for row, sample in enumerate(samples.tolist()):
+        p, g = divmod(sample, 3)  # A2: samples of a prompt stand together
+        assert prompt_ids[row][prompt_mask[row].bool()].tolist() == r.prompt_ids[p][r.prompt_mask[p].bool()].tolist()
+        expected = r.completion_ids[p, g][r.completion_mask[p, g].bool()].tolist()
+        assert completion_ids[row][completion_mask[row].bool()].tolist() == expected
+
+
+def test_join_of_parts_is_the_whole():
+    model, options = make_model("gpt2"), {"group_size": 3, "max_new_tokens": 12, "key": (1, 2, 3)}
+    whole = R.rollout(model, TOKENIZER, PROMPTS, **options)
+    parts = [R.rollout(model, TOKENIZER, [PROMPTS[i] for i in part], indices=part, **options) for part in ([0], [1, 2])]
+    joined = R.join([*parts, R.rollout(model, TOKENIZER, PROMPTS[3:], indices=[3, 4], **options)])
+    for name, value in vars(whole).items():
+        torch.testing.assert_close(getattr(joined, name), value, rtol=1e-4, atol=1e-4 * value.is_floating_point())
+
+
+def test_completion_texts_are_without_special_tokens():
+    words = {"[PAD]": 0, "[EOS]": 1} | {word: i for i, word in enumerate("abcdefgh", start=2)}
+    backend = Tokenizer(models.WordLevel(words, unk_token="a"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="[PAD]", eos_token="[EOS]")
+    model = counting_model(eos=[1])  # a = 2 ... h = 9, then [PAD] = 0, then [EOS] = 1
+    r = R.rollout(model, tokenizer, [[6], [2]], 2, 5)
+    # after e: f g h [PAD] [EOS]; after a: b c d e f, truncated
+    assert tokens_of(r)[0] == [[7, 8, 9, 0, 1]] * 2 and r.truncated[:, 0].tolist() == [False, True]
+    assert R.completion_texts(tokenizer, r) == ["f g h", "f g h", "b c d e f", "b c d e f"]

@@ -1,0 +1,207 @@
+"""The built-in model: what `train.py` trains when it is given no model. No download; made in under a minute.
+
+The task is column addition, written out one line a column, units first. The model is a Qwen2 of 0.4 million parameters,
+warmed up on demonstrations that are flawed on purpose: they forget most of the carries. So it can write every column of
+a sum, and seldom gets a sum right that carries. It is never shown where it errs: the reward alone repairs it.
+"""
+
+import hashlib
+import os
+import random
+import sys
+import tempfile
+import zlib
+from pathlib import Path
+
+import torch
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from torch.nn.utils.rnn import pad_sequence
+from tqdm import tqdm
+from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+# Where a model of this size needs other values than the paper's. The keys are the flags of train.py.
+DEFAULTS: dict[str, object] = {
+    "steps": 50,  # the reward has levelled off; later, few groups are still mixed
+    "prompts_per_step": 16,  # 128 completions: enough for a decoding step to cost its rows, not its overhead
+    "group_size": 8,  # the paper's, named because the valid shares aimed at hold for groups of 8
+    "max_prompt_tokens": 32,  # the longest prompt has 11
+    "max_new_tokens": 40,  # the longest demonstration has 34
+    "temperature": 1.0,  # the model samples its mistakes as often as it was shown them
+    "lr": 1e-4,  # 1e-6 is for a billion parameters
+    "schedule": "constant",  # the run is too short to decay
+    "warmup": 10,  # steps; so that the first ones show the model as it came
+    "weight_decay": 0.0,  # so few steps leave nothing to regularise
+    "grad_clip": 1.0,  # rarely acts: norms are .1 to .4
+    "beta_th": 0.25,  # alpha is at most 4; a second round is rare before the reward levels off
+    "max_rounds": 4,
+    "tokens_per_micro_batch": 4096,  # two or three passes a step, which fit a small cache
+    "eval_every": 10,
+}
+
+DIGITS = (2, 3, 3)  # of both operands, drawn from these
+LEVELS = (0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 2)  # carries of a problem; both splits cycle through them
+SIZES = {"train": 6000, "test": 300}
+
+# This share of the carries is forgotten in the demonstrations. A sum with k carries then comes out right with
+# probability .25 ** k: a third of all samples is right, and groups are of every kind: all right, mixed and all wrong.
+FORGET = 0.75
+
+WARMUP_STEPS = 800  # with 640, some seeds never learned rare sums like 4+0+1: no sample was right, nothing to reward
+WARMUP_BATCH = 16  # many small steps learn the sums sooner than few large ones
+WARMUP_LR = 2e-3
+
+SYSTEM, USER, ASSISTANT, END, PAD = "<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "<|endoftext|>"
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] }}"
+    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+
+
+def count_carries(a: int, b: int) -> int:
+    """How many columns of a + b, numbers of equally many digits, hand a one to another column: at most digits - 1."""
+    inner = [10**i for i in range(1, len(str(a)))]
+    return sum(a % unit + b % unit >= unit for unit in inner)
+
+
+def problems(split: str) -> list[dict]:
+    """The problems of a split, "train" or "test": rows of problem, answer and level, its number of carries.
+
+    They are the same in every run. A hash of its two numbers says to which split a sum belongs: no sum that is held out
+    is ever trained on, nor is it with its numbers exchanged."""
+    rng = random.Random(f"tiny {split}")
+    rows, seen = [], set()
+    while len(rows) < SIZES[split]:
+        digits, level = rng.choice(DIGITS), LEVELS[len(rows) % len(LEVELS)]
+        a, b = (rng.randrange(10 ** (digits - 1), 10**digits) for _ in range(2))
+        pair = (min(a, b), max(a, b))
+        held_out = zlib.crc32(repr(pair).encode()) % 10 == 0
+        if count_carries(a, b) == level and held_out == (split == "test") and pair not in seen:
+            seen.add(pair)
+            rows.append({"problem": f"{a}+{b}=?", "answer": str(a + b), "level": level})
+    return rows
+
+
+def demonstration(problem: str, forget: float, rng: random.Random) -> str:
+    """A worked answer, in which each carry is forgotten with probability `forget`: the columns after it, and what is
+    boxed, are then consistently wrong. With probability 0 it is right."""
+    a, b = problem.removesuffix("=?").split("+")
+    lines, result, carry = [], "", 0
+    for x, y in zip(reversed(a), reversed(b), strict=True):
+        total = int(x) + int(y) + carry
+        lines.append(f"{x}+{y}+{carry}={total}\n")
+        result = f"{total % 10}{result}"
+        carry = int(total >= 10 and rng.random() >= forget)
+    return "".join(lines) + f"\\boxed{{{total // 10 or ''}{result}}}"
+
+
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    """The bytes of a text in Unicode NFC, so that nothing is unknown and all comes back; `\\boxed{` is one token.
+
+    AutoTokenizer takes any tokenizer beside a Qwen2 model for Qwen2's. Hence NFC, and Qwen2's own name for padding: it
+    would else be added as a token that the model has no row for."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={byte: i for i, byte in enumerate(alphabet)}, merges=[]))
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([SYSTEM, USER, ASSISTANT, END, PAD])
+    tokenizer.add_tokens([AddedToken("\\boxed{", normalized=False)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token=END,
+        pad_token=PAD,
+        padding_side="left",
+        chat_template=CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def make_model(tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
+    """A fresh model, initialised from torch's global generator."""
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        intermediate_size=384,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=1024,
+        tie_word_embeddings=True,
+        initializer_range=0.05,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return Qwen2ForCausalLM(config)
+
+
+def encode(tokenizer: PreTrainedTokenizerFast, problem: str, completion: str) -> tuple[list[int], list[int]]:
+    """One demonstration as the chat template puts it -> its tokens, and its labels: -100 on the prompt."""
+    prompt = [{"role": "user", "content": problem}]
+    answer = [{"role": "assistant", "content": completion}]
+    asked = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False)
+    answered = tokenizer.apply_chat_template(prompt + answer, tokenize=False)
+    tokens = tokenizer(answered).input_ids
+    start = len(tokenizer(asked).input_ids)
+    return tokens, [-100] * start + tokens[start:]
+
+
+def warm_up(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, steps: int, rng: random.Random) -> None:
+    """Trains the model, in place, on flawed demonstrations of training problems; shows a bar on stderr."""
+    rows = problems("train")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=WARMUP_LR, betas=(0.9, 0.98), weight_decay=0.01)
+    # decays from the start: at a constant rate, some seeds were still copying digits wrongly at the end
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min((step + 1) / 30, 1 - step / steps))
+    model.train()
+    for _ in (bar := tqdm(range(steps), desc="warm-up", unit="step", file=sys.stderr)):
+        chosen = [row["problem"] for row in rng.sample(rows, WARMUP_BATCH)]
+        pairs = [encode(tokenizer, problem, demonstration(problem, FORGET, rng)) for problem in chosen]
+        # padded on the right, where a causal model needs no mask
+        tokens = pad_sequence([torch.tensor(t) for t, _ in pairs], True, tokenizer.pad_token_id)  # (N, L + T)
+        labels = pad_sequence([torch.tensor(t) for _, t in pairs], True, -100)  # (N, L + T)
+        loss = model(input_ids=tokens, labels=labels, use_cache=False).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()
+        bar.set_postfix(loss=f"{loss.item():.3f}")
+    model.eval()
+
+
+def build(folder: str | Path, seed: int, warmup_steps: int = WARMUP_STEPS) -> None:
+    """Makes tokenizer and model, warms the model up and saves both as one folder, which appears whole or not at all."""
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    tokenizer = make_tokenizer()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = make_model(tokenizer)
+    warm_up(model, tokenizer, warmup_steps, random.Random(seed))
+    with tempfile.TemporaryDirectory(prefix=".building-", dir=folder.parent) as temporary:
+        unfinished = Path(temporary, folder.name)
+        model.save_pretrained(unfinished)
+        tokenizer.save_pretrained(unfinished)
+        os.rename(unfinished, folder)
+
+
+def ensure(seed: int, cache: str | Path | None = None) -> Path:
+    """The folder of the warmed-up model of this seed; makes it where it is missing.
+
+    The cache is $XDG_CACHE_HOME/gpg-tiny, by default ~/.cache/gpg-tiny. A hash of this file is part of a folder's name:
+    an edited recipe is never served an old model."""
+    if cache is None:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "gpg-tiny")
+    recipe = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
+    folder = Path(cache, f"{recipe}-seed{seed}")
+    if folder.is_dir():
+        return folder
+    flaw = f"demonstrations that forget {FORGET:.0%} of the carries on purpose, a flaw that the reward will repair"
+    print(f"built-in model: making {folder} (once a seed) from {flaw}", file=sys.stderr)
+    try:
+        build(folder, seed)
+    except OSError:
+        if not folder.is_dir():  # else another process has made the same model meanwhile
+            raise
+    return folder
