@@ -213,7 +213,8 @@ def completion_texts(tokenizer, r: Rollout) -> list[str]:
     """The P * G completions as text, without special tokens, in the order of the flattened (P, G)."""
     ids, mask = r.completion_ids.flatten(0, 1).cpu(), r.completion_mask.flatten(0, 1).bool().cpu()
     rows = [row[keep].tolist() for row, keep in zip(ids, mask, strict=True)]
-    return tokenizer.batch_decode(rows, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    # one by one: batch_decode makes an empty text out of no rows
+    return [tokenizer.decode(row, skip_special_tokens=True, clean_up_tokenization_spaces=False) for row in rows]
 
 
 def eos_ids(model, tokenizer) -> list[int]:

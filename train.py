@@ -113,7 +113,8 @@ def train(args, device: torch.device) -> None:
         say(f"{args.out} has its {state.step} steps; --resume with --steps above that goes on")
         return
 
-    before = after = evaluate(model, tokenizer, held_out, args)
+    first, before = state.step, evaluate(model, tokenizer, held_out, args)
+    after = before
     log = make_logger(args, state, before)
     began = time.perf_counter() - state.seconds
     with stop_signals() as stopped:
@@ -148,7 +149,7 @@ def train(args, device: torch.device) -> None:
             save(f"checkpoint-{state.step}", args, model, tokenizer, optimizer, state)
             say(f"stopped after step {state.step}: --out {args.out} --resume goes on from there")
             sys.exit(128 + stopped[0])
-    report(args, before, after)
+    report(args, first, before, after)
 
 
 def collect(model, tokenizer, problems: list[dict], grader, args, state: State) -> Batch:
@@ -443,7 +444,8 @@ def load_problems(args):
     the problems for training and evaluation, each with its "prompt_ids"."""
     resumed = checkpoint.newest(Path(args.out)) if args.resume else None
     if args.model == BUILT_IN:
-        say("flags of the built-in model that are not the paper's: " + json.dumps(tiny.DEFAULTS))
+        say("flags that the built-in model sets: " + json.dumps(tiny.DEFAULTS))
+        say(f"it was shown sums that forget {tiny.FORGET:.0%} of the carries, on purpose; the reward alone repairs it")
         rows, held_out = tiny.problems("train"), tiny.problems("test")
         if not resumed and int(os.environ.get("LOCAL_RANK", 0)) == 0:
             tiny.ensure(args.seed)
@@ -573,12 +575,13 @@ def make_logger(args, state: State, before: Evaluation | None):
     return log
 
 
-def report(args, before: Evaluation | None, after: Evaluation | None) -> None:
+def report(args, first: int, before: Evaluation | None, after: Evaluation | None) -> None:
     """What the run came to: accuracy before and after, and what one problem's completion was and is."""
     say(f"done: {args.out}/final loads with AutoModelForCausalLM.from_pretrained; rows are in {args.out}/metrics.jsonl")
     if before is None or dist.get_rank():
         return
-    say(f"held-out accuracy, greedy: {percent(before)} before, {percent(after)} after")
+    change = f"before (step {first}) {percent(before)}, after (step {args.steps}) {percent(after)}"
+    say(f"held-out accuracy, greedy: {change}")
     learned = [i for i, right in enumerate(after.right) if right > before.right[i]] or [0]
     i = learned[0]
     say(f"one of them: {before.rows[i]['problem']}")
