@@ -457,6 +457,9 @@ def load_problems(args):
         rows, bad = load(args.data, split="train")
         held_out, bad_held_out = load(args.eval_data, split="test") if args.eval_data else ([], 0)
         say(f"{len(rows)} problems to train on, {len(held_out)} held out; bad rows skipped: {bad} and {bad_held_out}")
+        shared = {row["problem"] for row in rows} & {row["problem"] for row in held_out}
+        if shared:
+            say(f"warning: {len(shared)} problems of --eval-data are in --data too; accuracy on them is not held out")
         folder = resumed or args.model
 
     config, tokenizer = pretrained(AutoConfig, folder).get_text_config(), pretrained(AutoTokenizer, folder)

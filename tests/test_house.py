@@ -22,7 +22,7 @@ ROOMS = {
     "tiny.py": (set(), 260),
     "checkpoint.py": (set(), 130),
     "flags.py": ({"checkpoint", "data", "gpg", "rewards", "tiny"}, 190),
-    "train.py": ({"checkpoint", "data", "flags", "gpg", "rewards", "rollout", "tiny"}, 640),
+    "train.py": ({"checkpoint", "data", "flags", "gpg", "rewards", "rollout", "tiny"}, 660),
     "eval.py": ({"data", "flags", "rewards", "rollout"}, 260),
 }
 

@@ -1,7 +1,8 @@
 """train.py: a step is the method's, whatever the flags that must not matter; and a user's mistake is one line.
 
-Tried by hand, each turns this file red: no world_size factor, clipping a micro-batch, stepping without a valid group,
-dropout on, weights of padded width, warm-up from step 1, a left-out sample in the baseline, --norm not passed on.
+Tried by hand, each turns this file red: clipping a micro-batch, an update without a valid group, dropout on, warm-up
+from 0, a left-out sample in the baseline, --norm not passed on, all rounds as groups of the step, no stop at beta_th,
+the temperature left out of the log-probabilities, decay on norms.
 """
 
 import json
@@ -281,6 +282,16 @@ def test_a9_rounds_are_collected_until_beta_th_of_p_is_valid(world, tmp_path, mo
     assert state["position"] == position and state["step"] == 4  # R2: the cursor is what was consumed
 
 
+@pytest.mark.parametrize(("num_valid", "counted"), [(2, 3), (5, 5)])
+def test_a9_a_step_counts_as_p_groups_or_as_the_valid_ones_if_they_are_more(world, tmp_path, num_valid, counted):
+    args = flags.parse_args(world(tmp_path, prompts_per_step=3, no_age=True))
+    rewards = torch.tensor([[1.0, 0.0]] * num_valid + [[1.0, 1.0]] * (6 - num_valid), dtype=torch.float64)
+    sampled = rollout.Rollout(None, None, None, torch.ones(6, 2, 1), None, torch.zeros(6, 2))
+    batch = train.Batch(sampled, rewards, sampled.completion_mask, num_valid, 2, {}, {}, [])
+    # six groups in two rounds of P = 3; without alpha a token of a valid group weighs 1/2 / (counted * 2 tokens)
+    assert train.weigh(batch, args)[0, 0, 0].item() == pytest.approx(1 / (4 * counted), rel=1e-12)
+
+
 def test_max_rounds_ends_a_step_that_finds_nothing(world, tmp_path):
     run(world, tmp_path, steps=1, beta_th=0.6, max_rounds=3, rewards=f"{world.folder / 'rewards.py'}:easy")
     assert rows_of(tmp_path)[0]["rounds"] == 3
@@ -392,6 +403,26 @@ def test_overlong_prompts_are_skipped_and_counted_t2(world, tmp_path, capsys):
     long.write_text(text + json.dumps({"problem": "1" * 90 + "+1=?", "answer": "1"}) + "\n")
     run(world, tmp_path / "out", data=long)
     assert "skipped 1 of 13 prompts, longer than --max-prompt-tokens" in capsys.readouterr().out
+
+
+def test_e5_held_out_problems_that_are_trained_on_are_said(world, tmp_path, capsys):
+    run(world, tmp_path / "apart", steps=1)
+    assert "warning" not in capsys.readouterr().out
+    run(world, tmp_path / "shared", steps=1, eval_data=f"{world.folder / 'train.jsonl'}[:7]")
+    assert "warning: 7 problems of --eval-data are in --data too" in capsys.readouterr().out
+
+
+def test_a4_answer_i_is_graded_with_problem_and_tokens_i(world, tmp_path):
+    reward = tmp_path / "aligned.py"
+    reward.write_text(
+        "def aligned(prompts, completions, completion_ids, answer, level, **_):\n"
+        "    sums = [sum(map(int, p.removesuffix('=?').split('+'))) for p in prompts]\n"
+        "    lengths = [len(c.encode()) <= 3 * len(i) for c, i in zip(completions, completion_ids, strict=True)]\n"
+        "    assert len(level) == len(answer) == 20\n"
+        "    return [float(str(s) == a and ok) for s, a, ok in zip(sums, answer, lengths, strict=True)]\n"
+    )
+    run(world, tmp_path / "out", rewards=f"{reward}:aligned", samples_at_once=4)
+    assert all(row["reward"] == 1 and row["reward_errors"] == 0 for row in rows_of(tmp_path / "out"))
 
 
 # --------------------------------------------------------------------------------------------------- a user's mistakes
