@@ -102,6 +102,8 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def train(args, device: torch.device) -> None:
+    if args.top_p < 1 or args.top_k:
+        say("--top-p, --top-k: drawn from a part of the distribution, but scored under the whole, as the released code")
     grader = partial(score, user_input(parse_rewards, args.rewards), shown=set())
     folder, tokenizer, problems, held_out = load_problems(args)
     model = load_model(args, folder, device)
@@ -406,9 +408,7 @@ class Policy(torch.nn.Module):
         self.model, self.temperature = model, temperature
         self.sliced = output_is_linear(model)
         if not self.sliced:
-            say(
-                f"{type(model).__name__} does more than a linear output layer: its logits are made whole, not in slices"
-            )
+            say(f"the logits of {type(model).__name__} are more than a linear layer: made whole, not in slices")
 
     def forward(self, prompt_ids, prompt_mask, completion_ids, completion_mask):  # (N, L) twice, (N, T) twice -> (N, T)
         if not self.sliced:
@@ -444,6 +444,8 @@ def load_problems(args):
     the problems for training and evaluation, each with its "prompt_ids"."""
     resumed = checkpoint.newest(Path(args.out)) if args.resume else None
     if args.model == BUILT_IN:
+        if "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(1)  # its matrices are so small that a second thread costs more than it brings
         say("flags that the built-in model sets: " + json.dumps(tiny.DEFAULTS))
         say(f"it was shown sums that forget {tiny.FORGET:.0%} of the carries, on purpose; the reward alone repairs it")
         rows, held_out = tiny.problems("train"), tiny.problems("test")
