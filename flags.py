@@ -47,7 +47,7 @@ def make_parser() -> argparse.ArgumentParser:
         fromfile_prefix_chars="@",
         allow_abbrev=False,
     )
-    parser.convert_arg_line_to_args = lambda line: user_input(shlex.split, line, comments=True)
+    parser.convert_arg_line_to_args = recipe_line
     parser.error = fail
     # fmt: off
     add = parser.add_argument_group("model and data").add_argument
@@ -112,6 +112,14 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def recipe_line(line: str) -> list[str]:
+    """The flags on a line of a recipe, quoted as in a shell; # starts a comment."""
+    try:
+        return shlex.split(line, comments=True)
+    except ValueError as error:
+        fail(f"recipe, line {line!r}: {error}")
+
+
 def check(args: argparse.Namespace) -> None:
     """Stops at the first flag that can't be, before anything slow."""
     out, built_in = Path(args.out), args.model == BUILT_IN
@@ -122,6 +130,7 @@ def check(args: argparse.Namespace) -> None:
     for name, bound in least.items():
         if not bound <= getattr(args, name) < math.inf:
             fail(f"--{name.replace('_', '-')} {getattr(args, name)}: must be {bound} or more")
+    folder = next(parent for parent in (out, *out.absolute().parents) if parent.exists())
     taken = checkpoint.exists(out) and not args.resume and not args.overwrite
     for wrong, message in (
         (not built_in and not args.data, f"--model {args.model}: give --data, a file of problems or a hub data set"),
@@ -137,6 +146,7 @@ def check(args: argparse.Namespace) -> None:
         (args.wandb and not importlib.util.find_spec("wandb"), "--wandb: pip install wandb"),
         (args.tensorboard and not importlib.util.find_spec("tensorboard"), "--tensorboard: pip install tensorboard"),
         (out.exists() and not out.is_dir(), f"--out {out}: is a file; give a folder"),
+        (not os.access(folder, os.W_OK), f"--out {out}: can't write to {folder}; give another folder"),
         (taken, f"--out {out}: holds a run; --resume goes on with it, --overwrite deletes it"),
     ):
         if wrong:

@@ -514,7 +514,7 @@ def open_run(args, optimizer, device: torch.device) -> State:
     if dist.get_rank() == 0 and state.step < args.steps:
         if args.overwrite:
             checkpoint.clear(out)
-        out.mkdir(parents=True, exist_ok=True)
+        user_input(out.mkdir, parents=True, exist_ok=True)
         checkpoint.reopen(out, state.step)
         versions = {"torch": torch.__version__, "transformers": transformers.__version__, "commit": commit()}
         origin = {"command": shlex.join(sys.argv), "ranks": dist.get_world_size(), "versions": versions}

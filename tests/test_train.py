@@ -512,6 +512,23 @@ def test_help_names_every_flag_with_the_papers_value():
             assert action.help and len(action.help) > 10
 
 
+def test_mistakes_in_a_recipe_or_of_the_folder_are_one_line(tmp_path, capsys):
+    (tmp_path / "open.args").write_text("--lr '1\n")
+    (tmp_path / "file").write_text("")
+    for words, message in (
+        ([f"@{tmp_path / 'open.args'}"], 'recipe, line "--lr \'1": No closing quotation'),
+        ([f"@{tmp_path / 'nowhere.args'}"], "nowhere.args"),
+        (["--out", str(tmp_path / "file")], "is a file; give a folder"),
+        (["--out", "/proc/nowhere"], "/proc/nowhere"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            args = flags.parse_args(words)
+            flags.user_input(Path(args.out).mkdir, parents=True)
+        assert stopped.value.code == 2
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1
+
+
 def test_recipes_are_read_before_the_users_flags(tmp_path):
     recipe = tmp_path / "mine.args"
     recipe.write_text("# a comment\n--lr 3e-6  # another\n--system-prompt 'two words'\n--data x.jsonl --model m\n")
