@@ -87,9 +87,9 @@ def test_importing_does_no_work():
 
 
 @pytest.mark.parametrize("recipe", sorted(path.name for path in (ROOT / "config").glob("*.args")))
-def test_recipes_parse_and_carry_the_papers_number(recipe, monkeypatch):
+def test_recipes_parse_and_carry_the_papers_number(recipe, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)  # recipes name each other from there
-    args = flags.parse_args([f"@config/{recipe}"])
+    args = flags.parse_args([f"@config/{recipe}", "--out", str(tmp_path)])
     text = (ROOT / "config" / recipe).read_text()
     assert text.startswith("# ") and ("aper" in text.split("--")[0])
     assert args.group_size in (6, 8) and args.lr in (1e-6, 3e-6)
@@ -113,7 +113,7 @@ def test_recipes_parse_and_carry_the_papers_number(recipe, monkeypatch):
         ("open-rs-1.5b", {"f_norm": "group", "age": False, "beta_th": 0.0, "steps": 50, "group_size": 6}),
     ],
 )
-def test_recipes_are_the_rows_of_the_paper(recipe, expected, monkeypatch):
+def test_recipes_are_the_rows_of_the_paper(recipe, expected, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
-    args = flags.parse_args([f"@config/{recipe}.args"])
+    args = flags.parse_args([f"@config/{recipe}.args", "--out", str(tmp_path)])
     assert {name: getattr(args, name) for name in expected} == expected

@@ -532,11 +532,12 @@ def test_mistakes_in_a_recipe_or_of_the_folder_are_one_line(tmp_path, capsys):
 def test_recipes_are_read_before_the_users_flags(tmp_path):
     recipe = tmp_path / "mine.args"
     recipe.write_text("# a comment\n--lr 3e-6  # another\n--system-prompt 'two words'\n--data x.jsonl --model m\n")
-    args = flags.parse_args([f"@{recipe}", "--lr", "1e-5"])
+    args = flags.parse_args([f"@{recipe}", "--lr", "1e-5", "--out", str(tmp_path)])
     assert (args.lr, args.system_prompt, args.data) == (1e-5, "two words", "x.jsonl")
 
 
-def test_defaults_are_the_papers_but_for_the_built_in_model():
+def test_defaults_are_the_papers_but_for_the_built_in_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the default --out may hold a run of the user's
     args = flags.parse_args(["--model", "m", "--data", "d"])
     paper = {"lr": 1e-6, "weight_decay": 0.1, "group_size": 8, "beta_th": 0.6, "f_norm": "none", "age": True}
     assert {name: getattr(args, name) for name in paper} == paper
