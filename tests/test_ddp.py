@@ -110,3 +110,16 @@ def test_n2_d2_a_run_on_two_and_three_ranks_is_the_run_on_one(world, tmp_path):
                 assert {name: b[name] for name in same} == pytest.approx({name: a[name] for name in same}, rel=1e-9)
             samples = [(out / "samples.jsonl").read_text() for out in (one, many)]
             assert samples[0] == samples[1]  # S4: completions do not depend on the ranks
+
+
+@pytest.mark.slow
+def test_r5_a_run_of_one_rank_resumes_on_two(world, tmp_path):
+    import train
+
+    train.main(world(tmp_path / "one", steps=4))
+    train.main(world(tmp_path / "changed", steps=2))
+    torchrun(2, ["--out", str(tmp_path / "changed"), "--resume", "--steps", "4"])
+    weights = [load_file(tmp_path / name / "final" / "model.safetensors") for name in ("one", "changed")]
+    for name in weights[0]:
+        assert_close(weights[1][name], weights[0][name], rtol=1e-10, atol=1e-13)
+    assert (tmp_path / "one" / "samples.jsonl").read_text() == (tmp_path / "changed" / "samples.jsonl").read_text()
