@@ -16,7 +16,6 @@ import checkpoint
 import data
 import tiny
 from gpg import F_NORMS, NORMS
-from rewards import parse_rewards
 
 BUILT_IN = "tiny"  # the --model that needs no download
 
@@ -152,7 +151,6 @@ def check(args: argparse.Namespace) -> None:
         if wrong:
             fail(message)
     user_input(data.system_prompt, args.system_prompt)
-    user_input(parse_rewards, args.rewards)
     if args.template:
         user_input(data.load_template, args.template)
 

@@ -117,9 +117,9 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def make_model(tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
-    """A fresh model, initialised from torch's global generator."""
-    config = Qwen2Config(
+def make_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2Config:
+    """0.4 million parameters."""
+    return Qwen2Config(
         vocab_size=len(tokenizer),
         hidden_size=128,
         intermediate_size=384,
@@ -133,7 +133,11 @@ def make_model(tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    return Qwen2ForCausalLM(config)
+
+
+def make_model(tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
+    """A fresh model, initialised from torch's global generator."""
+    return Qwen2ForCausalLM(make_config(tokenizer))
 
 
 def encode(tokenizer: PreTrainedTokenizerFast, problem: str, completion: str) -> tuple[list[int], list[int]]:

@@ -341,7 +341,6 @@ def global_totals(sums: dict[str, float], device) -> dict[str, float]:
 def metrics(batch: Batch, totals: dict[str, float], grad_norm: float, loss: float, args, state: State) -> dict:
     """The row of metrics.jsonl; shares are of groups, tokens of completions. See the README for each."""
     groups, samples = totals["groups"], totals["samples"]
-    num_groups = max(args.prompts_per_step, batch.num_valid)
     row = {
         "step": state.step + 1,
         "reward": totals["reward"] / samples,
@@ -349,7 +348,7 @@ def metrics(batch: Batch, totals: dict[str, float], grad_norm: float, loss: floa
         "valid_share": totals["valid"] / groups,
         "easy_share": totals["easy"] / groups,
         "hard_share": totals["hard"] / groups,
-        "alpha": alpha(num_groups, batch.num_valid) if batch.num_valid else None,
+        "alpha": alpha(args.prompts_per_step, batch.num_valid) if batch.num_valid else None,
         "rounds": batch.rounds,
         "completion_tokens": totals["tokens"] / samples,
         "truncated_share": totals["truncated"] / samples,
@@ -449,10 +448,6 @@ def load_problems(args):
         say("flags that the built-in model sets: " + json.dumps(tiny.DEFAULTS))
         say(f"it was shown sums that forget {tiny.FORGET:.0%} of the carries, on purpose; the reward alone repairs it")
         rows, held_out = tiny.problems("train"), tiny.problems("test")
-        if not resumed and int(os.environ.get("LOCAL_RANK", 0)) == 0:
-            tiny.ensure(args.seed)
-        dist.barrier()  # the other ranks of the machine find what the first one made
-        folder = resumed or tiny.ensure(args.seed)
     else:
         load = partial(data.load, problem_field=args.problem_field, answer_field=args.answer_field)
         load = partial(user_input, load, skip_bad_rows=args.skip_bad_rows)
@@ -462,13 +457,21 @@ def load_problems(args):
         shared = {row["problem"] for row in rows} & {row["problem"] for row in held_out}
         if shared:
             say(f"warning: {len(shared)} problems of --eval-data are in --data too; accuracy on them is not held out")
-        folder = resumed or args.model
 
-    config, tokenizer = pretrained(AutoConfig, folder).get_text_config(), pretrained(AutoTokenizer, folder)
+    folder, make = resumed or args.model, args.model == BUILT_IN and not resumed
+    tokenizer = tiny.make_tokenizer() if make else pretrained(AutoTokenizer, folder)
+    config = tiny.make_config(tokenizer) if make else pretrained(AutoConfig, folder).get_text_config()
     positions = getattr(config, "max_position_embeddings", None) or math.inf
     if args.max_prompt_tokens + args.max_new_tokens > positions:
         fail(f"--max-prompt-tokens + --max-new-tokens is above the {positions} positions of {args.model}")
-    return folder, tokenizer, with_prompts(rows, tokenizer, args), with_prompts(held_out, tokenizer, args)
+    problems, held_out = with_prompts(rows, tokenizer, args), with_prompts(held_out, tokenizer, args)
+    if make:
+        if int(os.environ.get("LOCAL_RANK", 0)) == 0:
+            tiny.ensure(args.seed)
+        dist.barrier()  # the other ranks of the machine find what the first one made
+        folder = tiny.ensure(args.seed)
+        tokenizer = pretrained(AutoTokenizer, folder)
+    return folder, tokenizer, problems, held_out
 
 
 def with_prompts(rows: list[dict], tokenizer, args) -> list[dict]:

@@ -21,7 +21,7 @@ ROOMS = {
     "data.py": (set(), 400),
     "tiny.py": (set(), 260),
     "checkpoint.py": (set(), 130),
-    "flags.py": ({"checkpoint", "data", "gpg", "rewards", "tiny"}, 190),
+    "flags.py": ({"checkpoint", "data", "gpg", "tiny"}, 190),
     "train.py": ({"checkpoint", "data", "flags", "gpg", "rewards", "rollout", "tiny"}, 660),
     "eval.py": ({"data", "flags", "rewards", "rollout"}, 260),
 }

@@ -465,6 +465,23 @@ def test_a_mistake_ends_in_one_line_and_exit_code_2(world, tmp_path, capsys, cha
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--max-new-tokens", "2000"], "is above the 1024 positions of tiny"),
+        (["--max-prompt-tokens", "2"], "all prompts are longer"),
+        (["--rewards", "nowhere.py:f"], "nowhere.py"),
+    ],
+)
+def test_a_mistake_is_found_before_the_built_in_model_is_made(tmp_path, monkeypatch, capsys, words, message):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with pytest.raises(SystemExit) as stopped:
+        train.main(["--out", str(tmp_path / "out"), *words])
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2 and message in error and error.count("\n") == 1
+    assert not (tmp_path / "cache").exists()
+
+
 def test_a_broken_row_names_file_and_line(world, tmp_path, capsys):
     broken = tmp_path / "broken.jsonl"
     broken.write_text((world.folder / "train.jsonl").read_text() + '{"problem": "1+1=?"}\n')
