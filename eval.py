@@ -72,7 +72,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--seed", type=int, default=0, help="of the samples")
     add("--max-prompt-tokens", type=int, default=1024, help="longer ones are left out and counted (paper: not given)")
     add("--max-new-tokens", type=int, default=2048, help="tokens of a completion (paper: not given)")
-    add("--samples-at-once", type=int, default=256, help="completions decoded at once; bounds the key-value cache")
+    add("--cache-tokens", type=int, default=2**18,
+        help="prompt and completion tokens of the rows decoded at once: memory of the key-value cache, not results")
     add("--dtype", choices=("float32", "bfloat16", "float64"), default="float32",
         help="of matrix products; bfloat16 keeps float32 weights, as in training (paper: not given)")
 
@@ -88,7 +89,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def check(args: argparse.Namespace) -> None:
     """Stops at the first flag that can't be, before anything slow."""
     out = Path(args.out)
-    least = {"n": 0, "top_k": 0, "seed": 0, "max_prompt_tokens": 1, "max_new_tokens": 1, "samples_at_once": 1}
+    least = {"n": 0, "top_k": 0, "seed": 0, "max_prompt_tokens": 1, "max_new_tokens": 1, "cache_tokens": 1}
     for name, bound in least.items():
         if getattr(args, name) < bound:
             fail(f"--{name.replace('_', '-')} {getattr(args, name)}: must be {bound} or more")
@@ -142,9 +143,9 @@ def load_model(args):
 def complete(model, tokenizer, problems: list[dict], args, bar, group_size: int, **sampling) -> list[list[dict]]:
     """P problems -> P lists of G graded completions, as they are written.
 
-    A sample depends on the seed, its problem's place in --data and its own number, not on --samples-at-once.
+    A sample depends on the seed, its problem's place in --data and its own number, not on --cache-tokens.
     """
-    results, at_once = [], max(1, args.samples_at_once // group_size)
+    results, at_once = [], max(1, args.cache_tokens // (group_size * args.max_new_tokens))
     for start in range(0, len(problems), at_once):
         rows = problems[start : start + at_once]
         with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=args.dtype == "bfloat16"):
@@ -157,7 +158,7 @@ def complete(model, tokenizer, problems: list[dict], args, bar, group_size: int,
                 args.max_new_tokens,
                 key=(args.seed,),
                 indices=[row["place"] for row in rows],
-                max_samples=args.samples_at_once,
+                cache_tokens=args.cache_tokens,
                 **sampling,
             )
         texts = completion_texts(tokenizer, sampled)

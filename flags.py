@@ -83,7 +83,8 @@ def make_parser() -> argparse.ArgumentParser:
     add("--temperature", type=float, default=1.0, help="of sampling and log-probabilities (paper: not given; code: 1)")
     add("--top-p", type=float, default=1.0, help="draw among the fewest tokens of this mass; 1: off (code: 1)")
     add("--top-k", type=int, default=0, help="draw among so many likeliest tokens; 0: off (code: 50, unsaid)")
-    add("--samples-at-once", type=int, default=256, help="completions decoded at once; bounds the key-value cache")
+    add("--cache-tokens", type=int, default=2**18,
+        help="prompt and completion tokens of the rows decoded at once: memory of the key-value cache, not results")
 
     add = parser.add_argument_group("optimizer").add_argument
     add("--lr", type=float, default=1e-6, help="learning rate of AdamW (paper: 1e-6)")
@@ -125,7 +126,7 @@ def check(args: argparse.Namespace) -> None:
     least = dict.fromkeys(("top_k", "warmup", "weight_decay", "grad_clip", "seed"), 0)
     least |= dict.fromkeys(("eval_every", "save_every", "keep"), 0)
     least |= dict.fromkeys(("steps", "prompts_per_step", "max_rounds", "max_prompt_tokens", "max_new_tokens"), 1)
-    least |= dict.fromkeys(("samples_at_once", "tokens_per_micro_batch"), 1)
+    least |= dict.fromkeys(("cache_tokens", "tokens_per_micro_batch"), 1)
     for name, bound in least.items():
         if not bound <= getattr(args, name) < math.inf:
             fail(f"--{name.replace('_', '-')} {getattr(args, name)}: must be {bound} or more")

@@ -167,70 +167,101 @@ def token_logprobs(logits: torch.Tensor, ids: torch.Tensor, temperature: float =
 
 
 def sliced_logprobs(
-    hidden: torch.Tensor,  # (N, T, D)
+    hidden: torch.Tensor,  # (..., D)
     weight: torch.Tensor,  # (V, D), the output layer
-    ids: torch.Tensor,  # (N, T)
+    ids: torch.Tensor,  # (...)
     *,
     bias: torch.Tensor | None = None,  # (V,)
     temperature: float = 1.0,
-    slice_tokens: int = 1024,
+    slice_tokens: int | None = None,
+    grad: torch.Tensor | None = None,  # (...)
 ) -> torch.Tensor:
     """token_logprobs(hidden @ weight.T + bias, ids, temperature), with at most slice_tokens rows of logits alive.
 
-    -> (N, T), float32 or wider. The same values and gradients; logits are made again in the backward pass. Under
-    autocast the matrix products run in its dtype, the softmax and the sums over slices in float32.
+    -> (...), float32 or wider. The same values and gradients. grad: d loss / d logprobs where it is known beforehand,
+    as GPG's -w is; then the gradient is made along with the values, from the same logits. Without it logits are made
+    again in the backward pass. Under autocast the matrix products run in its dtype, the softmax and the sums over
+    slices in float32. slice_tokens: without it as many rows as make 2^25 logits, 128 MB in float32, whatever V is.
+    AssertionError: the backward pass brings another gradient than `grad`.
     """
     device = hidden.device.type
     compute_dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
-    flat = _SlicedLogprobs.apply(
-        hidden.flatten(0, 1), weight, bias, ids.flatten(), temperature, slice_tokens, compute_dtype
-    )
+    options = temperature, slice_tokens or max(1, 2**25 // len(weight)), compute_dtype
+    known = None if grad is None or not torch.is_grad_enabled() else grad.flatten()
+    flat = _SlicedLogprobs.apply(hidden.reshape(-1, hidden.shape[-1]), weight, bias, ids.flatten(), known, options)
     return flat.view(ids.shape)
 
 
 class _SlicedLogprobs(torch.autograd.Function):
     """One node for the whole output layer, so that a micro-batch has one backward, as DistributedDataParallel demands.
 
-    With z = (h W^T + b) / temperature and p = softmax(z):  d logp[id] / dz = onehot(id) - p.
+    With z = (h W^T + b) / temperature and p = softmax(z):  d logp[id] / dz = onehot(id) - p. Logits are edited in
+    place: a slice of them is the largest thing alive.
     """
 
     @staticmethod
-    def forward(ctx, hidden, weight, bias, ids, temperature, slice_tokens, compute_dtype):
+    def forward(ctx, hidden, weight, bias, ids, known, options):
+        temperature, slice_tokens, compute_dtype = options
         w = weight.to(compute_dtype)  # (V, D)
-        pieces = [
-            token_logprobs(_logits(rows.to(compute_dtype), w, bias), chosen, temperature)
-            for rows, chosen in zip(hidden.split(slice_tokens), ids.split(slice_tokens), strict=True)
-        ]
-        ctx.save_for_backward(hidden, weight, bias, ids)
-        ctx.settings = temperature, slice_tokens, compute_dtype
-        return torch.cat(pieces)  # (N * T,)
-
-    @staticmethod
-    def backward(ctx, grad):  # (N * T,)
-        hidden, weight, bias, ids = ctx.saved_tensors
-        temperature, slice_tokens, compute_dtype = ctx.settings
-        w = weight.to(compute_dtype)  # (V, D)
-        grad_hidden = torch.empty_like(hidden)
-        grad_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
-        grad_bias = torch.zeros_like(bias) if ctx.needs_input_grad[2] else None
+        grads = None if known is None else _zero_grads(hidden, weight, bias, ctx.needs_input_grad)
+        logprobs, normalisers = [], []
         for start in range(0, len(hidden), slice_tokens):
             piece = slice(start, start + slice_tokens)
-            rows = hidden[piece].to(compute_dtype)
-            dz = -(_logits(rows, w, bias) / temperature).softmax(dim=-1)  # (n, V)
-            dz.scatter_add_(1, ids[piece, None], torch.ones_like(dz[:, :1]))
-            dz *= grad[piece, None] / temperature
-            grad_hidden[piece] = dz.to(compute_dtype) @ w
-            if grad_weight is not None:
-                grad_weight += dz.to(compute_dtype).T @ rows
-            if grad_bias is not None:
-                grad_bias += dz.sum(dim=0)
-        return grad_hidden, grad_weight, grad_bias, None, None, None, None
+            z = _logits(hidden[piece].to(compute_dtype), w, bias).div_(temperature)  # (n, V)
+            picked, top = z.gather(1, ids[piece, None]), z.amax(dim=1, keepdim=True)  # (n, 1)
+            total = z.sub_(top).exp_().sum(dim=1, keepdim=True)  # (n, 1)
+            normalisers.append((total.log() + top).squeeze(1))  # (n,) log of the sum of exp z
+            logprobs.append(picked.squeeze(1) - normalisers[-1])
+            if grads is not None:
+                _add_grads(grads, z.div_(total), hidden, w, ids, known, piece, temperature)
+        saved = (hidden, weight, bias, ids, torch.cat(normalisers)) if grads is None else (known, *grads)
+        ctx.save_for_backward(*saved)
+        ctx.options = options, grads is not None
+        return torch.cat(logprobs)  # (M,)
+
+    @staticmethod
+    def backward(ctx, grad):  # (M,)
+        (temperature, slice_tokens, compute_dtype), is_known = ctx.options
+        if is_known:
+            known, *grads = ctx.saved_tensors
+            assert torch.equal(grad, known.to(grad.dtype)), "sliced_logprobs: the gradient is not the one it was told"
+            return *grads, None, None, None
+        hidden, weight, bias, ids, normalisers = ctx.saved_tensors
+        w = weight.to(compute_dtype)  # (V, D)
+        grads = _zero_grads(hidden, weight, bias, ctx.needs_input_grad)
+        for start in range(0, len(hidden), slice_tokens):
+            piece = slice(start, start + slice_tokens)
+            z = _logits(hidden[piece].to(compute_dtype), w, bias).div_(temperature)  # (n, V)
+            p = z.sub_(normalisers[piece, None]).exp_()
+            _add_grads(grads, p, hidden, w, ids, grad, piece, temperature)
+        return *grads, None, None, None
+
+
+def _zero_grads(hidden, weight, bias, needed) -> tuple[torch.Tensor | None, ...]:
+    """Room for the gradients of the hidden states, the output layer and its bias; None where not needed."""
+    return tuple(torch.zeros_like(x) if need else None for x, need in zip((hidden, weight, bias), needed, strict=False))
+
+
+def _add_grads(grads, p, hidden, w, ids, grad, piece, temperature) -> None:
+    """Adds what a slice with probabilities p (n, V), which are edited in place, gives to the three gradients."""
+    grad_hidden, grad_weight, grad_bias = grads
+    dz = p.neg_().scatter_add_(1, ids[piece, None], torch.ones_like(p[:, :1]))  # (n, V): onehot(id) - p
+    dz.mul_(grad[piece, None] / temperature)
+    if grad_bias is not None:
+        grad_bias += dz.sum(dim=0)
+    dz, rows = dz.to(w.dtype), hidden[piece].to(w.dtype)
+    if grad_hidden is not None:
+        grad_hidden[piece] = dz @ w
+    if grad_weight is not None and grad_weight.dtype == dz.dtype:
+        grad_weight.addmm_(dz.T, rows)
+    elif grad_weight is not None:
+        grad_weight += dz.T @ rows
 
 
 def _logits(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     """The output layer, (n, D) -> (n, V), in float32 or wider whatever the dtype of the product."""
     logits = (rows @ weight.T).to(torch.promote_types(rows.dtype, torch.float32))
-    return logits if bias is None else logits + bias
+    return logits if bias is None else logits.add_(bias)
 
 
 def _global_std(rewards: torch.Tensor) -> torch.Tensor:

@@ -1,16 +1,15 @@
-"""Prompts in, completions out, through HF generate; and the hidden states behind a completion's log-probabilities.
+"""Prompts in, completions out, through HF generate.
 
 A completion is a function of (seed, step, round, index of its prompt, index of the sample) and of the model: not of the
 batch it sat in, the number of ranks, or a restart. Each sample owns a stream of uniform numbers, one a token, and a
 token is the inverse of the CDF of softmax(logits / temperature) at its number. So the work can be cut in any way:
 
-    prefill P prompts once -> repeat the cache G times -> decode a slice of tokens -> finished rows leave -> decode ...
+    prefill P prompts once -> repeat the cache G times -> decode a token -> finished rows leave -> decode a token -> ...
 
 Letters: P prompts, G samples of each, L prompt tokens (padded left), T completion tokens (padded right), N rows, V
-vocabulary, D hidden width.
+vocabulary.
 """
 
-import inspect
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from transformers import GenerationConfig
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Rollout:
     prompt_mask: torch.Tensor  # (P, L), 1 on tokens
     completion_ids: torch.Tensor  # (P, G, T), padded right
     completion_mask: torch.Tensor  # (P, G, T), 1 up to and including the first EOS
-    logprobs: torch.Tensor  # (P, G, T) float32, of the drawn tokens under softmax(logits / temperature); 0 on padding
+    logprobs: torch.Tensor  # (P, G, T), of the drawn tokens under softmax(logits / temperature), or 0; float32 or wider
     truncated: torch.Tensor  # (P, G) bool: max_new_tokens reached without an EOS
 
 
@@ -45,17 +45,16 @@ def rollout(
     temperature: float = 1.0,
     top_p: float = 1.0,
     top_k: int = 0,
-    max_samples: int = 256,
-    slice_tokens: int = 16,
+    cache_tokens: int = 2**18,
 ) -> Rollout:
     """Draws group_size completions of each prompt (token ids, P lists) of at most max_new_tokens tokens.
 
     key, indices: sample g of prompt p draws from the stream of (*key, indices[p], g); key is (seed, step, round) in
     training and indices the prompts' places in the round (default 0..P-1). temperature 0 is greedy (log-probabilities
     are then those at 1). top_p, top_k (1 and 0: off) restrict what is drawn; logprobs stay those of the whole softmax.
-    max_samples: rows decoded at once (a group at least), which bounds the cache. slice_tokens: finished rows leave
-    after so many tokens. Stops at any EOS id of the model. Nothing else is inherited from the model's
-    generation_config. The model samples in eval mode and is put back after. P may be 0.
+    cache_tokens: prompt and completion tokens of the rows decoded at once (a group at least), which bounds the cache.
+    Stops at any EOS id of the model. Nothing else is inherited from the model's generation_config. The model samples in
+    eval mode and is put back after. P may be 0.
     ValueError: an empty prompt, an option out of range, a cache that can't be reordered. FloatingPointError: logits
     that are not finite.
     """
@@ -66,16 +65,13 @@ def rollout(
     uniforms = torch.from_numpy(_uniforms(key, indices, G, T)).to(model.device)  # (P, G, T) float64
 
     completion_ids = torch.full((len(prompts), G, T), pad, device=model.device)  # (P, G, T)
-    logprobs = torch.zeros((len(prompts), G, T), device=model.device)  # (P, G, T)
-    by_length = sorted(range(len(prompts)), key=lambda p: len(prompts[p]))  # little padding inside a batch
-    prompts_at_once = max(1, max_samples // G)
+    wide = torch.promote_types(model.dtype, torch.float32)
+    logprobs = torch.zeros((len(prompts), G, T), device=model.device, dtype=wide)  # (P, G, T)
+    options = {"temperature": temperature, "top_p": top_p, "top_k": top_k}
     with _sampling_mode(model, eos, pad):
-        for start in range(0, len(prompts), prompts_at_once):
-            chunk = by_length[start : start + prompts_at_once]
+        for chunk in _chunks([len(prompt) for prompt in prompts], G, T, cache_tokens):
             ids, mask = pad_left([prompts[p] for p in chunk], pad, model.device)  # (p, L)
-            options = {"temperature": temperature, "top_p": top_p, "top_k": top_k}
-            tokens, token_logprobs = _decode(model, ids, mask, uniforms[chunk], eos, pad, slice_tokens, options)
-            completion_ids[chunk], logprobs[chunk] = tokens, token_logprobs
+            completion_ids[chunk], logprobs[chunk] = _decode(model, ids, mask, uniforms[chunk], eos, wide, options)
 
     ends = torch.isin(completion_ids, torch.tensor(eos, device=model.device))  # (P, G, T)
     # an EOS ends the completion and belongs to it: trained on, or the model would not learn to stop
@@ -101,91 +97,23 @@ def draw(
     top_k: int = 0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Inverts the CDF of softmax(logits / temperature) at one number a row -> token ids, log-probabilities (N,)."""
-    scaled = logits / (temperature or 1.0)
-    scaled -= scaled.amax(dim=-1, keepdim=True)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    scaled = logits - logits.amax(dim=-1, keepdim=True)  # (N, V)
+    if temperature not in (0, 1):
+        scaled /= temperature
     mass = scaled.exp()  # (N, V), not normalised: the sum is only needed where it is compared with
     if temperature == 0:
-        tokens = scaled.argmax(dim=-1)  # (N,)
+        tokens, total = scaled.argmax(dim=-1), mass.sum(dim=-1)  # (N,)
     else:
+        truncated = top_p < 1 or top_k > 0
+        kept = _truncate(mass, top_p, top_k) if truncated else mass
         # float64: in float32 the steps of the CDF near 1 are coarser than many tokens of a large vocabulary are likely
-        cdf = _truncate(mass, top_p, top_k).cumsum(dim=-1, dtype=torch.float64)  # (N, V)
+        cdf = kept.cumsum(dim=-1, dtype=torch.float64)  # (N, V)
+        total = mass.sum(dim=-1) if truncated else cdf[:, -1].to(mass.dtype)  # (N,)
         # right=True: the first token whose CDF exceeds the number, so never one of mass 0
         tokens = torch.searchsorted(cdf, (uniforms * cdf[:, -1])[:, None], right=True).squeeze(1)  # (N,)
         tokens = tokens.clamp(max=logits.shape[-1] - 1)  # only logits that are NaN reach past the end
-    logprobs = scaled.gather(1, tokens[:, None]).squeeze(1) - mass.sum(dim=-1).log()
-    return tokens, logprobs
-
-
-def completion_hidden(
-    model,
-    prompt_ids: torch.Tensor,  # (N, L)
-    prompt_mask: torch.Tensor,  # (N, L)
-    completion_ids: torch.Tensor,  # (N, T)
-    completion_mask: torch.Tensor,  # (N, T)
-) -> torch.Tensor:
-    """The model's last hidden states where completion tokens are predicted, (N, T, D): one before each of them.
-
-    Times the output layer they are the logits of the completion, and of nothing else.
-    """
-    inputs = _inputs(model, prompt_ids, prompt_mask, completion_ids, completion_mask)
-    return model.base_model(**inputs).last_hidden_state[:, prompt_ids.shape[1] - 1 :]
-
-
-def completion_logits(model, prompt_ids, prompt_mask, completion_ids, completion_mask) -> torch.Tensor:
-    """The logits (N, T, V) of the completion tokens, made by the model itself; arguments as completion_hidden."""
-    inputs = _inputs(model, prompt_ids, prompt_mask, completion_ids, completion_mask)
-    return model(**inputs).logits[:, prompt_ids.shape[1] - 1 :]
-
-
-@torch.no_grad()
-def output_is_linear(model) -> bool:
-    """Whether logits are the output layer times the last hidden states; not so with a soft cap or a scale."""
-    ids = torch.arange(4, device=model.device)[None] % model.config.get_text_config().vocab_size  # (1, 4)
-    ones = torch.ones_like(ids)
-    with _eval_mode(model):  # dropout would make two forwards differ
-        hidden = completion_hidden(model, ids, ones, ids, ones)
-        logits = completion_logits(model, ids, ones, ids, ones)
-    return torch.allclose(model.get_output_embeddings()(hidden), logits, rtol=1e-4, atol=1e-5)
-
-
-def _inputs(model, prompt_ids, prompt_mask, completion_ids, completion_mask) -> dict:
-    """Prompt and completion as the model's inputs, without the last token, which predicts nothing.
-
-    Positions count tokens, not padding, as in sampling: learned positions (GPT-2) would be off by it otherwise.
-    """
-    mask = torch.cat([prompt_mask, completion_mask[:, :-1]], dim=1)  # (N, L + T - 1)
-    inputs = {"input_ids": torch.cat([prompt_ids, completion_ids[:, :-1]], dim=1), "attention_mask": mask}
-    if "position_ids" in inspect.signature(model.base_model.forward).parameters:
-        inputs["position_ids"] = (mask.cumsum(dim=1) - 1).clamp(min=0)
-    return inputs | {"use_cache": False}
-
-
-def sample_rows(r: Rollout, samples: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Samples (N,), in 0..P*G-1, without common padding: prompt ids and mask (N, L), completion ids and mask (N, T)."""
-    prompt = samples // r.completion_ids.shape[1]
-    prompt_mask, completion_mask = r.prompt_mask[prompt], r.completion_mask.flatten(0, 1)[samples]
-    L, T = int(prompt_mask.sum(dim=1).max()), int(completion_mask.sum(dim=1).max())
-    completion_ids = r.completion_ids.flatten(0, 1)[samples]
-    return r.prompt_ids[prompt][:, -L:], prompt_mask[:, -L:], completion_ids[:, :T], completion_mask[:, :T]
-
-
-def micro_batches(sampled: Rollout, samples: torch.Tensor, budget: int) -> list[torch.Tensor]:
-    """Samples (N,) by length, longest first, cut so that rows * (longest prompt + longest completion) <= budget.
-
-    A sample longer than the budget goes alone.
-    """
-    prompt = sampled.prompt_mask.sum(dim=1)[samples // sampled.truncated.shape[1]]  # (N,)
-    completion = sampled.completion_mask.flatten(0, 1).sum(dim=1)[samples]  # (N,)
-    pieces, widths = [], (0, 0)
-    for i in (prompt + completion).argsort(descending=True, stable=True).tolist():
-        widened = max(widths[0], int(prompt[i])), max(widths[1], int(completion[i]))
-        if pieces and (len(pieces[-1]) + 1) * sum(widened) <= budget:
-            pieces[-1].append(i)
-            widths = widened
-        else:
-            pieces.append([i])
-            widths = int(prompt[i]), int(completion[i])
-    return [samples[piece] for piece in pieces]
+    return tokens, scaled.gather(1, tokens[:, None]).squeeze(1) - total.log()
 
 
 def join(rollouts: Sequence[Rollout]) -> Rollout:
@@ -242,57 +170,142 @@ def pad_left(prompts: Sequence[Sequence[int]], pad: int, device) -> tuple[torch.
     return torch.tensor(ids, device=device).long().view(shape), torch.tensor(mask, device=device).long().view(shape)
 
 
-def _decode(model, prompt_ids, prompt_mask, uniforms, eos, pad, slice_tokens, options):
-    """Completions of one batch of prompts: tokens and their log-probabilities (p, G, T), with noise after the end."""
+def _chunks(lengths: list[int], group_size: int, new_tokens: int, budget: int) -> list[list[int]]:
+    """Prompts by length, so that little is padded, cut so that samples * (longest prompt + new tokens) <= budget."""
+    chunks = []
+    for p in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if chunks and (len(chunks[-1]) + 1) * group_size * (lengths[p] + new_tokens) <= budget:
+            chunks[-1].append(p)
+        else:
+            chunks.append([p])
+    return chunks
+
+
+def _decode(model, prompt_ids, prompt_mask, uniforms, eos, dtype, options):
+    """Completions of one batch of prompts: tokens and their log-probabilities (p, G, T), with noise after the end.
+
+    Generate makes inputs and cache ready as for any model, and leaves the loop to the function that it is given.
+    """
     p, G, T = uniforms.shape
-    uniforms = uniforms.flatten(0, 1)  # (n, T), n = p * G
-    tokens = torch.full((p * G, T), pad, device=prompt_ids.device)  # (n, T)
-    logprobs = torch.zeros((p * G, T), device=prompt_ids.device)  # (n, T)
-    ends = torch.tensor(eos, device=prompt_ids.device)
+    tokens = torch.full((p * G, T), eos[0], device=prompt_ids.device)  # (n, T), n = p * G
+    logprobs = torch.zeros((p * G, T), device=prompt_ids.device, dtype=dtype)  # (n, T)
+    uniforms, ends = uniforms.flatten(0, 1), torch.tensor(eos, device=prompt_ids.device)
 
-    # one prefill a prompt; its last logits give every sample of the group its first token
-    out = model.generate(prompt_ids, attention_mask=prompt_mask, max_new_tokens=1, output_logits=True)
-    cache, alive = out.cache, torch.arange(p * G, device=prompt_ids.device)
+    def loop(model, ids, logits_processor, stopping_criteria, generation_config, **inputs):
+        del logits_processor, stopping_criteria, generation_config  # we draw, and rows end, in a way of our own
+        out = model(
+            **model.prepare_inputs_for_generation(ids, is_first_iteration=True, **inputs)
+        )  # one prefill a prompt
+        inputs = model._update_model_kwargs_for_generation(out, inputs)
+        alive = torch.arange(p * G, device=ids.device)  # (n,): the sample that each row is of
+        inputs = _take(inputs, alive // G)
+        inputs["cache"] = _rows_of_cache(out.get("cache"), alive // G, room=T)
+        logits = out.logits[:, -1][alive // G]  # (n, V): its last logits give all samples of a prompt their first token
+        for t in range(T):
+            drawn, logprob = draw(logits, uniforms[alive, t], **options)
+            tokens[alive, t], logprobs[alive, t] = drawn, logprob.to(dtype)
+            going_on = ~torch.isin(drawn, ends)
+            if not going_on.all():  # a row that has ended leaves at once, and a later one takes its place
+                kept = _kept(going_on)
+                alive, drawn, inputs = alive[kept], drawn[kept], _take(inputs, kept)
+                _leave(inputs["cache"], kept)
+            if t + 1 == T or len(alive) == 0:
+                return ids
+            ids = drawn[:, None]
+            out = model(**model.prepare_inputs_for_generation(ids, next_sequence_length=1, **inputs))
+            inputs = model._update_model_kwargs_for_generation(out, inputs)
+            logits = out.logits[:, -1]
+
+    model.generate(prompt_ids, attention_mask=prompt_mask, max_new_tokens=T, custom_generate=loop)
+    return tokens.view(p, G, T), logprobs.view(p, G, T)
+
+
+def _kept(going_on: torch.Tensor) -> torch.Tensor:
+    """Where the m rows that go on (n,) are found, (m,): rows stay where they are, but for those that fill a gap."""
+    m = int(going_on.sum())
+    kept = torch.arange(m, device=going_on.device)
+    kept[~going_on[:m]] = going_on[m:].nonzero().squeeze(1) + m
+    return kept
+
+
+def _take(inputs: dict, rows: torch.Tensor) -> dict:
+    """The model's inputs for some rows: all that is a tensor of a row each, which the cache is not."""
+    return {name: x[rows] if isinstance(x, torch.Tensor) else x for name, x in inputs.items()}
+
+
+class _Rows(DynamicLayer):
+    """Keys and values in one buffer: a token is written into its place, a row leaves by the copy of one row into its.
+
+    DynamicLayer concatenates, a copy of all of the past for every token.
+    """
+
+    def __init__(self, layer: DynamicLayer, rows: torch.Tensor, room: int):
+        vars(self).update(vars(layer))  # what a sliding window keeps count of, too
+        device, dtype, length = self.keys.device.type, self.keys.dtype, self.keys.shape[2]
+        if torch.is_autocast_enabled(device):  # attention would cast all of the past to it, for every token
+            dtype = torch.get_autocast_dtype(device)
+        room = min(room, getattr(layer, "sliding_window", room))
+        self.buffers = []
+        for x in (self.keys, self.values):
+            self.buffers.append(x.new_empty(len(rows), x.shape[1], length + room, x.shape[3], dtype=dtype))
+            self.buffers[-1][:, :, :length] = x[rows]
+        self.look(len(rows), 0, length)
+
+    def look(self, n: int, start: int, end: int) -> None:
+        """What the cache holds: of the first n rows of the buffer the positions from start to end."""
+        self.start, self.end = start, end
+        self.keys, self.values = (buffer[:n, :, start:end] for buffer in self.buffers)
+
+    def update(self, key_states, value_states, *_, **__):
+        n, end = len(key_states), self.end + key_states.shape[2]
+        for buffer, x in zip(self.buffers, (key_states, value_states), strict=True):
+            buffer[:n, :, self.end : end] = x
+        self.look(n, self.start, end)
+        return self.keys, self.values
+
+    def leave(self, kept: torch.Tensor) -> None:
+        """Row i becomes what row kept[i] was; see _kept."""
+        moved = (kept != torch.arange(len(kept), device=kept.device)).nonzero().squeeze(1)
+        for x in (self.keys, self.values):
+            x[moved] = x[kept[moved]]
+        self.look(len(kept), self.start, self.end)
+
+
+class _SlidingRows(_Rows, DynamicSlidingWindowLayer):
+    """The same for a layer that sees the last tokens only: they move to the front of a buffer that is full."""
+
+    def update(self, key_states, value_states, *_, **__):
+        n, tokens = key_states.shape[0], key_states.shape[2]
+        if self.end + tokens > self.buffers[0].shape[2]:
+            for buffer in self.buffers:
+                buffer[:n, :, : self.end - self.start] = buffer[:n, :, self.start : self.end].clone()
+            self.look(n, 0, self.end - self.start)
+        self.cumulative_length += tokens
+        seen = super().update(key_states, value_states)
+        self.look(n, max(self.start, self.end - self.sliding_window + 1), self.end)
+        return seen
+
+
+def _rows_of_cache(cache, rows: torch.Tensor, room: int):
+    """The prompts' cache, with a row a sample, and room for so many tokens more."""
     if not hasattr(cache, "reorder_cache"):
-        raise ValueError(f"{type(model).__name__} keeps no key-value cache that can be reordered: rollout needs one")
-    first_logits = out.logits[0].repeat_interleave(G, dim=0)  # (n, V)
-    tokens[:, 0], logprobs[:, 0] = draw(first_logits, uniforms[:, 0], **options)
-    del out, first_logits
-
-    t, rows_of_cache = 1, alive // G
-    while True:
-        going_on = ~torch.isin(tokens[alive, :t], ends).any(dim=1)
-        alive = alive[going_on]
-        if t == T or len(alive) == 0:
-            return tokens.view(p, G, T), logprobs.view(p, G, T)
-        cache.reorder_cache(rows_of_cache[going_on])  # repeats prompts at first, then drops the rows that have ended
-        drawn = []
-        out = model.generate(
-            torch.cat([prompt_ids[alive // G], tokens[alive, :t]], dim=1),
-            attention_mask=torch.cat([prompt_mask[alive // G], torch.ones_like(tokens[alive, :t])], dim=1),
-            cache=cache,
-            max_new_tokens=min(slice_tokens, T - t),
-            logits_processor=[_draw_processor(uniforms[alive, t:], options, drawn)],
-        )
-        for token, logprob in drawn:
-            tokens[alive, t], logprobs[alive, t] = token, logprob
-            t += 1
-        cache, rows_of_cache = out.cache, torch.arange(len(alive), device=alive.device)
+        raise ValueError(f"{type(cache).__name__} is no key-value cache whose rows can be repeated: rollout needs one")
+    in_place = {DynamicLayer: _Rows, DynamicSlidingWindowLayer: _SlidingRows}
+    for i, layer in enumerate(cache.layers):
+        if type(layer) in in_place and layer.is_initialized:
+            cache.layers[i] = in_place[type(layer)](layer, rows, room)
+        else:
+            layer.reorder_cache(rows)
+    return cache
 
 
-def _draw_processor(uniforms, options, drawn):
-    """A logits processor that leaves one token standing a row, the one drawn, for generate's argmax to take."""
-
-    def process(_, logits):  # (n, V) -> (n, V)
-        tokens, logprobs = draw(logits, uniforms[:, len(drawn)], **options)
-        drawn.append((tokens, logprobs))
-        return torch.full_like(logits, -torch.inf).scatter_(1, tokens[:, None], 0.0)
-
-    return process
+def _leave(cache, kept: torch.Tensor) -> None:
+    for layer in cache.layers:
+        layer.leave(kept) if isinstance(layer, _Rows) else layer.reorder_cache(kept)
 
 
 @contextmanager
-def _eval_mode(model):
+def eval_mode(model):
     """Every module in eval mode, and each put back after: some may have been in it before (frozen parts)."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
@@ -311,7 +324,7 @@ def _sampling_mode(model, eos, pad):
         do_sample=False, use_cache=True, return_dict_in_generate=True, eos_token_id=eos, pad_token_id=pad
     )
     try:
-        with _eval_mode(model):
+        with eval_mode(model):
             yield
     finally:
         model.generation_config = config

@@ -34,19 +34,10 @@ import checkpoint
 import data
 import tiny
 from flags import BUILT_IN, fail, parse_args, pretrained, user_input
-from gpg import alpha, global_sum, sliced_logprobs, token_logprobs, token_weights, valid_groups
+from gpg import alpha, global_sum, token_weights, valid_groups
+from policy import Policy, keep_float64, micro_batches, sample_rows
 from rewards import accuracy, parse_rewards, score
-from rollout import (
-    Rollout,
-    completion_hidden,
-    completion_logits,
-    completion_texts,
-    join,
-    micro_batches,
-    output_is_linear,
-    rollout,
-    sample_rows,
-)
+from rollout import Rollout, completion_texts, join, rollout
 
 MAX_SKIPPED_IN_A_ROW = 10  # steps without a finite gradient after which a run gives up
 
@@ -107,7 +98,7 @@ def train(args, device: torch.device) -> None:
     grader = partial(score, user_input(parse_rewards, args.rewards), shown=set())
     folder, tokenizer, problems, held_out = load_problems(args)
     model = load_model(args, folder, device)
-    policy = DistributedDataParallel(Policy(model, args.temperature))
+    policy = DistributedDataParallel(make_policy(model, args))
     policy.register_comm_hook(None, sum_gradients)
     optimizer = make_optimizer(model, args)
     state = open_run(args, optimizer, device)
@@ -125,12 +116,12 @@ def train(args, device: torch.device) -> None:
                 batch = collect(model, tokenizer, problems, grader, args, state)  # Algorithm 1, line 1
                 updating = time.perf_counter()
                 weights = weigh(batch, args)  # Eq. 5 to 8; every count of the step in one all_reduce
-                grad_norm, loss = backward(policy, batch, weights, args)
+                grad_norm, loss, gap = backward(policy, batch, weights, args)
                 totals = global_totals(batch.sums, device)
                 with uninterrupted():  # from here a step is made whole: weights, state, row and checkpoint
                     take_step(optimizer, batch, grad_norm, loss, args, state)
                     row = metrics(batch, totals, grad_norm, loss, args, state)
-                    row |= batch.seconds | {"seconds_update": time.perf_counter() - updating}
+                    row |= {"logprob_gap": gap} | batch.seconds | {"seconds_update": time.perf_counter() - updating}
                     state = advance(state, batch, totals, math.isfinite(grad_norm + loss), args)
                     if state.step == args.steps or due(args.eval_every, state):
                         after = evaluate(model, tokenizer, held_out, args)
@@ -179,7 +170,7 @@ def collect(model, tokenizer, problems: list[dict], grader, args, state: State) 
                 temperature=args.temperature,
                 top_p=args.top_p,
                 top_k=args.top_k,
-                max_samples=args.samples_at_once,
+                cache_tokens=args.cache_tokens,
             )
         grading = time.perf_counter()
         graded.append((sampled, *grade(tokenizer, rows, sampled, grader, args, state)))
@@ -277,29 +268,37 @@ def weigh(batch: Batch, args) -> torch.Tensor:
     )
 
 
-def backward(policy: DistributedDataParallel, batch: Batch, weights: torch.Tensor, args) -> tuple[float, float]:
-    """The gradient of -(weights * logprobs).sum() over all ranks -> its norm before clipping, and that sum.
+def backward(policy: DistributedDataParallel, batch: Batch, weights: torch.Tensor, args) -> tuple[float, float, float]:
+    """The gradient of -(weights * logprobs).sum() over all ranks -> its norm before clipping, that sum, and the
+    greatest difference between a log-probability here and the one it was sampled with.
 
     Only samples with a weight meet the model. A rank that has none when others do takes part with one of weight 0.
     """
     if batch.num_valid == 0:
-        return 0.0, 0.0
-    weights = weights.flatten(0, 1)  # (S * G, T)
-    pieces = micro_batches(batch.rollout, weights.any(dim=1).nonzero().squeeze(1), args.tokens_per_micro_batch)
-    inputs = [(*sample_rows(batch.rollout, piece), weights[piece]) for piece in pieces]
+        return 0.0, 0.0, 0.0
+    weights, sampled = weights.flatten(0, 1), batch.rollout.logprobs.flatten(0, 1)  # (S * G, T)
+    chosen = weights.any(dim=1).nonzero().squeeze(1)
+    pieces = micro_batches(batch.rollout, chosen, args.tokens_per_micro_batch, shared=policy.module.shared)
     one = torch.ones((1, 1), dtype=torch.long, device=weights.device)
-    inputs = inputs or [(one, one, one, one, weights.new_zeros(1, 1))]
-    total = weights.new_zeros(())
-    for i, (prompt_ids, prompt_mask, completion_ids, completion_mask, w) in enumerate(inputs):
-        last = i == len(inputs) - 1
-        with nullcontext() if last else policy.no_sync():  # ranks exchange gradients once a step
+    loss, gap = weights.new_zeros(()), weights.new_zeros(())
+    for i, piece in enumerate(pieces or [None]):
+        if piece is None:
+            samples, w, before = (one, one, one, one, one[0] - 1), weights.new_zeros(1), None
+        else:
+            samples = sample_rows(batch.rollout, piece)
+            mask = samples[3].bool()  # (N, T)
+            w, before = (x[piece, : mask.shape[1]][mask] for x in (weights, sampled))  # (M,)
+        with nullcontext() if i >= len(pieces) - 1 else policy.no_sync():  # ranks exchange gradients once a step
             with autocast(args, weights.device):
-                logprobs = policy(prompt_ids, prompt_mask, completion_ids, completion_mask)  # (N, T)
-            loss = -(w[:, : logprobs.shape[1]] * logprobs).sum()
-            loss.backward()
-        total += loss.detach()
+                logprobs = policy(*samples, grad=-w)  # (M,)
+            part = -(w * logprobs).sum()
+            part.backward()
+        loss += part.detach()
+        if before is not None:
+            gap = torch.maximum(gap, (logprobs.detach() - before).abs().max())
     grad_norm = torch.nn.utils.clip_grad_norm_(policy.parameters(), args.grad_clip or math.inf)
-    return float(grad_norm), float(global_sum(total))
+    dist.all_reduce(gap, op=dist.ReduceOp.MAX)
+    return tuple(torch.stack([grad_norm.to(weights.dtype), global_sum(loss), gap]).tolist())
 
 
 def sum_gradients(_, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
@@ -387,7 +386,7 @@ def evaluate(model, tokenizer, problems: list[dict], args) -> Evaluation | None:
     mine = problems[dist.get_rank() :: dist.get_world_size()]
     prompts = [row["prompt_ids"] for row in mine]
     with autocast(args, model.device):
-        options = {"temperature": 0.0, "max_samples": args.samples_at_once}
+        options = {"temperature": 0.0, "cache_tokens": args.cache_tokens}
         sampled = rollout(model, tokenizer, prompts, 1, args.max_new_tokens, **options)
     texts = completion_texts(tokenizer, sampled)
     right = [accuracy(text, row["answer"]) for text, row in zip(texts, mine, strict=True)]
@@ -397,26 +396,6 @@ def evaluate(model, tokenizer, problems: list[dict], args) -> Evaluation | None:
 
 def accuracy_of(evaluation: Evaluation | None) -> dict[str, float]:
     return {"accuracy": evaluation.accuracy, "accuracy_se": evaluation.standard_error} if evaluation else {}
-
-
-class Policy(torch.nn.Module):
-    """Rows in, log-probabilities out. DistributedDataParallel wraps it: every trained forward must go through that."""
-
-    def __init__(self, model, temperature: float):
-        super().__init__()
-        self.model, self.temperature = model, temperature
-        self.sliced = output_is_linear(model)
-        if not self.sliced:
-            say(f"the logits of {type(model).__name__} are more than a linear layer: made whole, not in slices")
-
-    def forward(self, prompt_ids, prompt_mask, completion_ids, completion_mask):  # (N, L) twice, (N, T) twice -> (N, T)
-        if not self.sliced:
-            logits = completion_logits(self.model, prompt_ids, prompt_mask, completion_ids, completion_mask)
-            return token_logprobs(logits, completion_ids, self.temperature)
-        hidden = completion_hidden(self.model, prompt_ids, prompt_mask, completion_ids, completion_mask)  # (N, T, D)
-        head = self.model.get_output_embeddings()
-        bias = getattr(head, "bias", None)
-        return sliced_logprobs(hidden, head.weight, completion_ids, bias=bias, temperature=self.temperature)
 
 
 def init_distributed() -> torch.device:
@@ -494,9 +473,24 @@ def load_model(args, folder, device: torch.device):
     options = {name: 0.0 for name, value in config.items() if "drop" in name and isinstance(value, float)}
     options["dtype"] = torch.float64 if args.dtype == "float64" else torch.float32
     model = pretrained(AutoModelForCausalLM, folder, output_loading_info=True, **options).to(device)
+    if args.dtype == "float64":
+        keep_float64(model)
     if args.gradient_checkpointing:
         user_input(model.activation_checkpointing_enable)
     return model.train()
+
+
+def make_policy(model, args) -> Policy:
+    """What is trained, with a line on each thing that this model can't have fast."""
+    policy = Policy(model, args.temperature)
+    kind = type(model).__name__
+    if not policy.sliced:
+        say(f"the logits of {kind} are more than a linear layer: made whole, not in slices")
+    if not policy.shared:
+        say(
+            f"{kind} can't go on from the keys and values of a prompt: a prompt is forwarded once a sample, not a group"
+        )
+    return policy
 
 
 def make_optimizer(model, args) -> torch.optim.AdamW:

@@ -149,7 +149,7 @@ def test_a_sample_depends_on_seed_and_place_only(run, problems):
     flags = ("--n", "3", "--seed", "5")
     rows, _ = run("random", *flags)
     assert run("random", *flags)[0] == rows
-    assert run("random", *flags, "--samples-at-once", "1")[0] == rows
+    assert run("random", *flags, "--cache-tokens", "1")[0] == rows
     assert run("random", *flags, problems=f"{problems}[:2]")[0] == rows[:2]
     assert run("random", *flags, "--max-prompt-tokens", "10")[0][2:] == rows[2:]  # the second problem is left out
     other, _ = run("random", "--n", "3", "--seed", "6")
@@ -241,7 +241,7 @@ def error_of(capsys, *flags) -> str:
         (["--n", "many"], "--n"),
         (["--seed", "-1"], "--seed -1: must be 0"),
         (["--max-new-tokens", "0"], "--max-new-tokens 0: must be 1"),
-        (["--samples-at-once", "0"], "--samples-at-once 0: must be 1"),
+        (["--cache-tokens", "0"], "--cache-tokens 0: must be 1"),
         (["--n", "2", "--temperature", "0"], "--temperature 0.0: must be above 0"),
         (["--n", "2", "--temperature", "nan"], "--temperature nan"),
         (["--n", "2", "--top-p", "1.5"], "--top-p 1.5"),

@@ -14,15 +14,16 @@ OURS = {path.stem for path in ROOT.glob("*.py")}
 
 # file: (imports of ours, most lines). Data flows one way; raising a number is a commit that says why.
 ROOMS = {
-    "gpg.py": (set(), 270),
-    "rollout.py": (set(), 360),
+    "gpg.py": (set(), 300),
+    "rollout.py": (set(), 370),
+    "policy.py": ({"gpg", "rollout"}, 260),
     "answers.py": (set(), 400),
     "rewards.py": ({"answers"}, 290),
     "data.py": (set(), 400),
     "tiny.py": (set(), 260),
     "checkpoint.py": (set(), 130),
     "flags.py": ({"checkpoint", "data", "gpg", "tiny"}, 190),
-    "train.py": ({"checkpoint", "data", "flags", "gpg", "rewards", "rollout", "tiny"}, 660),
+    "train.py": ({"checkpoint", "data", "flags", "gpg", "policy", "rewards", "rollout", "tiny"}, 660),
     "eval.py": ({"data", "flags", "rewards", "rollout"}, 260),
 }
 

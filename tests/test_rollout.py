@@ -2,19 +2,16 @@
 
 Keys such as M1, L2, S1 name known traps of such code. Random models are far from flat (initializer_range 0.3), and the
 bigram model's distributions are known by hand. Mutants of rollout.py that were tried and turn this file red:
-    scores   off by one in completion_hidden, in completion_logits; no position_ids; positions that count padding; no
-             attention mask; output_is_linear always true, or asked in train mode
     masks    from ids != pad; without EOS; past EOS; truncated by length; only one EOS id; the tokenizer's EOS ignored
-    streams  keyed by place in the batch, by flat row; without g, without the round; not permuted with the prompts; one
-             number a slice; not advanced by slices; those of rows that left; a global generator
+    streams  keyed by place in the batch, by flat row; without g, without the round; not permuted with the prompts;
+             those of rows that left; a global generator
     draw     right=False; float32 CDF; no temperature; log-probabilities without it, or of the truncated mass; in place;
              top-p exclusive, or of the whole instead of the rest; top-k + 1; NaN logits or temperature let through
     work     prefill a sample instead of a prompt; no mask in the prefill or in decoding; prompts padded right; finished
-             rows stay, or leave the batch but not the cache; EOS seen at a slice's end only; no cache; max_samples
-             ignored, or counting prompts; common padding left on
+             rows stay, or leave the batch but not the cache; no cache; cache_tokens ignored, or without the group;
+             common padding left on
     model    generation_config inherited or not restored; train mode while sampling; modes not restored, or all as one
-    rows     micro-batches: budget of rows - 1, width of the first row, widths not reset, positions for samples; samples
-             tiled; no trim; join on the wrong side; special tokens in the text
+    rows     join on the wrong side; special tokens in the text
 """
 
 import math
@@ -30,7 +27,7 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTra
 from transformers.generation.logits_process import TopKLogitsWarper, TopPLogitsWarper
 
 import rollout as R
-from gpg import sliced_logprobs, token_logprobs
+from gpg import token_logprobs
 
 V, EOS = 50, [2, 7, 11, 13]
 SIZES = {"vocab_size": V, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -97,16 +94,15 @@ def tokens_of(r):
     return [rows[i : i + G] for i in range(0, len(rows), G)]
 
 
-def rows_of(r):  # all samples, as the arguments of completion_hidden
-    return R.sample_rows(r, torch.arange(r.truncated.numel()))
-
-
-def rescored(model, rows, temperature=1.0):
-    """Log-probabilities (N, T) by the two ways of training: sliced from hidden states, and from the model's logits."""
-    head = model.get_output_embeddings()
-    hidden = R.completion_hidden(model, *rows)
-    sliced = sliced_logprobs(hidden, head.weight, rows[2], bias=head.bias, temperature=temperature, slice_tokens=7)
-    return sliced, token_logprobs(R.completion_logits(model, *rows), rows[2], temperature)
+def rescored(model, r, temperature=1.0):
+    """Log-probabilities (P, G, T) by whole forwards, a row at a time, without any padding: the slow plain way."""
+    logprobs = torch.zeros(r.completion_mask.shape, dtype=model.dtype)
+    for p, prompt in enumerate(row[mask.bool()] for row, mask in zip(r.prompt_ids, r.prompt_mask, strict=True)):
+        for g, n in enumerate(r.completion_mask[p].sum(dim=1).tolist()):
+            ids = torch.cat([prompt, r.completion_ids[p, g, :n]])[None]
+            logits = model(ids, attention_mask=torch.ones_like(ids)).logits[:, len(prompt) - 1 : -1]
+            logprobs[p, g, :n] = token_logprobs(logits, ids[:, len(prompt) :], temperature)[0]
+    return logprobs
 
 
 def forwards(model, *args, **options):
@@ -125,7 +121,7 @@ def forwards(model, *args, **options):
 @pytest.mark.parametrize("seed", [0, 4])
 def test_greedy_output_is_that_of_plain_generate_row_by_row(kind, seed):
     model, T = make_model(kind, seed), 20  # T: longer than the window, too
-    r = R.rollout(model, TOKENIZER, PROMPTS, 2, T, temperature=0, max_samples=6, slice_tokens=3)
+    r = R.rollout(model, TOKENIZER, PROMPTS, 2, T, temperature=0, cache_tokens=200)
     options = {"max_new_tokens": T, "do_sample": False, "eos_token_id": EOS, "pad_token_id": 0}
     # with a mask of ones: left alone, generate takes pad ids in a prompt for padding (M2)
     ids = [torch.tensor([p]) for p in PROMPTS]
@@ -134,20 +130,19 @@ def test_greedy_output_is_that_of_plain_generate_row_by_row(kind, seed):
     assert r.truncated.tolist() == [[row[-1] not in EOS] * 2 for row in plain]
     assert r.truncated.any() and not r.truncated.all()  # the case has both rows that end and rows that don't
     # temperature 0: log-probabilities are those at 1
-    expected = rescored(model, rows_of(r))[1].view(r.logprobs.shape) * r.completion_mask
-    torch.testing.assert_close(r.logprobs, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(r.logprobs, rescored(model, r), rtol=1e-4, atol=1e-4)
 
 
 # ---------------- nothing depends on how the work is cut
 
-# a prompt, two at a time; shorter, longer slices; a smaller group; fewer tokens; another order; alone
-CHANGES = [{"max_samples": 1}, {"max_samples": 9}, {"slice_tokens": 1}, {"slice_tokens": 100}, {"group_size": 2}]
+# a prompt, two at a time; a smaller group; fewer tokens; another order; alone
+CHANGES = [{"cache_tokens": 1}, {"cache_tokens": 200}, {"group_size": 2}]
 CHANGES += [{"max_new_tokens": 6}, {"chosen": [4, 2, 0, 3, 1]}, {"chosen": [3]}]
 
 
 @cache
 def whole_of(kind):
-    model, options = make_model(kind), {"group_size": 4, "max_new_tokens": 14, "key": (5, 1, 0), "slice_tokens": 4}
+    model, options = make_model(kind), {"group_size": 4, "max_new_tokens": 14, "key": (5, 1, 0)}
     return model, options, R.rollout(model, TOKENIZER, PROMPTS, **options)
 
 
@@ -274,47 +269,18 @@ def test_L4_temperature_divides_the_logits_by_hand():
     torch.testing.assert_close(logprobs, expected, rtol=1e-12, atol=0)
 
 
-# ---------------- log-probabilities again, for training
+# ---------------- log-probabilities
 
 
 @pytest.mark.parametrize("kind", FOUR)
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_L1_training_recomputes_the_logprobs_of_sampling(kind, temperature, dtype):
+def test_L1_logprobs_are_those_of_whole_forwards(kind, temperature, dtype):
     model = make_model(kind, dtype=dtype)
-    r = R.rollout(model, TOKENIZER, PROMPTS, 4, 14, temperature=temperature, slice_tokens=3)
-    assert r.logprobs.dtype == torch.float32
-    tolerance = 1e-4 if dtype == torch.float32 else 1e-5  # generate hands logits over in float32
-    for logprobs in rescored(model, rows_of(r), temperature):
-        assert logprobs.dtype == dtype
-        masked = (logprobs * r.completion_mask.flatten(0, 1)).float()
-        torch.testing.assert_close(r.logprobs.flatten(0, 1), masked, rtol=tolerance, atol=tolerance)
-
-
-@pytest.mark.parametrize("kind", FOUR)
-def test_L2_M5_scores_and_gradients_do_not_see_padding(kind):
-    """Padded on both sides, with random ids as padding, and one row at a time without any: the same."""
-    model = make_model(kind, dtype=torch.float64)
-    prompts, completions = [PROMPTS[1], PROMPTS[2], PROMPTS[0]], [[3, 9, 40], [8] * 11, [6]]
-    prompt_ids, prompt_mask = R.pad_left(prompts, 0, "cpu")
-    completion_ids, completion_mask = (x.flip(1) for x in R.pad_left([c[::-1] for c in completions], 0, "cpu"))
-    random_ids = torch.randint(V, (3, 64), generator=torch.Generator().manual_seed(1))
-
-    def run(*batches):  # -> log-probabilities (2, 15) at tokens, by both ways, and the gradient of their weighted sum
-        model.zero_grad()
-        scores = torch.cat([torch.stack(rescored(model, rows))[:, rows[3].bool()] for rows in batches], dim=1)
-        (scores * torch.arange(1.0, 16.0)).sum().backward()  # 3 + 11 + 1 tokens, each with a weight of its own
-        return scores.detach(), [p.grad.clone() for p in model.parameters()]
-
-    padded = run((prompt_ids, prompt_mask, completion_ids, completion_mask))
-    other_prompts = prompt_ids.where(prompt_mask.bool(), random_ids[:, : prompt_ids.shape[1]])
-    other_completions = completion_ids.where(completion_mask.bool(), random_ids[:, : completion_ids.shape[1]])
-    assert not torch.equal(other_prompts, prompt_ids) and not torch.equal(other_completions, completion_ids)
-    noise = run((other_prompts, prompt_mask, other_completions, completion_mask))
-    tensors = [[torch.tensor([x]) for x in pair] for pair in zip(prompts, completions, strict=True)]
-    alone = run(*((p, torch.ones_like(p), c, torch.ones_like(c)) for p, c in tensors))
-    for other in (noise, alone):
-        torch.testing.assert_close(other, padded, rtol=1e-5, atol=1e-5)  # the models' norms are float32 inside
+    r = R.rollout(model, TOKENIZER, PROMPTS, 4, 14, temperature=temperature)
+    assert r.logprobs.dtype == dtype
+    tolerance = 1e-4 if dtype == torch.float32 else 1e-5  # the models' norms are float32 inside
+    torch.testing.assert_close(r.logprobs, rescored(model, r, temperature), rtol=tolerance, atol=tolerance)
 
 
 def test_L3_scores_are_those_of_the_token_they_stand_at():
@@ -327,9 +293,7 @@ def test_L3_scores_are_those_of_the_token_they_stand_at():
     for i, row in enumerate(sum(tokens_of(r), [])):
         for t, token in enumerate(row):
             expected[i, t] = table[row[t - 1] if t else last[i], token]
-    mask = r.completion_mask.flatten(0, 1)
-    for logprobs in (r.logprobs.flatten(0, 1), *rescored(model, rows_of(r))):
-        torch.testing.assert_close(logprobs.double() * mask, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(r.logprobs.flatten(0, 1).double(), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_L6_a_bfloat16_model_is_sampled_in_float32():
@@ -338,14 +302,6 @@ def test_L6_a_bfloat16_model_is_sampled_in_float32():
     logits = model(torch.arange(8)[:, None]).logits.double()  # (8, 1, V): bfloat16 numbers, whose softmax is not
     expected = logits.log_softmax(dim=-1).expand(8, 4, 8).gather(2, r.completion_ids)
     torch.testing.assert_close(r.logprobs.double(), expected, rtol=1e-6, atol=1e-6)
-
-
-@pytest.mark.parametrize("kind", list(KINDS))
-@pytest.mark.parametrize("training", [True, False])
-def test_output_is_linear_but_for_a_cap_or_a_scale(kind, training):
-    model = make_model(kind).train(training)  # GPT-2's dropout of 0.1 must not show
-    assert R.output_is_linear(model) == (kind in FOUR)
-    assert all(module.training == training for module in model.modules())
 
 
 # ---------------- ends, masks, padding
@@ -362,8 +318,8 @@ def test_M1_M2_M3_M4_M6_ends_by_hand():
         ([2, 3, 4], False),  # M3: the other EOS id
         ([9, 0, 1], True),  # M2: a prompt that ends with EOS
     ]
-    for slice_tokens in (1, 2, 16):
-        r = R.rollout(model, tokenizer, prompts, 2, 3, slice_tokens=slice_tokens)
+    for cache_tokens in (1, 40, 1000):
+        r = R.rollout(model, tokenizer, prompts, 2, 3, cache_tokens=cache_tokens)
         assert tokens_of(r) == [[row, row] for row, _ in expected]
         assert r.truncated.tolist() == [[truncated] * 2 for _, truncated in expected]
         # M1: one EOS inside the mask, though padding (no pad token: 4, the first EOS id) looks like it
@@ -394,22 +350,22 @@ def test_eos_ids_and_pad_id():
 
 
 @pytest.mark.parametrize("kind", FOUR)
-@pytest.mark.parametrize("slice_tokens", [1, 4])
-def test_one_prefill_a_prompt_and_finished_rows_leave(kind, slice_tokens):
+def test_one_prefill_a_prompt_and_finished_rows_leave(kind):
     G, T = 4, 14
-    r, shapes = forwards(make_model(kind), PROMPTS, G, T, slice_tokens=slice_tokens, key=(5, 1, 0))
+    r, shapes = forwards(make_model(kind), PROMPTS, G, T, key=(5, 1, 0))
     assert shapes[0] == (5, 12)  # P rows, not P * G
     assert {tokens for _, tokens in shapes[1:]} == {1}  # S3: the cache is on
-    # a row is decoded once a token but for its first, up to the end of its slice, which is at most T - 1 steps in
-    steps = [slice_tokens * math.ceil((n - 1) / slice_tokens) for n in r.completion_mask.sum(dim=2).flatten().tolist()]
-    decoded, bound = sum(rows for rows, _ in shapes[1:]), sum(min(n, T - 1) for n in steps)
-    assert decoded <= bound < 5 * G * (T - 1)
-    assert decoded == bound or slice_tokens > 1  # a slice ends early when its last row does
+    # a row is decoded once a token but for its first, and never past its end
+    lengths = r.completion_mask.sum(dim=2).flatten().tolist()
+    assert len(set(lengths)) > 5  # rows leave at many different tokens
+    assert sum(rows for rows, _ in shapes[1:]) == sum(n - 1 for n in lengths) < 5 * G * (T - 1)
 
 
-def test_max_samples_bounds_the_rows():
-    _, shapes = forwards(make_model("llama"), PROMPTS, 4, 6, max_samples=9)
-    assert [shape for shape in shapes if shape[1] > 1] == [(2, 3), (2, 9), (1, 12)]  # by length: 1 3, 7 9, 12 tokens
+def test_cache_tokens_bound_the_rows_and_prompts_go_by_length():
+    # prompts of 1, 3, 7, 9, 12 tokens and 6 new ones, 4 samples each: 8 * (3 + 6) = 72 fit, 12 * (7 + 6) = 156 don't;
+    # then 8 * (9 + 6) = 120 do, 12 * (12 + 6) don't
+    _, shapes = forwards(make_model("llama"), PROMPTS, 4, 6, cache_tokens=120)
+    assert [shape for shape in shapes if shape[1] > 1] == [(2, 3), (2, 9), (1, 12)]
     assert max(rows for rows, _ in shapes) == 8
 
 
@@ -457,7 +413,6 @@ def test_S3_samples_in_eval_mode_with_the_cache_on_and_is_put_back_even_after_an
 def test_no_prompt_at_all():
     r = R.rollout(make_model("llama"), TOKENIZER, [], 4, 8)
     assert r.completion_ids.shape == (0, 4, 0) and r.truncated.shape == (0, 4) and r.prompt_ids.shape[0] == 0
-    assert R.micro_batches(r, torch.arange(0), 100) == []
     some = R.rollout(make_model("llama"), TOKENIZER, PROMPTS, 4, 8)
     joined = R.join([r, some])  # a rank or a round without prompts
     assert all(torch.equal(getattr(joined, name), value) for name, value in vars(some).items())
@@ -485,57 +440,13 @@ def test_logits_that_are_not_finite_are_an_error(damage, options):
 
 def test_a_model_without_a_cache_that_can_be_reordered():
     model = make_model("llama")
-    model.generate = lambda ids, **_: SimpleNamespace(cache=None, logits=(torch.zeros(len(ids), V),))
-    with pytest.raises(ValueError, match="LlamaForCausalLM keeps no key-value cache that can be reordered"):
+    forward = model.forward
+    model.forward = lambda **inputs: forward(**inputs | {"use_cache": False, "cache": None})
+    with pytest.raises(ValueError, match="NoneType is no key-value cache whose rows can be repeated"):
         R.rollout(model, TOKENIZER, PROMPTS, 2, 4)
 
 
-# ---------------- rows, micro-batches, texts
-
-
-def random_rollout(seed, P=6, G=3):
-    """Random ids and lengths of prompts and completions, as rollout would return them."""
-    g = torch.Generator().manual_seed(seed)
-    prompts = torch.randint(1, 12, (P,), generator=g)
-    completions = torch.randint(1, 20, (P, G), generator=g)
-    prompt_mask = (torch.arange(prompts.max()).flip(0) < prompts[:, None]).long()
-    completion_mask = (torch.arange(completions.max()) < completions[:, :, None]).long()
-    ids = [torch.randint(V, mask.shape, generator=g) for mask in (prompt_mask, completion_mask)]
-    truncated = torch.zeros(P, G, dtype=torch.bool)
-    return R.Rollout(ids[0], prompt_mask, ids[1], completion_mask, completion_mask * -1.0, truncated)
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_micro_batches_are_a_partition_within_the_budget(seed):
-    r, g = random_rollout(seed), torch.Generator().manual_seed(seed)
-    samples = torch.randperm(18, generator=g)[: 1 + seed % 18]  # some samples are left out, in any order
-    prompt, completion = r.prompt_mask.sum(dim=1)[samples // 3], r.completion_mask.sum(dim=2).flatten()[samples]
-    size = dict(zip(samples.tolist(), zip(prompt.tolist(), completion.tolist(), strict=True), strict=True))
-
-    def cost(piece):
-        return len(piece) * (max(size[i][0] for i in piece) + max(size[i][1] for i in piece))
-
-    for budget in (1, 30, 64, 200, 10_000):
-        pieces = [piece.tolist() for piece in R.micro_batches(r, samples, budget)]
-        order = sum(pieces, [])
-        assert sorted(order) == sorted(samples.tolist())
-        assert all(cost(piece) <= budget or len(piece) == 1 for piece in pieces)
-        lengths = [sum(size[i]) for i in order]
-        assert lengths == sorted(lengths, reverse=True)
-        # no piece is cut too early: the first of the next would not have fitted
-        assert all(cost([*a, b[0]]) > budget for a, b in zip(pieces, pieces[1:], strict=False))
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_sample_rows_are_the_samples_without_common_padding(seed):
-    r, samples = random_rollout(seed), torch.tensor([16, 3, 4, 9])
-    prompt_ids, prompt_mask, completion_ids, completion_mask = R.sample_rows(r, samples)
-    assert prompt_mask.any(dim=0).all() and completion_mask.any(dim=0).all()  # no column is all padding
-    for row, sample in enumerate(samples.tolist()):
-        p, g = divmod(sample, 3)  # A2: samples of a prompt stand together
-        assert prompt_ids[row][prompt_mask[row].bool()].tolist() == r.prompt_ids[p][r.prompt_mask[p].bool()].tolist()
-        expected = r.completion_ids[p, g][r.completion_mask[p, g].bool()].tolist()
-        assert completion_ids[row][completion_mask[row].bool()].tolist() == expected
+# ---------------- joins, texts
 
 
 def test_join_of_parts_is_the_whole():

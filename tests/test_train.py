@@ -23,7 +23,8 @@ import flags
 import rollout
 import tiny
 import train
-from gpg import NORMS, token_logprobs
+from gpg import NORMS
+from policy import micro_batches, sample_rows
 
 ROOT = Path(train.__file__).parent
 EXACT = {"rtol": 1e-10, "atol": 1e-12}
@@ -62,6 +63,7 @@ def test_sgd_step_is_the_gradient_of_eq_8_worked_out_apart(world, tmp_path, monk
     after = run(world, tmp_path, steps=1, lr=0.5, grad_clip=0, temperature=0.7)
 
     model = AutoModelForCausalLM.from_pretrained(world.folder / "model", dtype=torch.float64)
+    train.keep_float64(model)  # as the run does
     (batch,) = kept
     r, P, G = batch.rollout, 5, 4
     valid = [len(set(group)) > 1 for group in batch.rewards.tolist()]
@@ -91,7 +93,7 @@ NEUTRAL = [{"tokens_per_micro_batch": 1}, {"tokens_per_micro_batch": 90}, {"grad
 
 @pytest.mark.parametrize(
     ("norm", "changes"),
-    [*itertools.product(NORMS, NEUTRAL), ("group", {"samples_at_once": 4})],  # sampling does not know of --norm
+    [*itertools.product(NORMS, NEUTRAL), ("group", {"cache_tokens": 160})],  # sampling does not know of --norm
     ids=str,
 )
 def test_n1_what_must_not_matter_does_not(world, tmp_path, changes, norm):
@@ -172,8 +174,8 @@ def test_a_step_that_is_not_finite_is_left_out_and_ten_in_a_row_end_the_run(worl
     backward = train.backward
 
     def spoiled(policy, batch, weights, args):
-        norm, loss = backward(policy, batch, weights, args)
-        return (norm, math.inf) if broken == "loss" else (math.nan, loss)
+        norm, loss, gap = backward(policy, batch, weights, args)
+        return (norm, math.inf, gap) if broken == "loss" else (math.nan, loss, gap)
 
     monkeypatch.setattr(train, "backward", spoiled)
     with pytest.raises(SystemExit, match="train.py: no finite gradient in the last 10 steps"):
@@ -200,7 +202,9 @@ def test_weights_that_are_not_finite_end_in_one_clear_line(world, tmp_path):
 def test_d1_every_forward_that_is_trained_goes_through_the_wrapper(world, tmp_path, monkeypatch):
     seen = []
     forward = train.DistributedDataParallel.forward
-    monkeypatch.setattr(train.DistributedDataParallel, "forward", lambda self, *a: seen.append(1) or forward(self, *a))
+    monkeypatch.setattr(
+        train.DistributedDataParallel, "forward", lambda self, *a, **k: seen.append(1) or forward(self, *a, **k)
+    )
     run(world, tmp_path, steps=1, tokens_per_micro_batch=1)
     assert len(seen) > 5
 
@@ -208,7 +212,7 @@ def test_d1_every_forward_that_is_trained_goes_through_the_wrapper(world, tmp_pa
 def test_invalid_groups_and_zero_advantages_never_meet_the_model_again(world, tmp_path, monkeypatch):
     rows, batches = [], []
     policy, collect = train.Policy.forward, train.collect
-    monkeypatch.setattr(train.Policy, "forward", lambda self, *a: rows.append(len(a[0])) or policy(self, *a))
+    monkeypatch.setattr(train.Policy, "forward", lambda self, *a, **k: rows.append(len(a[2])) or policy(self, *a, **k))
     monkeypatch.setattr(train, "collect", lambda *a: batches.append(collect(*a)) or batches[-1])
     run(world, tmp_path, steps=1, prompts_per_step=12, group_size=3)
     r = batches[0].rewards
@@ -228,22 +232,11 @@ def test_t16_dropout_is_off_so_that_the_policy_that_is_scored_is_the_one_that_sa
     assert model.training
     prompts = [[1, 2, 3], [4, 5]]
     r = rollout.rollout(model, tokenizer, prompts, 3, 9)
-    rows = rollout.sample_rows(r, torch.arange(6))
-    logprobs = train.Policy(model, 1.0)(*rows)
-    assert_close((logprobs * rows[3]).float(), r.logprobs.flatten(0, 1), rtol=1e-4, atol=1e-5)
-
-
-def test_a_model_whose_output_layer_is_not_linear_is_scored_by_its_own_logits(monkeypatch):
-    tokenizer = tiny.make_tokenizer()
-    model = tiny.make_model(tokenizer)
-    monkeypatch.setattr(train, "say", print)
-    rows = (torch.tensor([[1, 2, 3]]), torch.ones(1, 3).long(), torch.tensor([[4, 5]]), torch.ones(1, 2).long())
-    whole = token_logprobs(rollout.completion_logits(model, *rows), rows[2], 0.7)
-    linear = train.Policy(model, 0.7)
-    assert linear.sliced
-    assert_close(linear(*rows), whole)
-    linear.sliced = False
-    assert_close(linear(*rows), whole)
+    [piece] = micro_batches(r, torch.arange(6), 1000)
+    samples = sample_rows(r, piece)
+    logprobs = train.Policy(model, 1.0)(*samples)
+    sampled = r.logprobs.flatten(0, 1)[piece, : samples[3].shape[1]][samples[3].bool()]
+    assert_close(logprobs, sampled, rtol=1e-4, atol=1e-5)
 
 
 def test_o1_small_updates_survive_bfloat16(world, tmp_path):
@@ -417,7 +410,7 @@ def test_a4_answer_i_is_graded_with_problem_and_tokens_i(world, tmp_path):
         "    assert len(level) == len(answer) == 20\n"
         "    return [float(str(s) == a and ok) for s, a, ok in zip(sums, answer, lengths, strict=True)]\n"
     )
-    run(world, tmp_path / "out", rewards=f"{reward}:aligned", samples_at_once=4)
+    run(world, tmp_path / "out", rewards=f"{reward}:aligned", cache_tokens=160)
     assert all(row["reward"] == 1 and row["reward_errors"] == 0 for row in rows_of(tmp_path / "out"))
 
 
