@@ -1,5 +1,9 @@
 """eval.py: two models in temporary folders. One has random weights; the other is a chain, whose every token names the
-next: greedily it says \\boxed{7} and stops, whatever it is asked."""
+next: greedily it says \\boxed{7} and stops, whatever it is asked.
+
+Tried by hand, each turns this file red: streams that do not depend on the place or on the set, a resumed run that does
+all again, a regrade that keeps old verdicts, a wrong count that is not said.
+"""
 
 import json
 import os

@@ -1,8 +1,8 @@
 """scores.py by hand: every expected number is worked out beside it.
 
 Tried by hand, each turns this file red: pass@k as 1 - (1 - c/n)^k, a tie that goes to the last class, samples without
-an answer that vote, the error over all completions instead of problems, the variance over P instead of P - 1, a
-comparison that pairs rows by their place alone, an average over problems instead of sets.
+an answer that vote, the variance over P instead of P - 1, a comparison that pairs rows by their place alone, an average
+that is the first set's, one token too many.
 """
 
 import itertools
