@@ -2,8 +2,9 @@
 
     python -m dev.plot out                                one run, to out/metrics.png
     python -m dev.plot runs/seed-* --out seeds.png        several: thin lines, and their mean where all have a value
+    python -m dev.plot runs/seed-* --html report.html     a page, in one file, with samples and all: dev/report.py
 
-The picture needs matplotlib. Runs may have different numbers of steps, and may be going on.
+The picture needs matplotlib, the page nothing. Runs may have different numbers of steps, and may be going on.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import math
 import statistics
 from pathlib import Path
 
+from dev import report
 from flags import fail
 
 NEEDED = ("step", "reward", "valid_share", "easy_share", "hard_share", "alpha", "completion_tokens")
@@ -29,10 +31,35 @@ def main(argv: list[str] | None = None) -> None:
     parser.error = fail
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folder of a run, train.py's --out")
     parser.add_argument("--out", metavar="FILE.png", help="picture, replaced (default: metrics.png in the first RUN)")
+    parser.add_argument("--html", metavar="FILE.html", help="page, replaced; no picture then, unless --out is given")
     args = parser.parse_args(argv)
-    out = Path(args.out or Path(args.runs[0], "metrics.png"))
     runs = {name.rstrip("/"): read(Path(name, "metrics.jsonl")) for name in args.runs}
     print(table(runs), flush=True)
+    if args.html:
+        write_page(runs, Path(args.html))
+    if args.out or not args.html:
+        write_picture(runs, Path(args.out or Path(args.runs[0], "metrics.png")))
+
+
+def write_page(runs: dict[str, list[dict]], out: Path) -> None:
+    """The page of dev/report.py, with what else the runs' folders hold."""
+    whole = {}
+    for name, rows in runs.items():
+        config = Path(name, "config.json")
+        samples, groups = (read_lines(Path(name, file)) for file in ("samples.jsonl", "groups.jsonl"))
+        groups = [each for each in groups if each.get("rewards") and each.get("tokens")]
+        flags = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+        whole[name] = report.Run(rows, samples, groups, flags)
+    text = report.page(whole, table(runs))
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text, encoding="utf-8", errors="replace")
+    except OSError as error:
+        fail(f"--html {out}: can't be written ({error}); give a .html in a folder of yours")
+    print(f"\n{out}: {len(text) / 1e6:.1f} MB; opens in any browser")
+
+
+def write_picture(runs: dict[str, list[dict]], out: Path) -> None:
     figure = draw(runs)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -46,21 +73,29 @@ def read(file: Path) -> list[dict]:
     """The rows of a metrics.jsonl. A last line that is not whole is left out: it is being written, or a kill cut it."""
     if not file.is_file():
         fail(f"{file}: no such file; give the folder of a run, train.py's --out")
-    lines = file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    rows = read_lines(file)
+    for number, row in enumerate(rows, 1):
+        if missing := [name for name in NEEDED if name not in row]:
+            fail(f"{file}, line {number}: no {', '.join(missing)}; give a metrics.jsonl that train.py wrote")
+    if not rows:
+        fail(f"{file}: holds no step yet; wait for the first, or give another run")
+    return rows
+
+
+def read_lines(file: Path) -> list[dict]:
+    """The objects of a JSONL file of a run, each with its step; none if there is no file."""
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True) if file.is_file() else []
     rows = []
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
-            missing = [name for name in NEEDED if name not in row]
-        except (json.JSONDecodeError, TypeError):
+        except json.JSONDecodeError:
             if number == len(lines) and not line.endswith("\n"):
                 break
+            row = None
+        if not isinstance(row, dict) or "step" not in row:
             fail(f"{file}, line {number}: not a row of train.py ({line.strip()[:40]!r}); take it out, or give another")
-        if missing:
-            fail(f"{file}, line {number}: no {', '.join(missing)}; give a metrics.jsonl that train.py wrote")
         rows.append(row)
-    if not rows:
-        fail(f"{file}: holds no step yet; wait for the first, or give another run")
     return rows
 
 

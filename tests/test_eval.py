@@ -1,5 +1,9 @@
 """eval.py: two models in temporary folders. One has random weights; the other is a chain, whose every token names the
-next: greedily it says \\boxed{7} and stops, whatever it is asked."""
+next: greedily it says \\boxed{7} and stops, whatever it is asked.
+
+Tried by hand, each turns this file red: streams that do not depend on the place or on the set, a resumed run that does
+all again, a regrade that keeps old verdicts, a wrong count that is not said.
+"""
 
 import json
 import os
@@ -12,9 +16,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
 import eval as evaluation
+import rewards
 import tiny
 
 ROOT = Path(__file__).parents[1]
+SHARED = Path(__file__).parents[2] / "shared" / "data"
 CHAIN = ("<|assistant|>", "\\boxed{", "7", "}", "<|end|>")
 
 
@@ -59,26 +65,36 @@ def problems(tmp_path):
 
 @pytest.fixture
 def run(folders, problems, tmp_path, capsys):
-    """Calls the command -> (rows of its file, what it printed). Flags given later win."""
+    """Calls the command -> (rows of its file, what it printed). Flags given later win; samples are drawn at 1."""
     numbers = iter(range(100))
 
     def call(name, *flags, problems=problems):
         out = tmp_path / f"{next(numbers)}.jsonl"
-        usual = ("--max-prompt-tokens", "32", "--max-new-tokens", "8", "--out", str(out))
+        usual = ["--max-prompt-tokens", "32", "--max-new-tokens", "8", "--out", str(out)]
+        usual += ["--temperature", "1", "--top-p", "1"]
         evaluation.main(["--model", folders[name], "--data", problems, *usual, *flags])
-        return [json.loads(line) for line in out.read_text().splitlines()], capsys.readouterr().out
+        return untimed(out), capsys.readouterr().out
 
     return call
 
 
+def untimed(file):
+    """The rows of a result, which begins with its settings, without seconds: those differ from run to run."""
+    first, *rows = [json.loads(line) for line in Path(file).read_text().splitlines()]
+    assert list(first) == ["settings"]
+    assert all(row.pop("seconds") or not row["greedy"] for row in rows)
+    return rows
+
+
 def completions(rows):
-    return [row["completions"] for row in rows]
+    return [row["greedy"] + row["samples"] for row in rows]
 
 
-def cells(printed, name):
-    """The cells of a line of the table."""
-    (line,) = [line for line in printed.splitlines() if line.startswith(f"| {name} |")]
-    return [cell.strip() for cell in line.strip("|").split("|")]
+def cells(printed, *names):
+    """The cells after those that a line of a table begins with."""
+    start = f"| {' | '.join(names)} |"
+    (line,) = [line for line in printed.splitlines() if line.startswith(start)]
+    return [cell.strip() for cell in line.removeprefix(start).strip("|").split("|")]
 
 
 # ------------------------------------------------------------------------------------------------------------- numbers
@@ -86,35 +102,34 @@ def cells(printed, name):
 
 def test_rows_and_table_of_the_chain(run):
     rows, printed = run("chain")
-    assert [(row["problem"], row["answer"]) for row in rows[:2]] == [("3+4=?", "7"), ("30-20-3=?", "7")]
+    assert [(row["set"], row["place"], row["problem"], row["answer"]) for row in rows[:2]] == [
+        ("data", 0, "3+4=?", "7"),
+        ("data", 1, "30-20-3=?", "7"),
+    ]
     assert rows[0]["prompt"] == "<|user|>3+4=?<|assistant|>" and rows[0]["prompt_tokens"] == 7
-    said = {"verdict": True, "text": "\\boxed{7}", "tokens": 4, "truncated": False}
+    said = {"verdict": True, "submitted": "7", "text": "\\boxed{7}", "tokens": 4, "truncated": False}
     assert completions(rows) == [[said], [said], [said | {"verdict": False}], [said]]
-    # 3 of 4 right: sqrt(.75 * .25 / 4) = .2165
-    assert cells(printed, "greedy pass@1") == ["greedy pass@1", "4", "75.0 ± 21.7 %", "0.0 %", "4.0"]
+    # 3 of 4 right: variance (3 (1/4)^2 + (3/4)^2) / 3 = .25, its root over sqrt(4) = .25
+    assert cells(printed, "data", "4") == ["75.0 ± 25.0"]
+    assert cells(printed, "data", "greedy")[:-1] == ["4", "0.0", "0.0", "4.0"]
 
 
 def test_truncated_completions_are_counted_and_wrong(run):
     rows, printed = run("chain", "--max-new-tokens", "3")  # one token short of the EOS
-    assert completions(rows)[0] == [{"verdict": True, "text": "\\boxed{7}", "tokens": 3, "truncated": True}]
-    assert cells(printed, "greedy pass@1")[3:] == ["100.0 %", "3.0"]
+    said = {"verdict": True, "submitted": "7", "text": "\\boxed{7}", "tokens": 3, "truncated": True}
+    assert completions(rows)[0] == [said]
+    assert cells(printed, "data", "greedy")[:-1] == ["4", "100.0", "0.0", "3.0"]
     rows, printed = run("chain", "--max-new-tokens", "2")
-    assert completions(rows)[0] == [{"verdict": False, "text": "\\boxed{7", "tokens": 2, "truncated": True}]
-    assert cells(printed, "greedy pass@1")[2] == "0.0 ± 0.0 %"
+    said = {"verdict": False, "submitted": None, "text": "\\boxed{7", "tokens": 2, "truncated": True}
+    assert completions(rows)[0] == [said]
+    assert cells(printed, "data", "greedy")[:-1] == ["4", "100.0", "100.0", "2.0"]
+    assert cells(printed, "data", "4") == ["0.0 ± 0.0"]
 
 
-def test_mean_and_clustered_standard_error():
-    verdicts = [[1, 1, 1, 1], [1, 0, 0, 0], [0, 0, 0, 0]]
-    groups = [[{"verdict": bool(verdict)} for verdict in group] for group in verdicts]
-    # means of the problems: 1, 1/4, 0; their mean 5/12; deviations 7/12, -2/12, -5/12
-    # sum of squares (49 + 4 + 25) / 144 = 78/144; error = sqrt(78)/12 / 3
-    assert evaluation.mean_and_error(groups) == pytest.approx((5 / 12, 78**0.5 / 36), rel=1e-12)
-
-
-def test_the_table_of_samples_is_that_of_the_rows(run):
-    rows, printed = run("chain", "--n", "5", "--seed", "3")
-    assert {len(group) for group in completions(rows)} == {6}
-    samples = [group[1:] for group in completions(rows)]
+def test_the_tables_of_samples_are_those_of_the_rows(run):
+    rows, printed = run("chain", "--samples", "5", "--seed", "3", "--pass-k", "1,2,5")
+    assert {(len(row["greedy"]), len(row["samples"])) for row in rows} == {(1, 5)}
+    samples = [row["samples"] for row in rows]
     right = [sum(c["verdict"] for c in group) for group in samples]
     assert 0 < sum(right) < 15  # else the numbers below could not be wrong
     # each is held against its own problem's answer: one of the four is not 7
@@ -122,37 +137,49 @@ def test_the_table_of_samples_is_that_of_the_rows(run):
         ["\\boxed{7}" in c["text"] and row["answer"] != "8" for c in group]
         for row, group in zip(rows, samples, strict=True)
     ]
-    # all groups have 5: mean = right / 20; clustered error = sqrt(sum of (right of a group / 5 - mean)^2) / 4
-    mean = sum(right) / 20
-    error = sum((r / 5 - mean) ** 2 for r in right) ** 0.5 / 4
+    # C(5 - c, 2) / C(5, 2) = (5 - c) (4 - c) / 20; pass@5: one of the five is right
+    values = [
+        [c / 5 for c in right],
+        [float(row["majority"] is not None and row["samples"][row["majority"]]["verdict"]) for row in rows],
+        [c / 5 for c in right],
+        [1 - (5 - c) * (4 - c) / 20 for c in right],
+        [float(c > 0) for c in right],
+    ]
+    expected = []
+    for column in values:
+        mean = sum(column) / 4
+        error = (sum((value - mean) ** 2 for value in column) / 3 / 4) ** 0.5
+        expected.append(f"{100 * mean:.1f} ± {100 * error:.1f}")
+    assert cells(printed, "data", "4") == ["75.0 ± 25.0", *expected]
     truncated = sum(c["truncated"] for group in samples for c in group) / 20
+    silent = sum(c["submitted"] is None for group in samples for c in group) / 20
     tokens = sum(c["tokens"] for group in samples for c in group) / 20
-    expected = ["sampled avg@5", "4", f"{100 * mean:.1f} ± {100 * error:.1f} %", f"{100 * truncated:.1f} %"]
-    assert cells(printed, "sampled avg@5") == [*expected, f"{tokens:.1f}"]
-    assert cells(printed, "greedy pass@1")[2] == "75.0 ± 21.7 %"
+    shares = [f"{100 * truncated:.1f}", f"{100 * silent:.1f}", f"{tokens:.1f}"]
+    *sampled, speed = cells(printed, "data", "sampled")
+    assert sampled == ["20", *shares] and float(speed) > 0
 
 
 def test_greedy_is_what_generate_says(run, folders):
-    rows, _ = run("random", "--max-new-tokens", "12", "--n", "2")
+    rows, _ = run("random", "--max-new-tokens", "12", "--samples", "2")
     model, tokenizer = (kind.from_pretrained(folders["random"]) for kind in (AutoModelForCausalLM, AutoTokenizer))
     texts = []
     for row in rows:
         ids = tokenizer(row["prompt"], return_tensors="pt").input_ids
         said = model.generate(ids, do_sample=False, max_new_tokens=12)[0, ids.shape[1] :]
         texts.append(tokenizer.decode(said, skip_special_tokens=True, clean_up_tokenization_spaces=False))
-        assert row["completions"][0]["tokens"] == len(said)
+        assert row["greedy"][0]["tokens"] == len(said)
     assert [group[0]["text"] for group in completions(rows)] == texts
     assert len(set(texts)) == 4  # the model looks at its problem, so that a mix-up would show
 
 
 def test_a_sample_depends_on_seed_and_place_only(run, problems):
-    flags = ("--n", "3", "--seed", "5")
+    flags = ("--samples", "3", "--seed", "5")
     rows, _ = run("random", *flags)
     assert run("random", *flags)[0] == rows
     assert run("random", *flags, "--cache-tokens", "1")[0] == rows
     assert run("random", *flags, problems=f"{problems}[:2]")[0] == rows[:2]
     assert run("random", *flags, "--max-prompt-tokens", "10")[0][2:] == rows[2:]  # the second problem is left out
-    other, _ = run("random", "--n", "3", "--seed", "6")
+    other, _ = run("random", "--samples", "3", "--seed", "6")
     for group, other_group in zip(completions(rows), completions(other), strict=True):
         assert group[0] == other_group[0]
         assert len({completion["text"] for completion in group + other_group}) == 7  # greedy and six samples
@@ -160,7 +187,7 @@ def test_a_sample_depends_on_seed_and_place_only(run, problems):
 
 @pytest.mark.parametrize("flags", [("--top-k", "1"), ("--top-p", "0.001"), ("--temperature", "0.001")])
 def test_sampling_flags_narrow_down_to_greedy(run, flags):
-    rows, printed = run("random", "--n", "2", *flags)
+    rows, printed = run("random", "--samples", "2", *flags)
     assert all(greedy == first == second for greedy, first, second in completions(rows))
     assert f"{flags[0][2:]} {flags[1]}" in printed
 
@@ -182,8 +209,8 @@ def test_nothing_is_left_changed(run, folders, monkeypatch):
     model = AutoModelForCausalLM.from_pretrained(folders["random"]).train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     config, numbers = model.generation_config, torch.get_rng_state()
-    monkeypatch.setattr(evaluation, "load_model", lambda _: model)
-    run("random", "--n", "2")
+    monkeypatch.setattr(evaluation, "load_model", lambda *_: model)
+    run("random", "--samples", "2")
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert model.training and model.generation_config is config and torch.equal(torch.get_rng_state(), numbers)
 
@@ -195,8 +222,8 @@ def test_long_prompts_are_counted_and_left_out(run):
     rows, printed = run("chain", "--max-prompt-tokens", "8")  # prompts of 7, 11, 9, 8 tokens
     assert [len(group) for group in completions(rows)] == [1, 0, 0, 1]
     assert [row["prompt_tokens"] for row in rows] == [7, 11, 9, 8]
-    assert "left out: 2 prompts longer than 8 tokens, 0 bad rows" in printed
-    assert cells(printed, "greedy pass@1")[1:3] == ["2", "100.0 ± 0.0 %"]  # 7 and 7.0
+    assert "left out: 2 prompts longer than 8 tokens" in printed
+    assert cells(printed, "data", "2") == ["100.0 ± 0.0"]  # 7 and 7.0
 
 
 def test_the_prompt_settings_are_printed_and_in_the_file(run, tmp_path):
@@ -209,7 +236,7 @@ def test_the_prompt_settings_are_printed_and_in_the_file(run, tmp_path):
     rows, printed = run("chain", "--template", str(template))
     assert rows[0]["prompt"] == "Q: 3+4=?<|assistant|>"
     assert f"system prompt 'none', --template {template}" in printed
-    assert "at most 8 tokens, float32" in printed
+    assert "at most 8 tokens" in printed and "float32" in printed
 
 
 def test_fields_and_bad_rows(run, tmp_path):
@@ -217,8 +244,241 @@ def test_fields_and_bad_rows(run, tmp_path):
     file.write_text('{"ask": "1+6=?", "say": 7}\nnot JSON\n{"ask": "1+5=?", "say": 6}\n')
     flags = ("--problem-field", "ask", "--answer-field", "say", "--skip-bad-rows")
     rows, printed = run("chain", *flags, problems=str(file))
-    assert [(row["problem"], row["completions"][0]["verdict"]) for row in rows] == [("1+6=?", True), ("1+5=?", False)]
-    assert "1 bad rows" in printed
+    assert [(row["problem"], row["greedy"][0]["verdict"]) for row in rows] == [("1+6=?", True), ("1+5=?", False)]
+    assert "left out of data: 1 bad rows" in printed
+
+
+# ---------------------------------------------------------------------------------------------------------- benchmarks
+
+
+SIZES = {"aime24": 30, "math500": 500, "amc23": 40, "minerva": 272, "olympiadbench": 675, "gsm8k": 1319}  # the issue's
+
+
+def write_sums(file, count, answer=7):
+    """So many different problems, to which the chain's answer is right in every second."""
+    rows = [{"problem": f"{i}+7=?", "answer": str(answer if i % 2 else i + 8)} for i in range(count)]
+    Path(file).write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def bench(folders, tmp_path, *flags, model="chain"):
+    """Calls the command on benchmarks in tmp_path -> the rows."""
+    out = tmp_path / "out.jsonl"
+    usual = ["--model", folders[model], "--data-dir", str(tmp_path), "--out", str(out), "--overwrite"]
+    evaluation.main([*usual, "--max-prompt-tokens", "32", "--max-new-tokens", "8", *flags])
+    return untimed(out)
+
+
+def test_benchmarks_from_files(folders, tmp_path, capsys):
+    write_sums(tmp_path / "aime24.jsonl", 30)
+    write_sums(tmp_path / "minerva_math.jsonl", 272)
+    rows = bench(folders, tmp_path, "--bench", "aime24,minerva[:3]")
+    assert [(row["set"], row["place"]) for row in rows] == [("aime24", i) for i in range(30)] + [
+        ("minerva", i) for i in range(3)
+    ]
+    printed = capsys.readouterr().out
+    assert "warning" not in printed
+    # i = 1, 3, ... 29: half; variance .25 * 30/29, over 30: .0928. minerva: 1 of 3 (i = 1): variance 1/3, error 1/3
+    assert cells(printed, "aime24", "30") == ["50.0 ± 9.3"] and cells(printed, "minerva", "3") == ["33.3 ± 33.3"]
+    paper = cells(printed, f"{folders['chain']}, greedy pass@1")
+    assert paper == ["–", "50.0 ± 9.3", "–", "–", "33.3 ± 33.3 *", "–"]
+    settings = json.loads((tmp_path / "out.jsonl").read_text().splitlines()[0])["settings"]
+    assert settings["seed"] == 0 and settings["max_new_tokens"] == 8 and settings["system_prompt"] == "none"
+    assert settings["sets"]["aime24"]["whole"] and not settings["sets"]["minerva"]["whole"]
+
+
+def test_a_wrong_count_is_said(folders, tmp_path, capsys):
+    write_sums(tmp_path / "aime24.jsonl", 29)
+    bench(folders, tmp_path, "--bench", "aime24")
+    printed = capsys.readouterr().out
+    assert "warning: aime24 has 29 problems, not the 30 that it should have" in printed
+    assert cells(printed, f"{folders['chain']}, greedy pass@1")[1].endswith("*")
+    bench(folders, tmp_path, "--bench", "aime24[:30]")
+    assert "warning: aime24 has 29 problems, not the 30" in capsys.readouterr().out
+    assert {name: benchmark.problems for name, benchmark in evaluation.BENCHMARKS.items()} == SIZES
+
+
+def test_the_samples_of_a_set_do_not_depend_on_the_other_sets(folders, tmp_path):
+    for name in ("aime24", "amc23"):
+        write_sums(tmp_path / f"{name}.jsonl", 3)
+    flags = ("--samples", "2", "--temperature", "1", "--top-p", "1")
+    both = bench(folders, tmp_path, "--bench", "amc23,aime24", *flags, model="random")
+    alone = bench(folders, tmp_path, "--bench", "aime24[:2]", *flags, model="random")
+    assert both[3:5] == alone
+    assert [row["samples"] for row in both[:3]] != [row["samples"] for row in both[3:]]  # other streams, same problems
+
+
+def test_benchmarks_from_the_hub(folders, tmp_path, monkeypatch, capsys):
+    """A hub with only what is asked of it: the files of each data set, and one of them."""
+    hub = {
+        "HuggingFaceH4/aime_2024": (["README.md", "data/train-00000-of-00001.jsonl"], 30),
+        "math-ai/amc23": (["test-00000-of-00001.jsonl"], 40),
+        "openai/gsm8k": (["main/train-00000-of-00001.jsonl", "main/test-00000-of-00001.jsonl"], 3),
+    }
+
+    def download(repo, file, repo_type):
+        assert repo_type == "dataset" and file == hub[repo][0][-1]
+        rows = [{"question": f"{i}+1=?", "final_answer": ["7"], "answer": "7"} for i in range(hub[repo][1])]
+        (tmp_path / "file.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return str(tmp_path / "file.jsonl")
+
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub, "list_repo_files", lambda repo, repo_type: hub[repo][0])  # noqa: ARG005
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    flags = ["--bench", "aime24,amc23,gsm8k[:2]", "--max-prompt-tokens", "32", "--max-new-tokens", "8"]
+    evaluation.main(["--model", folders["chain"], *flags, "--out", str(tmp_path / "out")])
+    printed = capsys.readouterr().out
+    assert "aime24: 30 problems of HuggingFaceH4/aime_2024" in printed and "warning" not in printed
+    assert cells(printed, "gsm8k", "2") == ["100.0 ± 0.0"]
+
+
+def test_without_the_hub_one_line_says_so(folders, tmp_path, capsys):
+    error = error_of(capsys, "--model", folders["chain"], "--bench", "aime24", "--out", str(tmp_path / "o"))
+    assert "HuggingFaceH4/aime_2024: no local file, and the hub failed" in error and "a local file works too" in error
+
+
+@pytest.mark.parametrize(
+    ("bench", "words"),
+    [
+        ("aime25", "'aime25' is no benchmark; there are aime24, math500, amc23, minerva, olympiadbench, gsm8k"),
+        ("aime24,aime24[:2]", "'aime24[:2]' is given twice"),
+        ("aime24,", "'' is no benchmark"),
+        ("aime24[:0]", "'aime24[:0]' is no benchmark"),
+        ("amc23", "amc23 is read from its file amc23.jsonl, which is not there"),
+    ],
+)
+def test_a_wrong_benchmark_ends_in_one_line(folders, tmp_path, capsys, bench, words):
+    flags = ["--model", folders["chain"], "--data-dir", str(tmp_path), "--out", str(tmp_path / "o")]
+    assert words in error_of(capsys, *flags, "--bench", bench)
+
+
+def test_w3_a_gold_must_equal_itself(folders, problems, tmp_path, capsys, monkeypatch):
+    same = evaluation.answers.is_equiv
+    monkeypatch.setattr(evaluation.answers, "is_equiv", lambda a, b: b != "7.0" and same(a, b))
+    monkeypatch.setattr(evaluation.answers, "is_parsed", lambda gold: gold != "8", raising=False)
+    out = str(tmp_path / "o")
+    flags = ["--model", folders["chain"], "--data", problems, "--max-prompt-tokens", "32", "--max-new-tokens", "8"]
+    assert (
+        "data: 1 answers that do not equal themselves, so that nothing is right; the first is of problem 3, '7.0'"
+        in (error_of(capsys, *flags, "--out", out))
+    )
+    evaluation.main([*flags, "--out", out, "--skip-bad-rows"])
+    printed = capsys.readouterr().out
+    assert "left out of data: 0 bad rows, 1 whose answer no grader takes" in printed
+    assert "data: 1 answers that the grader compares as text only; the first: '8'" in printed
+    assert [row["answer"] for row in untimed(out)] == ["7", "7", "8"]
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the benchmarks are not here")
+def test_w3_every_gold_of_the_six_benchmarks_equals_itself():
+    args = evaluation.parse_args(["--model", "m", "--bench", ",".join(SIZES), "--data-dir", str(SHARED)])
+    sets = evaluation.load_sets(args)
+    assert {name: len(about["rows"]) for name, about in sets.items()} == SIZES
+    assert all(about["whole"] and about["unequal"] == 0 for about in sets.values())
+    for about in sets.values():
+        golds = [row["answer"] for row in about["rows"]]
+        assert all(rewards.accuracy(f"so \\boxed{{{gold}}}", gold) == 1.0 for gold in golds)
+
+
+# ---------------------------------------------------------------------------------------- cut off, graded again, paired
+
+
+def test_a_run_that_was_cut_off_goes_on(run, folders, problems, tmp_path, capsys, monkeypatch):
+    flags = ("--samples", "3", "--dtype", "float64", "--cache-tokens", "160")
+    whole, printed = run("random", *flags)
+    out = tmp_path / "cut.jsonl"
+    command = ["--model", folders["random"], "--data", problems, "--max-prompt-tokens", "32", "--max-new-tokens", "8"]
+    command += ["--temperature", "1", "--top-p", "1", *flags, "--out", str(out)]
+    complete, calls = evaluation.complete, []
+
+    def interrupted(*arguments):
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return complete(*arguments)
+
+    monkeypatch.setattr(evaluation, "complete", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        evaluation.main(command)
+    assert f"--resume goes on with {out}" in capsys.readouterr().out and len(untimed(out)) == 2
+    with open(out, "a") as file:
+        file.write('{"set": "data", "place": 2, "prob')  # a kill in the middle of a line
+    evaluation.main([*command, "--resume"])
+    assert untimed(out) == whole and len(calls) == 3 + 2  # a batch a problem: two were there
+    resumed = capsys.readouterr().out
+    assert cells(resumed, "data", "4") == cells(printed, "data", "4")
+
+    # nothing is left to do: the tables again, without a model in memory
+    monkeypatch.setattr(evaluation, "load_model", None)
+    evaluation.main([*command, "--resume"])
+    assert untimed(out) == whole and cells(capsys.readouterr().out, "data", "4") == cells(printed, "data", "4")
+    for changed, words in (
+        (["--seed", "1"], "seed is 0 there, and 1 here; give the same flags, or another --out"),
+        (["--data", f"{problems}[:2]"], "sets is"),
+    ):
+        assert words in error_of(capsys, *command, "--resume", *changed)
+    monkeypatch.setattr(evaluation, "grader", lambda: "another")
+    assert "--regrade it first" in error_of(capsys, *command, "--resume")
+
+
+def test_long_prompts_are_there_after_a_resume(run, folders, problems, tmp_path):
+    flags = ("--max-prompt-tokens", "8")
+    rows, _ = run("chain", *flags)
+    out = tmp_path / "0.jsonl"
+    evaluation.main(["--model", folders["chain"], "--data", problems, "--temperature", "1", "--top-p", "1",
+                     "--max-new-tokens", "8", "--out", str(out), *flags, "--resume"])  # fmt: skip
+    assert untimed(out) == rows and [len(row["greedy"]) for row in rows] == [1, 0, 0, 1]
+
+
+def test_regrade_says_what_changed_and_generates_nothing(run, tmp_path, capsys, monkeypatch):
+    rows, _ = run("chain", "--samples", "4")
+    old, new = tmp_path / "0.jsonl", tmp_path / "new.jsonl"
+    before = old.read_text()
+    monkeypatch.setattr(evaluation, "load_model", None)
+    evaluation.main(["--regrade", str(old)])
+    assert capsys.readouterr().out.startswith("0 of 20 verdicts changed\n")
+
+    strict = evaluation.rewards.accuracy
+    monkeypatch.setattr(evaluation.rewards, "accuracy", lambda text, gold: gold == "8" or strict(text, gold))
+    monkeypatch.setattr(evaluation, "grader", lambda: "kinder")
+    evaluation.main(["--regrade", str(old), "--out", str(new), "--pass-k", "1"])
+    printed = capsys.readouterr().out
+    assert printed.startswith("5 of 20 verdicts changed\n  data 2, greedy: now right: '7' for '8'\n  data 2, sample 0")
+    assert cells(printed, "data", "4")[0] == "100.0 ± 0.0"
+    again = untimed(new)
+    assert [row["greedy"][0]["text"] for row in again] == [row["greedy"][0]["text"] for row in rows]
+    assert all(completion["verdict"] for completion in completions(again)[2])
+    assert json.loads(new.read_text().splitlines()[0])["settings"]["grader"] == "kinder"
+    assert old.read_text() == before
+    assert "exists" in error_of(capsys, "--regrade", str(old), "--out", str(new))
+    assert "no such file" in error_of(capsys, "--regrade", str(tmp_path / "missing"))
+    assert "which is 4" in error_of(capsys, "--regrade", str(old), "--pass-k", "5")
+
+
+def test_compare_two_models(run, tmp_path, capsys):
+    run("random")
+    run("chain", "--max-new-tokens", "9")
+    evaluation.main(["--compare", str(tmp_path / "0.jsonl"), str(tmp_path / "1.jsonl")])
+    printed = capsys.readouterr().out
+    # the random model is never right, the chain on three of four
+    assert cells(printed, "data", "4", "greedy pass@1")[:3] == ["0.0", "75.0", "+75.0"]
+    assert "they differ in max_new_tokens: 8 and 9" in printed and "differ in seed" not in printed
+    assert "wrong before, right after: 3\n  data 0: gold '7'" in printed
+    assert "no such file" in error_of(capsys, "--compare", str(tmp_path / "0.jsonl"), str(tmp_path / "2.jsonl"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", [2, 3])
+def test_any_number_of_ranks_gives_the_same_result(run, folders, problems, tmp_path, world):
+    flags = ["--samples", "3", "--dtype", "float64", "--cache-tokens", "160"]
+    rows, printed = run("random", *flags)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(world)]
+    command += [str(ROOT / "eval.py"), "--model", folders["random"], "--data", problems, "--temperature", "1"]
+    command += ["--top-p", "1", "--max-prompt-tokens", "32", "--max-new-tokens", "8", *flags]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert untimed(tmp_path / "eval.jsonl") == rows and not list(tmp_path.glob("*.rank*"))
+    assert cells(done.stdout, "data", "4") == cells(printed, "data", "4")  # once: rank 0 speaks alone
 
 
 # -------------------------------------------------------------------------------------------------------------- errors
@@ -237,16 +497,23 @@ def error_of(capsys, *flags) -> str:
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--n", "-1"], "--n -1: must be 0 or more"),
-        (["--n", "many"], "--n"),
+        (["--samples", "-1"], "--samples -1: must be 0 or more"),
+        (["--samples", "many"], "--samples"),
         (["--seed", "-1"], "--seed -1: must be 0"),
         (["--max-new-tokens", "0"], "--max-new-tokens 0: must be 1"),
         (["--cache-tokens", "0"], "--cache-tokens 0: must be 1"),
-        (["--n", "2", "--temperature", "0"], "--temperature 0.0: must be above 0"),
-        (["--n", "2", "--temperature", "nan"], "--temperature nan"),
-        (["--n", "2", "--top-p", "1.5"], "--top-p 1.5"),
-        (["--n", "2", "--top-k", "-1"], "--top-k -1"),
-        (["--temperature", "0.6"], "with --n"),
+        (["--samples", "2", "--temperature", "0"], "--temperature 0.0: must be above 0"),
+        (["--samples", "2", "--temperature", "nan"], "--temperature nan"),
+        (["--samples", "2", "--top-p", "1.5"], "--top-p 1.5"),
+        (["--samples", "2", "--top-k", "-1"], "--top-k -1"),
+        (["--samples", "4", "--pass-k", "1,5"], "from 1 to --samples, which is 4"),
+        (["--pass-k", "1"], "which is 0"),
+        (["--samples", "4", "--pass-k", "two"], "--pass-k two"),
+        (["--bench", "aime24"], "--bench or --data"),
+        (["--data-dir", "."], "--data-dir is of --bench"),
+        (["--resume", "--overwrite"], "give one"),
+        (["--resume"], "is not there to --resume"),
+        (["--regrade", "file"], "give one of --model"),
         (["--tempreature", "1"], "--tempreature"),
         (["--dtype", "float16"], "bfloat16"),
         (["--system-prompt", "qwen"], "qwen-7b"),
@@ -265,7 +532,9 @@ def test_wrong_flags_end_in_one_line(folders, problems, tmp_path, capsys, flags,
 
 
 def test_a_model_and_data_must_be_given(capsys):
-    assert "--model, --data" in error_of(capsys)
+    assert "--model (with --bench or --data)" in error_of(capsys)
+    assert "--bench or --data" in error_of(capsys, "--model", "m")
+    assert "fields" not in error_of(capsys, "--model", "m", "--bench", "aime24", "--answer-field", "a")
 
 
 def test_a_broken_row_or_damaged_weights_end_in_one_line(folders, problems, tmp_path, capsys):
@@ -286,21 +555,23 @@ def test_a_result_is_only_replaced_by_overwrite(folders, problems, tmp_path, cap
     out = tmp_path / "made" / "here.jsonl"
     flags = ["--model", folders["chain"], "--max-prompt-tokens", "32", "--max-new-tokens", "4", "--out", str(out)]
     evaluation.main([*flags, "--data", problems])
-    assert out.read_text().count("\n") == 4
+    assert len(untimed(out)) == 4
     capsys.readouterr()
-    assert f"--out {out}: exists; --overwrite" in error_of(capsys, *flags, "--data", f"{problems}[:1]")
-    assert out.read_text().count("\n") == 4
+    assert f"--out {out}: exists; --resume goes on, --overwrite replaces it" in error_of(
+        capsys, *flags, "--data", f"{problems}[:1]"
+    )
+    assert len(untimed(out)) == 4
     evaluation.main([*flags, "--data", f"{problems}[:1]", "--overwrite"])
-    assert out.read_text().count("\n") == 1 and [file.name for file in out.parent.iterdir()] == ["here.jsonl"]
+    assert len(untimed(out)) == 1 and [file.name for file in out.parent.iterdir()] == ["here.jsonl"]
     capsys.readouterr()
     assert "is a folder" in error_of(capsys, "--model", "m", "--data", "d", "--out", str(tmp_path), "--overwrite")
 
 
 def test_the_command(folders, problems, tmp_path):
     command = [sys.executable, str(ROOT / "eval.py"), "--model", folders["chain"], "--data", problems]
-    flags = ["--max-prompt-tokens", "32", "--max-new-tokens", "8", "--n", "2"]
+    flags = ["--max-prompt-tokens", "32", "--max-new-tokens", "8", "--samples", "2"]
     options = {"cwd": tmp_path, "capture_output": True, "text": True, "env": os.environ | {"PYTHONWARNINGS": "error"}}
     done = subprocess.run([*command, *flags], check=False, **options)
     assert done.returncode == 0, done.stderr
-    assert cells(done.stdout, "greedy pass@1")[2] == "75.0 ± 21.7 %" and "sampled avg@2" in done.stdout
-    assert len((tmp_path / "eval.jsonl").read_text().splitlines()) == 4  # --out's default
+    assert cells(done.stdout, "data", "4")[0] == "75.0 ± 25.0" and "avg@2" in done.stdout
+    assert len(untimed(tmp_path / "eval.jsonl")) == 4  # --out's default
