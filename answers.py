@@ -6,6 +6,7 @@ done, and there is no clock, signal or state, so that any thread may call it.
 
 import operator
 import re
+from dataclasses import dataclass
 from decimal import Context, Decimal, DivisionByZero, InvalidOperation, Overflow, Underflow, localcontext
 from fractions import Fraction
 from itertools import accumulate
@@ -60,6 +61,29 @@ _NOT_A_UNIT = re.compile(
     r"\b(?:not|point|plus|minus|times|over|mod|modulo|remainder|dozen|squared|cubed|factorial|infinity)\b"
     r"|\b(?:half|halves|thirds?|quarters?)\b"
 )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A verdict, the name of the rule that decided, and what was read of both sides, printed for people."""
+
+    equal: bool
+    rule: str
+    candidate: str
+    answer: str
+
+
+def compare(candidate: str, answer: str) -> Comparison:
+    """`is_equiv` with its reason."""
+    equal = is_equiv(candidate, answer)
+    return Comparison(equal, "equal" if equal else "different", candidate[:MAX_EXPRESSION], answer[:MAX_EXPRESSION])
+
+
+def is_parsed(answer: str) -> bool:
+    """Whether an answer is read as more than a text."""
+    traps = [InvalidOperation, DivisionByZero, Overflow, Underflow]
+    with localcontext(Context(prec=MAX_DIGITS + 20, traps=traps)):
+        return len(answer) <= MAX_EXPRESSION and _quantity(_named(_clean(answer))[1])[0] is not None
 
 
 def is_equiv(candidate: str, answer: str) -> bool:

@@ -16,7 +16,7 @@ OURS = {path.stem for path in ROOT.glob("*.py")}
 ROOMS = {
     "gpg.py": (set(), 270),
     "rollout.py": (set(), 360),
-    "answers.py": (set(), 400),
+    "answers.py": (set(), 1200),
     "rewards.py": ({"answers"}, 290),
     "data.py": (set(), 400),
     "tiny.py": (set(), 260),
@@ -54,9 +54,14 @@ def test_the_method_imports_only_torch():
 
 def test_graders_import_no_torch_and_nothing_that_reads_code():
     for name in ("rewards.py", "answers.py"):
-        assert not imports(ROOT / name) & {"torch", "numpy", "signal", "sympy"}
-        called = [n.func for n in ast.walk(ast.parse((ROOT / name).read_text())) if isinstance(n, ast.Call)]
-        assert not {f.id for f in called if isinstance(f, ast.Name)} & {"eval", "exec", "compile", "sympify"}
+        assert not imports(ROOT / name) & {"torch", "numpy", "signal"}
+        tree = ast.walk(ast.parse((ROOT / name).read_text()))
+        called = [node.func for node in tree if isinstance(node, ast.Call)]
+        names = {f.id for f in called if isinstance(f, ast.Name)} | {
+            f.attr for f in called if isinstance(f, ast.Attribute)
+        }
+        assert not names & {"eval", "exec", "sympify", "parse_expr", "lambdify", "S", "simplify", "solve"}
+        assert name == "answers.py" or "sympy" not in imports(ROOT / name)
 
 
 def test_one_place_names_a_device():
