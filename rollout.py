@@ -252,7 +252,7 @@ def _decode(model, prompt_ids, prompt_mask, uniforms, eos, pad, slice_tokens, op
 
     # one prefill a prompt; its last logits give every sample of the group its first token
     out = model.generate(prompt_ids, attention_mask=prompt_mask, max_new_tokens=1, output_logits=True)
-    cache, alive = out.past_key_values, torch.arange(p * G, device=prompt_ids.device)
+    cache, alive = out.cache, torch.arange(p * G, device=prompt_ids.device)
     if not hasattr(cache, "reorder_cache"):
         raise ValueError(f"{type(model).__name__} keeps no key-value cache that can be reordered: rollout needs one")
     first_logits = out.logits[0].repeat_interleave(G, dim=0)  # (n, V)
@@ -270,14 +270,14 @@ def _decode(model, prompt_ids, prompt_mask, uniforms, eos, pad, slice_tokens, op
         out = model.generate(
             torch.cat([prompt_ids[alive // G], tokens[alive, :t]], dim=1),
             attention_mask=torch.cat([prompt_mask[alive // G], torch.ones_like(tokens[alive, :t])], dim=1),
-            past_key_values=cache,
+            cache=cache,
             max_new_tokens=min(slice_tokens, T - t),
             logits_processor=[_draw_processor(uniforms[alive, t:], options, drawn)],
         )
         for token, logprob in drawn:
             tokens[alive, t], logprobs[alive, t] = token, logprob
             t += 1
-        cache, rows_of_cache = out.past_key_values, torch.arange(len(alive), device=alive.device)
+        cache, rows_of_cache = out.cache, torch.arange(len(alive), device=alive.device)
 
 
 def _draw_processor(uniforms, options, drawn):

@@ -485,7 +485,7 @@ def test_logits_that_are_not_finite_are_an_error(damage, options):
 
 def test_a_model_without_a_cache_that_can_be_reordered():
     model = make_model("llama")
-    model.generate = lambda ids, **_: SimpleNamespace(past_key_values=None, logits=(torch.zeros(len(ids), V),))
+    model.generate = lambda ids, **_: SimpleNamespace(cache=None, logits=(torch.zeros(len(ids), V),))
     with pytest.raises(ValueError, match="LlamaForCausalLM keeps no key-value cache that can be reordered"):
         R.rollout(model, TOKENIZER, PROMPTS, 2, 4)
 
