@@ -24,7 +24,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 import data
 from flags import fail, pretrained, user_input
-from rewards import accuracy
+from rewards import accuracy, num_as_text
 from rollout import completion_texts, rollout
 
 
@@ -34,6 +34,8 @@ def main(argv: list[str] | None = None) -> None:
     tokenizer, problems, num_bad = load_problems(args)
     fitting = [row for row in problems if len(row["prompt_ids"]) <= args.max_prompt_tokens]
     describe(args, tokenizer, fitting, len(problems) - len(fitting), num_bad)
+    if num := num_as_text([row["answer"] for row in fitting]):
+        print(f"{num} of {len(fitting)} answers can't be parsed: they are compared as text only", flush=True)
     model = load_model(args)
 
     with tqdm(total=len(fitting) * (1 + args.n), desc="eval", unit="completion", dynamic_ncols=True) as bar:
