@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 
 from answers import is_equiv
 
-ENOUGH = 64  # distinct new pairs that are worth workers: they cost a start, and 0.05 ms a pair
+ENOUGH = 64  # distinct new pairs that are worth workers: two of them win from 32 on, after 0.1 s for their start
 MAX_WORKERS = 4  # of a rank
-CHUNK = 8  # pairs sent to a worker at once
+CHUNK = 16  # pairs sent to a worker at once
 SECONDS = 10.0  # wall clock of one pair: ten times what the worst known text takes on a slow machine
 START_SECONDS = 120.0  # until a worker has imported what it needs
 MAX_MEMORY = 2 * 2**30  # bytes of address space, of a worker
