@@ -49,7 +49,8 @@ _MARK = re.compile(
     r"(?<!#)####(?!#)"
     r"|^[#*_ \t]*(?:the )?(?:final |correct )?answers?[*_ \t]*\n"
     r"|\b(?:answers?|ans|(?:correct|right|best) (?:option|choice))\b[^.:=?!\n$\\0-9]{0,60}?"
-    r"(?::|=|\b(?:is|are|was|be|equals|comes (?:out )?to)\b(?! not\b| (?:correct|right|wrong)\b))"
+    r"(?::|=|\b(?:is|are|was|be|equals|comes (?:out )?to)\b(?: not [^.;,\n]{1,40}[;,]? (?:it is|it's|but|rather)\b)?"
+    r"(?! not\b| (?:correct|right|wrong)\b))"
     r"|^[*_ \t]*(?:final )?answer[*_]*(?: [–—-])? (?=[-$0-9]|\\[(\[])",
     re.MULTILINE | re.IGNORECASE,
 )
@@ -85,6 +86,10 @@ _STATES = re.compile(
     r"(?:\b(?:is|are|was|were|equals|be|of)|=|:)(?: (?:therefore|thus|then|exactly|approximately|about|equal to))?\s*"
     rf"({_ONE}(?:(?:,| and|, and) {_ONE})*)(?: [a-zA-Z'-]+){{0,4}}[*\s]*$"
 )
+_REFERENCE = re.compile(
+    r"<<[^<>]*>>|\b(?:figure|fig\.|table|equation|eq\.|step|part|case|example|theorem|line)s? \(?[0-9.]+\)?",
+    re.IGNORECASE,
+)
 _ONE_VALUE = re.compile(rf"{_MATH}|{_NUMBER}(?:\s*[-+*/×=]\s*{_NUMBER})*")
 
 
@@ -98,6 +103,7 @@ def find_answer(completion: str, *, prose: bool = True) -> tuple[str, str | None
 
     Only the first turn counts, and of that what follows the last `</think>` (an unclosed `<think>` has no answer), and
     of that the inside of the last `<answer>…</answer>`, if there is one; LaTeX comments and a repeated prompt do not.
+    A model that goes on to problems of its own after an answer ("Problem: …") has given that answer.
 
     boxed    the last `\\boxed{}`, `\\fbox{}` or `\\boxed 5`. Boxes joined by nothing but separators are one list; an
              empty or unclosed last box is no answer, and there is no way back from it to what follows
@@ -113,6 +119,15 @@ def find_answer(completion: str, *, prose: bool = True) -> tuple[str, str | None
     text, in_block = _own_text(completion)
     if _PLEA.search(text):
         return "none", None
+    first, *others = [part for part in _PROMPT.split(text) if part.strip()] or [""]
+    rule, answer = _found(first, in_block, prose)
+    if others and not answer:
+        rule, answer = _found("\n".join((first, *others)), in_block, prose)
+    return (rule, answer) if answer else ("none", None)
+
+
+def _found(text, in_block, prose):
+    """The rule that looked for the answer in such a text, and the answer or None."""
     boxes, unclosed = _boxes(text)
     if boxes or unclosed:
         rule, answer = "boxed", None if unclosed else _last_boxes(text, boxes)
@@ -124,7 +139,7 @@ def find_answer(completion: str, *, prose: bool = True) -> tuple[str, str | None
             rule, answer = "tagged", told or text.strip("* \t\r\n")
         elif not rule and prose:
             rule, answer = "closing", _closing(text)
-    return (rule, answer) if answer else ("none", None)
+    return rule, answer
 
 
 def _own_text(completion):
@@ -138,7 +153,7 @@ def _own_text(completion):
     block_start = text.rfind("<answer>", 0, max(block_end, 0))
     if block_start >= 0:
         text = text[block_start + len("<answer>") : block_end]
-    return _PROMPT.sub("", _COMMENT.sub("", text[-MAX_COMPLETION:])), block_start >= 0
+    return _COMMENT.sub("", text[-MAX_COMPLETION:]), block_start >= 0
 
 
 def _boxes(text):
@@ -229,7 +244,7 @@ def _closing(text):
     bold = re.fullmatch(r"\*\*([^*]+)\*\*", last)
     if bold and _VALUE.match(bold[1]):
         return bold[1]
-    last = last.replace("**", "")
+    last = _REFERENCE.sub("", last.replace("**", ""))
     stated = _STATES.search(last)
     if stated:
         return stated[1]

@@ -17,7 +17,7 @@ ROOMS = {
     "gpg.py": (set(), 270),
     "rollout.py": (set(), 360),
     "answers.py": (set(), 2400),
-    "extract.py": ({"answers"}, 240),
+    "extract.py": ({"answers"}, 260),
     "grading.py": ({"answers"}, 200),
     "rewards.py": ({"answers", "extract", "grading"}, 410),
     "data.py": (set(), 400),
