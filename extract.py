@@ -29,8 +29,8 @@ _PLEA = re.compile(
 )
 
 _BRACE_OR_BOX = re.compile(
-    r"\\[{}]|[{}]|\\(?:boxed|fbox)\s*\{"
-    r"|\\(?:boxed|fbox) *(?P<bare>[-+]?[0-9]+(?:[.,/][0-9]+)*|[A-Z](?![a-zA-Z]))"
+    r"\\\\(?![bf])|\\[{}]|[{}]|\\(?:boxed|fbox|framebox)\s*\{"
+    r"|\\(?:boxed|fbox|framebox) *(?P<bare>[-+]?[0-9]+(?:[.,/][0-9]+)*|[A-Z](?![a-zA-Z]))"
 )
 _JOINT = re.compile(  # stands between the boxes of one list, or the candidates between which nothing is decided
     r"(?:\n[ \t]*-|[\s,;/$&~()*]|\\\\|\\[,;:!()\[\]]|\\q?quad|\\text *\{[ ,]*(?:and|or)?[ ,]*\}"
@@ -51,7 +51,7 @@ _MARK = re.compile(
     r"|\b(?:answers?|ans|(?:correct|right|best) (?:option|choice))\b[^.:=?!\n$\\0-9]{0,60}?"
     r"(?::|=|\b(?:is|are|was|be|equals|comes (?:out )?to)\b(?: not [^.;,\n]{1,40}[;,]? (?:it is|it's|but|rather)\b)?"
     r"(?! not\b| (?:correct|right|wrong)\b))"
-    r"|^[*_ \t]*(?:final )?answer[*_]*(?: [–—-])? (?=[-$0-9]|\\[(\[])",
+    r"|^[*_ \t]*(?:final )?answer[*_]*(?: [–—→-])? (?=[-$0-9]|\\[(\[])",
     re.MULTILINE | re.IGNORECASE,
 )
 _NOT_STATED = re.compile(  # what makes of "the answer is" a task, a question or a guess
@@ -60,8 +60,8 @@ _NOT_STATED = re.compile(  # what makes of "the answer is" a task, a question or
     re.IGNORECASE,
 )
 _FILLER = re.compile(
-    r"(?:[\s*_:>]|\b(?:therefore|thus|then|hence|so|simply|just|indeed|clearly|exactly|approximately|about|roughly|now"
-    r"|equal to|given by|either|both|option|choice|probably|likely|the|final|correct)\b,?)*",
+    r"(?:\n[ \t]*[-•] |[\s*_:>,]|\b(?:therefore|thus|then|hence|so|now|simply|just|indeed|clearly|exactly|approximately"
+    r"|about|roughly|equal to|given by|either|both|option|choice|probably|likely|the|final|correct|is|are)\b,?)*",
     re.IGNORECASE,
 )
 _CLAUSE = re.compile(  # goes on about the answer that was given
@@ -123,6 +123,8 @@ def find_answer(completion: str, *, prose: bool = True) -> tuple[str, str | None
     rule, answer = _found(first, in_block, prose)
     if others and not answer:
         rule, answer = _found("\n".join((first, *others)), in_block, prose)
+    quoted = re.fullmatch(r"([\"'`]|\*\*?)([^\"'`*]+)\1", answer or "")
+    answer = (quoted[2] if quoted else answer or "").strip()
     return (rule, answer) if answer else ("none", None)
 
 
@@ -184,7 +186,7 @@ def _last_boxes(text, boxes):
         first -= 1
     insides = [text[inside:end].strip() for _, inside, end, _ in boxes[first:]]
     if len(insides) == 1 and _MARK.search(insides[0]):  # \\boxed{\\text{The answer is } 42}
-        return _marked(re.sub(r"\\text *\{([^{}]*)\}", r"\1", insides[0]), prose=True)[1] or insides[0]
+        return _marked(re.sub(r"\\(?:text|math)[a-z]* *\{([^{}]*)\}", r"\1", insides[0]), prose=True)[1] or insides[0]
     return ", ".join(dict.fromkeys(insides)) if insides[-1] else None  # the same box said twice is one answer
 
 

@@ -18,6 +18,9 @@ from extract import RULES, extract_answer, find_answer
         (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
         (r"\boxed{\left\{1\right.} and }", r"\left\{1\right."),  # an escaped brace opens nothing
         (r"\fbox{7}", "7"),
+        (r"\framebox{7}", "7"),
+        (r"\boxed{\begin{matrix}1\\2\end{matrix}\\}", r"\begin{matrix}1\\2\end{matrix}\\"),  # \\\\ escapes no brace
+        (r"\boxed{**7**}", "7"),
         (r"\boxed {7}", "7"),
         ("\\boxed{\n7\n}", "7"),
         (r"\\boxed{7}", "7"),  # written with one backslash too many
@@ -38,6 +41,7 @@ from extract import RULES, extract_answer, find_answer
         (r"\boxed{\frac{1}{2}", None),
         (r"$\boxed{\frac{3}{", None),
         (r"\boxed{\text{The answer is } 42}", "42"),  # the phrase within the box
+        (r"\boxed{\textbf{Answer: }42}", "42"),
         (r"\boxed{42}. Or maybe 43?", None),  # taken back at once
         (r"\boxed{42}, but it could be 43", None),
         (r"\boxed{42}, but we could also add the digits", "42"),
@@ -112,6 +116,11 @@ def test_hashes(completion, expected):
         ("the answer would be 42", "42"),
         ("the answer must therefore be approximately 3.14.", "3.14"),
         ("Answer 42", "42"),
+        ("Final answer → 42", "42"),
+        ("The answer\nis 42.", "42"),
+        ("The answer is:\n- 42", "42"),
+        ("The answer is, therefore, 42.", "42"),
+        ("The answer is `42`.", "42"),
         ("Answer: the number of apples is 42.", "42"),
         ("Hence, the answer is 42 because 6*7 = 42.", "42"),  # what goes on about it is cut off
         ("The answer is $x=5$ and we are done.", "$x=5$"),
