@@ -37,7 +37,9 @@ _JOINT = re.compile(  # stands between the boxes of one list, or the candidates 
     r"|(?:and|or|either|else|maybe|perhaps|possibly)\b|(?<=[\s$(])[a-zA-Z](?:_\{?[0-9]\}?)? *= *)*"
 )
 _SECOND_THOUGHT = re.compile(
-    r"[\s.,;*$)\]\\]*(?:(?:but|or) )?(?:maybe|perhaps|possibly|it (?:could|might|may) (?:also )?be)\b", re.IGNORECASE
+    r"[\s.,;*$)\]\\]*(?:(?:but|or) )?(?:maybe|perhaps|possibly|it (?:could|might|may) (?:also )?be)\b"
+    r"|[\s*$)\]\\]*\.\s+or\b(?! equivalently| in\b| as\b| simply\b)",
+    re.IGNORECASE,
 )
 
 _MATH = (

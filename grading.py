@@ -40,7 +40,8 @@ class _Worker:
 
 
 class Grader:
-    """Verdicts on pairs, and the memory and the workers that they take. Any thread may ask; they take turns."""
+    """Verdicts on pairs, and the memory and the workers that they take. Any thread may ask, also
+    while the program does something else; they take turns."""
 
     def __init__(self, num_workers: int | None = None, seconds: float = SECONDS):
         """num_workers: default a few, and no more than this rank's share of the machine's cores; 0: never any."""

@@ -24,13 +24,21 @@ from grading import Grader
 # ---------------------------------------------------------------- rewards of one completion
 
 
-def accuracy(completion: str, answer: str, *, prose: bool = True) -> float:
-    """1.0 if the completion submits the answer, else 0.0; `find_answer` says what prose is. Never raises on text.
+def accuracy(completion: str, answer: str) -> float:
+    """1.0 if the completion submits the answer, as `find_answer` reads it, else 0.0. Never raises on text.
 
     `answer` is a bare expression, or a worked solution whose last box, `####` or answer block counts. One that cannot
     be parsed is compared as text, and one from which nothing can be read is 0.0: never a gift.
     """
-    gold, candidate = _gold(answer), find_answer(completion, prose=prose)[1]
+    return _is_right(find_answer(completion)[1], _gold(answer))
+
+
+def accuracy_boxed(completion: str, answer: str) -> float:
+    """`accuracy` for a model that learns to exploit prose: only a box, an answer block or `####` counts."""
+    return _is_right(find_answer(completion, prose=False)[1], _gold(answer))
+
+
+def _is_right(candidate, gold):
     return float(bool(gold) and bool(candidate) and is_equiv(candidate, gold))
 
 
@@ -324,9 +332,10 @@ def main(argv: list[str] | None = None) -> None:
     args, unknown = parser.parse_known_args(argv)
     if args.file is not None and not args.pair and not unknown:
         try:
-            print(_report(_labelled(args.file)))
+            rows = _labelled(args.file)
         except (OSError, ValueError) as error:
             _fail(f"--file {args.file}: {error}")
+        print(_report(rows))
         return
     pair = [text for text in (sys.argv[1:] if argv is None else argv) if text != "--"]  # "-x" is an answer, no flag
     if args.file is not None or len(pair) != 2:

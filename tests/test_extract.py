@@ -155,6 +155,7 @@ def test_phrases(completion, expected):
         "The answer is not 42.",
         "The answer is correct.",
         "The answer is 42. Or maybe 43.",
+        "The answer is 42. Or 43.",
         "The answer is 42 or maybe 43",
         "The answer could be 42.",
         "I am not sure, but the answer is 42.",

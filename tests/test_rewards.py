@@ -17,6 +17,7 @@ import rewards
 from grading import Grader
 from rewards import (
     accuracy,
+    accuracy_boxed,
     choice,
     compares_answers,
     cosine,
@@ -367,7 +368,7 @@ def test_format_reward(completion, expected):
     ],
 )
 def test_accuracy_without_prose(completion, boxed):
-    assert accuracy(completion, "42", prose=False) == boxed
+    assert accuracy_boxed(completion, "42") == boxed
     assert accuracy(completion, "42") == (r"\boxed{41}" not in completion)
 
 
@@ -658,7 +659,7 @@ def test_a_large_batch_is_graded_as_completions_one_by_one():
     completions = [rf"\boxed{{{i % 5}}}" if i % 3 else f"Answer: {i % 7 + i}" for i in range(300)]
     got = run(parse_rewards("accuracy,accuracy_boxed"), completions, answer=golds)["by_name"]
     assert got["accuracy"] == [accuracy(*pair) for pair in zip(completions, golds, strict=True)]
-    boxed = [accuracy(*pair, prose=False) for pair in zip(completions, golds, strict=True)]
+    boxed = [accuracy_boxed(*pair) for pair in zip(completions, golds, strict=True)]
     assert got["accuracy_boxed"] == boxed and 0 < sum(boxed) < sum(got["accuracy"])
 
 
@@ -817,7 +818,7 @@ def test_hostile_rows(tmp_path):  # W1, W2
             assert not judge(text, row["gold"]), row["id"]
             assert time.perf_counter() - start < 1, row["id"]
 
-    grader = Grader(1, seconds=1.0)  # nor do its workers ever need their clock
+    grader = Grader(1)  # nor do its workers ever need their clock
     try:
         assert not any(grader.verdicts(pairs))
         assert grader.num_given_up == 0 and grader._workers
@@ -828,7 +829,7 @@ def test_hostile_rows(tmp_path):  # W1, W2
 
 def test_no_labelled_pair_needs_the_clock():
     pairs = [(row["answer"], row["gold"]) for row in read("equiv.jsonl")]
-    grader = Grader(1, seconds=1.0)
+    grader = Grader(1)
     try:
         assert grader.verdicts(pairs) == [is_equiv(*pair) for pair in pairs]
         assert grader.num_given_up == 0 and grader._workers
