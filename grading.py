@@ -127,8 +127,8 @@ class Grader:
                 worker.deadline = time.monotonic() + self.seconds
             if worker.done == len(worker.chunk):
                 worker.chunk = []
-        # who has just told something is not late, even if the whole program was stopped for a while
-        lost += [worker for worker in busy if worker not in told and worker.deadline <= time.monotonic()]
+        # news come first: who has answered is not late, even if the whole program was stopped for a while
+        lost += [worker for worker in busy if worker not in lost and worker.deadline <= time.monotonic()]
         for worker in lost:
             self._drop(worker, selector)
             if worker.done < 0:

@@ -175,6 +175,7 @@ def test_phrases_that_settle_nothing(completion):
     [
         ("$y = 8.8 - 2.8 = 6$ So the pair $(x, y)$ that solves the system is $(7, 6)$.", "$(7, 6)$"),
         ("We add.\nTherefore, x = 5.", "5"),
+        ("To answer the question: how many? We get 24 and 48. Thus, there are 72.", "72"),  # what asks states nothing
         ("She sold 24 in May.\nSo she sold 48+24 = 72 clips altogether.", "72"),
         ("Thus, the probability is $\\frac{1}{6}$.", r"$\frac{1}{6}$"),
         ("Thus, we have\n\n$$x = 5.$$", "$$x = 5.$$"),
