@@ -16,7 +16,7 @@ before it is done, and there is no clock, signal or lasting state, so that any t
 
 What cannot be read so is a text: words are compared as words, anything else as its normalised spelling.
 A number is exact (Fraction) as long as it is rational. Otherwise it is a ball: a complex midpoint and a bound on its
-error, so that "these two differ" is proven, and "these two are equal" means: to within rounding, at 50 and 250 digits.
+error, so that "these two differ" is proven, and "these two are equal" means: to within rounding, at 50 and 1200 digits.
 """
 
 import re
@@ -42,8 +42,8 @@ MAX_FACTORIAL = 1000
 MAX_TERMS = 200  # of a finite sum or product
 MAX_SYMBOLS = 8
 
-# precisions in bits: 50 digits tell almost all that differ apart, 250 are asked before two are called equal
-PRECISION, MORE_PRECISION = 190, 850
+# precisions in bits: 50 digits tell almost all that differ apart, 1200 are asked before two are called equal
+PRECISION, MORE_PRECISION = 190, 4000
 
 
 class Node(NamedTuple):
@@ -55,10 +55,12 @@ class Node(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What is read of one text: its tree, its spelling in one normal form, and the choice letter it may stand for."""
+    """What is read of one text: its tree, its spelling in one normal form, its words, and the choice
+    letter it may stand for."""
 
     node: Node
     key: str
+    words: str
     choice: str
     alone: bool  # the choice letter is all there is
 
@@ -91,7 +93,7 @@ class Comparison:
 def is_equiv(candidate: str, answer: str) -> bool:
     """Whether two bare expressions are the same answer; `answer` is the gold. The one place that decides equality.
 
-    Equal are the same mathematical values or objects, whatever their form: numbers, exactly if rational, else to 250
+    Equal are the same mathematical values or objects, whatever their form: numbers, exactly if rational, else to 1200
     digits; expressions, at several points of their letters, taken as positive reals; lists in any order, tuples,
     intervals and matrices in theirs; an inequality and its interval; equations up to moved terms and a nonzero factor;
     `x=5` and 5. A unit that one side leaves out is ignored. `28\\%` is 28 or 0.28 if the gold has the percent sign; the
@@ -113,6 +115,8 @@ def compare(candidate: str, answer: str) -> Comparison:
         return Comparison(rule != "", rule or "different", show(one.node), show(gold.node))
     except RecursionError:  # called from deep within another program; our own depth is bounded
         return Comparison(False, "over a bound", candidate, answer)
+    except Exception as error:  # a fault of ours costs one verdict, not a run; tests hold that there is none
+        return Comparison(False, f"fault: {type(error).__name__}", candidate, answer)
 
 
 def is_parsed(answer: str) -> bool:
@@ -133,9 +137,11 @@ def _decide(candidate, gold):
         return "same text"
     if gold.choice and candidate.choice and (gold.alone or candidate.alone):
         return "choice" if candidate.choice == gold.choice else ""
-    for one in candidate.node, gold.node:
-        if one.kind in ("unreadable", "nothing"):
-            return ""
+    kinds = {candidate.node.kind, gold.node.kind}
+    if "text" in kinds and candidate.words and candidate.words == gold.words:
+        return "words"
+    if kinds & {"unreadable", "nothing"}:
+        return ""
     for one, other in _readings(candidate.node, gold.node):
         try:
             rule = _same(_signs(one), _signs(other))
@@ -162,10 +168,11 @@ _CHARACTERS = str.maketrans(
     | {"≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "∈": r"\in ", "∪": r"\cup ", "∩": r"\cap "}
     | {"∅": r"\emptyset ", "ℝ": r"\R ", "ℤ": r"\Z ", "ℕ": r"\N ", "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma "}
     | {"λ": r"\lambda ", "μ": r"\mu ", "ω": r"\omega ", "φ": r"\phi ", "⟨": r"\langle ", "⟩": r"\rangle "}
-    | {"⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ", "€": " euro ", "£": " pound "}
-    | {"²": "^2 ", "³": "^3 ", "½": r"\frac12 ", "¼": r"\frac14 ", "¾": r"\frac34 ", "’": "'", "…": r"\ldots "}
-    | {"“": '"', "”": '"', "\t": " ", "\r": " ", "\n": " "}
+    | {"⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ", "€": r"\euro ", "£": r"\pounds "}
+    | {"½": r"\frac12 ", "¼": r"\frac14 ", "¾": r"\frac34 ", "’": "'", "…": r"\ldots "}
+    | {"“": '"', "”": '"'}
 )
+_RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 _SPELLINGS = {"dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "leq": "le", "leqslant": "le", "leqq": "le"}
 _SPELLINGS |= {"geq": "ge", "geqslant": "ge", "geqq": "ge", "neq": "ne", "dbinom": "binom", "tbinom": "binom"}
 _SPELLINGS |= {"varnothing": "emptyset", "lbrace": "{", "rbrace": "}", "lbrack": "[", "rbrack": "]", "colon": ":"}
@@ -188,9 +195,17 @@ _PAREN_STYLES = {r"\langle": "(", r"\rangle": ")"}
 _SUBSTITUTIONS = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
+        (r"(?<![a-zA-Z])([kcm]?m|in|ft)(?=[²³])", r"\\text{ \1}"),  # a letter with a typographic square is a unit
+        (r"([⁰¹²³⁴-⁹⁻]+)", r"^{\1}"),
+        (r"(?<=[0-9])\.([0-9]*)\(([0-9]+)\)", r".\1\\overline{\2}"),  # 0.1(6)
+        (r"(?<![0-9a-z])\.(?= *\\(?:overline|bar)\b)", "0."),
+        (r"(?<=[0-9]) +(?:in )?\(?base ([0-9]{1,2})\)?", r"_{\1}"),
         (r"\{,\}|,\\! *|\\,(?=[0-9]{3}(?![0-9]))(?<=[0-9]\\,)", "\x01"),  # a comma of thousands, as LaTeX spaces it
         (r"(?<!\\)\\[,!;:> ]|(?<!\\)~", " "),
-        (r"\\\$", "\x02"),  # money
+        (r"\\\$", r"\\dollar "),  # money
+        (r"\\\\ *\[[0-9.]+ *[a-z]{2}\]", r"\\\\"),  # the space between rows
+        (r"\.\.\.", r"\\ldots "),
+        (r"(?<=[0-9]) x (?=10 ?\^)", "*"),  # 3 x 10^8
         (r"(?<!\\)\$|(?<!\\)\\[()\[\]]", " "),  # math delimiters
         (r"(?<=[0-9])\x01 *(?=[0-9]{3}(?![0-9]))", ""),
         (r"\x01", ","),
@@ -215,11 +230,11 @@ _SIGNS = {r"\%": "%", r"\|": "|", "<=": r"\le", ">=": r"\ge", "!=": r"\ne", "**"
 @lru_cache(maxsize=4096)
 def read(text):
     """An answer of at most MAX_EXPRESSION characters. Never raises Unreadable: the tree then says so."""
-    cleaned = _cleaned(text)
-    if cleaned is None:
-        return Answer(Node("unreadable", (), ""), "", "", False)
-    bare = cleaned[:1] not in ("(", "[", "{", "\\")  # (100,200) is a pair
-    joined = _THOUSANDS.sub(lambda number: number[0].replace(",", ""), cleaned) if bare else cleaned
+    try:
+        cleaned = _cleaned(text)
+    except Unreadable:
+        return Answer(Node("unreadable", (), ""), "", "", "", False)
+    joined = _THOUSANDS.sub(lambda number: _joined(number, cleaned), cleaned)
     try:
         tokens = _tokens(joined)
         key = _key(tokens)
@@ -229,17 +244,34 @@ def read(text):
     except Unreadable:
         tokens, key = [], re.sub(r"\s+", "", cleaned)
         node = Node("unreadable", (), key)
-    return Answer(node, key, *_choice(tokens))
+    spoken = all(token.kind in ("word", "number") or token.text in ".'!?" for token in tokens)
+    words = _words(tokens) if spoken and any(token.kind == "word" and len(token.text) > 1 for token in tokens) else ""
+    return Answer(node, key, words, *_choice(tokens))
+
+
+def _joined(number, text):
+    """A number without its commas; but within brackets, as in (100,200), they separate."""
+    before = text[: number.start()]
+    inside = before.count("(") + before.count("[") + before.count(r"\{") > (
+        before.count(")") + before.count("]") + before.count(r"\}")
+    )
+    return number[0] if inside else number[0].replace(",", "")
 
 
 def _cleaned(text):
-    """One spelling for spaces, commas of thousands, degrees; None if there are characters no answer has."""
-    text = text.translate(_CHARACTERS)
+    """One spelling for spaces, commas of thousands, degrees; without the box around all."""
+    text = " ".join(text.translate(_CHARACTERS).split())
     if not text.isprintable():
-        return None
+        raise Unreadable("characters that no answer has")
     for pattern, replacement in _SUBSTITUTIONS:
         text = pattern.sub(replacement, text)
-    return text.strip().rstrip(".,; ").strip()
+    text = text.translate(_RAISED)
+    text = text.strip().rstrip(".,; ").strip()
+    box = re.match(r"\\(?:boxed|fbox) *(?=\{)", text)
+    if box:
+        inside, end = _group(text, box.end())
+        text = inside.strip().rstrip(".,; ").strip() if end == len(text) else text
+    return text
 
 
 def _tokens(text, upright=False, depth=0):
@@ -277,7 +309,7 @@ def _tokens(text, upright=False, depth=0):
 
 def _after_delimiter(text, position):
     """The position after `\\left.` and `\\right.`, which show nothing."""
-    dot = re.compile(r" *\.(?![0-9])").match(text, position)
+    dot = re.compile(r" *\.").match(text, position)
     return dot.end() if dot else position
 
 
@@ -310,6 +342,9 @@ def _key(tokens):
 def _choice(tokens):
     """The letter of `C`, `(C)`, `(C) 42`, `C. 42`, and whether it is all; "" if there is none."""
     texts = [token.text for token in tokens]
+    if len(texts) > 1 and texts[0].lower() in ("option", "choice"):
+        del texts[0]
+    texts = texts[:1] if len(texts) == 2 and texts[1] == ")" else texts
     if len(texts) == 1 and re.fullmatch("[a-jA-JP]", texts[0]):
         return texts[0].upper(), True
     if len(texts) >= 3 and texts[0] == "(" and texts[2] == ")" and re.fullmatch("[a-jA-J]", texts[1]):
@@ -332,9 +367,11 @@ _ALIASES = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "arcsinh": "ar
 _ALIASES |= {"arctanh": "artanh", "cosec": "csc"}
 _GREEK = frozenset(
     "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon phi chi psi omega "
-    "Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega ell hbar mho aleph ldots triangle square".split()
+    "Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega ell hbar mho aleph ldots".split()
 )
 _SETS = frozenset("RZQNC")
+_INFINITE = frozenset("infinity inf infty oo".split())
+_REALS = frozenset(["all real number", "all real", "real number", "set of real number", "set of all real number"])
 _NUMBER_WORDS = {word: i for i, word in enumerate(
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
     "eighteen nineteen twenty".split()
@@ -344,19 +381,24 @@ _MULTIPLIERS = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 1
 _UNIT_SPELLINGS = (
     "m meter meters metre metres;cm centimeter centimeters centimetre centimetres;mm millimeter millimeters;"
     "km kilometer kilometers kilometre kilometres;inch inches in;foot feet ft;yard yards yd;mile miles mi;"
-    "second seconds sec secs s;minute minutes min mins;hour hours hr hrs h;day days;week weeks;month months;"
+    "s second seconds sec secs;minute minutes min mins;hour hours hr hrs h;day days;week weeks;month months;"
     "year years yr yrs;gram grams g;kg kilogram kilograms;mg milligram milligrams;pound pounds lb lbs;"
     "ounce ounces oz;ton tons;liter liters litre litres L l;ml mL milliliter milliliters;gallon gallons gal;"
     "dollar dollars USD usd buck bucks;cent cents;euro euros;degree degrees deg;radian radians rad rads;unit units;"
-    "mph;N newton newtons;J joule joules;W watt watts;V volt volts;K kelvin kelvins;Hz hertz;Pa;mol moles mole;"
-    "erg ergs;eV;AU au;pc parsec parsecs;nm;AA angstrom angstroms;yuan;rupee rupees;mi;acre acres;percent pct"
+    "N newton newtons;J joule joules;W watt watts;V volt volts;K kelvin kelvins;Hz hertz;Pa;mol moles mole;"
+    "pm;am;erg ergs;eV;AU au;pc parsec parsecs;nm;AA angstrom angstroms;yuan;rupee rupees;acre acres;percent pct"
 )
 _UNITS = {name: names.split()[0] for names in _UNIT_SPELLINGS.split(";") for name in names.split()}
-_LETTER_UNITS = frozenset("mgshL")  # which a lone letter after a number may mean
+_LETTER_UNITS = frozenset("mgshLNJKWV")  # which a lone letter after a number and a space may mean
+_COMPOUND_UNITS = {
+    "mph": (("mile", 1), ("hour", -1)),
+    "kph": (("km", 1), ("hour", -1)),
+    "fps": (("foot", 1), ("s", -1)),
+}
 _NOT_A_UNIT = frozenset(
     "not point plus minus times over mod modulo remainder squared cubed factorial infinity half halves third thirds "
     "quarter quarters is are was be but if when where because maybe perhaps probably about approximately roughly least "
-    "most more less than else wrong incorrect unknown for all any some only between from with without however so then "
+    "most more less than else wrong incorrect unknown for only between from with without however so then "
     "as at by no none never either neither both except unless only solution solutions answer digits base".split()
 )
 _REFUSED_SIGNS = frozenset('@#`"=<>^{}[]_\\*|~;')
@@ -366,31 +408,47 @@ def _tree(tokens, key):
     """The tree of tokens: of mathematics if they can be read so, else of words."""
     if not tokens:
         return Node("nothing")
-    words = [token for token in tokens if token.kind == "word"]
-    plain = all(token.kind in ("number", "word") or token.text not in _REFUSED_SIGNS for token in tokens)
-    plain = plain and not any(token.kind == "command" for token in tokens)
-    number = _number_in_words(words) if len(words) == len(tokens) else None
-    if number is not None:
-        return Node("number", (), Fraction(number))
-    spoken = len(tokens) == len(words) == 1 and len(key) > 2 and (tokens[0].upright or tokens[0].text[1:].islower())
-    if not (spoken and _is_spoken(tokens[0])):
-        try:
-            stack = _bars(tokens)[::-1]
-            node = _answer(stack, 0)
-            if not stack:
-                return node
-        except Unreadable:
-            pass
-    if plain and any(word.upright or len(word.text) > 1 for word in words):
+    if all(token.kind == "word" or token.text == "-" for token in tokens):
+        number = _number_in_words([token for token in tokens if token.kind == "word"])
+        if number is not None:
+            return _number(number)
+    members = _spoken_members(tokens)
+    if members:
+        return members
+    try:
+        stack = _bars(tokens)[::-1]
+        node = _answer(stack, 0)
+        if not stack:
+            return node
+    except Unreadable:
+        pass
+    plain = all(token.kind != "command" and token.text not in _REFUSED_SIGNS for token in tokens)
+    if plain and any(token.kind == "word" and (token.upright or len(token.text) > 1) for token in tokens):
         return Node("text", (), _words(tokens))
     return Node("unreadable", (), key)
 
 
+def _spoken_members(tokens):
+    """A text, or a list of texts, if there is nothing but words and their separators, one of them a real word."""
+    separators = [i for i, token in enumerate(tokens) if token.text.lower() in (",", ";", "and", "or")]
+    if not all(token.kind == "word" or i in separators for i, token in enumerate(tokens)):
+        return None
+    starts, ends = [0] + [i + 1 for i in separators], [*separators, len(tokens)]
+    members = [tokens[start:end] for start, end in zip(starts, ends, strict=True) if end > start]
+    if len(members) > MAX_MEMBERS or not any(_is_spoken(word) for member in members for word in member):
+        return None
+    texts = tuple(Node("text", (), _words(member)) for member in members)
+    if texts[0].value in _REALS and len(texts) == 1:
+        return Node("symbol", (), r"\R")
+    return texts[0] if len(texts) == 1 else Node("list", texts, ",")
+
+
 def _is_spoken(word):
-    """Ted and east are words; ab, xyz and pi are not."""
+    """Ted and east are words; ab, AB, xyz and pi are not."""
     text = word.text
-    known = text in _FUNCTIONS or text in _GREEK or text in ("pi", "infinity", "inf", "infty")
-    return not known and (word.upright or text[0].isupper() or len(text) > 3)
+    if text in _FUNCTIONS or text in _ALIASES or text in _GREEK or text in ("pi", "sqrt") or text.lower() in _INFINITE:
+        return False
+    return len(text) > 3 or (len(text) > 1 and word.upright) or (len(text) > 2 and text.istitle())
 
 
 def _number_in_words(words):
@@ -416,9 +474,15 @@ def _words(tokens):
     texts = [token.text.lower() for token in tokens if token.text not in (".", ",", "'", "-", "!", "?", "(", ")")]
     while len(texts) > 1 and texts[0] in ("the", "a", "an"):
         del texts[0]
-    if len(texts[-1]) > 3 and not texts[-1].endswith("ss"):
-        texts[-1] = texts[-1].removesuffix("s")
+    texts[-1] = _singular(texts[-1])
     return " ".join(texts)
+
+
+def _singular(word):
+    """An English word without the ending of its plural, or what looks like one."""
+    if word.endswith(("xes", "ches", "shes", "sses")):
+        return word[:-2]
+    return word if len(word) < 4 or word.endswith("ss") else word.removesuffix("s")
 
 
 # ---------------------------------------------------------------- reading: the grammar
@@ -428,6 +492,7 @@ _RELATIONS = {"=": "=", "<": "<", ">": ">"}
 _RELATION_COMMANDS = {"le": "≤", "ge": "≥", "ne": "≠", "approx": "≈", "in": "∈", "notin": "∉", "equiv": "≡"}
 _NAMED = {"pi": Node("constant", (), "pi"), "infty": Node("constant", (), "infinity"), "emptyset": Node("set")}
 _CLOSERS = {"(": ")]", "[": "])", "{": "}", r"\{": r"\}"}
+_MONEY = {r"\dollar": "dollar", r"\euro": "euro", r"\pounds": "pound"}
 _MATRICES = frozenset("pmatrix bmatrix matrix Bmatrix smallmatrix array".split())
 
 
@@ -468,44 +533,47 @@ def _expect(tokens, *texts):
 
 
 def _separator(tokens):
-    """The separator of list members that comes next, taken: "," or "or" or "and", or "". `, and` is one."""
+    """The separator of list members that comes next, taken: ",", ";", "or", "and", or "". `, and` is one."""
     found = ""
     while tokens:
         text = tokens[-1].text.lower() if tokens[-1].kind == "word" else _text(tokens[-1])
-        if text in (",", ";", "and", "or", r"\and", r"\or"):
-            found = text.lstrip("\\") if text not in (",", ";") else found or ","
-            tokens.pop()
-        else:
+        if text not in (",", ";", "and", "or", r"\and", r"\or"):
             break
+        found = text.lstrip("\\")
+        tokens.pop()
     return found
 
 
 def _answer(tokens, depth):
-    """answer = item (separator item)*"""
-    items, separators = [_item(tokens, depth)], set()
+    """answer = item (separator item)*; where commas and semicolons both stand, a semicolon ends a list."""
+    items, separators = [_item(tokens, depth)], []
     while tokens:
         separator = _separator(tokens)
-        if not separator:
+        if not separator or not tokens or _peek(tokens, ")", "]", "}", r"\}"):
             break
-        if not tokens or _peek(tokens, ")", "]", "}", r"\}"):
-            break
-        separators.add(separator)
+        separators.append(separator)
         items.append(_item(tokens, depth))
         if len(items) > MAX_MEMBERS:
             raise Unreadable("too many members")
     if len(items) == 1:
         return items[0]
-    return Node("list", tuple(items), "and" if separators == {"and"} else ",")
+    if {",", ";"} <= set(separators):
+        ends = [i + 1 for i, separator in enumerate(separators) if separator == ";"]
+        groups = [items[start:end] for start, end in zip([0, *ends], [*ends, len(items)], strict=True)]
+        items = [group[0] if len(group) == 1 else Node("list", tuple(group), ",") for group in groups]
+    return Node("list", tuple(items), "and" if set(separators) == {"and"} else ",")
 
 
 def _item(tokens, depth):
     """item = side (relation side)*"""
-    if _accept(tokens, r"\approx"):
+    if _accept(tokens, r"\approx", "="):
         return _side(tokens, depth)
     sides, operators = [_side(tokens, depth, label=True)], []
     while tokens:
         token = tokens[-1]
         relation = _RELATION_COMMANDS.get(token.text) if token.kind == "command" else _RELATIONS.get(token.text)
+        if token.text == "in" and len(tokens) > 1 and tokens[-2].text in ("(", "[", "{", r"\{", "R"):
+            relation = "∈"
         if relation is None:
             break
         tokens.pop()
@@ -541,9 +609,9 @@ def _word_label(tokens):
     while words < min(len(tokens) - 1, 4) and tokens[-1 - words].kind == "word":
         words += 1
     texts = [token.text for token in tokens[-1 : -1 - words : -1]]
-    if not words or _text(tokens[-1 - words]) != "=" or not any(len(text) > 2 or tokens[-1].upright for text in texts):
+    if not words or _text(tokens[-1 - words]) != "=" or any(text in _FUNCTIONS for text in texts):
         return None
-    if any(text in _FUNCTIONS for text in texts):
+    if not any((len(text) > 2 or tokens[-1].upright) and not text.isupper() for text in texts):
         return None
     del tokens[-words:]
     return Node("symbol", (), " ".join(texts).lower())
@@ -564,18 +632,13 @@ def _quantity(tokens, depth):
     """quantity = ["\\$"] sum ["%" | unit]"""
     if depth > MAX_NESTING:
         raise Unreadable("nested too deep")
-    money = ""
-    if _peek(tokens, "\x02"):
-        tokens.pop()
-        money = "dollar"
-    elif len(tokens) > 1 and tokens[-1].text == "-" and tokens[-2].text == "\x02":
-        del tokens[-2]
-        money = "dollar"
+    if len(tokens) > 1 and tokens[-1].text == "-" and _text(tokens[-2]) in _MONEY:
+        tokens[-2:] = tokens[-1:-3:-1]  # -\$5 is \$-5
+    money = _accept(tokens, *_MONEY)
     node = _sum(tokens, depth)
     if _accept(tokens, "%"):
         return Node("quantity", (node,), (("%", 1),))
-    if _accept(tokens, "\x02"):
-        money = "dollar"
+    money = _MONEY.get(_accept(tokens, *_MONEY) or money)
     factor, unit = _unit(tokens, node) if tokens and _starts_unit(tokens) else (1, ())
     if factor != 1:
         node = Node("product", (_number(factor), node))
@@ -589,9 +652,14 @@ def _starts_unit(tokens):
     token = tokens[-1]
     if token.kind != "word" or token.text.lower() in ("and", "or", "to"):
         return False
+    if token.text == "in" and len(tokens) > 1 and tokens[-2].text in ("(", "[", "{", r"\{", "R"):
+        return False  # x in [0, 1]
     if len(token.text) == 1:
-        return token.upright and token.text in _UNITS
-    known = token.text in _UNITS or token.text.lower() in _UNITS or token.text.lower() in _MULTIPLIERS
+        return token.upright and (token.text in _UNITS or (token.spaced and token.text.isupper()))
+    low = token.text.lower()
+    known = (
+        token.text in _UNITS or low in _UNITS or low in _MULTIPLIERS or low in ("sq", "cu") or low in _COMPOUND_UNITS
+    )
     return known or token.upright or (len(token.text) > 3 and _is_spoken(token))
 
 
@@ -613,10 +681,12 @@ def _unit(tokens, number):
             raise Unreadable(f"{word} is no unit")
         elif token.text in ("/",) or word == "per":
             sign = -1
+        elif word in _COMPOUND_UNITS:
+            parts += _COMPOUND_UNITS[word]
         elif word in ("square", "sq", "cubic", "cu"):
             power = 2 if word[0] == "s" else 3
         elif word:
-            name = _UNITS.get(token.text) or _UNITS.get(word) or (word.removesuffix("s") if len(word) > 2 else word)
+            name = _UNITS.get(token.text) or _UNITS.get(word) or _singular(word)
             parts.append((name if name != "percent" else "%", sign * power))
             power = 1
         elif token.text == "^" and parts:
@@ -690,7 +760,7 @@ def _multiplied(factors):
 
 def _product(tokens, depth):
     """product = factor (["*" | "/"] factor)*, but not a/bc, which is read both ways, unless a and b are numbers"""
-    factors, divided = [_factor(tokens, depth)], False
+    factors, divided, unit = [_factor(tokens, depth)], False, False
     while tokens:
         sign = _accept(tokens, "*", "/")
         if not sign and not _starts_factor(tokens, factors[-1]):
@@ -702,10 +772,12 @@ def _product(tokens, depth):
         juxtaposed = not sign and factors[-1].kind in ("number", "decimal") and not divided
         if juxtaposed and tokens[-1].kind == "number":
             raise Unreadable("two numbers side by side")
+        unit = unit or (juxtaposed and tokens[-1].spaced and tokens[-1].text in _LETTER_UNITS and len(factors) == 1)
         factor = _factor(tokens, depth)
         divided = sign == "/"
         factors.append(Node("inverse", (factor,)) if divided else factor)
-    return _multiplied(factors)
+    node = _multiplied(factors)
+    return node._replace(value="perhaps a unit") if unit and node.kind == "product" else node
 
 
 def _is_number(node):
@@ -715,7 +787,7 @@ def _is_number(node):
 _STARTS = frozenset(["(", "[", "{", "|(", r"\{", r"\lfloor", r"\lceil", r"\langle", r"\lbrace"])
 _STOPS = frozenset(
     r"\le \ge \ne \approx \in \notin \equiv \cup \cap \setminus \pm \mp \and \or \rfloor \rceil \rangle \end \choose "
-    r"\circ \mid \bigcup \rightarrow \mod".split()
+    r"\over \circ \mid \dollar \euro \pounds \bigcup \rightarrow \mod".split()
 )
 
 
@@ -723,7 +795,7 @@ def _starts_factor(tokens, previous):
     """Whether what comes next is multiplied without a sign."""
     token = tokens[-1]
     if token.kind == "word":
-        if token.text.lower() in ("and", "or", "to") or _starts_unit(tokens):
+        if token.text.lower() in ("and", "or", "to", "in") or _starts_unit(tokens):
             return False
         return not (token.text == "U" and previous.kind in ("brackets", "set"))
     if token.kind == "command":
@@ -865,7 +937,7 @@ def _numeral(tokens, depth):
     """A number: 0.1\\overline{6}, 1\\frac34, 1 3/4, or what a literal says."""
     token = tokens.pop()
     whole = _literal(token.text)
-    if _peek(tokens, r"\overline", r"\dot") and token.text.count(".") == 1:
+    if _peek(tokens, r"\overline", r"\dot") and re.fullmatch(r"[0-9]*\.[0-9]*", token.text):
         return _repeating(token.text, tokens)
     if _peek(tokens, r"\ldots") and re.search(r"\.[0-9]{3,}$", token.text):
         tokens.pop()
@@ -882,7 +954,7 @@ def _numeral(tokens, depth):
     if len(slash) == 3 and slash[1] == "/" and slash[0].isdigit() and slash[2].isdigit() and tokens[-1].spaced:
         del tokens[-3:]
         top, bottom = _literal(slash[0]).value, _literal(slash[2]).value
-        if not 0 < top < bottom or whole.value.denominator != 1:
+        if not 0 < top < bottom or whole.kind != "number" or whole.value.denominator != 1:
             raise Unreadable("neither a mixed number nor clearly a product")
         return _number(whole.value + top / bottom)
     return whole
@@ -906,7 +978,7 @@ def _continued(text):
     """0.333\\ldots: a decimal that goes on as its last digits repeat: three times, or twice if they are many."""
     places = text.partition(".")[2]
     for length in range(1, len(places) // 2 + 1):
-        block, times = places[-length:], 3 if length < 3 else 2
+        block, times = places[-length:], 3 if length == 1 else 2
         if places.endswith(block * times) and (length > 1 or block != "0"):
             fixed = _literal(text).value[0]
             return _number(fixed + Fraction(int(block), (10**length - 1) * 10 ** len(places)))
@@ -923,7 +995,7 @@ def _word(tokens, depth):
         return _root(tokens, depth, 3 if text == "cbrt" else 2)
     if text in ("pi", "Pi"):
         return Node("constant", (), "pi")
-    if text.lower() in ("infinity", "inf", "infty"):
+    if text.lower() in _INFINITE:
         return Node("constant", (), "infinity")
     if text in _GREEK:
         return _letter(text, tokens, depth)
@@ -932,7 +1004,7 @@ def _word(tokens, depth):
         if start and len(text) == len(start) + 1:
             tokens += [token._replace(text=text[-1], spaced=False), token._replace(text=start)]
             return _word(tokens, depth)
-        if token.upright or (len(text) > 3 and not text.isupper()) or len(text) > 6:
+        if token.upright or (len(text) > 2 and text.istitle()) or len(text) > (6 if text.isupper() else 3):
             raise Unreadable(f"{text} is a word")
         tokens.append(token._replace(text=text[1:], spaced=False))
     return _letter(text[0], tokens, depth)
@@ -951,8 +1023,12 @@ def _letter(name, tokens, depth):
     if inverse and name in "fgh":
         del tokens[-5:]
         name += "^-1"
-    base = name[0]
-    if _peek(tokens, "(") and (base in "fghFGHP" or _lone_argument(tokens)) and (len(name) == 1 or name[1] != "_"):
+    base = name[0] if len(name) < 3 or name[1] in "'^" else ""
+    if (
+        _peek(tokens, "(")
+        and ((base and base in "fghFGHP") or _lone_argument(tokens))
+        and (len(name) == 1 or name[1] != "_")
+    ):
         tokens.pop()
         inside = _answer(tokens, depth + 1)
         _expect(tokens, ")")
@@ -987,23 +1063,37 @@ def _subscript(tokens):
     return "".join(parts)
 
 
+def _bar_of_builder(tokens, opening, closing):
+    """The colon of {x : x > 3} is its bar."""
+    depth = 0
+    for i in range(len(tokens) - 1, -1, -1):
+        text = tokens[i].text
+        depth += (text in ("(", "[", opening)) - (text in (")", "]", closing))
+        if depth < 0:
+            return
+        if depth == 0 and text == ":":
+            tokens[i] = tokens[i]._replace(kind="command", text="mid")
+            return
+
+
 def _bracketed(tokens, depth, opening):
     """( … ), [ … ), { … } and \\{ … \\}: grouping, if there is one member, else a tuple, an interval, a set."""
     closers = _CLOSERS[opening]
+    if opening in ("{", r"\{"):
+        _bar_of_builder(tokens, opening, closers)
     if _accept(tokens, r"\}" if opening == r"\{" else closers[0]):
         return Node("set") if opening in (r"\{", "{") else Node("brackets", (), opening + closers[0])
     inside = _answer(tokens, depth + 1)
     if opening in ("{", r"\{"):
-        if opening == "{" and _accept(tokens, r"\choose"):
+        stacked = _accept(tokens, r"\choose", r"\over") if opening == "{" else ""
+        if stacked:
             lower = _answer(tokens, depth + 1)
             _expect(tokens, "}")
-            return Node("binomial", (inside, lower))
+            return Node("binomial" if stacked == r"\choose" else "fraction", (inside, lower))
         if _accept(tokens, "|", r"\mid", ":"):
             condition = _answer(tokens, depth + 1)
-            _expect(tokens, r"\}")
+            _expect(tokens, closers)
             return Node("builder", (inside, condition))
-        if opening == r"\{" and inside.kind == "ratio" and _peek(tokens, r"\}") and len(inside.args) == 2:
-            raise Unreadable("a set of what?")
         _expect(tokens, r"\}" if opening == r"\{" else "}")
         if opening == "{" and inside.kind != "list":
             return inside
@@ -1021,7 +1111,7 @@ def _command(tokens, depth):
     name = tokens.pop().text
     if name == "frac":
         top = _argument(tokens, depth)
-        return Node("fraction", (top, _argument(tokens, depth)))
+        return _fraction(top, _argument(tokens, depth))
     if name == "sqrt":
         return _root(tokens, depth)
     if name == "binom":
@@ -1038,13 +1128,22 @@ def _command(tokens, depth):
     if name == "begin":
         return _matrix(tokens, depth)
     if name in ("dot", "ddot", "hat", "vec", "overline", "tilde", "widehat", "overrightarrow", "angle", "triangle"):
-        return _accented(name, tokens)
+        return _accented(name, tokens, depth)
     if name in _GREEK:
         return _letter(name, tokens, depth)
     raise Unreadable(f"\\{name}")
 
 
-def _accented(name, tokens):
+def _fraction(top, bottom):
+    """A fraction; \\frac{dx}{dt} is a letter of that name, as x' is."""
+    letters = [node.args[0] if node.kind == "product" else node for node in (top, bottom)]
+    letters[0] = letters[0].args[0] if letters[0].kind == "power" else letters[0]
+    if letters == [Node("symbol", (), "d")] * 2 and bottom.kind == "product":
+        return Node("symbol", (), f"{show(top)}/{show(bottom)}")
+    return Node("fraction", (top, bottom))
+
+
+def _accented(name, tokens, depth):
     """\\dot{x}, \\overline{AB}, \\angle ABC: one letter of that name."""
     if _accept(tokens, "{"):
         parts = []
@@ -1063,7 +1162,7 @@ def _accented(name, tokens):
             parts.append(tokens.pop().text)
     if not parts:
         raise Unreadable("nothing under an accent")
-    return Node("symbol", (), name + " " + "".join(parts))
+    return _letter(name + " " + "".join(parts), tokens, depth)
 
 
 def _paired(name, tokens, depth):
@@ -1132,7 +1231,7 @@ def _series(name, tokens, depth):
     _expect(tokens, "^")
     last = _exponent(tokens, depth)
     body = _product(tokens, depth + 1)
-    if index is None or index.kind not in ("symbol", "constant"):
+    if index is None or index.kind not in ("symbol", "constant") or index.value in _symbols(first) | _symbols(last):
         raise Unreadable("no index")
     return Node(name, (first, last, body), index.value)
 
@@ -1242,21 +1341,16 @@ def _chain(node):
 
 def _rounds(one, other):
     """Whether one of two numbers is the other, rounded."""
+    one, other = (side.args[0] if side.kind == "quantity" else side for side in (_settled(one), _settled(other)))
     for exact, rounded in (one, other), (other, one):
-        rounded = _settled(rounded)
-        if rounded.kind in ("number", "decimal"):
-            places = rounded.value[1] if rounded.kind == "decimal" else 0
-            slack = Node("number", (), Fraction(1, 10**places))
-            difference = Node("sum", (exact, _negative(rounded)))
-            if not _symbols(exact) and exact.kind in _SCALARS and abs(_order(difference, _number(0))) == 0:
-                return True
-            if not _symbols(exact) and exact.kind in _SCALARS:
-                return _order(Node("abs", (difference,)), slack) < 0
+        if rounded.kind in ("number", "decimal") and exact.kind in _SCALARS and not _symbols(exact):
+            slack = Fraction(1, 10 ** (rounded.value[1] if rounded.kind == "decimal" else 0))
+            return _order(Node("abs", (Node("sum", (exact, _negative(rounded))),)), _number(slack)) < 0
     return False
 
 
 def _is_label(node, others):
-    """Whether a side of an equation only names the other: x, f(x), AB, |AB|, \\angle A, (p, q)."""
+    """Whether a side of an equation only names the other: x, f(x), AB, |AB|, \\angle A, (p, q), a:b."""
     if node.kind == "symbol":
         return not any(node.value in _symbols(other) for other in others)
     if node.kind == "apply":
@@ -1266,8 +1360,10 @@ def _is_label(node, others):
     if node.kind == "abs":
         return _is_label(node.args[0], others) and node.args[0].kind == "product"
     if node.kind == "product":
-        return all(factor.kind == "symbol" and factor.value[0].isupper() for factor in node.args)
-    if node.kind == "brackets":
+        return all(factor.kind == "symbol" and factor.value[0].isupper() for factor in node.args) and not any(
+            _symbols(other) for other in others
+        )
+    if node.kind in ("brackets", "ratio"):
         return all(member.kind == "symbol" for member in node.args)
     return False
 
@@ -1279,7 +1375,7 @@ def _same_equations(one, gold, depth):
         if equation.value != "named":
             return ""
         value = equation.args[1]
-        return _same(_signs(value), other, depth + 1) if equation is gold else _same(_signs(value), other, depth + 1)
+        return _same(other, _signs(value), depth + 1) if equation is gold else _same(_signs(value), other, depth + 1)
     (name, value), (gold_name, gold_value) = one.args, gold.args
     if one.value == gold.value == "named":
         value, named = _renamed(name, value, gold_name)
@@ -1339,7 +1435,7 @@ def _same_or_undefined(one, gold, depth):
 def _same_cells(one, gold, depth):
     """Tuples, intervals and matrices, cell by cell; a column or row may be written as a tuple, rows as tuples."""
     shapes, cells = zip(*(_cells(node) for node in (one, gold)), strict=True)
-    loose = {shapes[0], shapes[1]} <= {"()", "vector"} and shapes[0] != shapes[1]
+    loose = "vector" in shapes and {*shapes} <= {"()", "[]", "vector"}
     if shapes[0] is None or (shapes[0] != shapes[1] and not loose) or len(cells[0]) != len(cells[1]):
         return ""
     same = all(_same(_signs(a), _signs(b), depth + 1) for a, b in zip(*cells, strict=True))
@@ -1545,7 +1641,9 @@ def _is_subject(node, other):
 def _same_relations(one, gold, depth):
     """Inequalities that are no intervals: link by link, each up to moved terms and a positive factor."""
     if one.kind == gold.kind and one.kind in ("union", "list", "intersection", "difference", "builder"):
-        if len(one.args) == len(gold.args) and one.kind not in ("difference", "builder"):
+        if len(one.args) != len(gold.args):
+            return ""
+        if one.kind not in ("difference", "builder"):
             return _same_lists(one._replace(kind="set"), gold._replace(kind="set"), depth)
         same = all(_same(a, b, depth + 1) for a, b in zip(one.args, gold.args, strict=True))
         return "set" if same else ""
@@ -1601,14 +1699,21 @@ def _same_quantities(one, gold):
 
 
 def _quantified(node, other):
-    """(number, unit). A lone letter after a number is a unit if the other side has one, or is a bare number."""
+    """(number, unit). Letters after a number and a space, as in 3 m/s, are a unit if the other side has a unit in
+    words, or is a bare number."""
     if node.kind == "quantity":
         return node.args[0], node.value
-    if node.kind == "product" and len(node.args) == 2:
-        number, letter = node.args
-        if letter.kind == "symbol" and letter.value in _LETTER_UNITS and number.kind in ("number", "decimal"):
-            if other.kind == "quantity":
-                return number, ((_UNITS[letter.value], 1),)
+    bare = other.kind in ("number", "decimal") and node.value == "perhaps a unit"
+    if node.kind == "product" and (other.kind == "quantity" or bare) and node.args[0].kind in ("number", "decimal"):
+        unit = []
+        for factor in node.args[1:]:
+            sign, letter = (-1, factor.args[0]) if factor.kind == "inverse" else (1, factor)
+            if letter.kind == "power" and letter.args[1].kind == "number":
+                sign, letter = int(sign * letter.args[1].value), letter.args[0]
+            if letter.kind != "symbol" or letter.value not in _UNITS:
+                return node, ()
+            unit.append((_UNITS[letter.value], sign))
+        return node.args[0], tuple(unit)
     return node, ()
 
 
@@ -1661,16 +1766,13 @@ def _same_constants(one, gold, natural=True):
 
 def _is_rounded(one, gold, gold_value):
     """Whether a decimal of 10 or more digits agrees with a gold that no decimal can write, to all the digits shown."""
-    sign, literal = (-1, one.args[1]) if one.kind == "product" and len(one.args) == 2 else (1, one)
-    if literal.kind != "decimal" or sign * _negative(_number(1)).value not in (-1, 1) or literal is not one:
+    if one.kind != "decimal" or gold.kind == "decimal" or one.value[2] < 10:
         return False
-    value, places, digits = literal.value
-    if digits < 10 or gold.kind == "decimal":
-        return False
+    value, places, _ = one.value
     if isinstance(gold_value, Fraction) and pow(10, gold_value.denominator.bit_length(), gold_value.denominator) == 0:
         return False
-    slack = Node("number", (), Fraction(1, 10**places))
-    return _order(Node("abs", (Node("sum", (_number(value), _negative(gold))),)), slack) < 0
+    difference = Node("abs", (Node("sum", (_number(value), _negative(gold))),))
+    return _order(difference, _number(Fraction(1, 10**places))) < 0
 
 
 def _same_at_points(one, gold, symbols, natural):
@@ -1779,15 +1881,18 @@ def _symbols(node):
     return names - {node.value} if node.kind in ("sum", "prod") else names
 
 
+_WHOLE = frozenset("symbol number sum product".split())
+
+
 def _of_integers(node):
     """Whether the letters of a tree count: they are under a floor, in a factorial, or say how often a sign turns."""
     for part in _walk(node):
-        if part.kind in ("floor", "ceiling", "factorial", "binomial", "prod") or (part.kind == "sum" and part.value):
+        if part.kind in ("factorial", "binomial", "prod") or (part.kind == "sum" and part.value):
             return True
-        if part.kind == "power" and _symbols(part.args[1]) and part.args[0].kind in ("number", "product"):
-            base = part.args[0]
-            if (base.value if base.kind == "number" else base.args[0].value or 0) < 0:
-                return True
+        if part.kind in ("floor", "ceiling") and not all(inner.kind in _WHOLE for inner in _walk(part.args[0])):
+            return True  # but the letters in the floor of x are not whole
+        if part.kind == "power" and _symbols(part.args[1]) and part.args[0].kind == "number" and part.args[0].value < 0:
+            return True
     return False
 
 
@@ -1855,7 +1960,7 @@ class At(NamedTuple):
 
 
 _NOTHING = -(10**9)  # the size of an exact zero
-MAX_SIZE = 1 << 24  # bits before the point of a value that is no longer exact
+MAX_SIZE = 2000  # bits before the point of a value that is no longer exact, so that its ones are known too
 
 
 def _value(node, at):
@@ -2160,8 +2265,8 @@ def _ball(value, precision):
 
 def _rounded(pair, error):
     """A ball whose parts that can't be told from 0 are 0: so a real number stays one. Undefined if out of size."""
-    if not -MAX_SIZE < error < MAX_SIZE and error > _NOTHING // 2:
-        raise Undefined("out of size")
+    if _pair_size(pair) > MAX_SIZE:
+        raise Undefined("too large")
     return Ball(tuple(libmp.fzero if _mpf_size(part) <= error else part for part in pair), error)
 
 
