@@ -157,9 +157,10 @@ def test_a_program_that_was_stopped_for_a_while_blames_no_pair(monkeypatch):
     try:
         grader.verdicts(many())
         monkeypatch.setattr(Grader, "_take_in", late)
+        pids = [worker.process.pid for worker in grader._workers]
         more = many(270)[200:]
         assert grader.verdicts(more) == [is_equiv(*pair) for pair in more]
-        assert grader.num_given_up == 0
+        assert grader.num_given_up == 0 and pids == [worker.process.pid for worker in grader._workers]
     finally:
         grader.close()
 
