@@ -55,14 +55,13 @@ class Node(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What is read of one text: its tree, its spelling in one normal form, its words, and the choice
-    letter it may stand for."""
+    """What is read of one text."""
 
     node: Node
-    key: str
-    words: str
-    choice: str
-    alone: bool  # the choice letter is all there is
+    key: str  # its spelling in one normal form
+    words: str  # if it is nothing else
+    choice: str  # the letter of the choice that it may be, or ""
+    alone: bool  # and that letter is all there is
 
 
 class Token(NamedTuple):
@@ -185,13 +184,12 @@ _SPELLINGS |= {"Reals": "R", "reals": "R", "upi": "pi", "varepsilon": "epsilon",
 _IGNORED = frozenset(
     "left right big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr displaystyle textstyle scriptstyle limits nolimits "
     "boxed fbox quad qquad hspace thinspace space ensuremath rm bf it cal mathrel mathop mathbin mathopen mathclose "
-    "mathord protect strut middle large Large normalsize tfrac".split()
+    "mathord protect strut middle large Large normalsize".split()
 )
 _UPRIGHT = frozenset(
     "text textbf textit textrm textnormal textsf texttt textup emph mbox hbox mathrm mathbf mathit mathsf "
     "mathtt boldsymbol bm operatorname pmb mathnormal".split()
 )
-_PAREN_STYLES = {r"\langle": "(", r"\rangle": ")"}
 _SUBSTITUTIONS = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
@@ -200,18 +198,19 @@ _SUBSTITUTIONS = [
         (r"(?<=[0-9])\.([0-9]*)\(([0-9]+)\)", r".\1\\overline{\2}"),  # 0.1(6)
         (r"(?<![0-9a-z])\.(?= *\\(?:overline|bar)\b)", "0."),
         (r"(?<=[0-9]) +(?:in )?\(?base ([0-9]{1,2})\)?", r"_{\1}"),
-        (r"\{,\}|,\\! *|\\,(?=[0-9]{3}(?![0-9]))(?<=[0-9]\\,)", "\x01"),  # a comma of thousands, as LaTeX spaces it
+        (r"\{ *, *\}|,\\! *|\\,(?=[0-9]{3}(?![0-9]))(?<=[0-9]\\,)", "\x01"),  # a comma of thousands, as LaTeX spaces it
         (r"(?<!\\)\\[,!;:> ]|(?<!\\)~", " "),
         (r"\\\$", r"\\dollar "),  # money
         (r"\\\\ *\[[0-9.]+ *[a-z]{2}\]", r"\\\\"),  # the space between rows
         (r"\.\.\.", r"\\ldots "),
         (r"(?<=[0-9]) x (?=10 ?\^)", "*"),  # 3 x 10^8
         (r"(?<!\\)\$|(?<!\\)\\[()\[\]]", " "),  # math delimiters
-        (r"(?<=[0-9])\x01 *(?=[0-9]{3}(?![0-9]))", ""),
+        (r"(?<=[0-9]) *\x01 *(?=[0-9]{3}(?![0-9]))", ""),
         (r"\x01", ","),
         (r"\\math(?:bb|cal|frak) *\{? *([A-Z]) *\}?", r" \\\1 "),
         (r"(?<=[0-9]) (?=[0-9]{3}(?![0-9/]))(?<![0-9]{4} )", ""),  # 58 500
         (r"\bnp\.|\bmath\.", ""),
+        (r"^\*\*([^*]*)\*\*$", r"\1"),  # bold
         (r"(?<![a-zA-Z])([apAP])\. ?([mM])(?![a-zA-Z])\.?", r"\1\2"),  # p.m.
         (r"\^ *(?:\{ *\\(?:circ|degree) *\}|\\(?:circ|degree)(?![a-z]))", r"\\circ "),
         (r"\^ *(?:\{ *((?:\\prime *)+)\}|((?:\\prime(?![a-z]) *)+))", r"\1\2"),
@@ -227,7 +226,7 @@ _TOKEN = re.compile(
 _SIGNS = {r"\%": "%", r"\|": "|", "<=": r"\le", ">=": r"\ge", "!=": r"\ne", "**": "^", r"\&": "&"}
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=512)
 def read(text):
     """An answer of at most MAX_EXPRESSION characters. Never raises Unreadable: the tree then says so."""
     try:
@@ -347,14 +346,16 @@ def _choice(tokens):
     texts = texts[:1] if len(texts) == 2 and texts[1] == ")" else texts
     if len(texts) == 1 and re.fullmatch("[a-jA-JP]", texts[0]):
         return texts[0].upper(), True
-    if len(texts) >= 3 and texts[0] == "(" and texts[2] == ")" and re.fullmatch("[a-jA-J]", texts[1]):
-        if len(texts) == 3:
-            return texts[1].upper(), True
-        if texts[1].isupper():
-            return texts[1], False
-    if len(texts) > 2 and re.fullmatch("[A-J]", texts[0]) and texts[1] in (")", ".", ":") and tokens[2].spaced:
-        return texts[0], False
-    return "", False
+    if len(texts) == 3 and texts[0] == "(" and texts[2] == ")" and re.fullmatch("[a-jA-J]", texts[1]):
+        return texts[1].upper(), True
+    if len(texts) > 3 and texts[0] == "(" and texts[2] == ")":
+        letter, rest = texts[1], texts[3:]
+    elif len(texts) > 2 and texts[1] in (")", ".", ":") and tokens[2].spaced:
+        letter, rest = texts[0], texts[2:]
+    else:
+        return "", False
+    hedged = any(text.lower() in ("or", "and", "not") or re.fullmatch("[A-J]", text) for text in rest)
+    return (letter, False) if re.fullmatch("[A-J]", letter) and not hedged else ("", False)
 
 
 # ---------------------------------------------------------------- reading: words
@@ -398,8 +399,8 @@ _COMPOUND_UNITS = {
 _NOT_A_UNIT = frozenset(
     "not point plus minus times over mod modulo remainder squared cubed factorial infinity half halves third thirds "
     "quarter quarters is are was be but if when where because maybe perhaps probably about approximately roughly least "
-    "most more less than else wrong incorrect unknown for only between from with without however so then "
-    "as at by no none never either neither both except unless only solution solutions answer digits base".split()
+    "most more less than else wrong incorrect unknown for only between from with without however so then as at by "
+    "false true yes no none never either neither both except unless solution solutions answer digits base".split()
 )
 _REFUSED_SIGNS = frozenset('@#`"=<>^{}[]_\\*|~;')
 
@@ -784,7 +785,7 @@ def _is_number(node):
     return node.kind in ("number", "decimal") or (node.kind == "inverse" and node.args[0].kind == "number")
 
 
-_STARTS = frozenset(["(", "[", "{", "|(", r"\{", r"\lfloor", r"\lceil", r"\langle", r"\lbrace"])
+_STARTS = frozenset(["(", "[", "{", "|(", r"\{"])
 _STOPS = frozenset(
     r"\le \ge \ne \approx \in \notin \equiv \cup \cap \setminus \pm \mp \and \or \rfloor \rceil \rangle \end \choose "
     r"\over \circ \mid \dollar \euro \pounds \bigcup \rightarrow \mod".split()
@@ -926,8 +927,6 @@ def _atom(tokens, depth):
         node = _sum(tokens, depth + 1)
         _expect(tokens, ")|")
         return Node("abs", (node,))
-    if token.text == "√":
-        return _root(tokens, depth)
     if token.text in _CLOSERS:
         return _bracketed(tokens, depth, token.text)
     raise Unreadable(f"{token.text} starts nothing")
@@ -944,12 +943,12 @@ def _numeral(tokens, depth):
         return _continued(token.text)
     if _peek(tokens, r"\frac") and whole.kind == "number" and whole.value.denominator == 1:
         part = _command(tokens, depth)
-        top, bottom = part.args
-        if part.kind == "fraction" and top.kind == bottom.kind == "number" and bottom.value != 0:
-            if not 0 < top.value / bottom.value < 1:
-                raise Unreadable("2 3/2 is neither a mixed number nor clearly a product")
-            return _number(whole.value + top.value / bottom.value)
-        return Node("product", (whole, part))
+        if [inner.kind for inner in part.args] != ["number", "number"] or part.args[1].value == 0:
+            return Node("product", (whole, part))
+        value = part.args[0].value / part.args[1].value
+        if not 0 < value < 1:
+            raise Unreadable("2 3/2 is neither a mixed number nor clearly a product")
+        return _number(whole.value + value)
     slash = [other.text for other in tokens[-3:]][::-1]
     if len(slash) == 3 and slash[1] == "/" and slash[0].isdigit() and slash[2].isdigit() and tokens[-1].spaced:
         del tokens[-3:]
@@ -1079,7 +1078,7 @@ def _bar_of_builder(tokens, opening, closing):
 def _bracketed(tokens, depth, opening):
     """( … ), [ … ), { … } and \\{ … \\}: grouping, if there is one member, else a tuple, an interval, a set."""
     closers = _CLOSERS[opening]
-    if opening in ("{", r"\{"):
+    if opening == r"\{":
         _bar_of_builder(tokens, opening, closers)
     if _accept(tokens, r"\}" if opening == r"\{" else closers[0]):
         return Node("set") if opening in (r"\{", "{") else Node("brackets", (), opening + closers[0])
@@ -1780,15 +1779,18 @@ def _same_at_points(one, gold, symbols, natural):
     integers = _of_integers(one) or _of_integers(gold)
     points = _integer_points(symbols) if integers else _points(symbols)
     if not integers and not (_needs_positive(one) or _needs_positive(gold)):
-        points.append({name: -value if i % 2 == 0 else value for i, (name, value) in enumerate(points[0].items())})
+        mixed = [
+            {name: value * (-1) ** (i + 1) for i, (name, value) in enumerate(point.items())} for point in points[::4]
+        ]
+        points += mixed
     found = []
     for letters in points:
         at = At(letters, PRECISION, natural)
         try:
-            value, gold_value = _value(one, at), _value(gold, at)
+            agree = _agree(_value(one, at), _value(gold, at), PRECISION)
         except Undefined:
             continue
-        if not _agree(value, gold_value, PRECISION):
+        if not agree:
             return ""
         found.append(letters)
     if len(found) < 3:
@@ -1808,11 +1810,12 @@ def _factor_between(one, gold):
         at = At(letters, PRECISION, True)
         try:
             ratio = _divided(_value(one, at), _value(gold, at), PRECISION)
+            first = ratio if first is None else first
+            agree = _agree(first, ratio, PRECISION)
         except Undefined:
             continue
-        if first is not None and not _agree(first, ratio, PRECISION):
+        if not agree:
             return 0
-        first = ratio if first is None else first
         found += 1
     if found < 3:
         return 0
@@ -1822,9 +1825,15 @@ def _factor_between(one, gold):
         return 0
 
 
+_SCALES = (1, 1, 1, Fraction(1, 40), 12, 100)  # so that |x - 3| is not taken for 3 - x
+
+
 def _points(symbols):
-    """Five points between 0.3 and 3.1, fixed by the letters' names: no two letters alike, no simple relation."""
-    return [{name: Fraction(2903 + crc32(f"{name} {k}".encode()) % 27_000, 9973) for name in symbols} for k in range(5)]
+    """Points between 0.3 and 3 and, by scale, far from there: fixed by the letters' names, in no simple relation."""
+    return [
+        {name: scale * Fraction(2903 + crc32(f"{name} {k}".encode()) % 27_000, 9973) for name in symbols}
+        for k, scale in enumerate(_SCALES)
+    ]
 
 
 def _integer_points(symbols):
@@ -2176,8 +2185,8 @@ def _elementary(name, value, precision):
         growing = ball.pair[1] if name in ("sin", "cos") else ball.pair[0]
         if _mpf_size(growing) > 12:
             raise Undefined("an argument too large")
-        growth = 2 * (1 << max(_mpf_size(growing), 0)) if growing[1] else 0
-        return _rounded(_ENTIRE[name](ball.pair, precision), error + growth + 4)
+        result = _ENTIRE[name](ball.pair, precision)
+        return _rounded(result, error + max(_pair_size(result), 0) + 4)
     if name not in _INVERSES:
         raise Undefined(name)
     if name in ("arctan", "artanh") and _at_pole(name, ball, precision):

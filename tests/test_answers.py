@@ -115,6 +115,7 @@ polynomial
 ! 2x ~ 2y ;; x^2 ~ 2x ;; x+1 ~ x-1 ;; x^3 ~ x^{3}y ;; x+y ~ xy ;; x^2+1 ~ x^2 ;; |x| ~ x ;; 2n ~ n ;; -x ~ x
 ! x_1 ~ x_2 ;; x+10^{-60} ~ x ;; x^2=1 ~ x^2 ;; \frac{x}{2} ~ 2x ;; x ~ 4 ;; f(2x) ~ 2f(x) ;; I(0) ~ 0
 ! (x+1)^2 ~ x^2+1
+! |x-3| ~ 3-x ;; |x+1| ~ x+1 ;; |x-20| ~ 20-x ;; \lfloor x\rfloor ~ x
 
 log-trig-exp
 = \sin^2 x+\cos^2 x ~ 1 ;; \tan x ~ \frac{\sin x}{\cos x} ;; \ln(xy) ~ \ln x+\ln y ;; e^{-x} ~ \frac{1}{e^x}
@@ -215,6 +216,7 @@ matrix
 ! \begin{pmatrix}1\\2 ~ (1,2) ;; \begin{pmatrix}1\\2\end{pmatrix} ~ 3
 
 ratio
+= S:T=3:2 ~ 3:2
 = 3:2 ~ 6:4 ;; 3:2 ~ \frac32 ;; 3 : 2 ~ 3:2 ;; 3 to 2 ~ 3:2 ;; 1:2:3 ~ 2:4:6 ;; 3\colon2 ~ 3:2 ;; \sqrt2:1 ~ 2:\sqrt2
 = a:b ~ \frac{a}{b}
 ! 3:2 ~ 2:3 ;; 3:2 ~ 32 ;; 3:2 ~ 3,2 ;; 3:2 ~ 3:2:1 ;; 1:2:3 ~ 1:3:2 ;; 3:2 ~ 3
@@ -721,7 +723,11 @@ def test_rewritten_golds():
 def test_at_least_as_good_as_math_verify():
     """On rewritten golds; `pytest -s` prints where the two differ, who is right, and the times."""
     math_verify = pytest.importorskip("math_verify")
-    pairs = random.Random(2).sample(list(rewritten_pairs(150)), 400)
+    by_rewriting = {}
+    for row in rewritten_pairs(150):
+        by_rewriting.setdefault(row[1], []).append(row)
+    rng = random.Random(2)
+    pairs = [row for rows in by_rewriting.values() for row in rng.sample(rows, min(14, len(rows)))]
     right, seconds, differing = {"ours": 0, "theirs": 0}, {"ours": 0.0, "theirs": 0.0}, []
     for name, how, text, gold, equal in pairs:
         start = time.process_time()
