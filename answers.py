@@ -23,7 +23,7 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
-from math import comb, factorial
+from math import comb, factorial, gcd, lcm
 from typing import NamedTuple
 from zlib import crc32
 
@@ -120,11 +120,9 @@ def compare(candidate: str, answer: str) -> Comparison:
 
 def is_parsed(answer: str) -> bool:
     """Whether an answer is read as a number, expression, structure or words, so that more than its spelling counts."""
-    if len(answer) > MAX_EXPRESSION:
-        return False
     try:
-        return read(answer).node.kind not in ("unreadable", "nothing")
-    except RecursionError:
+        return len(answer) <= MAX_EXPRESSION and read(answer).node.kind not in ("unreadable", "nothing")
+    except Exception:  # as in `compare`
         return False
 
 
@@ -169,7 +167,7 @@ _CHARACTERS = str.maketrans(
     | {"λ": r"\lambda ", "μ": r"\mu ", "ω": r"\omega ", "φ": r"\phi ", "⟨": r"\langle ", "⟩": r"\rangle "}
     | {"⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ", "€": r"\euro ", "£": r"\pounds "}
     | {"½": r"\frac12 ", "¼": r"\frac14 ", "¾": r"\frac34 ", "’": "'", "…": r"\ldots "}
-    | {"“": '"', "”": '"'}
+    | {"“": '"', "”": '"', "⅓": r"\frac13 ", "⅔": r"\frac23 ", "⁄": "/", "¥": r"\yen ", "÷": "/"}
 )
 _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 _SPELLINGS = {"dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "leq": "le", "leqslant": "le", "leqq": "le"}
@@ -178,7 +176,7 @@ _SPELLINGS |= {"varnothing": "emptyset", "lbrace": "{", "rbrace": "}", "lbrack":
 _SPELLINGS |= {"cdot": "*", "times": "*", "div": "/", "ast": "*", "lt": "<", "gt": ">", "vert": "|", "lvert": "|"}
 _SPELLINGS |= {"rvert": "|", "Vert": "|", "lVert": "|", "rVert": "|", "percent": "%", "degree": "circ", "dots": "ldots"}
 _SPELLINGS |= {"cdots": "ldots", "simeq": "approx", "sim": "approx", "to": "rightarrow", "varphi": "phi"}
-_SPELLINGS |= {"bmod": "mod", "pmod": "mod", "arccosine": "arccos", "lor": "or", "vee": "or", "land": "and"}
+_SPELLINGS |= {"pmod": "mod", "arccosine": "arccos", "lor": "or", "vee": "or", "land": "and"}
 _SPELLINGS |= {"wedge": "and", "backslash": "setminus", "smallsetminus": "setminus", "textdegree": "circ"}
 _SPELLINGS |= {"Reals": "R", "reals": "R", "upi": "pi", "varepsilon": "epsilon", "vartheta": "theta", "bar": "overline"}
 _IGNORED = frozenset(
@@ -197,7 +195,7 @@ _SUBSTITUTIONS = [
         (r"([⁰¹²³⁴-⁹⁻]+)", r"^{\1}"),
         (r"(?<=[0-9])\.([0-9]*)\(([0-9]+)\)", r".\1\\overline{\2}"),  # 0.1(6)
         (r"(?<![0-9a-z])\.(?= *\\(?:overline|bar)\b)", "0."),
-        (r"(?<=[0-9]) +(?:in )?\(?base ([0-9]{1,2})\)?", r"_{\1}"),
+        (r"(?<=[0-9]) *(?:\\text\{ *)?(?:in )?\(?base ([0-9]{1,2})\)?(?: *\})?", r"_{\1}"),
         (r"\{ *, *\}|,\\! *|\\,(?=[0-9]{3}(?![0-9]))(?<=[0-9]\\,)", "\x01"),  # a comma of thousands, as LaTeX spaces it
         (r"(?<!\\)\\[,!;:> ]|(?<!\\)~", " "),
         (r"\\\$", r"\\dollar "),  # money
@@ -350,7 +348,7 @@ def _choice(tokens):
         return texts[1].upper(), True
     if len(texts) > 3 and texts[0] == "(" and texts[2] == ")":
         letter, rest = texts[1], texts[3:]
-    elif len(texts) > 2 and texts[1] in (")", ".", ":") and tokens[2].spaced:
+    elif len(texts) > 2 and (texts[1] == ")" or (texts[1] in (".", ":") and tokens[2].spaced)):
         letter, rest = texts[0], texts[2:]
     else:
         return "", False
@@ -371,6 +369,7 @@ _GREEK = frozenset(
     "Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega ell hbar mho aleph ldots".split()
 )
 _SETS = frozenset("RZQNC")
+_OF_LISTS = frozenset("gcd lcm max min".split())
 _INFINITE = frozenset("infinity inf infty oo".split())
 _REALS = frozenset(["all real number", "all real", "real number", "set of real number", "set of all real number"])
 _NUMBER_WORDS = {word: i for i, word in enumerate(
@@ -493,7 +492,7 @@ _RELATIONS = {"=": "=", "<": "<", ">": ">"}
 _RELATION_COMMANDS = {"le": "≤", "ge": "≥", "ne": "≠", "approx": "≈", "in": "∈", "notin": "∉", "equiv": "≡"}
 _NAMED = {"pi": Node("constant", (), "pi"), "infty": Node("constant", (), "infinity"), "emptyset": Node("set")}
 _CLOSERS = {"(": ")]", "[": "])", "{": "}", r"\{": r"\}"}
-_MONEY = {r"\dollar": "dollar", r"\euro": "euro", r"\pounds": "pound"}
+_MONEY = {r"\dollar": "dollar", r"\euro": "euro", r"\pounds": "pound", r"\yen": "yen"}
 _MATRICES = frozenset("pmatrix bmatrix matrix Bmatrix smallmatrix array".split())
 
 
@@ -763,6 +762,9 @@ def _product(tokens, depth):
     """product = factor (["*" | "/"] factor)*, but not a/bc, which is read both ways, unless a and b are numbers"""
     factors, divided, unit = [_factor(tokens, depth)], False, False
     while tokens:
+        if _accept(tokens, r"\bmod"):
+            factors = [Node("mod", (_multiplied(factors), _factor(tokens, depth)))]
+            continue
         sign = _accept(tokens, "*", "/")
         if not sign and not _starts_factor(tokens, factors[-1]):
             break
@@ -773,7 +775,8 @@ def _product(tokens, depth):
         juxtaposed = not sign and factors[-1].kind in ("number", "decimal") and not divided
         if juxtaposed and tokens[-1].kind == "number":
             raise Unreadable("two numbers side by side")
-        unit = unit or (juxtaposed and tokens[-1].spaced and tokens[-1].text in _LETTER_UNITS and len(factors) == 1)
+        apart = juxtaposed and (tokens[-1].spaced or factors[-1].kind == "decimal")
+        unit = unit or (apart and tokens[-1].text in _LETTER_UNITS and len(factors) == 1)
         factor = _factor(tokens, depth)
         divided = sign == "/"
         factors.append(Node("inverse", (factor,)) if divided else factor)
@@ -788,7 +791,7 @@ def _is_number(node):
 _STARTS = frozenset(["(", "[", "{", "|(", r"\{"])
 _STOPS = frozenset(
     r"\le \ge \ne \approx \in \notin \equiv \cup \cap \setminus \pm \mp \and \or \rfloor \rceil \rangle \end \choose "
-    r"\over \circ \mid \dollar \euro \pounds \bigcup \rightarrow \mod".split()
+    r"\over \circ \mid \dollar \euro \pounds \yen \bigcup \rightarrow \mod \bmod".split()
 )
 
 
@@ -990,6 +993,8 @@ def _word(tokens, depth):
     text = token.text
     if text in _FUNCTIONS or _ALIASES.get(text):
         return _function(text, tokens, depth)
+    if text in _OF_LISTS:
+        return _of_list(text, tokens, depth)
     if text in ("sqrt", "cbrt"):
         return _root(tokens, depth, 3 if text == "cbrt" else 2)
     if text in ("pi", "Pi"):
@@ -1124,6 +1129,8 @@ def _command(tokens, depth):
         return _paired(name, tokens, depth)
     if name in ("sum", "prod"):
         return _series(name, tokens, depth)
+    if name in _OF_LISTS:
+        return _of_list(name, tokens, depth)
     if name == "begin":
         return _matrix(tokens, depth)
     if name in ("dot", "ddot", "hat", "vec", "overline", "tilde", "widehat", "overrightarrow", "angle", "triangle"):
@@ -1164,6 +1171,14 @@ def _accented(name, tokens, depth):
     return _letter(name + " " + "".join(parts), tokens, depth)
 
 
+def _of_list(name, tokens, depth):
+    """\\gcd(12, 18), \\max\\{1, 2\\}"""
+    opening = _expect(tokens, "(", r"\{", "{")
+    inside = _answer(tokens, depth + 1)
+    _expect(tokens, _CLOSERS[opening][0] if opening == "(" else _CLOSERS[opening])
+    return Node(name, inside.args if inside.kind == "list" else (inside,))
+
+
 def _paired(name, tokens, depth):
     """Floor, ceiling, and the angle brackets of a vector."""
     inside = _answer(tokens, depth + 1)
@@ -1193,8 +1208,8 @@ def _function(name, tokens, depth):
     power = _exponent(tokens, depth + 1) if _accept(tokens, "^") else None
     if base is None and name == "log" and _accept(tokens, "_"):
         base = _argument(tokens, depth)
-    if power is not None and power == _number(-1) and name in ("sin", "cos", "tan", "cot", "sec", "csc"):
-        name, power = "arc" + name, None
+    if power == _number(-1) and (name in _TRIGONOMETRIC or name in ("sinh", "cosh", "tanh")):
+        name, power = ("ar" if name.endswith("h") else "arc") + name, None
     if _peek(tokens, "(", "{", "[", "|("):
         argument = _atom(tokens, depth + 1)
         if _accept(tokens, "!"):
@@ -1270,7 +1285,7 @@ _INEQUALITIES = frozenset("<>≤≥")
 _FLIPPED = {"<": ">", ">": "<", "≤": "≥", "≥": "≤"}
 _SCALARS = frozenset(
     "number decimal symbol constant sum product inverse fraction power function degrees factorial binomial abs floor "
-    "ceiling prod apply group".split()
+    "ceiling prod apply group gcd lcm max min mod".split()
 )
 _INFINITY = Node("constant", (), "infinity")
 _MINUS_INFINITY = _negative(_INFINITY)
@@ -1896,7 +1911,7 @@ _WHOLE = frozenset("symbol number sum product".split())
 def _of_integers(node):
     """Whether the letters of a tree count: they are under a floor, in a factorial, or say how often a sign turns."""
     for part in _walk(node):
-        if part.kind in ("factorial", "binomial", "prod") or (part.kind == "sum" and part.value):
+        if part.kind in ("factorial", "binomial", "prod", "gcd", "lcm", "mod") or (part.kind == "sum" and part.value):
             return True
         if part.kind in ("floor", "ceiling") and not all(inner.kind in _WHOLE for inner in _walk(part.args[0])):
             return True  # but the letters in the floor of x are not whole
@@ -2077,7 +2092,28 @@ def _floor_value(values, node, _at):
     return Fraction(number.__floor__() if node.kind == "floor" else number.__ceil__())
 
 
+def _list_value(values, node, _at):
+    """The largest, the smallest, the greatest common divisor or the least common multiple of rational numbers."""
+    if not all(isinstance(value, Fraction) for value in values):
+        raise Undefined("no exact numbers")
+    if node.kind in ("max", "min"):
+        return max(values) if node.kind == "max" else min(values)
+    numbers = [_whole(value) for value in values]
+    if sum(number.bit_length() for number in numbers) > MAX_BITS:
+        raise Undefined("too large")
+    return Fraction(gcd(*numbers) if node.kind == "gcd" else lcm(*numbers))
+
+
+def _remainder_value(values, _node, _at):
+    number, modulus = map(_whole, values)
+    if modulus == 0:
+        raise Undefined("modulo 0")
+    return Fraction(number % modulus)
+
+
 _EVALUATE = {
+    **dict.fromkeys(_OF_LISTS, _list_value),
+    "mod": _remainder_value,
     "product": _product_value,
     "inverse": lambda values, _node, at: _divided(Fraction(1), values[0], at.precision),
     "fraction": lambda values, _node, at: _divided(*values, at.precision),
@@ -2131,6 +2167,10 @@ def _power_value(args, at):
             error = _NOTHING if isinstance(base, Fraction) else int(base.error * min(exponent, 1))
             return Ball((libmp.fzero, libmp.fzero), error)
         raise Undefined("a power of 0")
+    if exponent == Fraction(1, 2):
+        ball = _ball(base, at.precision)
+        root = libmp.mpc_sqrt(ball.pair, at.precision)
+        return _rounded(root, max(ball.error - _size(ball) // 2, _pair_size(root) - at.precision) + 4)
     return _exponential(_times(exponent, _logarithm(base, at.precision), at.precision), at.precision)
 
 

@@ -285,8 +285,112 @@ substring-trap
 multi-candidate-hack
 ! 41,42,43 ~ 42 ;; 41 or 42 ~ 42 ;; \pm 42 ~ 42 ;; 42 \text{ or } \frac{1}{42} ~ 42 ;; 42; 43 ~ 42 ;; \{41,42\} ~ 42
 ! x=42, x=43 ~ x=42 ;; 42 42 ~ 42 ;; 42 \lor 43 ~ 42 ;; 42/43 ~ 42
+
+as-models-write-it
+= 60th caller ~ The 60th caller. ;; 3 boxes ~ 3\text{ box} ;; \frac{2}{3} ~ \$\dfrac23 \approx \$0.67
+= 0.56 ~ 0.56 = 56\% ;; x = \frac{1}{2} \text{ or } x = 3 ~ 3, 1/2 ;; \boxed{\frac{1}{2}} ~ 0.5
+= $x^2 + 2x + 1$ ~ (x+1)^2 ;; $$\frac{3}{4}$$ ~ .75 ;; 5x^2 ~ 5x^{2} ;; \frac{\pi}{4} ~ \pi/4 ;; pi/4 ~ \frac{\pi}{4}
+= 2sqrt(3) ~ 2\sqrt{3} ;; sqrt3 ~ \sqrt{3} ;; (1/2)*x ~ x/2 ;; 1/2 x ~ x/2
+= -5/2 x - 29/4 ~ y = -\frac{5}{2} x - \frac{29}{4} ;; (-inf, 5) ~ (-\infty,5) ;; (-oo,5) ~ (-\infty,5)
+= [0, inf) ~ [0,\infty) ;; all real numbers ~ \mathbb{R} ;; x ∈ (1,2) ~ (1,2) ;; x in (1,2) ~ (1,2)
+= 1 < x < 2 or 3 < x ~ (1,2) \cup (3,\infty) ;; (1,2) U (3,4) ~ (1,2)\cup(3,4) ;; (1,2) ∪ (3,4) ~ (3,4)\cup(1,2)
+= x > 1 \text{ and } x < 2 ~ 1<x<2 ;; x<-1,x>1 ~ (-\infty,-1)\cup(1,\infty)
+= \left(-\infty, \frac{1}{2}\right] ~ x \le 0.5 ;; 10:30 AM ~ 10:30 a.m. ;; 3 \frac{1}{2} ~ 3.5 ;; three ~ 3
+= Three. ~ 3 ;; 12 \text{ cm}^3 ~ 12 ;; 12 cubic centimeters ~ 12 \text{ cm}^3 ;; 12 cm³ ~ 12\text{ cubic cm}
+= 60 mph ~ 60\text{ miles per hour} ;; 5 N ~ 5 \text{ N} ;; 9.8 m/s^2 ~ 9.8 \text{ m/s}^2 ;; 9.8\ \mathrm{m/s^2} ~ 9.8
+= 9.8 m/s^2 ~ 9.8 ;; 5 m ~ 5 ;; 100 km/h ~ 100 ;; 3.0\times10^8\,\mathrm{m/s} ~ 3e8 ;; 5 kg ~ 5 ;; 2 hours ~ 2
+= A ~ \text{(A)} ;; (a) ~ A ;; A) ~ A ;; A. ~ A ;; Option A ~ A ;; A: 42 ~ A ;; \boxed{A} ~ A ;; \textbf{A} ~ A
+= $\textbf{(A)}$ ~ A ;; (A) 42 ~ (A) ;; \{x: x>3\} ~ (3,\infty) ;; \{x \in \mathbb{R} : x > 3\} ~ (3,\infty)
+= {x | x > 3} ~ (3,\infty) ;; f(x) = x^2 ~ x^2 ;; y = x^2 ~ f(x)=x^2 ;; x^2 ~ f(x) = x^2 ;; x=2, y=3 ~ (2,3)
+= (x,y) = (2,3) ~ (2,3) ;; x=2 and y=3 ~ (2,3) ;; (2,3) ~ x=2,y=3 ;; a = 2, b = 3, c = 4 ~ (2,3,4)
+= 2,3,4 ~ a=2,b=3,c=4 ;; No solution ~ \text{no solution} ;; none ~ \text{none} ;; True ~ true ;; Yes ~ \text{yes}
+= \text{Yes}. ~ yes ;; 2^{2^3} ~ 256 ;; 2^(3) ~ 8 ;; e^2 ~ e^{2} ;; \exp(2) ~ e^2 ;; exp(2) ~ e^2 ;; ln(2) ~ \ln 2
+= log_2(8) ~ 3 ;; log(100) ~ 2 ;; \log_{2}{8} ~ 3 ;; \log_2(n)+1 ~ 1+\log_2 n ;; \binom52 ~ 10 ;; {5 \choose 2} ~ 10
+= 5! ~ 120 ;; 5!/3! ~ 20 ;; \left|-5\right| ~ 5 ;; |-5| ~ 5 ;; \lvert -5 \rvert ~ 5 ;; 3+2i ~ 2i+3
+= \frac{1}{2}+\frac{\sqrt{3}}{2}i ~ e^{i\pi/3}
+= \begin{bmatrix} 1 & 2 \\ 3 & 4 \end{bmatrix} ~ \begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}
+= [1,2] ~ \begin{pmatrix}1\\2\end{pmatrix} ;; (1,2)^T ~ \begin{pmatrix}1\\2\end{pmatrix} ;; 5,7 ~ 5 and 7
+= 5\ \text{and}\ 7 ~ 7,5 ;; \text{5 and 7} ~ 5,7 ;; [5, 7, 9] ~ 5,7,9
+= \frac{-b \pm \sqrt{b^2-4ac}}{2a} ~ \frac{-b+\sqrt{b^2-4ac}}{2a},\frac{-b-\sqrt{b^2-4ac}}{2a}
+= x=1\pm\sqrt{2} ~ 1\pm\sqrt2 ;; +3, -3 ~ \pm3 ;; +3 or -3 ~ \pm 3 ;; 3 and -3 ~ \pm3 ;; 204 base 5 ~ 204_5
+= (204)_5 ~ 204_5 ;; AB_{16} ~ AB_{16} ;; 1A3_{16} ~ 1A3_{16} ;; $1010_2$ ~ 1010_{2} ;; 3/4 ~ 3:4 ;; 3:4 ~ 0.75
+= 3 : 4 ~ 3:4 ;; \frac{3}{4} ~ 3:4 ;; 6:8 ~ 3:4 ;; $1,234.50 ~ 1234.5 ;; 1234.50 dollars ~ \$1,234.50
+= \$1234.5 ~ \$1,234.50 ;; 12.50\text{ dollars} ~ 12.5 ;; \$12 \text{ per hour} ~ 12 ;; 0.\overline{27} ~ 3/11
+= 0.2727... ~ 3/11 ;; 0.(3) ~ 1/3 ;; 0.\dot{3} ~ 1/3 ;; .\overline{3} ~ 1/3 ;; 0.3\overline{3} ~ 1/3 ;; 8.5% ~ 8.5\%
+= 8.5 % ~ 8.5 ;; 85\% ~ 0.85 ;; 45^{\circ} ~ 45 ;; 45 deg ~ 45^\circ ;; \angle ABC = 45^\circ ~ 45
+= 10^{-3} ~ \frac{1}{1000} ;; 1 \times 10^{-3} ~ 0.001 ;; 10^-3 ~ 0.001 ;; 6.02e+23 ~ 6.02\times10^{23}
+= 6.02×10²³ ~ 6.02e23 ;; 1.5*10^{3} ~ 1500 ;; 1.5 × 10^3 ~ 1500 ;; 2x+3y=6 ~ y=2-\frac{2}{3}x
+= x^2+y^2-4=0 ~ x^2+y^2=4 ;; y-2=3(x-1) ~ y=3x-1 ;; \frac{x^2}{4}+\frac{y^2}{3}=1 ~ 3x^2+4y^2=12 ;; y=x ~ x=y
+= 5=x ~ 5 ;; -\frac{1}{2} ~ \frac{-1}{2} ;; -(1/2) ~ -1/2 ;; \frac{-1}{-2} ~ 0.5 ;; \frac{1}{2}\cdot\frac{2}{3} ~ 1/3
+= 1 - \frac{1}{3} ~ 2/3 ;; 1,000,000 ~ 10^6 ;; 1 million ~ 1000000 ;; 1.5 million ~ 1,500,000 ;; 2 thousand ~ 2000
+= =42 ~ 42 ;; \frac{1}{2} \times \frac{1}{3} ~ 1/6 ;; x^{-1} ~ 1/x ;; \sqrt{x} ~ x^{1/2} ;; x^{0.5} ~ \sqrt x
+= \sqrt[3]{x^2} ~ x^{2/3} ;; a^{m+n} ~ a^m a^n ;; (ab)^n ~ a^n b^n ;; \sec^2 x - 1 ~ \tan^2 x
+= \cos(\frac{\pi}{2}-x) ~ \sin x ;; sin^2(x) ~ \sin^2 x ;; sin x cos x ~ \frac12 \sin 2x ;; arctan(1) ~ \pi/4
+= \arctan 1 ~ \frac{\pi}{4} ;; tan^{-1}(1) ~ \frac{\pi}{4} ;; \frac{dy}{dx}=2x ~ 2x ;; y'=2x ~ 2x
+= C_1e^x ~ C_{1} e^{x} ;; k \in \mathbb{Z} ~ k\in\mathbb Z ;; n\pi, n\in\mathbb{Z} ~ n \pi, n \in \mathbb{Z}
+= \pi k ~ k\pi ;; \text{undefined} ~ undefined ;; DNE ~ \text{DNE} ;; does not exist ~ \text{does not exist}
+= 100\text{th} ~ 100 ;; \$5.00\text{ per pound} ~ 5 ;; 24\pi\text{ square inches} ~ 24\pi ;; 24\pi in^2 ~ 24\pi
+= \dfrac{11}{2}\text{ units} ~ 5.5 ;; -x^2+3 ~ 3-x^2 ;; (x+1)(x-1) ~ x^2 - 1 ;; x(x-1)(x+1) ~ x^3-x
+= 1 - x ~ -(x - 1) ;; \left(x + 1\right)^{2} ~ x^2+2x+1 ;; 2021·505·337 ~ 2021\cdot505\cdot337
+= \theta = \pi/3 ~ \frac{\pi}{3} ;; \alpha=30^\circ ~ 30 ;; \triangle ABC ~ \triangle ABC ;; \angle B ~ \angle B
+= AB ~ BA ;; 1/3 < x < 1 ~ \left(\frac13,1\right) ;; x \geq -2 and x \neq 3 ~ [-2,3)\cup(3,\infty)
+= [-2,\infty) \setminus \{3\} ~ [-2,3)\cup(3,\infty) ;; (-\infty, \infty) ~ \mathbb{R} ;; \mathbb R ~ \R
+= x < -1 \text{ or } x > 1 ~ |x|>1 ;; x\le-3\lor x\ge3 ~ |x|\ge3 ;; -2 \leq x \leq 2 ~ |x| \le 2
+= 1,000.99£ ~ 1000.99 ;; 1,000.99€ ~ 1000.99 ;; 1,000.99m ~ 1000.99 ;; 1,000.99kg ~ 1000.99 ;; 1,000.99% ~ 1000.99
+= 1 000.99 ~ 1000.99 ;; 1,000.99¥ ~ 1000.99 ;; 1,000.99\$ ~ 1000.99 ;; \gcd(12,18) ~ 6 ;; \max(3,5) ~ 5
+= \max\{3,5\} ~ 5 ;; \operatorname{lcm}(4,6) ~ 12 ;; 128 \bmod 3 ~ 2 ;; gcd(12,18) ~ 6 ;; x>5 \land x<10 ~ 5<x<10
+= x<-14 \lor x>-3 ~ (-\infty,-14)\cup(-3,\infty) ;; \sqrt{27}-\sqrt{12} ~ \sqrt{3} ;; $1$ or $2$ ~ 1,2
+= x_1 = 1, x_2 = 2 ~ 1,2 ;; 100 \$ ~ \$100 ;; 2\sqrt{3} \text{ cm} ~ 2\sqrt3 ;; f'(x) ~ f'(x) ;; 987,436 ~ 987436
+= 10\text{ units} ~ 10 ;; ⅓ ~ 1/3 ;; 1⁄2 ~ 0.5 ;; ${37,3}$ ~ 37,3 ;; \prod_{a=1}^{3} x ~ x^3
+= \log_{11} x ~ \frac{\ln x}{\ln 11} ;; \sinh^{-1} x ~ \operatorname{arcsinh} x ;; 100! ~ 100!
+= x = -5,\ p = \frac{14}{3} ~ -5, \frac{14}{3} ;; 21,16 or 11 ~ 11,16,21 ;; n=1,2,3 ~ 1,2,3 ;; 4,.1,2 ~ 0.1, 4, 2
+= 3 \pmod 7 ~ 3 \pmod{7} ;; x \equiv 3 \pmod 7 ~ x \equiv 3 \pmod{7} ;; $D = (0, 1)$ ~ (0,1) ;; y \in [0,1] ~ [0,1]
+= [0,1] ~ y\in[0,1] ;; f(x) \ge 2 ~ [2,\infty) ;; -793<a<10 ~ (-793,10) ;; a=4 \text{ or } a=-8 ~ -8,4 ;; 5\% ~ 5
+= 0.05 ~ 5\% ;; 5 ~ 5\% ;; .5 ~ 50\% ;; sin(pi/6) ~ 1/2 ;; \sin{\frac{\pi}{6}} ~ \frac{1}{2}
+= \cos^{-1}(1/2) ~ \frac{\pi}{3} ;; \sin x\cdot\cos x ~ \frac{\sin 2x}{2} ;; \ln e ~ 1 ;; \log_{10}1000 ~ 3
+= e^{\ln 3} ~ 3 ;; e^{2\ln x} ~ x^2 ;; \frac{x}{y} ~ x/y ;; x\div y ~ x/y ;; 2(x+3) ~ 2x+6
+= (x+1)(x+2)(x+3) ~ x^3+6x^2+11x+6 ;; -x^2-4x-13 ~ -(x^2+4x+13) ;; 10p^3\sqrt{3p} ~ \sqrt{300p^7}
+= \frac{1}{(a+b)^3} ~ (a+b)^{-3} ;; 3+\sqrt{2}i ~ 3+i\sqrt2 ;; -\frac34i ~ -0.75i ;; (2+3i)(2-3i) ~ 13
+= \frac{1}{2-i} ~ \frac{2+i}{5} ;; 3i+4 ~ 4+3i ;; \text{A, B, E} ~ A,B,E ;; D,E ~ \text{D, E} ;; A,B,C ~ C,B,A
+= CBAD ~ \text{CBAD} ;; \text{two lines} ~ Two lines ;; parabola ~ \text{a parabola} ;; 2\frac{1}{4} ~ 9/4
+= 2 + \frac14 ~ 2\frac14 ;; -15\frac35 ~ -15.6 ;; 15 3/5 ~ 15.6 ;; 11111111100 ~ 11,\! 111,\! 111,\! 100
+= 96569 ~ 96,\!569 ;; \text{96,569} ~ 96569 ;; 66_8 ~ 66_{8} ;; 66 \text{ (base 8)} ~ 66_8 ;; \text{66}_8 ~ 66_8
+= 66_\text{eight} ~ 66_8 ;; (-4,27);(2,15) ~ (2,15),(-4,27) ;; (2,15) and (-4,27) ~ (-4, 27);(2, 15)
+= \begin{pmatrix} -1/3 \\ 2/3 \\ 5/3 \end{pmatrix} ~ \frac13\begin{pmatrix}-1\\2\\5\end{pmatrix}
+= \left(-\frac13,\frac23,\frac53\right) ~ \begin{pmatrix} -1/3 \\ 2/3 \\ 5/3 \end{pmatrix}
+= \left\langle -\frac13,\frac23,\frac53\right\rangle ~ \begin{pmatrix} -1/3 \\ 2/3 \\ 5/3 \end{pmatrix}
+= -\frac13,\frac23,\frac53 ~ \begin{pmatrix} -1/3 \\ 2/3 \\ 5/3 \end{pmatrix} ;; (B)\ 42 ~ \text{(B)}
+= \text{B) }42 ~ B ;; B)42 ~ B ;; B ~ \text{B} ;; \boxed{\text{B}} ~ (B) ;; b) ~ B ;; \textbf{B} ~ \text{(B)}
+= \text{none of these} ~ none of these ;; \frac{2016}{2017^2} ~ \frac{2016}{4068289}
+= \lfloor\log_2 n\rfloor+1 ~ 1+\left\lfloor\log_{2}n\right\rfloor
+= \lceil\log_2(n+1)\rceil ~ \left\lfloor\log _{2} n\right\rfloor+1
+= \lfloor 2n/3\rfloor+1 ~ N(n)=\left\lfloor\frac{2 n}{3}\right\rfloor+1
+= \frac{d!}{2k\,(d-k)!} ~ \frac{d !}{2 k(d-k) !} ;; \frac{(2n)!}{(n!)^2} ~ \binom{2n}{n}
+= \frac{(2n)!}{n!^2} ~ \binom{2n}{n} ;; \frac{(2n)!}{n!n!} ~ \binom{2n}{n}
+= \pi\left(k+\frac16\right) ~ \frac{\pi}{6}+\pi k ;; 2 \times 3^{2} ~ 18 ;; {2}^{10} ~ 1024 ;; 1.0\times 10^2 ~ 100
+= 100.0 ~ 10^2 ;; y-3=2x ~ y=2x+3 ;; y=3+2x ~ y = 2x + 3 ;; 2x+3=y ~ y = 2x + 3 ;; -2x+y=3 ~ y=2x+3
+= y=2(x+\frac32) ~ y=2x+3 ;; x=\frac{y-3}{2} ~ y=2x+3 ;; 5x-7y+11z=-4 ~ 5x - 7y + 11z + 4 = 0
+= 10x-14y+22z+8=0 ~ 5x - 7y + 11z + 4 = 0 ;; \tan\theta=2\theta ~ 2\theta = \tan\theta ;; 8r^2\ge s^2 ~ s^2 \le 8r^2
+= x\ne 3 ~ x \neq 3 ;; x < 3 \text{ or } x > 3 ~ x\neq3
+! \text{The answer is } 5 ~ 5 ;; 2/3\pi ~ 2\pi/3 ;; 3 (three) ~ 3 ;; 5kg ~ 5 g ;; 2 hours and 30 minutes ~ 2.5
+! The answer is A ~ A ;; A and B ~ A ;; f: x \mapsto x^2 ~ x^2 ;; t^2 ~ f(x)=x^2 ;; (3,2) ~ x=2,y=3
+! no real solutions ~ \text{no solution} ;; \emptyset ~ \text{no solution} ;; n choose 2 ~ \binom{n}{2} ;; C(5,2) ~ 10
+! \lfloor x \rfloor ~ x ;; |x| ~ x ;; 3 + 2j ~ 3+2i ;; cis(\pi) ~ -1
+! \binom{1}{2} ~ \begin{pmatrix}1\\2\end{pmatrix} ;; \mathbf{i}+2\mathbf{j} ~ (1,2) ;; 5 \quad 7 ~ 5,7 ;; 204_5 ~ 204
+! 3-4 ~ 3:4 ;; 12 dollars and 50 cents ~ \$12.50 ;; 85 ~ 0.85 ;; \pi/4 ~ 45^\circ ;; 45^\circ 30' ~ 45.5^\circ
+! 42 is the answer ~ 42 ;; 42? ~ 42 ;; 42+ ~ 42 ;; 42 (approx) ~ 42 ;; 42* ~ 42 ;; : 42 ~ 42 ;; 42 \text{ or so} ~ 42
+! 2x+C ~ 2x+c ;; 5th ~ 5 ;; 1st ~ 1 ;; 24 \pi \text{ cm}^2 ~ 24\pi\text{ cm}^3 ;; (3,4) units ~ (3,4)
+! x^2 \text{ where } x=3 ~ 9 ;; m=5 ~ n=5 ;; \overline{AB} ~ AB ;; x^2<4 ~ -2<x<2 ;; 128\bmod 3 ~ 1 ;; \min(1,2) ~ 2
+! f'' ~ f' ;; \sum_{n=0}^{\infty}\frac{1}{n!} ~ e ;; (1,2), (3,4) ~ (1,2) ;; 3 \pmod 7 ~ 3 ;; D: (0,1) ~ (0,1)
+! x \in [0,1] ~ y\in[0,1] ;; 500 ~ 5\% ;; \frac{\pi}{180} ~ 1^\circ ;; ABE ~ A,B,E ;; A, B ~ A, C
+! C,B,A,D ~ \text{CBAD} ;; \text{ellipse} ~ hyperbola ;; 2,1/4 ~ 2\frac14 ;; 11.111.111.100 ~ 11,111,111,100
+! 66_{9} ~ 66_8 ;; 54 ~ 66_8 ;; (-4,27) ~ (-4, 27);(2, 15) ;; The answer is (B) ~ B ;; 0 ~ \text{no} ;; 1 ~ \text{yes}
+! 2021\cdot505\cdot337 ~ 343953985 ;; 343953885 ~ 2021 \cdot 505 \cdot 337
+! \lceil\log_2 n\rceil ~ \left\lfloor\log _{2} n\right\rfloor+1 ;; \frac{d!}{2(d-k)!} ~ \frac{d !}{2 k(d-k) !}
+! C_{2n}^{n} ~ \binom{2n}{n} ;; 5x - 7y + 11z + 4 ~ 5x - 7y + 11z + 4 = 0 ;; 0 ~ 5x - 7y + 11z + 4 = 0
+! s^2\le 4r^2 ~ s^2 \le 8r^2 ;; s\le2\sqrt2r ~ s^2 \le 8r^2
 """
-ONE_WAY = {"percent", "decimal", "base-n"}  # kinds in which the policy looks at the gold
+ONE_WAY = {"percent", "decimal", "base-n", "as-models-write-it"}  # in which the policy looks at the gold
 
 
 def cases(mark):
@@ -472,7 +576,8 @@ ALPHABET = st.sampled_from(list("0123456789+-*/^_(){}[]|,.;:!=<>%$&~' xyzie\\") 
 @given(st.lists(ALPHABET, max_size=60).map("".join), st.sampled_from(["1", "x", "1,2", "(1,2)", "x<1", r"\pi", "x=1"]))
 def test_random_text_never_raises_or_stalls(text, gold):
     start = time.perf_counter()
-    assert is_equiv(text, gold) in (True, False) and is_equiv(gold, text) in (True, False)
+    for pair in (text, gold), (gold, text):
+        assert not compare(*pair).rule.startswith("fault")
     assert is_parsed(text) in (True, False)
     assert is_equiv(text, text) is bool(answers.read(text).key)
     assert time.perf_counter() - start < 1
@@ -481,7 +586,7 @@ def test_random_text_never_raises_or_stalls(text, gold):
 @settings(max_examples=200, deadline=None)
 @given(st.text(max_size=80))
 def test_any_text_never_raises(text):
-    assert is_equiv(text, "7") in (True, False) and is_equiv("7", text) in (True, False)
+    assert not compare(text, "7").rule.startswith("fault") and not compare("7", text).rule.startswith("fault")
 
 
 BOMBS = [
