@@ -62,7 +62,8 @@ def make_parser() -> argparse.ArgumentParser:
         help=f"{', '.join(data.SYSTEM_PROMPTS)}, or a text of your own (paper's 7B: qwen-7b)")
     add("--template", metavar="FILE", help="prompt with {problem} in it, in place of the tokenizer's chat template")
     add("--rewards", default="accuracy", metavar="SPEC",
-        help="NAME=WEIGHT,...; accuracy, format, or path/to/file.py:function (paper's 7B: accuracy)")
+        help="NAME=WEIGHT,... of accuracy, format, accuracy_boxed, tag_count, cosine, choice and "
+             "path/to/file.py:function (paper's 7B: accuracy)")
 
     add = parser.add_argument_group("method").add_argument
     add("--steps", type=int, default=1100, help="optimizer steps (paper: 1100)")

@@ -1,102 +1,55 @@
 """Verifiers: text in, number out.
 
-One completion goes through `extract_answer` and `accuracy`, which leaves equality to answers.py; a batch through
-`parse_rewards` and `score`. Completions are hostile text: scans are linear and bounded, and nothing is evaluated.
+    python rewards.py "\\frac{1}{2}" "0.5"     the verdict on a candidate and an answer, and the rule that decided
+    python rewards.py --file cases.jsonl      how often the grader is right on labelled rows, and how long it takes
+
+One completion goes through `accuracy`, which leaves to extract.py what it submits and to answers.py whether that is
+right; a batch goes through `parse_rewards` and `score`, and its comparisons through grading.py.
 """
 
+import argparse
 import importlib.util
+import json
 import math
 import re
 import sys
+import time
+from collections import Counter
 from pathlib import Path
 
-from answers import is_equiv
-
-MAX_COMPLETION = 20_000  # characters read, from the end
-
-# ---------------------------------------------------------------- the answer of a completion
-
-_COMMENT = re.compile(r"^[ \t]*%.*$", re.MULTILINE)
-_BRACE_OR_BOX = re.compile(r"\\[{}]|[{}]|\\(?:boxed|fbox)\s*\{")
-_BOX_SEPARATOR = re.compile(r"(?:[\s,;$]|\\[()]|\\q?quad|\\text\{ ?(?:and|or) ?\}|(?:and|or)\b)*")
-_ANSWER_MARK = re.compile(r"####|answer[*_ ]*(?:is\b|:)[:*\s]*", re.IGNORECASE)
-_SENTENCE_END = re.compile(r"\.\s|\.?$|\n", re.MULTILINE)
-
-
-def extract_answer(completion: str) -> str | None:
-    """The answer that a completion submits, as it is written there, or None.
-
-    Only what follows the last `</think>` counts (an unclosed `<think>` has no answer), and of that the inside of the
-    last `<answer>…</answer>`, if there is one. There: the last `\\boxed{}` or `\\fbox{}`; boxes joined by nothing but
-    separators are one list; an empty or unclosed last box is no answer. Without a box: the last of `#### x`, `the
-    answer is x`, `Answer: x` (bold or not), up to the end of the line or sentence; else the whole answer block. The
-    last number is never guessed at: that would pay for truncated text.
-    """
-    thought_end = completion.rfind("</think>")
-    if completion.find("<think>", max(thought_end, 0)) >= 0:
-        return None
-    text = completion[thought_end + len("</think>") :] if thought_end >= 0 else completion
-
-    block_end = text.rfind("</answer>")
-    block_start = text.rfind("<answer>", 0, max(block_end, 0))
-    in_block = block_start >= 0
-    if in_block:
-        text = text[block_start + len("<answer>") : block_end]
-
-    text = _COMMENT.sub("", text[-MAX_COMPLETION:])
-    boxes, unclosed = _boxes(text)
-    if boxes or unclosed:
-        return None if unclosed else _last_boxes(text, boxes)
-
-    marks = list(_ANSWER_MARK.finditer(text))
-    if marks:
-        start = marks[-1].end()
-        text = text[start:].lstrip()
-        text = text[: _SENTENCE_END.search(text).start()]
-    elif not in_block:
-        return None
-    return text.strip("* \t\r\n") or None
-
-
-def _boxes(text):
-    """The outermost complete boxes as (start, start and end of the inside), and whether a later one is not closed."""
-    opened, boxes = [], []
-    for mark in _BRACE_OR_BOX.finditer(text):
-        token = mark[0]
-        if token == "{" or token[1:2] in ("b", "f"):
-            opened.append((mark.start(), mark.end(), token != "{"))
-        elif token == "}" and opened:
-            start, inside, is_box = opened.pop()
-            while is_box and boxes and boxes[-1][0] > start:  # it was within this one
-                boxes.pop()
-            if is_box:
-                boxes.append((start, inside, mark.start()))
-    last = boxes[-1][0] if boxes else -1
-    return boxes, any(is_box and start > last for start, _, is_box in opened)
-
-
-def _last_boxes(text, boxes):
-    """The inside of the last box, or of all the boxes at the end that only separators join, as one list."""
-    first = len(boxes) - 1
-    while first > 0 and _BOX_SEPARATOR.fullmatch(text, boxes[first - 1][2] + 1, boxes[first][0]):
-        first -= 1
-    insides = [text[inside:end].strip() for _, inside, end in boxes[first:]]
-    return ", ".join(dict.fromkeys(insides)) if insides[-1] else None  # the same box said twice is one answer
-
+from answers import compare, is_equiv, is_parsed
+from extract import RULES, extract_answer, find_answer
+from grading import Grader
 
 # ---------------------------------------------------------------- rewards of one completion
 
 
 def accuracy(completion: str, answer: str) -> float:
-    """1.0 if the completion submits the answer, else 0.0.
+    """1.0 if the completion submits the answer, as `find_answer` reads it, else 0.0. Never raises on text.
 
-    `answer` is a bare expression, or a worked solution whose last box, `####` or answer block counts. A gold from
-    which nothing can be read, and a completion without an answer, are 0.0, never a gift. Never raises on text.
+    `answer` is a bare expression, or a worked solution whose last box, `####` or answer block counts. One that cannot
+    be parsed is compared as text, and one from which nothing can be read is 0.0: never a gift.
     """
-    worked = any(mark in answer for mark in (r"\boxed", r"\fbox", "####", "</answer>"))
-    gold = extract_answer(answer) if worked else answer
-    candidate = extract_answer(completion)
+    return _is_right(find_answer(completion)[1], _gold(answer))
+
+
+def accuracy_boxed(completion: str, answer: str) -> float:
+    """`accuracy` for a model that learns to exploit prose: only a box, an answer block or `####` counts."""
+    return _is_right(find_answer(completion, prose=False)[1], _gold(answer))
+
+
+def _is_right(candidate, gold):
     return float(bool(gold) and bool(candidate) and is_equiv(candidate, gold))
+
+
+def _gold(answer):
+    worked = any(mark in answer for mark in (r"\boxed", r"\fbox", "####", "</answer>"))
+    return (extract_answer(answer) if worked else answer.strip()) or ""
+
+
+def num_as_text(answers: list[str]) -> int:
+    """How many of a data set's answers the grader cannot parse: only the same text, normalised, equals them."""
+    return sum(n for answer, n in Counter(answers).items() if not is_parsed(_gold(answer)))
 
 
 def format_reward(completion: str) -> float:
@@ -115,29 +68,105 @@ def format_reward(completion: str) -> float:
     return float(not any(tag in inside for tag in ("<think>", "</think>", "<answer>", "</answer>")))
 
 
+def tag_count(completion: str) -> float:
+    """A quarter for each of `<think>`, `</think>`, `<answer>`, `</answer>` that is there exactly once: partial credit
+    on the way to `format_reward`.
+
+    As open-r1's tag_count_reward, which the paper does not use, but without its line breaks around the tags. An absent
+    `<think>` counts if `</think>` is there once, as a template may have put it into the prompt. Order is not looked at.
+    """
+    counts = [completion.count(tag) for tag in ("<think>", "</think>", "<answer>", "</answer>")]
+    counts[0] = counts[0] or counts[1]
+    return sum(count == 1 for count in counts) / 4
+
+
+def cosine(right: bool, num_tokens: int, max_tokens: int) -> float:
+    """A reward for short right answers and long wrong ones: half a cosine wave over the length, clamped at max_tokens.
+
+    Right: 1 at no token, 0.5 at max_tokens or more. Wrong: -0.5, rising to 0. The values are those of the released
+    1.5B recipe (not in the paper). Its code counts characters, 1000 of them, instead of tokens; is periodic, so that
+    2000 characters earn what none would; and makes a longer wrong answer worse, against its own description.
+    """
+    progress = min(1.0, num_tokens / max_tokens)
+    wave = (1 + math.cos(math.pi * progress)) / 2  # 1 -> 0
+    return 0.5 + 0.5 * wave if right else -0.5 * wave
+
+
+def choice(completion: str, answer: str) -> float:
+    """1.0 if both are the same letter from A to J, else 0.0, also where the answer is no letter.
+
+    A letter stands alone, in brackets, or before a text that is set off from it: `C`, `(C)`, `\\text{C}`, `C. 42`,
+    `(C) 42`. A letter within a word is none, and more than one is none.
+    """
+    letter = _letter(find_answer(completion)[1] or "")
+    return float(letter != "" and letter == _letter(_gold(answer)))
+
+
+_LETTER = re.compile(  # the text behind it names no other
+    r"[A-Ja-j]|\([A-Ja-j]\)|(?:\([A-J]\)|[A-J][.:)])\s+(?!or\b|and\b|[A-J]\b|.*\([A-J]\)).*", re.DOTALL
+)
+
+
+def _letter(answer):
+    bare = re.sub(r"\\(?:text|math|boxed)[a-z]* ?|[{}$*]|\\[()]", "", answer[:500])
+    bare = re.sub(r"\\[ ,;:!]|~|\\q?quad", " ", bare).strip(" .\n")
+    return bare.lstrip("(")[0].upper() if _LETTER.fullmatch(bare) else ""
+
+
 # ---------------------------------------------------------------- rewards of a batch
 
 
-def _accuracy_rewards(completions, answer, **_):
-    return [accuracy(completion, gold) for completion, gold in zip(completions, answer, strict=True)]
+class _Graded:
+    """A reward that compares with the answer. `counts`, since the start: which of RULES found how many answers, and how
+    many comparisons the grader gave up."""
+
+    def __init__(self, grader, *, prose=True, cosine_end=None):
+        self.grader, self.prose, self.cosine_end = grader, prose, cosine_end
+        self.counts = Counter(dict.fromkeys((*RULES, "given_up"), 0))
+
+    def __call__(self, completions, completion_ids, answer, **_):
+        found = [find_answer(completion, prose=self.prose) for completion in completions]
+        pairs = [(text, _gold(gold)) for (_, text), gold in zip(found, answer, strict=True)]
+        given_up = self.grader.num_given_up
+        asked = [pair for pair in pairs if all(pair)]
+        verdicts = dict(zip(asked, self.grader.verdicts(asked), strict=True))
+        self.counts.update(rule for rule, _ in found)
+        self.counts["given_up"] += self.grader.num_given_up - given_up
+        right = [verdicts.get(pair, False) for pair in pairs]
+        if self.cosine_end is None:
+            return [float(verdict) for verdict in right]
+        return [cosine(*each, self.cosine_end) for each in zip(right, map(len, completion_ids), strict=True)]
 
 
-def _format_rewards(completions, **_):
-    return [format_reward(completion) for completion in completions]
+def _of_text(reward):
+    return lambda completions, **_: [reward(completion) for completion in completions]
 
 
-_BUILT_IN = {"accuracy": _accuracy_rewards, "format": _format_rewards}
+def _choices(completions, answer, **_):
+    return [choice(completion, gold) for completion, gold in zip(completions, answer, strict=True)]
 
 
-def parse_rewards(spec: str) -> list:
+# Name -> what makes the reward, of a Grader and of the most tokens of a completion.
+_BUILT_IN = {
+    "accuracy": lambda grader, _: _Graded(grader),
+    "format": lambda *_: _of_text(format_reward),
+    "accuracy_boxed": lambda grader, _: _Graded(grader, prose=False),
+    "tag_count": lambda *_: _of_text(tag_count),
+    "cosine": lambda grader, most: _Graded(grader, cosine_end=most),
+    "choice": lambda *_: _choices,
+}
+
+
+def parse_rewards(spec: str, max_tokens: int = 2048) -> list:
     """`accuracy=1.0,format=0.5,path/to/file.py:function=2` as [(name, function, weight)]; a weight left out is 1.
 
     Every function, built in or the user's, is called as TRL calls its own, by keyword: f(prompts, completions,
     completion_ids, **columns) -> list of numbers, or None where a sample cannot be scored; columns are lists, one entry
-    a completion. A user's reward goes by its function's name. A negative weight makes a penalty, 0 only logs.
-    ValueError, in one line, for whatever cannot be used.
+    a completion. A user's reward goes by its function's name, and runs here, without a bound on its time. A negative
+    weight makes a penalty, 0 only logs. max_tokens: of a completion, where `cosine` ends. ValueError, in one line, for
+    whatever cannot be used.
     """
-    rewards = []
+    rewards, grader = [], Grader()
     for entry in spec.split(","):
         source, equals, weight = entry.strip().partition("=")
         source = source.strip()
@@ -154,8 +183,14 @@ def parse_rewards(spec: str) -> list:
             number = math.nan
         if not math.isfinite(number):
             raise ValueError(f"reward {name!r} has the weight {weight.strip()!r}, not a finite number: {known}")
-        rewards.append((name, _load(path, name, known) if colon else _BUILT_IN[name], number))
+        function = _load(path, name, known) if colon else _BUILT_IN[name](grader, max_tokens)
+        rewards.append((name, function, number))
     return rewards
+
+
+def compares_answers(rewards: list) -> bool:
+    """Whether any of what `parse_rewards` returned needs golds that the grader can parse."""
+    return any(isinstance(function, _Graded) for _, function, _ in rewards)
 
 
 def _load(path, name, known):
@@ -184,15 +219,20 @@ def score(rewards, prompts, completions, completion_ids, columns, *, shown=None)
     total    B weighted sums; None where any reward is None: that sample cannot be scored
     by_name  {name: B numbers or None}, without the weights
     errors   how often a reward raised on a sample: that one gets 0 from it, the others what they would have got
+    counts   {one of RULES: answers that it found, "given_up": comparisons}; {} if no built-in reward compares answers
 
     A reward's first error is shown on stderr, and not again if the caller passes the same set as `shown` each time: it
     holds the names that have been. ValueError if a reward returns anything but B finite numbers or None.
     """
     shown = set() if shown is None else shown
-    by_name, errors = {}, 0
+    by_name, errors, counts, before = {}, 0, Counter(), Counter()
     for name, function, _ in rewards:
+        if isinstance(function, _Graded):
+            before.update(function.counts)
         batch = {**columns, "prompts": prompts, "completions": completions, "completion_ids": completion_ids}
         by_name[name], failures = _call(name, function, batch)
+        if isinstance(function, _Graded):
+            counts.update(function.counts)
         errors += sum(index is not None for index, _ in failures)
         if failures and name not in shown:
             shown.add(name)
@@ -210,7 +250,12 @@ def score(rewards, prompts, completions, completion_ids, columns, *, shown=None)
         total.append(
             math.fsum(weight * value for weight, value in zip(weights, values, strict=True)) if scorable else None
         )
-    return {"total": total, "by_name": by_name, "errors": errors}
+    return {
+        "total": total,
+        "by_name": by_name,
+        "errors": errors,
+        "counts": {key: counts[key] - before[key] for key in counts},
+    }
 
 
 def _call(name, function, batch, first=0):
@@ -266,3 +311,97 @@ def _checked(name, returned, size, first):
 
 def _one_line(error):
     return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+
+
+# ---------------------------------------------------------------- the command
+
+_ROW = "a row is an object with the texts gold and answer, or gold and completion, and expected, true or false"
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command; a mistake ends in one line, with exit code 2."""
+    parser = argparse.ArgumentParser(
+        prog="rewards.py",
+        usage="python rewards.py CANDIDATE ANSWER | --file FILE",
+        description="Is the candidate equal to the answer? Or: how right is the grader on the labelled rows of a file?",
+        allow_abbrev=False,
+    )
+    parser.error = _fail
+    parser.add_argument("pair", nargs="*", metavar="CANDIDATE ANSWER", help="two expressions, LaTeX or plain text")
+    parser.add_argument("--file", metavar="FILE", help=f"JSON lines: {_ROW}; kind, if there, groups the errors")
+    args, unknown = parser.parse_known_args(argv)
+    if args.file is not None and not args.pair and not unknown:
+        try:
+            rows = _labelled(args.file)
+        except (OSError, ValueError) as error:
+            _fail(f"--file {args.file}: {error}")
+        print(_report(rows))
+        return
+    pair = [text for text in (sys.argv[1:] if argv is None else argv) if text != "--"]  # "-x" is an answer, no flag
+    if args.file is not None or len(pair) != 2:
+        _fail("give a candidate and an answer, each in quotes, or --file FILE with labelled rows")
+    result = compare(*pair)
+    print(f"{'equal' if result.equal else 'not equal'}, by the rule: {result.rule}")
+    print(f"candidate  {pair[0]}  is  {result.candidate}\nanswer     {pair[1]}  is  {result.answer}")
+
+
+def _fail(message):
+    print(f"rewards.py: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _labelled(name):
+    """The rows of a file as (line, kind, what judges, candidate, answer, expected verdict)."""
+    rows = []
+    with open(name, encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                rows.append((number, *_labelled_row(number, line)))
+    if not rows:
+        raise ValueError(f"no rows; {_ROW}")
+    return rows
+
+
+def _labelled_row(number, line):
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"line {number} is not JSON ({error}); {_ROW}") from None
+    row = row if isinstance(row, dict) else {}
+    attack = "why" in row and "expected" not in row  # is wrong, however it is submitted
+    judge = accuracy if "completion" in row else _any_way if attack else is_equiv
+    told, gold, expected = row.get("completion", row.get("answer")), row.get("gold"), row.get("expected", not attack)
+    if not (isinstance(told, str) and isinstance(gold, str) and ("expected" in row or attack)):
+        raise ValueError(f"line {number} has only {', '.join(row) or 'no columns'}; {_ROW}")
+    if not isinstance(expected, bool):
+        raise ValueError(f"line {number} has the expected verdict {expected!r:.60}; {_ROW}")
+    return str(row.get("kind", row.get("why", "rows"))), judge, told, gold, expected
+
+
+def _any_way(answer, gold):
+    return is_equiv(answer, gold) or accuracy(rf"\boxed{{{answer}}}", gold) or accuracy(answer, gold)
+
+
+def _report(rows):
+    """What the grader says of labelled rows, as text: its errors, how many by kind, and the slowest rows."""
+    lines, kinds, times = [], {}, []
+    for number, kind, judge, told, gold, expected in rows:
+        began = time.perf_counter()
+        equal = bool(judge(told, gold))
+        times.append((time.perf_counter() - began, number))
+        counts = kinds.setdefault(kind, [0, 0, 0])
+        counts[0] += 1
+        if equal != expected:
+            counts[1 if equal else 2] += 1
+            lines.append(f"line {number}: {'accepts' if equal else 'refuses'} {told[-100:]!r} for {gold[:100]!r}")
+    num_wrong = len(lines)
+    lines += ["rows  false positives  false negatives  kind"]
+    lines += [f"{n:4} {fp:16} {fn:16}  {kind:.70}" for kind, (n, fp, fn) in sorted(kinds.items())]
+    times.sort(reverse=True)
+    lines += ["slowest: " + ", ".join(f"{1000 * seconds:.1f} ms (line {number})" for seconds, number in times[:5])]
+    lines += [f"median: {1000 * times[len(times) // 2][0]:.2f} ms"]
+    return "\n".join([*lines, f"{100 * (1 - num_wrong / len(rows)):.1f} % of {len(rows)} rows right"])
+
+
+if __name__ == "__main__":
+    main()

@@ -36,7 +36,7 @@ import tiny
 from flags import BUILT_IN, fail, parse_args, pretrained, user_input
 from gpg import alpha, global_sum, token_weights, valid_groups
 from policy import Policy, keep_float64, micro_batches, sample_rows
-from rewards import accuracy, parse_rewards, score
+from rewards import accuracy, compares_answers, num_as_text, parse_rewards, score
 from rollout import Rollout, completion_texts, join, rollout
 
 MAX_SKIPPED_IN_A_ROW = 10  # steps without a finite gradient after which a run gives up
@@ -95,8 +95,12 @@ def main(argv: list[str] | None = None) -> None:
 def train(args, device: torch.device) -> None:
     if args.top_p < 1 or args.top_k:
         say("--top-p, --top-k: drawn from a part of the distribution, but scored under the whole, as the released code")
-    grader = partial(score, user_input(parse_rewards, args.rewards), shown=set())
+    rewards = user_input(parse_rewards, args.rewards, args.max_new_tokens)
+    grader = partial(score, rewards, shown=set())
     folder, tokenizer, problems, held_out = load_problems(args)
+    for flag, rows in (("--data", problems if compares_answers(rewards) else []), ("--eval-data", held_out)):
+        if num := num_as_text([row["answer"] for row in rows]):
+            say(f"{num} of {len(rows)} answers of {flag} can't be parsed: they are compared as text only")
     model = load_model(args, folder, device)
     policy = DistributedDataParallel(make_policy(model, args))
     policy.register_comm_hook(None, sum_gradients)
@@ -230,6 +234,7 @@ def grade(tokenizer, rows: list[dict], sampled: Rollout, grader, args, state: St
     for name, values in result["by_name"].items():
         known = [value for value in values if value is not None]
         sums |= {f"total {name}": sum(known), f"count {name}": len(known)}
+    sums |= {f"graded {key}": count for key, count in result["counts"].items()}
     samples = [
         {
             "step": state.step + 1,
@@ -362,6 +367,10 @@ def metrics(batch: Batch, totals: dict[str, float], grad_norm: float, loss: floa
     for name in [name.removeprefix("count ") for name in totals if name.startswith("count ")]:
         count = totals[f"count {name}"]
         row[f"reward/{name}"] = totals[f"total {name}"] / count if count else None
+    graded = {name.removeprefix("graded "): n for name, n in totals.items() if name.startswith("graded ")}
+    if graded:
+        row["given_up"] = int(graded.pop("given_up"))
+        row |= {f"answer_rule/{rule}": n / max(1, sum(graded.values())) for rule, n in graded.items()}
     return row
 
 

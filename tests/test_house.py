@@ -17,8 +17,10 @@ ROOMS = {
     "gpg.py": (set(), 300),
     "rollout.py": (set(), 370),
     "policy.py": ({"gpg", "rollout"}, 260),
-    "answers.py": (set(), 400),
-    "rewards.py": ({"answers"}, 290),
+    "answers.py": (set(), 2450),
+    "extract.py": ({"answers"}, 260),
+    "grading.py": ({"answers"}, 200),
+    "rewards.py": ({"answers", "extract", "grading"}, 410),
     "data.py": (set(), 400),
     "tiny.py": (set(), 260),
     "checkpoint.py": (set(), 130),
@@ -56,10 +58,15 @@ def test_the_method_imports_only_torch():
 
 
 def test_graders_import_no_torch_and_nothing_that_reads_code():
-    for name in ("rewards.py", "answers.py"):
-        assert not imports(ROOT / name) & {"torch", "numpy", "signal", "sympy"}
-        called = [n.func for n in ast.walk(ast.parse((ROOT / name).read_text())) if isinstance(n, ast.Call)]
-        assert not {f.id for f in called if isinstance(f, ast.Name)} & {"eval", "exec", "compile", "sympify"}
+    for name in ("rewards.py", "extract.py", "grading.py", "answers.py"):
+        assert not imports(ROOT / name) & {"torch", "numpy", "signal"}
+        tree = ast.walk(ast.parse((ROOT / name).read_text()))
+        called = [node.func for node in tree if isinstance(node, ast.Call)]
+        names = {f.id for f in called if isinstance(f, ast.Name)} | {
+            f.attr for f in called if isinstance(f, ast.Attribute)
+        }
+        assert not names & {"eval", "exec", "sympify", "parse_expr", "lambdify", "S", "simplify", "solve"}
+        assert name == "answers.py" or "sympy" not in imports(ROOT / name)
 
 
 def test_one_place_names_a_device():

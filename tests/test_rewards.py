@@ -1,9 +1,8 @@
-"""Tests of rewards.py: what is extracted, equal, refused, and how a batch is scored. W1-W8 name known traps."""
+"""Tests of rewards.py: what is right and refused, the other rewards, a batch, the command. W1-W8 name known traps."""
 
 import json
 import math
 import random
-import sys
 import threading
 import time
 from fractions import Fraction
@@ -15,81 +14,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import rewards
-from rewards import accuracy, extract_answer, format_reward, is_equiv, parse_rewards, score
+from grading import Grader
+from rewards import (
+    accuracy,
+    accuracy_boxed,
+    choice,
+    compares_answers,
+    cosine,
+    format_reward,
+    is_equiv,
+    num_as_text,
+    parse_rewards,
+    score,
+    tag_count,
+)
 
 CASES = Path(__file__).resolve().parents[2] / "shared" / "cases"
-
-# ---------------------------------------------------------------- extraction
-
-
-@pytest.mark.parametrize(
-    ("completion", "expected"),
-    [
-        (r"First \boxed{1}. Then \boxed{2}.", "2"),  # the last one counts, across sentences
-        (r"so \boxed{\frac{1}{2^{3}}} follows", r"\frac{1}{2^{3}}"),  # nested braces
-        (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
-        (r"\boxed{\left\{1\right.} and }", r"\left\{1\right."),  # an escaped brace opens nothing
-        (r"\fbox{7}", "7"),
-        (r"\boxed {7}", "7"),
-        (r"$\boxed{\boxed{7}}$", r"\boxed{7}"),  # the outermost
-        (r"\boxed{1 \boxed{2} \boxed{3}}", r"1 \boxed{2} \boxed{3}"),
-        (r"\boxed{3} \text{ and } \boxed{5}", "3, 5"),  # joined by separators only: one list
-        (r"$\boxed{3}$, $\boxed{5}$ or $\boxed{7}$", "3, 5, 7"),
-        (r"\boxed{3}\quad\boxed{5}", "3, 5"),
-        (r"\boxed{1}\boxed{2 \boxed{3}}", r"1, 2 \boxed{3}"),  # what is nested does not stand between
-        (r"\boxed{3}, hence \boxed{5}", "5"),  # "hence" is no separator
-        (r"\boxed{3}\boxed{3}", "3"),  # said twice
-        (r"\boxed{4 is wrong. So \boxed{5}", "5"),  # an earlier one that is not closed takes nothing away
-        (r"\boxed{5} or \boxed{}", None),  # W4: an empty last box
-        (r"The answer is 5. \boxed{}", None),  # W4: nor is there a way back to the phrase
-        (r"\boxed{4} then \boxed{5", None),  # truncated
-        (r"\boxed{\frac{1}{2}", None),
-        ("3 + 4 = 7\n#### 7", "7"),
-        ("#### 6\nno:\n#### 1,007\n", "1,007"),
-        ("The answer is 42", "42"),  # official.md: 0 there, for want of a LaTeX anchor
-        ("the final answer is: $42$. I hope it is correct.", "$42$"),
-        ("The answer is 3.5. Done", "3.5"),  # the point within a number ends no sentence
-        ("Answer: 12 apples\nBye", "12 apples"),
-        ("**Final Answer:** 12", "12"),
-        ("**Answer**: **12**", "12"),
-        ("Final answer:\n\n12", "12"),
-        ("the answer is 1. No, the answer is 2.", "2"),
-        ("I counted 12 apples, see Figure 3.", None),  # W4: no guess at the last number
-        ("The answer isn't clear", None),
-        ("% \\boxed{42}\nnothing", None),  # a LaTeX comment
-        ("5% of 840 is \\boxed{42}", "42"),  # a percent sign within a line is none
-        ("", None),
-        ("the answer is", None),
-    ],
-)
-def test_extract_answer(completion, expected):
-    assert extract_answer(completion) == expected
-
-
-@pytest.mark.parametrize(
-    ("completion", "expected"),
-    [
-        (r"<think>\boxed{1}</think> so \boxed{2}", "2"),
-        (r"<think>\boxed{1}</think> nothing", None),  # W4: a box only in the thoughts
-        (r"<think> \boxed{1}", None),  # truncated within its thoughts
-        (r"</think>\boxed{1}<think>\boxed{2}", None),  # thinks again, never ends
-        (r"\boxed{1}</think><answer>2</answer>", "2"),  # W5: the template opened the thoughts
-        (r"a</think>\boxed{1}</think> b", None),  # the last </think> counts
-        ("<answer>1</answer><answer> 2 </answer>", "2"),
-        (r"\boxed{1}<answer>the result is \boxed{2}</answer>\boxed{3}", "2"),
-        ("<answer>The answer is 7.</answer>", "7"),
-        (r"\boxed{1}<answer>2", "1"),  # an unclosed answer block is none
-        ("<answer></answer>", None),
-    ],
-)
-def test_extract_answer_of_tagged_text(completion, expected):
-    assert extract_answer(completion) == expected
-
-
-def test_only_the_end_of_a_long_completion_is_read():
-    assert extract_answer(r"\boxed{1}" + "x" * rewards.MAX_COMPLETION) is None
-    assert extract_answer("x" * 10**6 + r"\boxed{1}") == "1"
-
 
 # ---------------------------------------------------------------- equality
 
@@ -185,7 +125,6 @@ UNEQUAL = [
     ("18.90 cents", r"\$18.90"),
     ("90 radians", "90°"),
     ("204_6", "204_5"),
-    ("42_8", "42"),
     ("0.333", r"\frac13"),
     ("1.414", r"\sqrt2"),
     ("0.9999999999", "1"),  # ten digits are for a gold without an end
@@ -204,7 +143,6 @@ UNEQUAL = [
     ("2", "2√3"),  # official.md: the gold 2√3 was read as 2
     ("(1,2)", "(2,1)"),
     ("[1,2)", "(1,2]"),
-    ("(1,2)", "1<x<2"),
     ("2,1", "(1,2)"),
     ("ros", "rose"),  # official.md: substrings passed
     ("primrose", "rose"),
@@ -418,7 +356,112 @@ def test_format_reward(completion, expected):
     assert format_reward(completion) == expected
 
 
+@pytest.mark.parametrize(
+    ("completion", "boxed"),
+    [
+        (r"so \boxed{42}", 1.0),
+        ("<answer>42</answer>", 1.0),
+        ("#### 42", 1.0),
+        ("The answer is 42.", 0.0),
+        ("So there are 42.", 0.0),
+        (r"The answer is 42. \boxed{41}", 0.0),
+    ],
+)
+def test_accuracy_without_prose(completion, boxed):
+    assert accuracy_boxed(completion, "42") == boxed
+    assert accuracy(completion, "42") == (r"\boxed{41}" not in completion)
+
+
+@pytest.mark.parametrize(
+    ("completion", "expected"),
+    [
+        ("<think>a</think><answer>b</answer>", 1.0),
+        ("<think>\na\n</think>\n<answer>\nb\n</answer>", 1.0),  # open-r1 demands these line breaks
+        ("a</think><answer>b</answer>", 1.0),  # W5: the template prefilled <think>
+        ("<answer>b</answer>", 0.5),  # nothing shows that it thought
+        ("<think>a</think><answer>b", 0.75),  # truncated
+        ("<think>a</think>", 0.5),
+        ("<think>", 0.25),
+        ("<think><think>a</think><answer>b</answer>", 0.75),  # twice is not once
+        ("a</think></think><answer>b</answer>", 0.5),
+        ("<answer></answer>" * 2, 0.0),
+        ("", 0.0),
+    ],
+)
+def test_tag_count(completion, expected):
+    assert tag_count(completion) == expected
+
+
+@pytest.mark.parametrize(
+    ("right", "tokens", "expected"),
+    [
+        (True, 0, 1.0),
+        (True, 250, 0.75 + math.sqrt(0.5) / 4),  # (1 + cos(pi/4)) / 2 of the way from 0.5 to 1
+        (True, 500, 0.75),
+        (True, 1000, 0.5),
+        (True, 2000, 0.5),  # official.md: 1.0 again there, as it is periodic
+        (False, 0, -0.5),
+        (False, 500, -0.25),
+        (False, 1000, 0.0),  # official.md: a longer wrong answer was worse there
+        (False, 2000, 0.0),
+    ],
+)
+def test_cosine(right, tokens, expected):
+    assert cosine(right, tokens, 1000) == pytest.approx(expected, rel=1e-12, abs=1e-15)
+
+
+def test_cosine_never_pays_for_padding_a_right_answer_nor_for_a_short_wrong_one():
+    values = [(cosine(True, n, 100), cosine(False, n, 100)) for n in range(300)]
+    assert all(a >= b and c <= d for (a, c), (b, d) in zip(values, values[1:], strict=False))
+    assert min(values)[0] >= 0.5 and max(wrong for _, wrong in values) <= 0.0
+
+
+@pytest.mark.parametrize(
+    ("completion", "gold", "expected"),
+    [
+        (r"\boxed{C}", "C", 1.0),
+        (r"\boxed{c}", "(C)", 1.0),
+        (r"\boxed{\text{(C)}}", "C", 1.0),
+        (r"\boxed{\textbf{(C)}\ 42}", "C", 1.0),
+        (r"\boxed{C. 42}", "C", 1.0),
+        ("The answer is (C).", "C", 1.0),
+        ("<answer>C) a rose</answer>", "C", 1.0),
+        ("The correct option is B", r"\text{B}", 1.0),
+        (r"\boxed{J}", "J", 1.0),
+        (r"\boxed{B}", "C", 0.0),
+        (r"\boxed{K}", "K", 0.0),  # A to J
+        (r"\boxed{Cat}", "C", 0.0),  # official.md: substrings passed, either way
+        (r"\boxed{C}", "Cat", 0.0),
+        (r"\boxed{a cat}", "A", 0.0),
+        (r"\boxed{ABCDE}", "C", 0.0),
+        (r"\boxed{A, B, C}", "C", 0.0),  # W4: listing them all
+        (r"\boxed{(A) or (C)}", "A", 0.0),
+        (r"\boxed{(C) (A)}", "C", 0.0),
+        (r"\boxed{C. or A.}", "C", 0.0),
+        (r"\boxed{A} or \boxed{C}", "C", 0.0),
+        (r"\boxed{}", "C", 0.0),  # official.md: an empty answer had 1.0
+        ("", "", 0.0),
+        ("C", "C", 0.0),  # no answer is marked
+        (r"\boxed{42}", "42", 0.0),  # a gold that is no letter
+    ],
+)
+def test_choice(completion, gold, expected):
+    assert choice(completion, gold) == expected
+
+
+def test_a_gold_that_cannot_be_parsed_is_compared_as_text():  # official.md: 1.0 for every sample
+    gold = r"\heartsuit \% no formula \# at all"
+    assert accuracy(rf"\boxed{{{gold}}}", gold) == 1.0
+    assert accuracy(r"\boxed{\heartsuit \% no formula \# at  all.}", gold) in (0.0, 1.0)
+    assert accuracy(r"\boxed{42}", gold) == 0.0
+    assert num_as_text(["42", gold, gold, r"so \boxed{42}", rf"\boxed{{{gold}}}"]) == 3
+    assert num_as_text([]) == 0
+
+
 # ---------------------------------------------------------------- rewards of a batch
+
+
+BUILT_IN = "accuracy, format, accuracy_boxed, tag_count, cosine, choice"
 
 
 def run(rewards_, completions, shown=None, **columns):
@@ -436,7 +479,7 @@ def test_parse_rewards_names_and_weights():
     "spec", ["", "acuracy", "accuracy,", "accuracy=", "accuracy=x", "accuracy=nan", "accuracy=inf", "format,format"]
 )
 def test_parse_rewards_refuses_in_one_line(spec):
-    with pytest.raises(ValueError, match="accuracy, format") as caught:
+    with pytest.raises(ValueError, match=BUILT_IN) as caught:
         parse_rewards(spec)
     assert "\n" not in str(caught.value)
 
@@ -451,7 +494,8 @@ def test_a_reward_of_the_users_is_called_as_trl_does(tmp_path):
     body = "    return [len(c) + k for c, k in zip(completions, columns['k'])]\n"
     path = write(tmp_path, "def length(prompts, completions, **columns):\n" + body)
     got = run(parse_rewards(f"{path}:length=0.5,format"), ["ab", "abcd"], k=[10, 20])
-    assert got == {"total": [6.0, 12.0], "by_name": {"length": [12.0, 24.0], "format": [0.0, 0.0]}, "errors": 0}
+    by_name = {"length": [12.0, 24.0], "format": [0.0, 0.0]}
+    assert got == {"total": [6.0, 12.0], "by_name": by_name, "errors": 0, "counts": {}}
 
 
 def test_every_reward_gets_the_same_keywords():
@@ -485,7 +529,7 @@ def test_a_bad_reward_file_says_so_in_one_line(tmp_path, source, name, message):
     with pytest.raises(ValueError, match=message) as caught:
         parse_rewards(f"{write(tmp_path, source)}:{name}")
     assert "\n" not in str(caught.value)
-    assert "accuracy, format" in str(caught.value)
+    assert BUILT_IN in str(caught.value)
 
 
 def test_a_missing_reward_file_is_named(tmp_path):
@@ -519,7 +563,8 @@ def fails_on_bad(completions, **_):
 def test_one_bad_completion_costs_only_itself_and_is_shown_once(capsys):
     shown, reward = set(), [("mine", fails_on_bad, 2.0), ("one", lambda completions, **_: [1] * len(completions), 1.0)]
     got = run(reward, ["x", "bad", "y", "bad"], shown)
-    assert got == {"total": [3.0, 1.0, 3.0, 1.0], "by_name": {"mine": [1, 0, 1, 0], "one": [1, 1, 1, 1]}, "errors": 2}
+    assert got["total"] == [3.0, 1.0, 3.0, 1.0] and got["errors"] == 2
+    assert got["by_name"] == {"mine": [1, 0, 1, 0], "one": [1, 1, 1, 1]}
     line = capsys.readouterr().err
     assert line.count("\n") == 1
     assert all(part in line for part in ("'mine'", "KeyError", "'bad'"))
@@ -539,6 +584,7 @@ def test_a_batch_that_fails_only_together_is_shown_too(capsys):
         "total": [1.0, 1.0],
         "by_name": {"alone": [1.0, 1.0]},
         "errors": 0,
+        "counts": {},
     }
     assert "a whole batch" in capsys.readouterr().err
 
@@ -583,11 +629,59 @@ def test_an_interrupt_is_not_swallowed():
 
 
 def test_a_batch_without_completions():  # a rank may hold none
-    assert run(parse_rewards("accuracy,format"), [], answer=[]) == {
-        "total": [],
-        "by_name": {"accuracy": [], "format": []},
-        "errors": 0,
-    }
+    got = run(parse_rewards("accuracy,format"), [], answer=[])
+    assert got["total"] == [] and got["by_name"] == {"accuracy": [], "format": []} and got["errors"] == 0
+    # all of them, always: ranks add them up key by key
+    assert got["counts"] == dict.fromkeys(("boxed", "tagged", "hashes", "phrase", "closing", "none", "given_up"), 0)
+
+
+def test_rules_that_found_the_answers_are_counted():
+    rewards_ = parse_rewards("accuracy,format")
+    completions = [r"\boxed{4}", r"\boxed{5}", "The answer is 4.", "#### 4", "4"]
+    for _ in range(2):  # of each batch, not since the start
+        got = run(rewards_, completions, answer=["4"] * 5)
+        assert got["by_name"]["accuracy"] == [1.0, 0.0, 1.0, 1.0, 0.0]
+        assert {rule: n for rule, n in got["counts"].items() if n} == {"boxed": 2, "phrase": 1, "hashes": 1, "none": 1}
+
+
+def test_comparisons_given_up_are_counted(monkeypatch):
+    def gives_up(self, pairs):
+        self.num_given_up += len(pairs)
+        return [False] * len(pairs)
+
+    monkeypatch.setattr(Grader, "verdicts", gives_up)
+    got = run(parse_rewards("accuracy"), [r"\boxed{4}", "nothing", r"\boxed{5}"], answer=["4"] * 3)
+    assert got["total"] == [0.0, 0.0, 0.0] and got["counts"]["given_up"] == 2
+
+
+def test_a_large_batch_is_graded_as_completions_one_by_one():
+    golds = [str(i % 7) for i in range(300)]
+    completions = [rf"\boxed{{{i % 5}}}" if i % 3 else f"Answer: {i % 7 + i}" for i in range(300)]
+    got = run(parse_rewards("accuracy,accuracy_boxed"), completions, answer=golds)["by_name"]
+    assert got["accuracy"] == [accuracy(*pair) for pair in zip(completions, golds, strict=True)]
+    boxed = [accuracy_boxed(*pair) for pair in zip(completions, golds, strict=True)]
+    assert got["accuracy_boxed"] == boxed and 0 < sum(boxed) < sum(got["accuracy"])
+
+
+def test_cosine_counts_tokens_up_to_the_most_of_the_run():
+    # right, at 0, half and all of 8 tokens: 1/2 + 1/2 * (1, 1/2, 0); beyond the end it stays there
+    right, wrong = r"\boxed{4}", r"\boxed{5}" + "x" * 500
+    ids = [[], [1] * 4, [1] * 8, [1] * 16]
+    rewards_ = parse_rewards("cosine=2", 8)
+    got = score(rewards_, ["p"] * 8, [right] * 4 + [wrong] * 4, ids * 2, {"answer": ["4"] * 8})["by_name"]["cosine"]
+    assert got == pytest.approx([1, 0.75, 0.5, 0.5, -0.5, -0.25, 0, 0], rel=1e-12, abs=1e-15)
+
+
+def test_built_in_rewards_by_name():
+    text = "<think>a</think><answer>(B) 4</answer>"
+    spec = "accuracy,format,accuracy_boxed,tag_count,cosine,choice"
+    got = run(parse_rewards(spec), [text, "<think>"], answer=["B", "B"])["by_name"]
+    assert got["choice"] == [1.0, 0.0] and got["format"] == [1.0, 0.0] and got["tag_count"] == [1.0, 0.25]
+    assert got["accuracy"] == got["accuracy_boxed"] == [1.0, 0.0]
+    assert got["cosine"] == [pytest.approx(1, abs=1e-5), pytest.approx(-0.5, abs=1e-5)]  # one token of 2048
+    assert spec.replace(",", ", ") == BUILT_IN
+    compare = {name: compares_answers(parse_rewards(name)) for name in spec.split(",")}
+    assert [name for name, compares in compare.items() if compares] == ["accuracy", "accuracy_boxed", "cosine"]
 
 
 def test_reward_text_decides_not_ids():  # W6: the ids are handed on, never read here
@@ -595,12 +689,97 @@ def test_reward_text_decides_not_ids():  # W6: the ids are handed on, never read
     assert got["total"] == [1.0]
 
 
-def test_rewards_needs_neither_torch_nor_sympy():
-    source = Path(rewards.__file__).read_text()
-    assert not any(
-        f"import {name}" in source or f"from {name}" in source for name in ("torch", "sympy", "numpy", "signal")
+# ---------------------------------------------------------------- the command
+
+
+def command(capsys, *argv):
+    """The command's exit code, output and complaint."""
+    try:
+        rewards.main(list(argv))
+        code = 0
+    except SystemExit as stop:
+        code = stop.code
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_the_command_judges_a_pair(capsys):
+    code, out, _ = command(capsys, r"\frac{1}{2}", "0.5")
+    assert code == 0 and out.startswith("equal, by") and r"\frac{1}{2}" in out and "0.5" in out
+    assert command(capsys, "-5", "5")[1].startswith("not equal, by")
+    assert command(capsys, "--", "-x", "-x")[1].startswith("equal, by")
+    assert command(capsys, "-x", "-x")[1].startswith("equal, by")
+
+
+def lines(tmp_path, *rows):
+    path = tmp_path / "cases.jsonl"
+    path.write_text("\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows))
+    return str(path)
+
+
+def test_the_command_judges_a_file(tmp_path, capsys):
+    path = lines(
+        tmp_path,
+        {"gold": "42", "answer": "42.0", "expected": True, "kind": "number"},
+        {"gold": "42", "answer": "42", "expected": False, "kind": "number"},  # labelled wrongly: a false positive
+        "",
+        {"gold": "42", "completion": "The answer is 43.", "expected": True, "kind": "text"},  # a false negative
+        {"gold": "42", "completion": r"\boxed{42}", "expected": True},
+        {"gold": "1", "answer": "9^9^9^9", "why": "tower"},
     )
-    assert sys.modules["rewards"] is rewards
+    code, out, _ = command(capsys, "--file", path)
+    assert code == 0 and out.rstrip().endswith("60.0 % of 5 rows right")  # 3 of 5
+    table = {line.split()[3]: line.split()[:3] for line in out.splitlines() if line[:4].strip().isdigit()}
+    assert table == {
+        "number": ["2", "1", "0"],
+        "text": ["1", "0", "1"],
+        "rows": ["1", "0", "0"],
+        "tower": ["1", "0", "0"],
+    }
+    assert "line 2: accepts" in out and "line 4: refuses" in out and "slowest: " in out
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "give a candidate and an answer"),
+        (["1"], "give a candidate and an answer"),
+        (["1", "2", "3"], "give a candidate and an answer"),
+        (["1", "2", "--file", "x"], "give a candidate and an answer"),
+        (["--file"], "--file"),
+        (["--file", "nowhere.jsonl"], "No such file"),
+        (["--file", "."], "directory"),
+        (["--file", ""], "--file"),
+    ],
+)
+def test_the_command_refuses_in_one_line(argv, message, capsys):
+    code, out, err = command(capsys, *argv)
+    assert code == 2 and out == "" and err.count("\n") == 1 and message in err
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("{", "line 2 is not JSON"),
+        ("[" * 10**5, "line 2 is not JSON"),
+        ("[1]", "line 2 has only no columns"),
+        ({"gold": "1", "answer": "1"}, "line 2 has only gold, answer"),
+        ({"gold": 1, "answer": "1", "expected": True}, "line 2 has only gold"),
+        ({"answer": "1", "expected": True}, "line 2 has only answer"),
+        ({"gold": "1", "answer": "1", "expected": "yes"}, "'yes'"),
+    ],
+)
+def test_a_bad_row_is_named(tmp_path, row, message, capsys):
+    path = lines(tmp_path, {"gold": "1", "answer": "1", "expected": True}, row)
+    code, out, err = command(capsys, "--file", path)
+    assert code == 2 and out == "" and err.count("\n") == 1 and message in err and "gold and answer" in err
+
+
+def test_a_file_without_rows_or_of_bytes_is_refused(tmp_path, capsys):
+    assert "no rows" in command(capsys, "--file", lines(tmp_path, ""))[2]
+    path = tmp_path / "bytes.jsonl"
+    path.write_bytes(b"\xff\xfe")
+    assert command(capsys, "--file", str(path))[0] == 2
 
 
 # ---------------------------------------------------------------- labelled cases, where they are at hand
@@ -630,10 +809,29 @@ def test_labelled_completions():
 
 def test_hostile_rows(tmp_path):  # W1, W2
     marker = tmp_path / "marker"
+    pairs = []
     for row in read("hostile.jsonl"):
         answer = row["answer"].replace("<MARKER>", str(marker))
+        pairs.append((answer, row["gold"]))
         for judge, text in ((is_equiv, answer), (accuracy, rf"\boxed{{{answer}}}"), (accuracy, answer)):
             start = time.perf_counter()
             assert not judge(text, row["gold"]), row["id"]
             assert time.perf_counter() - start < 1, row["id"]
+
+    grader = Grader(1)  # nor do its workers ever need their clock
+    try:
+        assert not any(grader.verdicts(pairs))
+        assert grader.num_given_up == 0 and grader._workers
+    finally:
+        grader.close()
     assert not marker.exists()
+
+
+def test_no_labelled_pair_needs_the_clock():
+    pairs = [(row["answer"], row["gold"]) for row in read("equiv.jsonl")]
+    grader = Grader(1)
+    try:
+        assert grader.verdicts(pairs) == [is_equiv(*pair) for pair in pairs]
+        assert grader.num_given_up == 0 and grader._workers
+    finally:
+        grader.close()
