@@ -204,7 +204,7 @@ def grade(tokenizer, rows: list[dict], sampled: Rollout, grader, args, state: St
     A sample that a reward could not score (None), or a truncated one under --mask-truncated, moves neither the loss nor
     the baseline of its siblings: its tokens leave the loss, and it takes the mean reward of the others of its group.
     """
-    p, G = sampled.truncated.shape
+    (p, G), device = sampled.truncated.shape, sampled.truncated.device
     repeated = [row for row in rows for _ in range(G)]
     texts = completion_texts(tokenizer, sampled)
     lengths = sampled.completion_mask.sum(dim=2).flatten().tolist()
@@ -213,8 +213,9 @@ def grade(tokenizer, rows: list[dict], sampled: Rollout, grader, args, state: St
     result = user_input(grader, [row["problem"] for row in repeated], texts, ids, columns)
 
     scores = [math.nan if reward is None else reward for reward in result["total"]]
-    rewards = torch.tensor(scores, dtype=torch.float64, device=sampled.truncated.device).view(p, G)  # (p, G)
-    left_out = rewards.isnan() | (sampled.truncated & args.mask_truncated)  # (p, G)
+    # all of this on the CPU: what is counted here needs no wait for the device
+    rewards, truncated = torch.tensor(scores, dtype=torch.float64).view(p, G), sampled.truncated.cpu()  # (p, G)
+    left_out = rewards.isnan() | (truncated & args.mask_truncated)  # (p, G)
     rewards = fill_left_out(rewards, left_out)
 
     valid, mean = valid_groups(rewards), rewards.mean(dim=1)
@@ -227,7 +228,7 @@ def grade(tokenizer, rows: list[dict], sampled: Rollout, grader, args, state: St
         "reward": rewards.sum(),
         "reward_std": rewards.std(dim=1).sum(),
         "tokens": sum(lengths),
-        "truncated": sampled.truncated.sum(),
+        "truncated": truncated.sum(),
         "left_out": left_out.sum(),
         "reward_errors": result["errors"],
     }
@@ -245,7 +246,7 @@ def grade(tokenizer, rows: list[dict], sampled: Rollout, grader, args, state: St
         }
         for row, text, reward in zip(repeated[:2], texts[:2], result["total"][:2], strict=True)
     ]
-    return rewards, left_out, {name: float(value) for name, value in sums.items()}, samples
+    return rewards.to(device), left_out.to(device), {name: float(value) for name, value in sums.items()}, samples
 
 
 def fill_left_out(rewards: torch.Tensor, left_out: torch.Tensor) -> torch.Tensor:
