@@ -287,6 +287,8 @@ multi-candidate-hack
 ! x=42, x=43 ~ x=42 ;; 42 42 ~ 42 ;; 42 \lor 43 ~ 42 ;; 42/43 ~ 42
 
 as-models-write-it
+= \mathbb{R}-\{3\} ~ x\ne3 ;; 25^\circ C ~ 25 degrees Celsius ;; \underline{42} ~ 42 ;; \lbrace 1,2\rbrace ~ 2,1
+! 3-\{3\} ~ 0 ;; 25^\circ\text{F} ~ 25 degrees Celsius
 = 60th caller ~ The 60th caller. ;; 3 boxes ~ 3\text{ box} ;; \frac{2}{3} ~ \$\dfrac23 \approx \$0.67
 = 0.56 ~ 0.56 = 56\% ;; x = \frac{1}{2} \text{ or } x = 3 ~ 3, 1/2 ;; \boxed{\frac{1}{2}} ~ 0.5
 = $x^2 + 2x + 1$ ~ (x+1)^2 ;; $$\frac{3}{4}$$ ~ .75 ;; 5x^2 ~ 5x^{2} ;; \frac{\pi}{4} ~ \pi/4 ;; pi/4 ~ \frac{\pi}{4}
