@@ -9,10 +9,11 @@ before it is done, and there is no clock, signal or lasting state, so that any t
     ratio     = quantity ((":" | "to") quantity)*
     quantity  = ["\$"] sum ["%" | unit]                              unit = words, "/", "per", "^" integer
     sum       = [sign] product (sign product)*                       sign = "+" | "-" | "\pm" | "\mp"
-    product   = factor (["*" | "/"] factor)*
+    product   = factor (["*" | "/" | "\bmod"] factor)*
     factor    = sign factor | atom postfix*                          postfix = "^" a | "_" a | "!" | "^\circ" | "'"
     atom      = number | letter | letter "(" answer ")" | function argument | \frac a b | \sqrt[n] a | \binom a b
-              | \sum_{k=a}^{b} product | matrix | bracketed answer | "|" sum "|" | floor | ceiling
+              | \sum_{k=a}^{b} product | \gcd ( answer ) | matrix | "|" sum "|" | floor | ceiling | brackets
+    brackets  = "(" answer ")" | "[" answer ")" … | "\{" answer ["|" answer] "\}"
 
 What cannot be read so is a text: words are compared as words, anything else as its normalised spelling.
 A number is exact (Fraction) as long as it is rational. Otherwise it is a ball: a complex midpoint and a bound on its
@@ -32,7 +33,7 @@ from mpmath import libmp  # what sympy computes with; its functions of mpf tuple
 # All far above any gold answer seen in the usual benchmarks (210 characters, 8 digits, nesting 4).
 MAX_EXPRESSION = 500  # characters
 MAX_TOKENS = 400
-MAX_NESTING = 30
+MAX_NESTING = 60  # steps of the grammar: 30 brackets, or 15 roots
 MAX_MEMBERS = 50  # of a list, tuple or side of a matrix
 MAX_CELLS = 100  # of a matrix
 MAX_DIGITS = 100  # of one literal
@@ -172,7 +173,7 @@ _CHARACTERS = str.maketrans(
 _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 _SPELLINGS = {"dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "leq": "le", "leqslant": "le", "leqq": "le"}
 _SPELLINGS |= {"geq": "ge", "geqslant": "ge", "geqq": "ge", "neq": "ne", "dbinom": "binom", "tbinom": "binom"}
-_SPELLINGS |= {"varnothing": "emptyset", "lbrace": "{", "rbrace": "}", "lbrack": "[", "rbrack": "]", "colon": ":"}
+_SPELLINGS |= {"varnothing": "emptyset", "lbrace": r"\{", "rbrace": r"\}", "lbrack": "[", "rbrack": "]", "colon": ":"}
 _SPELLINGS |= {"cdot": "*", "times": "*", "div": "/", "ast": "*", "lt": "<", "gt": ">", "vert": "|", "lvert": "|"}
 _SPELLINGS |= {"rvert": "|", "Vert": "|", "lVert": "|", "rVert": "|", "percent": "%", "degree": "circ", "dots": "ldots"}
 _SPELLINGS |= {"cdots": "ldots", "simeq": "approx", "sim": "approx", "to": "rightarrow", "varphi": "phi"}
@@ -182,7 +183,7 @@ _SPELLINGS |= {"Reals": "R", "reals": "R", "upi": "pi", "varepsilon": "epsilon",
 _IGNORED = frozenset(
     "left right big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr displaystyle textstyle scriptstyle limits nolimits "
     "boxed fbox quad qquad hspace thinspace space ensuremath rm bf it cal mathrel mathop mathbin mathopen mathclose "
-    "mathord protect strut middle large Large normalsize".split()
+    "mathord protect strut middle large Large normalsize underline".split()
 )
 _UPRIGHT = frozenset(
     "text textbf textit textrm textnormal textsf texttt textup emph mbox hbox mathrm mathbf mathit mathsf "
@@ -386,7 +387,9 @@ _UNIT_SPELLINGS = (
     "ounce ounces oz;ton tons;liter liters litre litres L l;ml mL milliliter milliliters;gallon gallons gal;"
     "dollar dollars USD usd buck bucks;cent cents;euro euros;degree degrees deg;radian radians rad rads;unit units;"
     "N newton newtons;J joule joules;W watt watts;V volt volts;K kelvin kelvins;Hz hertz;Pa;mol moles mole;"
-    "pm;am;erg ergs;eV;AU au;pc parsec parsecs;nm;AA angstrom angstroms;yuan;rupee rupees;acre acres;percent pct"
+    "pm;am;erg ergs;eV;AU au;pc parsec parsecs;nm;AA angstrom angstroms;yuan;rupee rupees;acre acres;"
+    "percent pct;C celsius;"
+    "F fahrenheit"
 )
 _UNITS = {name: names.split()[0] for names in _UNIT_SPELLINGS.split(";") for name in names.split()}
 _LETTER_UNITS = frozenset("mgshLNJKWV")  # which a lone letter after a number and a space may mean
@@ -738,7 +741,9 @@ def _negative(node):
 
 
 def _added(terms):
-    """A sum; matrices and tuples are added by cell."""
+    """A sum; matrices and tuples are added by cell, and a set is taken away from another."""
+    if len(terms) == 2 and terms[1].kind == "product" and terms[1].args[1].kind == "set":
+        return Node("difference", (terms[0], terms[1].args[1]))
     shapes = {(term.kind, term.value, len(term.args)) for term in terms if term.kind in ("matrix", "brackets")}
     if not shapes:
         return Node("sum", tuple(terms))

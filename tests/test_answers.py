@@ -287,6 +287,8 @@ multi-candidate-hack
 ! x=42, x=43 ~ x=42 ;; 42 42 ~ 42 ;; 42 \lor 43 ~ 42 ;; 42/43 ~ 42
 
 as-models-write-it
+= \mathbb{R}-\{3\} ~ x\ne3 ;; 25^\circ C ~ 25 degrees Celsius ;; \underline{42} ~ 42 ;; \lbrace 1,2\rbrace ~ 2,1
+! 3-\{3\} ~ 0 ;; 25^\circ\text{F} ~ 25 degrees Celsius
 = 60th caller ~ The 60th caller. ;; 3 boxes ~ 3\text{ box} ;; \frac{2}{3} ~ \$\dfrac23 \approx \$0.67
 = 0.56 ~ 0.56 = 56\% ;; x = \frac{1}{2} \text{ or } x = 3 ~ 3, 1/2 ;; \boxed{\frac{1}{2}} ~ 0.5
 = $x^2 + 2x + 1$ ~ (x+1)^2 ;; $$\frac{3}{4}$$ ~ .75 ;; 5x^2 ~ 5x^{2} ;; \frac{\pi}{4} ~ \pi/4 ;; pi/4 ~ \frac{\pi}{4}
@@ -508,7 +510,7 @@ def test_balls_hold_the_exact_value(monkeypatch):
             except answers.Undefined:  # a zero that cancelled out as a divisor
                 continue
             assert answers._agree(ball, value, answers.PRECISION), text
-            assert not answers._agree(ball, value + max(Fraction(1), abs(value)) / 10**30, answers.PRECISION), text
+            assert not answers._agree(ball, value + max(Fraction(1), abs(value)) / 10**42, answers.PRECISION), text
 
 
 def expressions(sympy):
@@ -613,6 +615,11 @@ def test_a_bomb_is_unequal_at_once(bomb):
     assert is_equiv(bomb, bomb) in (True, False) and is_equiv(bomb, bomb + "+1") in (True, False)
     assert is_equiv(bomb * 100_000, "7") is is_equiv("7", bomb * 100_000) is False
     assert time.perf_counter() - start < 1
+
+
+def test_nesting_is_bounded_far_above_any_gold():
+    assert is_parsed("(" * 10 + "1" + ")" * 10) and is_parsed(r"\sqrt{" * 10 + "x" + "}" * 10)
+    assert not is_parsed("(" * 40 + "1" + ")" * 40) and not is_parsed(r"\sqrt{" * 40 + "x" + "}" * 40)
 
 
 def _grade_hostile(rows, marker, results):
