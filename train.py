@@ -33,6 +33,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 import checkpoint
 import data
 import tiny
+from balance import Share, share_out
 from flags import BUILT_IN, fail, parse_args, pretrained, user_input
 from gpg import alpha, global_sum, token_weights, valid_groups
 from policy import Policy, keep_float64, micro_batches, sample_rows
@@ -120,12 +121,14 @@ def train(args, device: torch.device) -> None:
                 batch = collect(model, tokenizer, problems, grader, args, state)  # Algorithm 1, line 1
                 updating = time.perf_counter()
                 weights = weigh(batch, args)  # Eq. 5 to 8; every count of the step in one all_reduce
-                grad_norm, loss, gap = backward(policy, batch, weights, args)
+                share = share_out(batch.rollout, weights)
+                grad_norm, loss, gap = backward(policy, share, args)
                 totals = global_totals(batch.sums, device)
                 with uninterrupted():  # from here a step is made whole: weights, state, row and checkpoint
                     take_step(optimizer, batch, grad_norm, loss, args, state)
                     row = metrics(batch, totals, grad_norm, loss, args, state)
-                    row |= {"logprob_gap": gap} | batch.seconds | {"seconds_update": time.perf_counter() - updating}
+                    row |= {"logprob_gap": gap, "imbalance": share.after, "imbalance_sampled": share.before}
+                    row |= batch.seconds | {"seconds_update": time.perf_counter() - updating}
                     state = advance(state, batch, totals, math.isfinite(grad_norm + loss), args)
                     if state.step == args.steps or due(args.eval_every, state):
                         after = evaluate(model, tokenizer, held_out, args)
@@ -274,24 +277,23 @@ def weigh(batch: Batch, args) -> torch.Tensor:
     )
 
 
-def backward(policy: DistributedDataParallel, batch: Batch, weights: torch.Tensor, args) -> tuple[float, float, float]:
+def backward(policy: DistributedDataParallel, share: Share, args) -> tuple[float, float, float]:
     """The gradient of -(weights * logprobs).sum() over all ranks -> its norm before clipping, that sum, and the
     greatest difference between a log-probability here and the one it was sampled with.
 
     Only samples with a weight meet the model. A rank that has none when others do takes part with one of weight 0.
     """
-    if batch.num_valid == 0:
+    if len(share.weights) == 0:
         return 0.0, 0.0, 0.0
-    weights, sampled = weights.flatten(0, 1), batch.rollout.logprobs.flatten(0, 1)  # (S * G, T)
-    chosen = weights.any(dim=1).nonzero().squeeze(1)
-    pieces = micro_batches(batch.rollout, chosen, args.tokens_per_micro_batch, shared=policy.module.shared)
+    weights, sampled = share.weights.flatten(0, 1), share.rollout.logprobs.flatten(0, 1)  # (S * G, T)
+    pieces = micro_batches(share.rollout, share.samples, args.tokens_per_micro_batch, shared=policy.module.shared)
     one = torch.ones((1, 1), dtype=torch.long, device=weights.device)
     loss, gap = weights.new_zeros(()), weights.new_zeros(())
     for i, piece in enumerate(pieces or [None]):
         if piece is None:
             samples, w, before = (one, one, one, one, one[0] - 1), weights.new_zeros(1), None
         else:
-            samples = sample_rows(batch.rollout, piece)
+            samples = sample_rows(share.rollout, piece)
             mask = samples[3].bool()  # (N, T)
             w, before = (x[piece, : mask.shape[1]][mask] for x in (weights, sampled))  # (M,)
         with nullcontext() if i >= len(pieces) - 1 else policy.no_sync():  # ranks exchange gradients once a step

@@ -25,7 +25,8 @@ ROOMS = {
     "tiny.py": (set(), 260),
     "checkpoint.py": (set(), 130),
     "flags.py": ({"checkpoint", "data", "gpg", "tiny"}, 190),
-    "train.py": ({"checkpoint", "data", "flags", "gpg", "policy", "rewards", "rollout", "tiny"}, 660),
+    "balance.py": ({"rollout"}, 100),
+    "train.py": ({"balance", "checkpoint", "data", "flags", "gpg", "policy", "rewards", "rollout", "tiny"}, 660),
     "scores.py": (set(), 280),
     # six sets and their checks, three commands, ranks and resume: what a table of the paper takes
     "eval.py": ({"answers", "data", "flags", "rewards", "rollout", "scores"}, 540),

@@ -173,8 +173,8 @@ def test_n10_clip_after_the_whole_gradient_and_log_the_norm_before(world, tmp_pa
 def test_a_step_that_is_not_finite_is_left_out_and_ten_in_a_row_end_the_run(world, tmp_path, monkeypatch, broken):
     backward = train.backward
 
-    def spoiled(policy, batch, weights, args):
-        norm, loss, gap = backward(policy, batch, weights, args)
+    def spoiled(policy, share, args):
+        norm, loss, gap = backward(policy, share, args)
         return (norm, math.inf, gap) if broken == "loss" else (math.nan, loss, gap)
 
     monkeypatch.setattr(train, "backward", spoiled)
