@@ -28,7 +28,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         config = Path(given.out) / "config.json"
         if not config.exists():
             fail(f"--resume: no run in {given.out}, it has no config.json; give the run's folder with --out")
-        saved = json.loads(config.read_text(encoding="utf-8")) | {"resume": False, "overwrite": False}
+        try:
+            saved = json.loads(config.read_text(encoding="utf-8")) | {"resume": False, "overwrite": False}
+        except ValueError as error:
+            fail(f"--resume: {config} is damaged ({error}); restore it, or start anew with --overwrite")
         parser.set_defaults(**{name: saved[name] for name in vars(given) if name in saved})
     elif given.model == BUILT_IN:
         parser.set_defaults(**tiny.DEFAULTS)

@@ -96,7 +96,10 @@ def main(argv: list[str] | None = None) -> None:
     try:
         train(args, device)
     except FloatingPointError as error:
-        sys.exit(f"train.py: {error}")
+        give_up(str(error))
+    except OSError as error:  # a full disk, say; to go on unsaved could cost more than to stop
+        standing = checkpoint.latest(Path(args.out))
+        give_up(f"{error}; " + (f"{standing} stands, --resume goes on" if standing else "no checkpoint was made yet"))
     finally:
         dist.destroy_process_group()
 
@@ -105,13 +108,14 @@ def train(args, device: torch.device) -> None:
     if args.top_p < 1 or args.top_k:
         say("--top-p, --top-k: drawn from a part of the distribution, but scored under the whole, as the released code")
     grader = partial(score, user_input(parse_rewards, args.rewards), shown=set())
-    folder, tokenizer, problems, held_out = load_problems(args)
+    resumed = find_checkpoint(args)
+    folder, tokenizer, problems, held_out = load_problems(args, resumed)
     model = load_model(args, folder, device)
     policy = DistributedDataParallel(Policy(model, args.temperature))
     policy.register_comm_hook(None, sum_gradients)
     optimizer = make_optimizer(model, args)
-    state = open_run(args, optimizer, device)
-    if state.step >= args.steps:
+    state = open_run(args, resumed, optimizer, device)
+    if is_finished(args, resumed, state):
         say(f"{args.out} has its {state.step} steps; --resume with --steps above that goes on")
         return
 
@@ -438,10 +442,24 @@ def autocast(args, device: torch.device):
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=args.dtype == "bfloat16")
 
 
-def load_problems(args):
+def find_checkpoint(args) -> Path | None:
+    """The checkpoint that a resumed run goes on from: the newest whole one that rank 0 finds; None: from the start."""
+    found = [None, None]
+    if args.resume and dist.get_rank() == 0:
+        found[0] = user_input(checkpoint.newest, Path(args.out), say)
+        if found[0] is None and checkpoint.latest(Path(args.out)):
+            found[1] = f"--resume: no checkpoint of {args.out} is whole; --overwrite starts anew"
+    dist.broadcast_object_list(found)
+    if found[1]:
+        fail(found[1])
+    if found[0]:
+        say(f"going on from {found[0]}")
+    return found[0]
+
+
+def load_problems(args, resumed: Path | None):
     """Finds what is wrong with data, prompts or model before anything slow -> the model's folder, the tokenizer, and
     the problems for training and evaluation, each with its "prompt_ids"."""
-    resumed = checkpoint.newest(Path(args.out)) if args.resume else None
     if args.model == BUILT_IN:
         if "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(1)  # its matrices are so small that a second thread costs more than it brings
@@ -507,21 +525,25 @@ def make_optimizer(model, args) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=args.lr)
 
 
-def open_run(args, optimizer, device: torch.device) -> State:
+def is_finished(args, resumed: Path | None, state: State) -> bool:
+    """Whether nothing is left to do; a run that was stopped after its last step still lacks its final checkpoint."""
+    return state.step > args.steps or (state.step == args.steps and resumed.name == "final")
+
+
+def open_run(args, resumed: Path | None, optimizer, device: torch.device) -> State:
     """The state to go on from; and the run's folder, made ready for it: new, emptied, or cut back to that state."""
     out, state = Path(args.out), State()
-    resumed = checkpoint.newest(out) if args.resume else None
     if resumed:
         state = State(**user_input(checkpoint.restore, resumed, optimizer, device))
     dist.barrier()  # every rank has read before rank 0 writes
-    if dist.get_rank() == 0 and state.step < args.steps:
+    if dist.get_rank() == 0 and not is_finished(args, resumed, state):
         if args.overwrite:
             checkpoint.clear(out)
         user_input(out.mkdir, parents=True, exist_ok=True)
-        checkpoint.reopen(out, state.step)
+        checkpoint.reopen(out, state.step, resumed)
         versions = {"torch": torch.__version__, "transformers": transformers.__version__, "commit": commit()}
         origin = {"command": shlex.join(sys.argv), "ranks": dist.get_world_size(), "versions": versions}
-        (out / "config.json").write_text(json.dumps(vars(args) | origin, indent=1) + "\n", encoding="utf-8")
+        checkpoint.write(out / "config.json", json.dumps(vars(args) | origin, indent=1) + "\n")
     return state
 
 
@@ -605,6 +627,12 @@ def say(text: str) -> None:
     """A line for the person who watches, from rank 0."""
     if dist.get_rank() == 0:
         print(text, flush=True)
+
+
+def give_up(reason: str) -> None:
+    """Ends this rank with exit code 1 and a line of its own, below the bar: others may not know the reason."""
+    rank = f"rank {dist.get_rank()}: " if dist.get_world_size() > 1 else ""
+    sys.exit("\n" * (dist.get_rank() == 0) + f"train.py: {rank}{reason}")
 
 
 @contextmanager

@@ -20,9 +20,9 @@ ROOMS = {
     "rewards.py": ({"answers"}, 290),
     "data.py": (set(), 400),
     "tiny.py": (set(), 260),
-    "checkpoint.py": (set(), 130),
+    "checkpoint.py": (set(), 220),
     "flags.py": ({"checkpoint", "data", "gpg", "tiny"}, 190),
-    "train.py": ({"checkpoint", "data", "flags", "gpg", "rewards", "rollout", "tiny"}, 660),
+    "train.py": ({"checkpoint", "data", "flags", "gpg", "rewards", "rollout", "tiny"}, 690),
     "eval.py": ({"data", "flags", "rewards", "rollout"}, 260),
 }
 
