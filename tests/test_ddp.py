@@ -75,18 +75,23 @@ def test_global_sum_without_a_process_group_is_the_tensor_itself():
     assert global_sum(x) is x
 
 
-def torchrun(world, words):
-    """Runs train.py on several ranks; a hang ends after two minutes with none of its processes left."""
+def torchrun(world, words, code=0, during=None):
+    """Runs train.py on several ranks -> stdout, stderr; a hang ends after two minutes with none of its processes left.
+
+    code: torchrun's exit code, as it must be. during: what is done to the running process, given its Popen.
+    """
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(world)]
-    process = subprocess.Popen(
-        [*command, str(ROOT / "train.py"), *words], stderr=subprocess.PIPE, start_new_session=True
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([*command, str(ROOT / "train.py"), *words], start_new_session=True, **pipes)
     try:
-        _, errors = process.communicate(timeout=120)
-    except subprocess.TimeoutExpired:
+        if during:
+            during(process)
+        printed, errors = process.communicate(timeout=120)
+    except BaseException:
         os.killpg(process.pid, signal.SIGKILL)
         raise
-    assert process.returncode == 0, errors.decode()[-3000:]
+    assert process.returncode == code, errors[-3000:]
+    return printed, errors
 
 
 @pytest.mark.slow

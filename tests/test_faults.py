@@ -1,10 +1,12 @@
-"""What can go wrong in a run, made to go wrong: kills, disks, damage. No hang, no silent change, no lost checkpoint.
+"""What can go wrong in a run, made to go wrong: kills, disks, damage, lost ranks, rewards, data. No hang, no silent
+change, no lost checkpoint.
 
 Tried by hand, each turns this file red: the folder written under its own name, the manifest not looked at, sizes only,
 a damaged folder left in the way of its successor, rows behind the checkpoint that was taken kept, the old checkpoint
 pruned before the new one stands.
 """
 
+import json
 import multiprocessing
 import os
 import random
@@ -16,7 +18,8 @@ import time
 from pathlib import Path
 
 import pytest
-from test_resume import assert_same_run
+from test_ddp import torchrun
+from test_resume import assert_same_run, wait_for_rows
 
 import checkpoint
 import train
@@ -225,3 +228,170 @@ def test_a_write_that_fails_without_a_disk_of_its_own(tmp_path, unstopped, start
     process = start(["--out", str(out), "--resume"], log)
     process.join()
     assert_same_run(unstopped, out)
+
+
+# -------------------------------------------------------------------------------------------------------- lost ranks
+
+FAULTY = """
+import os, re, signal, subprocess, time
+CALLS = [0]
+ME = os.environ.get("RANK") == os.environ.get("FAULTY_RANK", "0")
+
+def now():
+    CALLS[0] += 1
+    return ME and CALLS[0] == 3
+
+def lengths(completions):
+    return [float(len(c) % 2) for c in completions]
+
+def dies(completions, **_):
+    if now():
+        os.kill(os.getpid(), signal.SIGKILL)
+    return lengths(completions)
+
+def freezes(completions, **_):
+    if now():
+        # torchrun would wait 30 seconds for a stopped process to end
+        subprocess.Popen(["sh", "-c", f"sleep 10; kill -9 {os.getpid()}"])
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return lengths(completions)
+
+def nan(completions, **_):
+    return [float("nan")] * len(completions) if now() else lengths(completions)
+
+def sleeps(completions, **_):
+    if now():
+        time.sleep(1000)
+    return lengths(completions)
+
+def backtracks(completions, **_):
+    if now():
+        re.match("(a+)+$", "a" * 60 + "b")
+    return lengths(completions)
+"""
+
+
+@pytest.fixture
+def faulty(world, tmp_path, monkeypatch):
+    """The flags of a run whose reward goes wrong on one rank at its third call, that of step 3; and torchrun for it."""
+    (tmp_path / "faulty.py").write_text(FAULTY)
+    monkeypatch.setenv("FAULTY_RANK", "1")
+    monkeypatch.setenv("PYTHONWARNINGS", "ignore")
+    started = []
+
+    def run(name, ranks=2, code=1, **changes):
+        began = time.monotonic()
+        reward = f"{tmp_path / 'faulty.py'}:{name}"
+        words = world(tmp_path / "run", rewards=reward, steps=5, eval_data=None, **changes)
+        printed, errors = torchrun(ranks, words, code, started.append)
+        assert time.monotonic() - began < 90
+        with pytest.raises(ProcessLookupError):
+            os.killpg(started[-1].pid, 0)  # none of its processes is left
+        ours = [line for line in errors.splitlines() if line.startswith("train.py: ")]
+        assert not any("train.py" in line for line in errors.splitlines() if line.lstrip().startswith("File "))
+        return printed, ours
+
+    return run
+
+
+@pytest.mark.slow
+def test_a_rank_that_is_killed_is_named_and_the_run_goes_on_from_before(world, tmp_path, faulty):
+    _, lines = faulty("dies", ranks=3)
+    out = tmp_path / "run"
+    there = f"{out / 'checkpoint-2'} stands, --resume goes on"
+    named = "rank 1 is gone; the last it began was the rewards of step 3"
+    # the agent of torchrun may be the first to tell a rank: then it stops as at any signal, and names it all the same
+    assert {line.removesuffix(f"; {there}") for line in lines} <= {f"train.py: rank {r}: {named}" for r in (0, 2)}
+    assert any(line.startswith("train.py: rank 0: ") for line in lines)
+    train.main(world(tmp_path / "unstopped", steps=5, eval_data=None))
+    train.main(["--out", str(out), "--resume", "--rewards", f"{world.folder / 'rewards.py'}:length"])
+    samples = [(folder / "samples.jsonl").read_text() for folder in (out, tmp_path / "unstopped")]
+    assert samples[0] == samples[1]
+
+
+@pytest.mark.slow
+def test_a_rank_that_answers_no_more_is_named_after_the_time_limit(faulty):
+    _, lines = faulty("freezes", rank_timeout=4)
+    assert len(lines) == 1 and "rank 0: rank 1 is gone; the last it began was the rewards of step 3; " in lines[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_torchrun_makes_a_checkpoint(world, tmp_path, number):
+    """Each rank ends with 143 or 130; torchrun itself, as of torch 2.13, with 1 and a traceback of its own."""
+    out = tmp_path / "run"
+
+    def stop(process):
+        wait_for_rows(process, out, 2)
+        process.send_signal(number)
+
+    printed, errors = torchrun(2, world(out, steps=1000, save_every=0, eval_data=None), 1, stop)
+    (folder,) = out.glob("checkpoint-*")
+    assert checkpoint.damage(folder) is None
+    step = int(folder.name.removeprefix("checkpoint-"))
+    assert len((out / "metrics.jsonl").read_text().splitlines()) == step
+    assert f"stopped after step {step}: {folder} stands, --resume goes on" in printed
+    assert "train.py: " not in errors  # nobody is missed
+
+
+# ------------------------------------------------------------------------------------------------- rewards, data, model
+
+
+@pytest.mark.slow
+def test_a_nan_reward_on_one_rank_is_said_by_it_and_explained_to_the_others(faulty):
+    _, lines = faulty("nan")
+    what = "reward 'nan' returned nan for sample 0: return a finite number or None"
+    assert f"train.py: {what}" in lines
+    assert [line for line in lines if line.startswith(f"train.py: rank 0: rank 1 ended: {what}")]
+
+
+@pytest.mark.slow
+def test_a_reward_that_hangs_on_one_rank_ends_both(faulty):
+    _, lines = faulty("sleeps", reward_timeout=2)
+    what = "reward 'sleeps' took longer than --reward-timeout 2 s for 8 completions"
+    assert f"train.py: rank 1: {what}; the last checkpoint stands: mend the reward, then --resume" in lines
+    assert [line for line in lines if line.startswith(f"train.py: rank 0: rank 1 ended: {what}")]
+
+
+@pytest.mark.slow
+def test_a_reward_that_hangs_and_holds_the_interpreter_ends_too(world, tmp_path, start):
+    """Grading runs in this process: a regular expression that backtracks lets no other thread of it run."""
+    (tmp_path / "faulty.py").write_text(FAULTY.replace('os.environ.get("RANK")', '"0"'))
+    out, log = tmp_path / "run", tmp_path / "log"
+    changes = {"rewards": f"{tmp_path / 'faulty.py'}:backtracks", "steps": 4, "save_every": 1, "reward_timeout": 1}
+    process = start(world(out, **changes), log)
+    process.join(60)
+    assert process.exitcode == 1
+    assert "Timeout" in log.read_text() and 'faulty.py", line' in log.read_text() and "in backtracks" in log.read_text()
+    assert checkpoint.damage(out / "checkpoint-2") is None
+
+
+def test_a_reward_in_time_is_left_alone(world, tmp_path):
+    train.main(world(tmp_path / "limited", steps=2, reward_timeout=0.5))
+    train.main(world(tmp_path / "free", steps=2, reward_timeout=0))
+    time.sleep(0.6)  # a clock left running would end this process
+    assert (tmp_path / "limited" / "samples.jsonl").read_text() == (tmp_path / "free" / "samples.jsonl").read_text()
+
+
+@pytest.mark.slow
+def test_rows_that_are_empty_or_enormous_are_errors_or_skipped_and_counted(world, tmp_path, capsys):
+    source = tmp_path / "rows.jsonl"
+    good = (world.folder / "train.jsonl").read_text()
+    for row, complaint in (
+        ({"problem": "", "answer": "1"}, "line 13: problem is empty"),
+        ({"problem": "1+1=?", "answer": " "}, "line 13: answer is empty"),
+        ({}, "line 13"),
+    ):
+        source.write_text(good + json.dumps(row) + "\n")
+        with pytest.raises(SystemExit) as stopped:
+            train.main(world(tmp_path / "out", data=source))
+        error = capsys.readouterr().err
+        assert stopped.value.code == 2 and complaint in error and error.count("\n") == 1
+    source.write_text(good + json.dumps({"problem": "7" * 500_000, "answer": "1"}) + "\n\n")
+    began = time.monotonic()
+    train.main(world(tmp_path / "out", data=source, steps=1))
+    assert "skipped 1 of 13 prompts, longer than --max-prompt-tokens" in capsys.readouterr().out
+    source.write_text(good.splitlines()[0] + "\n" + json.dumps({"problem": "7+7=?", "answer": "9" * 500_000}) + "\n")
+    train.main(world(tmp_path / "long", data=source, steps=1, rewards="accuracy"))
+    assert json.loads((tmp_path / "long" / "metrics.jsonl").read_text())["reward_errors"] == 0
+    assert time.monotonic() - began < 60

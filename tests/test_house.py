@@ -21,8 +21,9 @@ ROOMS = {
     "data.py": (set(), 400),
     "tiny.py": (set(), 260),
     "checkpoint.py": (set(), 220),
-    "flags.py": ({"checkpoint", "data", "gpg", "tiny"}, 190),
-    "train.py": ({"checkpoint", "data", "flags", "gpg", "rewards", "rollout", "tiny"}, 690),
+    "faults.py": (set(), 220),
+    "flags.py": ({"checkpoint", "data", "gpg", "tiny"}, 210),
+    "train.py": ({"checkpoint", "data", "faults", "flags", "gpg", "rewards", "rollout", "tiny"}, 690),
     "eval.py": ({"data", "flags", "rewards", "rollout"}, 260),
 }
 
