@@ -233,7 +233,7 @@ def test_a_write_that_fails_without_a_disk_of_its_own(tmp_path, unstopped, start
 # -------------------------------------------------------------------------------------------------------- lost ranks
 
 FAULTY = """
-import os, re, signal, subprocess, time
+import os, re, signal, time
 CALLS = [0]
 ME = os.environ.get("RANK") == os.environ.get("FAULTY_RANK", "0")
 
@@ -251,8 +251,8 @@ def dies(completions, **_):
 
 def freezes(completions, **_):
     if now():
-        # torchrun would wait 30 seconds for a stopped process to end
-        subprocess.Popen(["sh", "-c", f"sleep 10; kill -9 {os.getpid()}"])
+        with open(__file__ + ".pid", "w") as file:
+            file.write(str(os.getpid()))
         os.kill(os.getpid(), signal.SIGSTOP)
     return lengths(completions)
 
@@ -279,11 +279,17 @@ def faulty(world, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONWARNINGS", "ignore")
     started = []
 
-    def run(name, ranks=2, code=1, **changes):
+    def run(name, ranks=2, during=None, **changes):
         began = time.monotonic()
         reward = f"{tmp_path / 'faulty.py'}:{name}"
         words = world(tmp_path / "run", rewards=reward, steps=5, eval_data=None, **changes)
-        printed, errors = torchrun(ranks, words, code, started.append)
+
+        def watch(process):
+            started.append(process)
+            if during:
+                during()
+
+        printed, errors = torchrun(ranks, words, 1, watch)
         assert time.monotonic() - began < 90
         with pytest.raises(ProcessLookupError):
             os.killpg(started[-1].pid, 0)  # none of its processes is left
@@ -310,8 +316,15 @@ def test_a_rank_that_is_killed_is_named_and_the_run_goes_on_from_before(world, t
 
 
 @pytest.mark.slow
-def test_a_rank_that_answers_no_more_is_named_after_the_time_limit(faulty):
-    _, lines = faulty("freezes", rank_timeout=4)
+def test_a_rank_that_answers_no_more_is_named_after_the_time_limit(tmp_path, faulty):
+    def kill_at_last():  # for torchrun would wait 30 seconds for a process that can't end
+        file = tmp_path / "faulty.py.pid"
+        while not file.exists() or not file.read_text():
+            time.sleep(0.1)
+        time.sleep(9)
+        os.kill(int(file.read_text()), signal.SIGKILL)
+
+    _, lines = faulty("freezes", during=kill_at_last, rank_timeout=4)
     assert len(lines) == 1 and "rank 0: rank 1 is gone; the last it began was the rewards of step 3; " in lines[0]
 
 
