@@ -24,8 +24,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The flags after defaults, checked; exits with 2 on the first that can't be."""
     parser = make_parser()
     given = parser.parse_args(argv)
-    if given.resume:
-        config = Path(given.out) / "config.json"
+    config = Path(given.out) / "config.json"
+    if given.resume or (given.auto_resume and config.exists()):
         if not config.exists():
             fail(f"--resume: no run in {given.out}, it has no config.json; give the run's folder with --out")
         try:
@@ -36,6 +36,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     elif given.model == BUILT_IN:
         parser.set_defaults(**tiny.DEFAULTS)
     args = parser.parse_args(argv)
+    args.resume = given.resume or (given.auto_resume and config.exists())
     check(args)
     return args
 
@@ -119,6 +120,8 @@ def add_run_flags(add) -> None:
         help="how long one call of a reward may take before the run ends; 0: as long as it likes (paper: not given)")
     add("--keep", type=int, default=2, help="checkpoints that stay, beside the final one; 0: all")
     add("--resume", action="store_true", help="go on from --out's newest checkpoint; flags not given are the run's")
+    add("--auto-resume", action="store_true",
+        help="--resume where --out holds a run, else a new one: for jobs that torchrun or a cluster starts again")
     add("--overwrite", action="store_true", help="delete the run that is in --out and start anew")
     add("--tensorboard", action="store_true", help="log to OUT/tensorboard too (needs tensorboard)")
     add("--wandb", metavar="PROJECT", help="log to Weights & Biases too (needs wandb)")

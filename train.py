@@ -477,6 +477,8 @@ def find_checkpoint(args) -> Path | None:
         fail(found[1])
     if found[0]:
         say(f"going on from {found[0]}")
+        if not found[0].exists():
+            fail(f"--resume: {found[0]} is not on this machine; every node reads the checkpoint", any_rank=True)
     return found[0]
 
 
