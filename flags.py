@@ -24,15 +24,19 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The flags after defaults, checked; exits with 2 on the first that can't be."""
     parser = make_parser()
     given = parser.parse_args(argv)
-    if given.resume:
-        config = Path(given.out) / "config.json"
+    config = Path(given.out) / "config.json"
+    if given.resume or (given.auto_resume and config.exists()):
         if not config.exists():
             fail(f"--resume: no run in {given.out}, it has no config.json; give the run's folder with --out")
-        saved = json.loads(config.read_text(encoding="utf-8")) | {"resume": False, "overwrite": False}
+        try:
+            saved = json.loads(config.read_text(encoding="utf-8")) | {"resume": False, "overwrite": False}
+        except ValueError as error:
+            fail(f"--resume: {config} is damaged ({error}); restore it, or start anew with --overwrite")
         parser.set_defaults(**{name: saved[name] for name in vars(given) if name in saved})
     elif given.model == BUILT_IN:
         parser.set_defaults(**tiny.DEFAULTS)
     args = parser.parse_args(argv)
+    args.resume = given.resume or (given.auto_resume and config.exists())
     check(args)
     return args
 
@@ -99,18 +103,31 @@ def make_parser() -> argparse.ArgumentParser:
     add("--dtype", choices=("float32", "bfloat16", "float64"), default="float32",
         help="of matrix products; bfloat16 keeps float32 weights (paper: not given; code: bfloat16)")
 
-    add = parser.add_argument_group("run").add_argument
+    add_run_flags(parser.add_argument_group("run").add_argument)
+    # fmt: on
+    return parser
+
+
+def add_run_flags(add) -> None:
+    """Where a run is kept, how it is gone on with, and what it watches over."""
+    # fmt: off
     add("--out", default="out", metavar="DIR", help="folder of the run")
     add("--seed", type=int, default=0, help="of the data's order, of sampling, and of the built-in model")
     add("--eval-every", type=int, default=50, help="steps between evaluations; 0: only before and after")
     add("--save-every", type=int, default=50, help="steps between checkpoints; 0: only the final one")
+    add("--check-every", type=int, default=50, help="steps between checks that all ranks hold the same bits; 0: none")
+    add("--rank-timeout", type=float, default=1800, metavar="SECONDS",
+        help="how long a rank waits for the others, while one saves or rewards, say, before the run ends")
+    add("--reward-timeout", type=float, default=600, metavar="SECONDS",
+        help="how long one call of a reward may take before the run ends; 0: as long as it likes (paper: not given)")
     add("--keep", type=int, default=2, help="checkpoints that stay, beside the final one; 0: all")
     add("--resume", action="store_true", help="go on from --out's newest checkpoint; flags not given are the run's")
+    add("--auto-resume", action="store_true",
+        help="--resume where --out holds a run, else a new one: for jobs that torchrun or a cluster starts again")
     add("--overwrite", action="store_true", help="delete the run that is in --out and start anew")
     add("--tensorboard", action="store_true", help="log to OUT/tensorboard too (needs tensorboard)")
     add("--wandb", metavar="PROJECT", help="log to Weights & Biases too (needs wandb)")
     # fmt: on
-    return parser
 
 
 def recipe_line(line: str) -> list[str]:
@@ -125,9 +142,9 @@ def check(args: argparse.Namespace) -> None:
     """Stops at the first flag that can't be, before anything slow."""
     out, built_in = Path(args.out), args.model == BUILT_IN
     least = dict.fromkeys(("top_k", "warmup", "weight_decay", "grad_clip", "seed"), 0)
-    least |= dict.fromkeys(("eval_every", "save_every", "keep"), 0)
+    least |= dict.fromkeys(("eval_every", "save_every", "check_every", "keep", "reward_timeout"), 0)
     least |= dict.fromkeys(("steps", "prompts_per_step", "max_rounds", "max_prompt_tokens", "max_new_tokens"), 1)
-    least |= dict.fromkeys(("cache_tokens", "tokens_per_micro_batch"), 1)
+    least |= dict.fromkeys(("cache_tokens", "tokens_per_micro_batch", "rank_timeout"), 1)
     for name, bound in least.items():
         if not bound <= getattr(args, name) < math.inf:
             fail(f"--{name.replace('_', '-')} {getattr(args, name)}: must be {bound} or more")
@@ -157,10 +174,14 @@ def check(args: argparse.Namespace) -> None:
         user_input(data.load_template, args.template)
 
 
-def fail(message: str) -> None:
-    """A user's mistake: one line that says what, where, and what would be right; exit code 2."""
-    if int(os.environ.get("RANK", 0)) == 0:
-        print(f"{Path(sys.argv[0]).name}: {' '.join(message.split())}", file=sys.stderr)
+def fail(message: str, *, any_rank: bool = False) -> None:
+    """A user's mistake: one line that says what, where, and what would be right; exit code 2.
+
+    From rank 0, as all find it; any_rank: from this one, which may be the only one.
+    """
+    if any_rank or int(os.environ.get("RANK", 0)) == 0:
+        below = "\n" * any_rank  # the bar of a run that is under way
+        print(f"{below}{Path(sys.argv[0]).name}: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(2)
 
 

@@ -13,12 +13,12 @@ import json
 import math
 import os
 import shlex
-import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -32,8 +32,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 import checkpoint
 import data
+import faults
 import tiny
 from balance import Share, share_out
+from faults import stop_signals, uninterrupted
 from flags import BUILT_IN, fail, parse_args, pretrained, user_input
 from gpg import alpha, global_sum, token_weights, valid_groups
 from policy import Policy, keep_float64, micro_batches, sample_rows
@@ -84,34 +86,39 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     transformers.utils.logging.disable_progress_bar()  # the run has one bar of its own
     huggingface_hub.utils.logging.set_verbosity_error()  # its retries; what fails in the end is said in one line
-    device = init_distributed()
+    device = init_distributed(args)
     try:
-        train(args, device)
+        with faults.beating():
+            train(args, device)
     except FloatingPointError as error:
-        sys.exit(f"train.py: {error}")
+        give_up(str(error))
+    except OSError as error:  # a full disk, say; to go on unsaved could cost more than to stop
+        standing = checkpoint.latest(Path(args.out))
+        give_up(f"{error}; " + (f"{standing} stands, --resume goes on" if standing else "no checkpoint was made yet"))
+    except RuntimeError as error:
+        if faults.broke_off(error):
+            faults.end_without_others(error)
+        raise
     finally:
         dist.destroy_process_group()
 
 
 def train(args, device: torch.device) -> None:
-    if args.top_p < 1 or args.top_k:
-        say("--top-p, --top-k: drawn from a part of the distribution, but scored under the whole, as the released code")
     rewards = user_input(parse_rewards, args.rewards, args.max_new_tokens)
-    grader = partial(score, rewards, shown=set())
-    folder, tokenizer, problems, held_out = load_problems(args)
-    for flag, rows in (("--data", problems if compares_answers(rewards) else []), ("--eval-data", held_out)):
-        if num := num_as_text([row["answer"] for row in rows]):
-            say(f"{num} of {len(rows)} answers of {flag} can't be parsed: they are compared as text only")
+    resumed = find_checkpoint(args)
+    folder, tokenizer, problems, held_out = load_problems(args, resumed)
+    say_what_to_know(args, rewards, problems, held_out)
+    grader = limited(rewards, args)
     model = load_model(args, folder, device)
     policy = DistributedDataParallel(make_policy(model, args))
     policy.register_comm_hook(None, sum_gradients)
     optimizer = make_optimizer(model, args)
-    state = open_run(args, optimizer, device)
-    if state.step >= args.steps:
+    state = open_run(args, resumed, optimizer, device)
+    if is_finished(args, resumed, state):
         say(f"{args.out} has its {state.step} steps; --resume with --steps above that goes on")
         return
 
-    first, before = state.step, evaluate(model, tokenizer, held_out, args)
+    first, logged, before = state.step, state.step, evaluate(model, tokenizer, held_out, args)
     after = before
     log = make_logger(args, state, before)
     began = time.perf_counter() - state.seconds
@@ -120,21 +127,24 @@ def train(args, device: torch.device) -> None:
             while state.step < args.steps:
                 batch = collect(model, tokenizer, problems, grader, args, state)  # Algorithm 1, line 1
                 updating = time.perf_counter()
-                weights = weigh(batch, args)  # Eq. 5 to 8; every count of the step in one all_reduce
-                share = share_out(batch.rollout, weights)
+                faults.doing(f"update of step {state.step + 1}")
+                share = share_out(batch.rollout, weigh(batch, args))  # Eq. 5 to 8; all counts in one all_reduce
                 grad_norm, loss, gap = backward(policy, share, args)
                 totals = global_totals(batch.sums, device)
                 with uninterrupted():  # from here a step is made whole: weights, state, row and checkpoint
                     take_step(optimizer, batch, grad_norm, loss, args, state)
                     row = metrics(batch, totals, grad_norm, loss, args, state)
-                    row |= {"logprob_gap": gap, "imbalance": share.after, "imbalance_sampled": share.before}
-                    row |= batch.seconds | {"seconds_update": time.perf_counter() - updating}
+                    row |= batch.seconds | {"seconds_update": time.perf_counter() - updating, "logprob_gap": gap}
+                    row |= {"imbalance": share.after, "imbalance_sampled": share.before}
                     state = advance(state, batch, totals, math.isfinite(grad_norm + loss), args)
+                    if due(args.check_every, state):
+                        faults.check_same_parameters(model, state.step)
                     if state.step == args.steps or due(args.eval_every, state):
                         after = evaluate(model, tokenizer, held_out, args)
                         row |= accuracy_of(after)
                     state = replace(state, seconds=time.perf_counter() - began)
                     log(row | {"seconds": state.seconds}, batch.samples)
+                    logged = state.step
                     if state.step < args.steps and due(args.save_every, state):
                         save(f"checkpoint-{state.step}", args, model, tokenizer, optimizer, state)
                 if state.skipped_in_a_row == MAX_SKIPPED_IN_A_ROW:
@@ -143,12 +153,10 @@ def train(args, device: torch.device) -> None:
                     )
             with uninterrupted():
                 save("final", args, model, tokenizer, optimizer, state)
-        except BaseException:
-            if not stopped:
-                raise  # a signal that another rank saw first shows up here as a broken collective
-            save(f"checkpoint-{state.step}", args, model, tokenizer, optimizer, state)
-            say(f"stopped after step {state.step}: --out {args.out} --resume goes on from there")
-            sys.exit(128 + stopped[0])
+        except BaseException as error:
+            if not stopped and not faults.broke_off(error):
+                raise
+            end_early(error, stopped, logged == state.step, args, model, tokenizer, optimizer, state)
     report(args, first, before, after)
 
 
@@ -159,6 +167,7 @@ def collect(model, tokenizer, problems: list[dict], grader, args, state: State) 
     ones count in Eq. 7, though they never meet the model again.
     """
     P, num_valid, graded = args.prompts_per_step, 0, []
+    faults.doing(f"rollout of step {state.step + 1}")
     seconds = {"seconds_rollout": 0.0, "seconds_reward": 0.0}
     for number in range(args.max_rounds):
         began = time.perf_counter()
@@ -208,12 +217,17 @@ def grade(tokenizer, rows: list[dict], sampled: Rollout, grader, args, state: St
     the baseline of its siblings: its tokens leave the loss, and it takes the mean reward of the others of its group.
     """
     (p, G), device = sampled.truncated.shape, sampled.truncated.device
+    faults.doing(f"rewards of step {state.step + 1}")
     repeated = [row for row in rows for _ in range(G)]
     texts = completion_texts(tokenizer, sampled)
     lengths = sampled.completion_mask.sum(dim=2).flatten().tolist()
     ids = [row[:n] for row, n in zip(sampled.completion_ids.flatten(0, 1).tolist(), lengths, strict=True)]
     columns = {name: [row.get(name) for row in repeated] for name in {name: None for row in rows for name in row}}
-    result = user_input(grader, [row["problem"] for row in repeated], texts, ids, columns)
+    try:
+        result = grader([row["problem"] for row in repeated], texts, ids, columns)
+    except ValueError as error:  # which the other ranks need not meet: they are told
+        faults.ends(str(error))
+        fail(str(error), any_rank=True)
 
     scores = [math.nan if reward is None else reward for reward in result["total"]]
     # all of this on the CPU: what is counted here needs no wait for the device
@@ -395,6 +409,7 @@ def evaluate(model, tokenizer, problems: list[dict], args) -> Evaluation | None:
     """Greedy decoding of all held-out problems, shared out over the ranks; None if there are none."""
     if not problems:
         return None
+    faults.doing("evaluation")
     mine = problems[dist.get_rank() :: dist.get_world_size()]
     prompts = [row["prompt_ids"] for row in mine]
     with autocast(args, model.device):
@@ -410,17 +425,36 @@ def accuracy_of(evaluation: Evaluation | None) -> dict[str, float]:
     return {"accuracy": evaluation.accuracy, "accuracy_se": evaluation.standard_error} if evaluation else {}
 
 
-def init_distributed() -> torch.device:
+def limited(rewards: list, args):
+    """The function that scores completions by all of --rewards, none of which may take for ever."""
+    bounded = []
+    for name, reward, weight in rewards:
+        if not compares_answers([(name, reward, weight)]):  # the grader bounds itself
+            reward = faults.limited(name, reward, args.reward_timeout)
+        bounded.append((name, reward, weight))
+    return partial(score, bounded, shown=set())
+
+
+def say_what_to_know(args, rewards: list, problems: list[dict], held_out: list[dict]) -> None:
+    """A line on sampling that is not what is scored, and one for each set with answers that the grader can't parse."""
+    if args.top_p < 1 or args.top_k:
+        say("--top-p, --top-k: drawn from a part of the distribution, but scored under the whole, as the released code")
+    for flag, rows in (("--data", problems if compares_answers(rewards) else []), ("--eval-data", held_out)):
+        if num := num_as_text([row["answer"] for row in rows]):
+            say(f"{num} of {len(rows)} answers of {flag} can't be parsed: they are compared as text only")
+
+
+def init_distributed(args) -> torch.device:
     """Joins torchrun's process group, or makes one of a single process. The one place that names a device."""
     cuda = torch.cuda.is_available()
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
-    backend = "nccl" if cuda else "gloo"
+    options = {"backend": "nccl" if cuda else "gloo", "timeout": timedelta(seconds=args.rank_timeout)}
     if "RANK" in os.environ:
-        dist.init_process_group(backend)
+        dist.init_process_group(**options)
     else:
-        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+        dist.init_process_group(**options, store=dist.HashStore(), rank=0, world_size=1)
     return device
 
 
@@ -429,10 +463,26 @@ def autocast(args, device: torch.device):
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=args.dtype == "bfloat16")
 
 
-def load_problems(args):
+def find_checkpoint(args) -> Path | None:
+    """The checkpoint that a resumed run goes on from: the newest whole one that rank 0 finds; None: from the start."""
+    found = [None, None]
+    if args.resume and dist.get_rank() == 0:
+        found[0] = user_input(checkpoint.newest, Path(args.out), say)
+        if found[0] is None and checkpoint.latest(Path(args.out)):
+            found[1] = f"--resume: no checkpoint of {args.out} is whole; --overwrite starts anew"
+    dist.broadcast_object_list(found)
+    if found[1]:
+        fail(found[1])
+    if found[0]:
+        say(f"going on from {found[0]}")
+        if not found[0].exists():
+            fail(f"--resume: {found[0]} is not on this machine; every node reads the checkpoint", any_rank=True)
+    return found[0]
+
+
+def load_problems(args, resumed: Path | None):
     """Finds what is wrong with data, prompts or model before anything slow -> the model's folder, the tokenizer, and
     the problems for training and evaluation, each with its "prompt_ids"."""
-    resumed = checkpoint.newest(Path(args.out)) if args.resume else None
     if args.model == BUILT_IN:
         if "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(1)  # its matrices are so small that a second thread costs more than it brings
@@ -513,21 +563,25 @@ def make_optimizer(model, args) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=args.lr)
 
 
-def open_run(args, optimizer, device: torch.device) -> State:
+def is_finished(args, resumed: Path | None, state: State) -> bool:
+    """Whether nothing is left to do; a run that was stopped after its last step still lacks its final checkpoint."""
+    return state.step > args.steps or (state.step == args.steps and resumed.name == "final")
+
+
+def open_run(args, resumed: Path | None, optimizer, device: torch.device) -> State:
     """The state to go on from; and the run's folder, made ready for it: new, emptied, or cut back to that state."""
     out, state = Path(args.out), State()
-    resumed = checkpoint.newest(out) if args.resume else None
     if resumed:
         state = State(**user_input(checkpoint.restore, resumed, optimizer, device))
     dist.barrier()  # every rank has read before rank 0 writes
-    if dist.get_rank() == 0 and state.step < args.steps:
+    if dist.get_rank() == 0 and not is_finished(args, resumed, state):
         if args.overwrite:
             checkpoint.clear(out)
         user_input(out.mkdir, parents=True, exist_ok=True)
-        checkpoint.reopen(out, state.step)
+        checkpoint.reopen(out, state.step, resumed)
         versions = {"torch": torch.__version__, "transformers": transformers.__version__, "commit": commit()}
         origin = {"command": shlex.join(sys.argv), "ranks": dist.get_world_size(), "versions": versions}
-        (out / "config.json").write_text(json.dumps(vars(args) | origin, indent=1) + "\n", encoding="utf-8")
+        checkpoint.write(out / "config.json", json.dumps(vars(args) | origin, indent=1) + "\n")
     return state
 
 
@@ -543,9 +597,29 @@ def commit() -> str | None:
 def save(name: str, args, model, tokenizer, optimizer, state: State) -> None:
     """A checkpoint, by rank 0; the latest --keep of them stay."""
     folder = Path(args.out) / name
+    faults.doing(f"saving {name}")
     if dist.get_rank() == 0 and not folder.exists():
         checkpoint.save(folder, model, tokenizer, optimizer, asdict(state))
         checkpoint.prune(Path(args.out), args.keep)
+
+
+def end_early(error, stopped: list[int], whole: bool, args, model, tokenizer, optimizer, state: State) -> None:
+    """Ends a run that was stopped by a signal, or by another rank that was lost; does not return.
+
+    whole: the last step has its row, so that weights and state are those of a step, and a checkpoint can be made.
+    """
+    faults.ignore_signals()  # the agent of torchrun sends one more, which must not break the checkpoint
+    if whole:
+        save(f"checkpoint-{state.step}", args, model, tokenizer, optimizer, state)
+    standing = checkpoint.latest(Path(args.out))
+    there = f"{standing} stands, --resume goes on" if standing else "no checkpoint was made yet"
+    if not stopped:
+        faults.end_without_others(error, f"; {there}" if dist.get_rank() == 0 else "")
+    faults.ends()
+    say(f"\nstopped after step {state.step}: {there}")
+    for lost in faults.gone():
+        print(f"train.py: rank {dist.get_rank()}: {lost}", file=sys.stderr, flush=True)
+    sys.exit(128 + stopped[0])
 
 
 def make_logger(args, state: State, before: Evaluation | None):
@@ -613,37 +687,11 @@ def say(text: str) -> None:
         print(text, flush=True)
 
 
-@contextmanager
-def stop_signals():
-    """SIGINT and SIGTERM raise KeyboardInterrupt, wherever the program is, and are noted in the list it gives."""
-    noted = []
-
-    def stop(number, _):
-        noted.append(number)
-        if len(noted) == 1:  # a second one must not break the checkpoint that the first one makes
-            raise KeyboardInterrupt
-
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield noted
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def uninterrupted():
-    """SIGINT and SIGTERM wait until the block has ended."""
-    waiting = []
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    previous = {number: signal.signal(number, lambda number, _: waiting.append(number)) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-    if waiting:
-        signal.raise_signal(waiting[0])
+def give_up(reason: str) -> None:
+    """Ends this rank with exit code 1 and a line of its own, below the bar: others may not know the reason."""
+    faults.ends(reason)
+    rank = f"rank {dist.get_rank()}: " if dist.get_world_size() > 1 else ""
+    sys.exit("\n" * (dist.get_rank() == 0) + f"train.py: {rank}{reason}")
 
 
 if __name__ == "__main__":

@@ -2,16 +2,18 @@
 
 Tried by hand, each turns this file red: counts of one rank, no all_reduce under f_norm batch, the mean over ranks of
 DistributedDataParallel in place of the sum (also times the world size: see train.sum_gradients), streams keyed by rank,
-a rank without samples that skips its backward (a hang, ended by the time limit).
+a rank without samples that skips its backward (a hang, ended by the time limit), a rank whose weights drift unseen.
 """
 
 import itertools
 import json
+import multiprocessing
 import os
 import random
 import signal
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -75,18 +77,23 @@ def test_global_sum_without_a_process_group_is_the_tensor_itself():
     assert global_sum(x) is x
 
 
-def torchrun(world, words):
-    """Runs train.py on several ranks; a hang ends after two minutes with none of its processes left."""
+def torchrun(world, words, code=0, during=None):
+    """Runs train.py on several ranks -> stdout, stderr; a hang ends after two minutes with none of its processes left.
+
+    code: torchrun's exit code, as it must be. during: what is done to the running process, given its Popen.
+    """
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(world)]
-    process = subprocess.Popen(
-        [*command, str(ROOT / "train.py"), *words], stderr=subprocess.PIPE, start_new_session=True
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([*command, str(ROOT / "train.py"), *words], start_new_session=True, **pipes)
     try:
-        _, errors = process.communicate(timeout=120)
-    except subprocess.TimeoutExpired:
+        if during:
+            during(process)
+        printed, errors = process.communicate(timeout=120)
+    except BaseException:
         os.killpg(process.pid, signal.SIGKILL)
         raise
-    assert process.returncode == 0, errors.decode()[-3000:]
+    assert process.returncode == code, errors[-3000:]
+    return printed, errors
 
 
 @pytest.mark.slow
@@ -110,6 +117,146 @@ def test_n2_d2_a_run_on_two_and_three_ranks_is_the_run_on_one(world, tmp_path):
                 assert {name: b[name] for name in same} == pytest.approx({name: a[name] for name in same}, rel=1e-9)
             samples = [(out / "samples.jsonl").read_text() for out in (one, many)]
             assert samples[0] == samples[1]  # S4: completions do not depend on the ranks
+
+
+# Every norm and f_norm on 1 to 4 ranks: one process a rank makes all the runs, one after the other.
+
+RUNS = [(norm, f_norm, "float64") for norm in NORMS for f_norm in F_NORMS]
+RUNS += [(norm, "none", "float32") for norm in NORMS] + [("group", f_norm, "float32") for f_norm in F_NORMS[1:]]
+STEPS, P, G = 5, 5, 4
+TOLERANCE = {"float64": {"rtol": 1e-10, "atol": 1e-13}, "float32": {"rtol": 1e-5, "atol": 1e-5}}
+
+
+def runs_main(rank, world, folder, commands):
+    """Makes all runs on this rank; leaves every sample of every step, and how a run ended that did not end well."""
+    import flags
+    import train
+
+    os.dup2(os.open(f"{folder}/log-{world}-{rank}", os.O_WRONLY | os.O_CREAT), 2)
+    os.dup2(2, 1)
+    store = dist.FileStore(f"{folder}/store-{world}", world)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=world)
+    seen, steps, weigh, take_step = {}, Counter(), train.weigh, train.take_step
+
+    def watched(batch, args):
+        """Notes (completion, reward, its tokens' weights) under (run, number of the step, round, place in it)."""
+        weights = weigh(batch, args)
+        places = list(range(rank, P, world))
+        steps[args.out] += 1
+        for group, rewards in enumerate(batch.rewards):
+            key = (args.out, steps[args.out], group // len(places), places[group % len(places)])
+            mask = batch.rollout.completion_mask[group].bool()
+            ids = [row[keep].tolist() for row, keep in zip(batch.rollout.completion_ids[group], mask, strict=True)]
+            seen[key] = (ids, rewards, weights[group].sum(dim=1))
+        return weights
+
+    def drifting(optimizer, batch, grad_norm, loss, args, state):
+        take_step(optimizer, batch, grad_norm, loss, args, state)
+        if args.out.endswith("drift") and rank == world - 1 and state.step == 2:
+            with torch.no_grad():  # by one bit
+                x = optimizer.param_groups[0]["params"][1].view(-1)
+                x[3] = torch.nextafter(x[3], x[3] + 1)
+
+    train.weigh, train.take_step = watched, drifting
+    for words in commands:
+        args = flags.parse_args(words)
+        try:
+            train.train(args, torch.device("cpu"))
+        except FloatingPointError as error:
+            seen[args.out, "error"] = str(error)
+    torch.save(seen, f"{folder}/seen-{world}-{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def worlds(world, tmp_path_factory):
+    """The folder of all runs, by world/norm/f_norm/dtype, and what their ranks saw: {world: {(run, ...): sample}}."""
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("worlds")
+    tokenizer = AutoTokenizer.from_pretrained(world.folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    # no biases: the gradient of a key's is 0 but for rounding, which AdamW would blow up to whole steps
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    shape |= {"vocab_size": len(tokenizer), "max_position_embeddings": 64}
+    config = LlamaConfig(**shape, eos_token_id=tokenizer.eos_token_id)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        LlamaForCausalLM(config).save_pretrained(folder / "model")
+    options = {"model": folder / "model", "eval_data": None, "steps": STEPS, "prompts_per_step": P, "group_size": G}
+    options |= {"beta_th": 0.8, "max_rounds": 2, "max_new_tokens": 4, "check_every": 1, "save_every": 0}
+    context = multiprocessing.get_context("forkserver")
+    seen = {}
+    for n in (4, 3, 2, 1):
+        out = folder / str(n)
+        commands = [
+            world(out / f"{norm}-{f_norm}-{dtype}", **options, norm=norm, f_norm=f_norm, dtype=dtype)
+            for norm, f_norm, dtype in RUNS
+        ]
+        if n == 4:
+            commands.append(world(folder / "moved", **options | {"steps": 3}))
+        if n == 2:
+            commands.append(["--out", str(folder / "moved"), "--resume", "--steps", str(STEPS)])
+        commands.append(world(out / "drift", **options))
+        ranks = [context.Process(target=runs_main, args=(rank, n, str(folder), commands)) for rank in range(n)]
+        for process in ranks:
+            process.start()
+        for rank, process in enumerate(ranks):
+            process.join(120)
+            assert process.exitcode == 0, (folder / f"log-{n}-{rank}").read_text()[-3000:]
+        seen[n] = {}
+        for rank in range(n):
+            seen[n] |= torch.load(folder / f"seen-{n}-{rank}.pt")
+    return folder, seen
+
+
+def assert_same_weights(folder, expected, dtype):
+    weights = [load_file(out / "final" / "model.safetensors") for out in (folder, expected)]
+    for name, value in weights[1].items():
+        assert value.dtype == getattr(torch, dtype)
+        assert_close(weights[0][name], value, **TOLERANCE[dtype])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [2, 3, 4])
+def test_n2_d1_every_norm_and_f_norm_on_many_ranks_is_the_run_on_one(worlds, n):
+    """Completions, rewards, weights (so advantages and alpha), rows, and the parameters after five steps."""
+    folder, seen = worlds
+    rounds = []
+    for norm, f_norm, dtype in RUNS:
+        name = f"{norm}-{f_norm}-{dtype}"
+        outs = [folder / f"{k}" / name for k in (1, n)]
+        one, many = (
+            {key[1:]: sample for key, sample in seen[k].items() if key[0] == str(out)}
+            for k, out in zip((1, n), outs, strict=True)
+        )
+        assert one.keys() == many.keys() and len({key[0] for key in one}) == STEPS
+        for key, (ids, rewards, weights) in one.items():
+            assert many[key][0] == ids and torch.equal(many[key][1], rewards)
+            assert_close(many[key][2], weights, rtol=1e-12, atol=0)
+        rows = [[json.loads(x) for x in (out / "metrics.jsonl").read_text().splitlines()] for out in outs]
+        for a, b in zip(*rows, strict=True):
+            assert (a["alpha"], a["rounds"], a["valid_share"]) == (b["alpha"], b["rounds"], b["valid_share"])
+            rounds.append(a["rounds"])
+        assert_same_weights(outs[1], outs[0], dtype)
+    assert set(rounds) >= {1, 2}  # beta_th collects
+
+
+@pytest.mark.slow
+def test_r5_a_run_of_four_ranks_resumes_on_two(worlds):
+    folder, _ = worlds
+    assert_same_weights(folder / "moved", folder / "1" / "group-none-float64", "float64")
+    samples = [(out / "samples.jsonl").read_text() for out in (folder / "moved", folder / "1" / "group-none-float64")]
+    assert samples[0] == samples[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+def test_d1_one_bit_that_differs_on_one_rank_ends_the_run_and_is_named(worlds, n):
+    folder, seen = worlds
+    error = seen[n].get((str(folder / f"{n}" / "drift"), "error"))
+    assert error == (f"after step 3 the parameters of rank {n - 1} are not those of rank 0" if n > 1 else None)
+    assert not list((folder / f"{n}" / "drift").glob("checkpoint-*"))
 
 
 @pytest.mark.slow

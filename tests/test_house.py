@@ -23,10 +23,12 @@ ROOMS = {
     "rewards.py": ({"answers", "extract", "grading"}, 410),
     "data.py": (set(), 400),
     "tiny.py": (set(), 260),
-    "checkpoint.py": (set(), 130),
-    "flags.py": ({"checkpoint", "data", "gpg", "tiny"}, 190),
+    "checkpoint.py": (set(), 220),
+    "faults.py": (set(), 220),
+    "flags.py": ({"checkpoint", "data", "gpg", "tiny"}, 210),
     "balance.py": ({"rollout"}, 100),
-    "train.py": ({"balance", "checkpoint", "data", "flags", "gpg", "policy", "rewards", "rollout", "tiny"}, 660),
+    # ranks, signals, what is said and logged: each a step of its own, which the loop reads as one line
+    "train.py": (OURS - {"answers", "eval", "extract", "grading", "scores", "train"}, 710),
     "scores.py": (set(), 280),
     # six sets and their checks, three commands, ranks and resume: what a table of the paper takes
     "eval.py": ({"answers", "data", "flags", "rewards", "rollout", "scores"}, 540),

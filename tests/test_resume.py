@@ -130,11 +130,14 @@ def test_a_run_without_a_checkpoint_starts_anew_on_resume(world, tmp_path, unsto
 def test_r4_a_half_written_folder_is_never_taken(tmp_path):
     for name in ("checkpoint-2", "checkpoint-10", ".checkpoint-12.tmp", "checkpoint-best", ".final.tmp"):
         (tmp_path / name).mkdir()
-    assert checkpoint.newest(tmp_path) == tmp_path / "checkpoint-10"
+        (tmp_path / name / checkpoint.MANIFEST).write_text("{}")
+    assert checkpoint.newest(tmp_path, print) == tmp_path / "checkpoint-10"
     checkpoint.prune(tmp_path, 1)
     assert not (tmp_path / "checkpoint-2").exists() and (tmp_path / "checkpoint-best").exists()
     (tmp_path / "final").mkdir()
-    assert checkpoint.newest(tmp_path) == tmp_path / "final"
+    assert checkpoint.newest(tmp_path, print) == tmp_path / "checkpoint-10"  # no manifest: half a copy
+    (tmp_path / "final" / checkpoint.MANIFEST).write_text("{}")
+    assert checkpoint.newest(tmp_path, print) == tmp_path / "final"
 
 
 def test_r4_a_save_that_fails_leaves_the_last_checkpoint_whole(tmp_path):
@@ -145,16 +148,16 @@ def test_r4_a_save_that_fails_leaves_the_last_checkpoint_whole(tmp_path):
             raise OSError("No space left on device")
 
     (tmp_path / "checkpoint-1").mkdir()
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="checkpoint-2 can't be written: No space left"):
         checkpoint.save(tmp_path / "checkpoint-2", Model(), None, None, {})
-    assert checkpoint.newest(tmp_path) == tmp_path / "checkpoint-1"
+    assert [folder.name for folder in tmp_path.iterdir()] == ["checkpoint-1"]
 
 
 def test_rows_survive_text_that_looks_like_line_ends(tmp_path):
     odd = "a\u2028b\x85c\rd\x0be"  # str.splitlines would cut at each
     for step in (1, 2, 3):
         checkpoint.append(tmp_path / "samples.jsonl", {"step": step, "completion": odd})
-    checkpoint.reopen(tmp_path, 2)
+    checkpoint.reopen(tmp_path, 2, None)
     lines = (tmp_path / "samples.jsonl").read_bytes().decode().split("\n")
     assert [json.loads(line) for line in lines[:-1]] == [{"step": s, "completion": odd} for s in (1, 2)]
 
