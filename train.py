@@ -33,6 +33,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 import checkpoint
 import data
 import faults
+import plan
 import tiny
 from faults import stop_signals, uninterrupted
 from flags import BUILT_IN, fail, parse_args, pretrained, user_input
@@ -116,6 +117,8 @@ def train(args, device: torch.device) -> None:
         say("--top-p, --top-k: drawn from a part of the distribution, but scored under the whole, as the released code")
     grader = make_grader(args)
     resumed = find_checkpoint(args)
+    if not fits(args, resumed, device):
+        return
     folder, tokenizer, problems, held_out = load_problems(args, resumed)
     model = load_model(args, folder, device)
     policy = DistributedDataParallel(Policy(model, args.temperature))
@@ -480,6 +483,26 @@ def find_checkpoint(args) -> Path | None:
         if not found[0].exists():
             fail(f"--resume: {found[0]} is not on this machine; every node reads the checkpoint", any_rank=True)
     return found[0]
+
+
+def fits(args, resumed: Path | None, device: torch.device) -> bool:
+    """Whether to go on: False after --plan has printed what the run takes; too much of it is a user's mistake."""
+    make = args.model == BUILT_IN and not resumed
+    config = tiny.make_config(tiny.make_tokenizer()) if make else pretrained(AutoConfig, resumed or args.model)
+    shape, (limit, base) = plan.shape_of(config), plan.room(device)
+    least = torch.tensor(limit, device=device)
+    dist.all_reduce(least, dist.ReduceOp.MIN)  # ranks of one mind
+    limit, load = int(least), plan.load_of(args, dist.get_world_size(), base)
+    if args.plan:
+        say(plan.describe(shape, load, limit))
+        return False
+    moment, size = plan.peak(shape, load)
+    if size > limit:
+        way = plan.remedy(shape, load, limit, args.group_size)
+        way = f"{way} would fit" if way else "no flag would make it fit; take a smaller model, or larger devices"
+        wanted = f"the {moment} takes up to {size / plan.GIB:.1f} GiB a rank, and there are {limit / plan.GIB:.1f}"
+        fail(f"memory: {wanted}; {way} (see --plan)")
+    return True
 
 
 def load_problems(args, resumed: Path | None):

@@ -22,8 +22,9 @@ ROOMS = {
     "tiny.py": (set(), 260),
     "checkpoint.py": (set(), 220),
     "faults.py": (set(), 220),
+    "plan.py": (set(), 220),
     "flags.py": ({"checkpoint", "data", "gpg", "tiny"}, 210),
-    "train.py": ({"checkpoint", "data", "faults", "flags", "gpg", "rewards", "rollout", "tiny"}, 690),
+    "train.py": ({"checkpoint", "data", "faults", "flags", "gpg", "plan", "rewards", "rollout", "tiny"}, 730),
     "eval.py": ({"data", "flags", "rewards", "rollout"}, 260),
 }
 
