@@ -29,7 +29,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         if not config.exists():
             fail(f"--resume: no run in {given.out}, it has no config.json; give the run's folder with --out")
         try:
-            saved = json.loads(config.read_text(encoding="utf-8")) | {"resume": False, "overwrite": False}
+            saved = json.loads(config.read_text(encoding="utf-8")) | {
+                "resume": False,
+                "overwrite": False,
+                "plan": False,
+            }
         except ValueError as error:
             fail(f"--resume: {config} is damaged ({error}); restore it, or start anew with --overwrite")
         parser.set_defaults(**{name: saved[name] for name in vars(given) if name in saved})
@@ -124,6 +128,7 @@ def add_run_flags(add) -> None:
     add("--resume", action="store_true", help="go on from --out's newest checkpoint; flags not given are the run's")
     add("--auto-resume", action="store_true",
         help="--resume where --out holds a run, else a new one: for jobs that torchrun or a cluster starts again")
+    add("--plan", action="store_true", help="print what each rank will take of its memory, in GiB, and stop")
     add("--overwrite", action="store_true", help="delete the run that is in --out and start anew")
     add("--tensorboard", action="store_true", help="log to OUT/tensorboard too (needs tensorboard)")
     add("--wandb", metavar="PROJECT", help="log to Weights & Biases too (needs wandb)")

@@ -33,6 +33,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 import checkpoint
 import data
 import faults
+import plan
 import tiny
 from balance import Share, share_out
 from faults import stop_signals, uninterrupted
@@ -106,12 +107,13 @@ def main(argv: list[str] | None = None) -> None:
 def train(args, device: torch.device) -> None:
     rewards = user_input(parse_rewards, args.rewards, args.max_new_tokens)
     resumed = find_checkpoint(args)
+    if not fits(args, resumed, device):
+        return
     folder, tokenizer, problems, held_out = load_problems(args, resumed)
     say_what_to_know(args, rewards, problems, held_out)
     grader = limited(rewards, args)
     model = load_model(args, folder, device)
-    policy = DistributedDataParallel(make_policy(model, args))
-    policy.register_comm_hook(None, sum_gradients)
+    policy = make_policy(model, args)
     optimizer = make_optimizer(model, args)
     state = open_run(args, resumed, optimizer, device)
     if is_finished(args, resumed, state):
@@ -480,6 +482,26 @@ def find_checkpoint(args) -> Path | None:
     return found[0]
 
 
+def fits(args, resumed: Path | None, device: torch.device) -> bool:
+    """Whether to go on: False after --plan has printed what the run takes; too much of it is a user's mistake."""
+    make = args.model == BUILT_IN and not resumed
+    config = tiny.make_config(tiny.make_tokenizer()) if make else pretrained(AutoConfig, resumed or args.model)
+    shape, (limit, base) = plan.shape_of(config), plan.room(device)
+    least = torch.tensor(limit, device=device)
+    dist.all_reduce(least, dist.ReduceOp.MIN)  # ranks of one mind
+    limit, load = int(least), plan.load_of(args, dist.get_world_size(), base)
+    if args.plan:
+        say(plan.describe(shape, load, limit))
+        return False
+    moment, size = plan.peak(shape, load)
+    if size > limit:
+        way = plan.remedy(shape, load, limit, args.group_size)
+        way = f"{way} would fit" if way else "no flag would make it fit; take a smaller model, or larger devices"
+        wanted = f"the {moment} takes up to {size / plan.GIB:.1f} GiB a rank, and there are {limit / plan.GIB:.1f}"
+        fail(f"memory: {wanted}; {way} (see --plan)")
+    return True
+
+
 def load_problems(args, resumed: Path | None):
     """Finds what is wrong with data, prompts or model before anything slow -> the model's folder, the tokenizer, and
     the problems for training and evaluation, each with its "prompt_ids"."""
@@ -542,8 +564,8 @@ def load_model(args, folder, device: torch.device):
     return model.train()
 
 
-def make_policy(model, args) -> Policy:
-    """What is trained, with a line on each thing that this model can't have fast."""
+def make_policy(model, args) -> DistributedDataParallel:
+    """What is trained, on all ranks; with a line on each thing that this model can't have fast."""
     policy = Policy(model, args.temperature)
     kind = type(model).__name__
     if not policy.sliced:
@@ -552,6 +574,8 @@ def make_policy(model, args) -> Policy:
         say(
             f"{kind} can't go on from the keys and values of a prompt: a prompt is forwarded once a sample, not a group"
         )
+    policy = DistributedDataParallel(policy, gradient_as_bucket_view=True)  # else every gradient is there twice
+    policy.register_comm_hook(None, sum_gradients)
     return policy
 
 

@@ -13,13 +13,17 @@ import random
 import resource
 import shutil
 import signal
+import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 from test_ddp import torchrun
 from test_resume import assert_same_run, wait_for_rows
+from torch.testing import assert_close
 
 import checkpoint
 import train
@@ -345,6 +349,48 @@ def test_a_signal_to_torchrun_makes_a_checkpoint(world, tmp_path, number):
     assert len((out / "metrics.jsonl").read_text().splitlines()) == step
     assert f"stopped after step {step}: {folder} stands, --resume goes on" in printed
     assert "train.py: " not in errors  # nobody is missed
+
+
+@pytest.mark.slow
+def test_two_nodes_one_killed_the_same_commands_again_go_on(world, tmp_path):
+    """Two agents of torchrun that meet on the loopback. One and its rank are killed; the other names it and ends."""
+    out, log = tmp_path / "run", tmp_path / "log"
+    changes = {"steps": 40, "save_every": 2, "eval_data": None}
+    words = [*world(out, **changes), "--auto-resume"]
+
+    def start_nodes():
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        meet = f"--nnodes 2 --nproc_per_node 1 --rdzv-backend c10d --rdzv-endpoint 127.0.0.1:{port} --rdzv-id {port}"
+        command = [sys.executable, "-m", "torch.distributed.run", *meet.split(), train.__file__, *words]
+        with open(log, "a") as file:
+            return [subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True) for _ in range(2)]
+
+    nodes = start_nodes()
+    try:
+        while not (out / "metrics.jsonl").exists() or (out / "metrics.jsonl").read_text().count("\n") < 5:
+            assert all(node.poll() is None for node in nodes), log.read_text()[-3000:]
+            time.sleep(0.01)
+        killed = nodes[1].pid
+        for process in [killed, *map(int, Path(f"/proc/{killed}/task/{killed}/children").read_text().split())]:
+            os.kill(process, signal.SIGKILL)
+        assert nodes[1].wait(60) == -signal.SIGKILL and nodes[0].wait(60) == 1
+        lines = [line for line in log.read_text().splitlines() if line.startswith("train.py: rank ")]
+        assert lines and all(" is gone; " in line or " ended: " in line or "the store" in line for line in lines), lines
+        assert not (out / "final").exists()
+        nodes = start_nodes()
+        assert [node.wait(120) for node in nodes] == [0, 0], log.read_text()[-3000:]
+    finally:
+        for node in nodes:
+            if node.poll() is None:
+                os.killpg(node.pid, signal.SIGKILL)
+    train.main(world(tmp_path / "unstopped", **changes))
+    assert "going on from" in log.read_text()
+    assert (out / "samples.jsonl").read_text() == (tmp_path / "unstopped" / "samples.jsonl").read_text()
+    weights = [load_file(folder / "final" / "model.safetensors") for folder in (out, tmp_path / "unstopped")]
+    for name, value in weights[1].items():
+        assert_close(weights[0][name], value, rtol=1e-9, atol=1e-12)
 
 
 # ------------------------------------------------------------------------------------------------- rewards, data, model

@@ -25,10 +25,11 @@ ROOMS = {
     "tiny.py": (set(), 260),
     "checkpoint.py": (set(), 220),
     "faults.py": (set(), 220),
-    "flags.py": ({"checkpoint", "data", "gpg", "tiny"}, 210),
+    "plan.py": (set(), 220),
+    "flags.py": ({"checkpoint", "data", "gpg", "tiny"}, 215),
     "balance.py": ({"rollout"}, 100),
     # ranks, signals, what is said and logged: each a step of its own, which the loop reads as one line
-    "train.py": (OURS - {"answers", "eval", "extract", "grading", "scores", "train"}, 710),
+    "train.py": (OURS - {"answers", "eval", "extract", "grading", "scores", "train"}, 730),
     "scores.py": (set(), 280),
     # six sets and their checks, three commands, ranks and resume: what a table of the paper takes
     "eval.py": ({"answers", "data", "flags", "rewards", "rollout", "scores"}, 540),
