@@ -36,6 +36,7 @@ class Policy(torch.nn.Module):
         for module in model.modules():  # our caches are the same when a layer is run again, see _Prompts
             if isinstance(module, GradientCheckpointingLayer):
                 module._can_checkpoint_with_cache = True
+        self.uniform = False  # whether every forward must run the model's layers as often: twice
         self.sliced = output_is_linear(model)
         self.shared = prompts_can_be_shared(model)
 
@@ -53,7 +54,8 @@ class Policy(torch.nn.Module):
         grad: d loss / d log pi, where it is known beforehand: saves making the logits twice.
         """
         samples = prompt_ids, prompt_mask, completion_ids, completion_mask, prompt_of
-        states = completion_states(self.model, *samples, shared=self.shared, logits=not self.sliced)  # (M, D) or (M, V)
+        options = {"shared": self.shared, "uniform": self.uniform, "logits": not self.sliced}
+        states = completion_states(self.model, *samples, **options)  # (M, D) or (M, V)
         ids = completion_ids[completion_mask.bool()]  # (M,)
         if not self.sliced:
             return token_logprobs(states, ids, self.temperature)
@@ -71,11 +73,13 @@ def completion_states(
     prompt_of: torch.Tensor,
     *,
     shared: bool = True,
+    uniform: bool = False,
     logits: bool = False,
 ) -> torch.Tensor:
     """The last hidden states that predict the completion tokens, (M, D); arguments as Policy.forward.
 
-    shared: each prompt once, else once a sample: the same numbers. logits: the model's logits (M, V) in their place.
+    shared: each prompt once, else once a sample: the same numbers. uniform: all completions in one forward, and one even
+    if they have a token each. logits: the model's logits (M, V) in their place.
     """
     forward = _forward(model, logits)
     if shared:
@@ -84,17 +88,18 @@ def completion_states(
     lengths = completion_mask.sum(dim=1).tolist()  # (N,)
     assert lengths == sorted(lengths, reverse=True), "completion_states: the longest completion goes first"
     pieces = []
-    for start, stop in cut_by_length(lengths):
+    for start, stop in [(0, len(lengths))] if uniform else cut_by_length(lengths):
         T, of = lengths[start], prompt_of[start:stop]
-        ids, mask = completion_ids[start:stop, : T - 1], completion_mask[start:stop, :T]  # the last id predicts nothing
-        seen = torch.cat([prompt_mask[of], mask[:, :-1]], dim=1)  # (n, L + T - 1)
+        fed = max(T - 1, int(uniform))  # the last id predicts nothing
+        ids, mask = completion_ids[start:stop, :fed], completion_mask[start:stop, :T]
+        seen = torch.cat([prompt_mask[of], completion_mask[start:stop, :fed]], dim=1)  # (n, L + T - 1)
         if not shared:
             states = forward(torch.cat([prompt_ids[of], ids], dim=1), seen, last=T)  # (n, T, D)
-        elif T == 1:
+        elif fed == 0:
             states = last[of][:, None]  # (n, 1, D)
         else:
             cache = Cache(layers=[_Completions(layer, of) for layer in prompts.layers])
-            states = torch.cat([last[of][:, None], forward(ids, seen, cache=cache)], dim=1)  # (n, T, D)
+            states = torch.cat([last[of][:, None], forward(ids, seen, cache=cache)], dim=1)[:, :T]  # (n, T, D)
         pieces.append(states[mask.bool()])
     return torch.cat(pieces)  # (M, D)
 
@@ -145,7 +150,7 @@ class _Completions(DynamicLayer):
 @torch.no_grad()
 def output_is_linear(model) -> bool:
     """Whether logits are the output layer times the last hidden states; not so with a soft cap or a scale."""
-    samples = _trial(model)
+    samples = trial(model)
     with eval_mode(model):  # dropout would make two forwards differ
         hidden = completion_states(model, *samples, shared=False)
         logits = completion_states(model, *samples, shared=False, logits=True)
@@ -158,7 +163,7 @@ def prompts_can_be_shared(model) -> bool:
     Tried in the mode that the model is in, as gradient checkpointing may drop a cache. Recurrent layers fail here: they
     keep another kind of state.
     """
-    samples = _trial(model)
+    samples = trial(model)
     try:
         shared, whole = (completion_states(model, *samples, shared=shared).detach() for shared in (True, False))
     except (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError):
@@ -166,7 +171,7 @@ def prompts_can_be_shared(model) -> bool:
     return bool(torch.linalg.norm(shared - whole) <= 1e-3 * torch.linalg.norm(whole))
 
 
-def _trial(model) -> tuple[torch.Tensor, ...]:
+def trial(model) -> tuple[torch.Tensor, ...]:
     """Three completions of two prompts, as arguments of Policy.forward: padding on both sides, a shared prompt."""
     prompt_mask = torch.tensor([[1, 1, 1], [0, 1, 1]], device=model.device)
     completion_mask = torch.tensor([[1, 1, 1], [1, 1, 0], [1, 1, 0]], device=model.device)
