@@ -96,11 +96,11 @@ def test_r1_thirty_kills_one_run_the_same_bits(world, tmp_path, start):
     words = world(out, **changes, steps=10_000)
     for kill in range(KILLS):
         process = start([*words, "--resume"] if (out / "config.json").exists() else words, log)
-        deadline = time.monotonic() + (rng.uniform(0, 0.8) if kill % 2 else 60)
-        while time.monotonic() < deadline and process.is_alive() and (kill % 2 or not list(out.glob(".*.tmp/*"))):
+        began, deadline = time.time(), time.monotonic() + (rng.uniform(0, 0.8) if kill % 2 else 60)
+        while time.monotonic() < deadline and process.is_alive() and (kill % 2 or not is_saving(out, began)):
             time.sleep(0.001)
         if not kill % 2:
-            time.sleep(rng.uniform(0, 0.03))
+            time.sleep(rng.uniform(0, 0.1))
         process.kill()
         process.join()
         assert process.exitcode == -signal.SIGKILL, log.read_text()
@@ -108,12 +108,21 @@ def test_r1_thirty_kills_one_run_the_same_bits(world, tmp_path, start):
             halves[name] += bool(list(out.glob(f".*.{name}")))
     assert halves["tmp"] >= 4, halves  # a kill that fell into the writing leaves its folder
     steps = int(checkpoint.latest(out).name.removeprefix("checkpoint-")) + 2
+    assert steps > 10
     process = start([*words, "--resume", "--steps", str(steps)], log)
     process.join()
     assert process.exitcode == 0, log.read_text()
     train.main(world(tmp_path / "unstopped", **changes, steps=steps))
     assert_same_run(tmp_path / "unstopped", out)
     assert sorted(x.name for x in out.iterdir()) == sorted(x.name for x in (tmp_path / "unstopped").iterdir())
+
+
+def is_saving(out, since):
+    """Whether a checkpoint is being written; what a kill has left behind before is no sign of it."""
+    try:
+        return any(file.stat().st_mtime > since for file in out.glob(".checkpoint-*.tmp/*"))
+    except FileNotFoundError:  # renamed, or taken away, meanwhile
+        return False
 
 
 def truncate(file):
