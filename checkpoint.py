@@ -31,19 +31,20 @@ def exists(out: Path) -> bool:
     return any((out / name).exists() for name in RUN_FILES) or latest(out) is not None
 
 
-def save(folder: Path, model, tokenizer, optimizer, state: dict) -> None:
+def save(folder: Path, model, tokenizer, weights: dict, optimizer: dict, state: dict) -> None:
     """Writes the Hugging Face folder, trainer.pt and the manifest, all or nothing. The folder must not exist yet.
 
+    weights, optimizer: their state_dicts, whole.
     OSError, in one line, if it can't be written: no part of it is left, and what was there before is whole.
     """
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)  # left behind by a kill
     try:
         with _writing(folder):
-            model.save_pretrained(temporary)
+            model.save_pretrained(temporary, state_dict=weights)
             tokenizer.save_pretrained(temporary)
             with open(temporary / "trainer.pt", "wb") as file:  # by its name, torch would hide why it can't be written
-                torch.save({"optimizer": optimizer.state_dict(), "state": state}, file)
+                torch.save({"optimizer": optimizer, "state": state}, file)
             files = {file.name: _fingerprint(file) for file in sorted(temporary.iterdir())}
             (temporary / MANIFEST).write_text(json.dumps(files, indent=1) + "\n", encoding="utf-8")
             # what the name stands for must be on the disk before it, the rows up to this step too
@@ -90,10 +91,10 @@ def damage(folder: Path) -> str | None:
     return None
 
 
-def restore(folder: Path, optimizer, device) -> dict:
-    """Loads trainer.pt into the optimizer and returns the state that was saved beside it."""
+def restore(folder: Path, optimizer, device, cut: Callable[[dict, object], dict]) -> dict:
+    """Loads trainer.pt, cut for this rank, into the optimizer and returns the state that was saved beside it."""
     saved = torch.load(folder / "trainer.pt", map_location=device, weights_only=True)
-    optimizer.load_state_dict(saved["optimizer"])
+    optimizer.load_state_dict(cut(saved["optimizer"], optimizer))
     return saved["state"]
 
 

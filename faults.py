@@ -179,13 +179,16 @@ def _store() -> dist.Store:
 
 
 @contextmanager
-def stop_signals():
-    """SIGINT and SIGTERM raise KeyboardInterrupt, wherever the program is, and are noted in the list it gives."""
+def stop_signals(at_once: bool = True):
+    """SIGINT and SIGTERM raise KeyboardInterrupt, wherever the program is, and are noted in the list it gives.
+
+    Not at_once: they are only noted, see stop_together.
+    """
     noted = []
 
     def stop(number, _):
         noted.append(number)
-        if len(noted) == 1:  # a second one must not break the checkpoint that the first one makes
+        if at_once and len(noted) == 1:  # a second one must not break the checkpoint that the first one makes
             raise KeyboardInterrupt
 
     previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -194,6 +197,15 @@ def stop_signals():
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def stop_together(stopped: list[int]) -> None:
+    """Raises KeyboardInterrupt on all ranks if any has noted a signal: ranks that save together must stop together."""
+    number = torch.tensor(max(stopped, default=0))
+    dist.all_reduce(number, op=dist.ReduceOp.MAX)
+    if number:
+        stopped[:] = [int(number)]
+        raise KeyboardInterrupt
 
 
 @contextmanager

@@ -104,6 +104,8 @@ def make_parser() -> argparse.ArgumentParser:
     add("--grad-clip", type=float, default=1.0, help="greatest gradient norm; 0: off (paper: not given; code: 1)")
     add("--tokens-per-micro-batch", type=int, default=16384, help="padded tokens of a forward: memory, not results")
     add("--gradient-checkpointing", action="store_true", help="recompute activations in the backward: less memory")
+    add("--parallel", choices=("ddp", "fsdp", "auto"), default="ddp",
+        help="the model whole on each rank, or cut over them; auto: cut if it does not fit (paper: DeepSpeed ZeRO-2)")
     add("--dtype", choices=("float32", "bfloat16", "float64"), default="float32",
         help="of matrix products; bfloat16 keeps float32 weights (paper: not given; code: bfloat16)")
 

@@ -189,7 +189,7 @@ def sliced_logprobs(
     options = temperature, slice_tokens or max(1, 2**25 // len(weight)), compute_dtype
     known = None if grad is None or not torch.is_grad_enabled() else grad.flatten()
     flat = _SlicedLogprobs.apply(hidden.reshape(-1, hidden.shape[-1]), weight, bias, ids.flatten(), known, options)
-    return flat.view(ids.shape)
+    return flat if ids.dim() == 1 else flat.view(ids.shape)  # no view, where none is needed: shards forbid its editing
 
 
 class _SlicedLogprobs(torch.autograd.Function):

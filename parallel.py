@@ -1,6 +1,6 @@
 """How a model lies over the ranks: whole on each, or cut into shards. The numbers are the same.
 
-    ddp    weights, gradients and AdamW's state whole on each rank, 16 bytes a parameter; gradients are summed once a step
+    ddp    weights, gradients and AdamW's state on each rank, 16 bytes a parameter; gradients are summed once a step
     fsdp   all of them cut over the ranks; a layer's weights are gathered when it runs, and its gradients summed and cut
            after each backward; while it samples, a rank holds the weights whole
 
@@ -84,15 +84,38 @@ def _shards(policy: torch.nn.Module) -> list[FSDPModule]:
     return [module for module in policy.modules() if isinstance(module, FSDPModule)]
 
 
-def whole(x):
-    """A tensor, a shard of which lies on each rank, or a dictionary of such: whole, on the CPU. A collective."""
+def plain(policy: torch.nn.Module) -> Policy:
+    """The policy itself, without what spreads it."""
+    return policy.module if isinstance(policy, DistributedDataParallel) else policy
+
+
+def whole(x, seen: dict | None = None):
+    """What is in a state_dict, each shard of it made whole, on the CPU of every rank. A collective where there are any.
+
+    What is one tensor under two names, as tied layers are, stays one.
+    """
+    seen = {} if seen is None else seen
     if isinstance(x, dict):
-        return {name: whole(value) for name, value in x.items()}
-    return x.full_tensor().cpu() if isinstance(x, DTensor) else x
+        return {name: whole(value, seen) for name, value in x.items()}
+    if not isinstance(x, DTensor):
+        return x
+    if id(x) not in seen:
+        seen[id(x)] = x.detach().full_tensor().cpu()
+    return seen[id(x)]
 
 
-def cut_like(x: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
-    """A whole tensor that all ranks have, cut as a parameter of its shape is; as it is if that isn't."""
+def cut_state(saved: dict, optimizer: torch.optim.Optimizer) -> dict:
+    """A whole state_dict of an optimizer, the same on all ranks, cut as the optimizer's parameters are."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    state = {
+        i: {name: _cut_like(x, parameters[i]) for name, x in of_parameter.items()}
+        for i, of_parameter in saved["state"].items()
+    }
+    return saved | {"state": state}
+
+
+def _cut_like(x: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+    """As it is, if the parameter is no shard, or if it is the count of steps."""
     if not isinstance(parameter, DTensor) or x.shape != parameter.shape:
         return x
     return distribute_tensor(x, parameter.device_mesh, parameter.placements, src_data_rank=None)

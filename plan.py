@@ -70,7 +70,7 @@ def shape_of(config) -> Shape:
     )
 
 
-def load_of(args, ranks: int, base: int = 0) -> Load:
+def load_of(args, ranks: int, base: int = 0, shards: int = 1) -> Load:
     """The load of a run with these flags on one of so many ranks."""
     L, T, G = args.max_prompt_tokens, args.max_new_tokens, args.group_size
     rounds, prompts = args.max_rounds if args.beta_th else 1, math.ceil(args.prompts_per_step / ranks)
@@ -85,6 +85,7 @@ def load_of(args, ranks: int, base: int = 0) -> Load:
         trained=args.prompts_per_step * rounds * G,
         dtype=args.dtype,
         checkpointing=args.gradient_checkpointing,
+        shards=shards,
         base=base,
     )
 

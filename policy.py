@@ -78,8 +78,8 @@ def completion_states(
 ) -> torch.Tensor:
     """The last hidden states that predict the completion tokens, (M, D); arguments as Policy.forward.
 
-    shared: each prompt once, else once a sample: the same numbers. uniform: all completions in one forward, and one even
-    if they have a token each. logits: the model's logits (M, V) in their place.
+    shared: each prompt once, else once a sample: the same numbers. uniform: all completions in one forward, and one
+    even if they have a token each. logits: the model's logits (M, V) in their place.
     """
     forward = _forward(model, logits)
     if shared:

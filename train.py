@@ -16,7 +16,6 @@ import shlex
 import subprocess
 import sys
 import time
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from functools import partial
@@ -26,7 +25,6 @@ import huggingface_hub
 import torch
 import torch.distributed as dist
 import transformers
-from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -39,6 +37,7 @@ from balance import Share, share_out
 from faults import stop_signals, uninterrupted
 from flags import BUILT_IN, fail, parse_args, pretrained, user_input
 from gpg import alpha, global_sum, token_weights, valid_groups
+from parallel import accumulating, cut_state, micro_batches_here, plain, spread, whole, whole_weights
 from policy import Policy, keep_float64, micro_batches, sample_rows
 from rewards import accuracy, compares_answers, num_as_text, parse_rewards, score
 from rollout import Rollout, completion_texts, join, rollout
@@ -107,27 +106,28 @@ def main(argv: list[str] | None = None) -> None:
 def train(args, device: torch.device) -> None:
     rewards = user_input(parse_rewards, args.rewards, args.max_new_tokens)
     resumed = find_checkpoint(args)
-    if not fits(args, resumed, device):
+    kind = choose_parallel(args, resumed, device)
+    if args.plan:
         return
     folder, tokenizer, problems, held_out = load_problems(args, resumed)
     say_what_to_know(args, rewards, problems, held_out)
     grader = limited(rewards, args)
     model = load_model(args, folder, device)
-    policy = make_policy(model, args)
+    policy = make_policy(model, kind, args)
     optimizer = make_optimizer(model, args)
     state = open_run(args, resumed, optimizer, device)
     if is_finished(args, resumed, state):
         say(f"{args.out} has its {state.step} steps; --resume with --steps above that goes on")
         return
 
-    first, logged, before = state.step, state.step, evaluate(model, tokenizer, held_out, args)
-    after = before
+    first, logged = state.step, state.step
+    after = before = evaluate(policy, tokenizer, held_out, args)
     log = make_logger(args, state, before)
     began = time.perf_counter() - state.seconds
-    with stop_signals() as stopped:
+    with stop_signals(at_once=kind == "ddp") as stopped:
         try:
             while state.step < args.steps:
-                batch = collect(model, tokenizer, problems, grader, args, state)  # Algorithm 1, line 1
+                batch = collect(policy, tokenizer, problems, grader, args, state)  # Algorithm 1, line 1
                 updating = time.perf_counter()
                 faults.doing(f"update of step {state.step + 1}")
                 share = share_out(batch.rollout, weigh(batch, args))  # Eq. 5 to 8; all counts in one all_reduce
@@ -139,36 +139,33 @@ def train(args, device: torch.device) -> None:
                     row |= batch.seconds | {"seconds_update": time.perf_counter() - updating, "logprob_gap": gap}
                     row |= {"imbalance": share.after, "imbalance_sampled": share.before}
                     state = advance(state, batch, totals, math.isfinite(grad_norm + loss), args)
-                    if due(args.check_every, state):
-                        faults.check_same_parameters(model, state.step)
+                    check_ranks(model, kind, args, state)
                     if state.step == args.steps or due(args.eval_every, state):
-                        after = evaluate(model, tokenizer, held_out, args)
+                        after = evaluate(policy, tokenizer, held_out, args)
                         row |= accuracy_of(after)
                     state = replace(state, seconds=time.perf_counter() - began)
                     log(row | {"seconds": state.seconds}, batch.samples)
                     logged = state.step
                     if state.step < args.steps and due(args.save_every, state):
                         save(f"checkpoint-{state.step}", args, model, tokenizer, optimizer, state)
-                if state.skipped_in_a_row == MAX_SKIPPED_IN_A_ROW:
-                    raise FloatingPointError(
-                        f"no finite gradient in the last {MAX_SKIPPED_IN_A_ROW} steps; lower --lr?"
-                    )
+                end_between_steps(kind, stopped, state)
             with uninterrupted():
                 save("final", args, model, tokenizer, optimizer, state)
         except BaseException as error:
             if not stopped and not faults.broke_off(error):
                 raise
-            end_early(error, stopped, logged == state.step, args, model, tokenizer, optimizer, state)
+            savable = logged == state.step and (kind == "ddp" or bool(stopped))  # a shard alone is no checkpoint
+            end_early(error, stopped, savable, args, model, tokenizer, optimizer, state)
     report(args, first, before, after)
 
 
-def collect(model, tokenizer, problems: list[dict], grader, args, state: State) -> Batch:
+def collect(policy, tokenizer, problems: list[dict], grader, args, state: State) -> Batch:
     """Rounds of P prompts until the valid groups of all ranks reach beta_th of P, at most max_rounds of them.
 
     All ranks decide from one count, so they make the same rounds. Every group of every round is returned: the invalid
     ones count in Eq. 7, though they never meet the model again.
     """
-    P, num_valid, graded = args.prompts_per_step, 0, []
+    P, num_valid, graded, model = args.prompts_per_step, 0, [], plain(policy).model
     faults.doing(f"rollout of step {state.step + 1}")
     seconds = {"seconds_rollout": 0.0, "seconds_reward": 0.0}
     for number in range(args.max_rounds):
@@ -176,7 +173,7 @@ def collect(model, tokenizer, problems: list[dict], grader, args, state: State) 
         chosen = data.order(len(problems), args.seed, state.position + number * P, P)
         places = range(dist.get_rank(), P, dist.get_world_size())  # this rank's places in the round
         rows = [problems[chosen[place]] for place in places]
-        with autocast(args, model.device):
+        with whole_weights(policy), autocast(args, model.device):
             sampled = rollout(
                 model,
                 tokenizer,
@@ -293,7 +290,7 @@ def weigh(batch: Batch, args) -> torch.Tensor:
     )
 
 
-def backward(policy: DistributedDataParallel, share: Share, args) -> tuple[float, float, float]:
+def backward(policy: torch.nn.Module, share: Share, args) -> tuple[float, float, float]:
     """The gradient of -(weights * logprobs).sum() over all ranks -> its norm before clipping, that sum, and the
     greatest difference between a log-probability here and the one it was sampled with.
 
@@ -302,17 +299,18 @@ def backward(policy: DistributedDataParallel, share: Share, args) -> tuple[float
     if len(share.weights) == 0:
         return 0.0, 0.0, 0.0
     weights, sampled = share.weights.flatten(0, 1), share.rollout.logprobs.flatten(0, 1)  # (S * G, T)
-    pieces = micro_batches(share.rollout, share.samples, args.tokens_per_micro_batch, shared=policy.module.shared)
+    pieces = micro_batches(share.rollout, share.samples, args.tokens_per_micro_batch, shared=plain(policy).shared)
+    count = micro_batches_here(policy, len(pieces), weights.device)
     one = torch.ones((1, 1), dtype=torch.long, device=weights.device)
     loss, gap = weights.new_zeros(()), weights.new_zeros(())
-    for i, piece in enumerate(pieces or [None]):
-        if piece is None:
+    for i in range(count):
+        if i >= len(pieces):
             samples, w, before = (one, one, one, one, one[0] - 1), weights.new_zeros(1), None
         else:
-            samples = sample_rows(share.rollout, piece)
+            samples = sample_rows(share.rollout, pieces[i])
             mask = samples[3].bool()  # (N, T)
-            w, before = (x[piece, : mask.shape[1]][mask] for x in (weights, sampled))  # (M,)
-        with nullcontext() if i >= len(pieces) - 1 else policy.no_sync():  # ranks exchange gradients once a step
+            w, before = (x[pieces[i], : mask.shape[1]][mask] for x in (weights, sampled))  # (M,)
+        with accumulating(policy, last=i == count - 1):
             with autocast(args, weights.device):
                 logprobs = policy(*samples, grad=-w)  # (M,)
             part = -(w * logprobs).sum()
@@ -320,19 +318,9 @@ def backward(policy: DistributedDataParallel, share: Share, args) -> tuple[float
         loss += part.detach()
         if before is not None:
             gap = torch.maximum(gap, (logprobs.detach() - before).abs().max())
-    grad_norm = torch.nn.utils.clip_grad_norm_(policy.parameters(), args.grad_clip or math.inf)
+    grad_norm = whole(torch.nn.utils.clip_grad_norm_(policy.parameters(), args.grad_clip or math.inf))
     dist.all_reduce(gap, op=dist.ReduceOp.MAX)
-    return tuple(torch.stack([grad_norm.to(weights.dtype), global_sum(loss), gap]).tolist())
-
-
-def sum_gradients(_, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
-    """What DistributedDataParallel does with a bucket of gradients: sums it over ranks; its default is the mean.
-
-    Eq. 8 is a sum whose weights hold every count already. A loss times the world size, to undo the mean, would be the
-    same number but not the same digits: models that normalise in float32 round another way for 3 ranks than for 1.
-    """
-    work = dist.all_reduce(bucket.buffer(), async_op=True)
-    return work.get_future().then(lambda future: future.value()[0])
+    return tuple(torch.stack([grad_norm.to(weights), global_sum(loss), gap]).tolist())
 
 
 def take_step(optimizer, batch: Batch, grad_norm: float, loss: float, args, state: State) -> None:
@@ -407,14 +395,15 @@ def due(every: int, state: State) -> bool:
     return every > 0 and state.step % every == 0
 
 
-def evaluate(model, tokenizer, problems: list[dict], args) -> Evaluation | None:
+def evaluate(policy, tokenizer, problems: list[dict], args) -> Evaluation | None:
     """Greedy decoding of all held-out problems, shared out over the ranks; None if there are none."""
     if not problems:
         return None
     faults.doing("evaluation")
+    model = plain(policy).model
     mine = problems[dist.get_rank() :: dist.get_world_size()]
     prompts = [row["prompt_ids"] for row in mine]
-    with autocast(args, model.device):
+    with whole_weights(policy), autocast(args, model.device):
         options = {"temperature": 0.0, "cache_tokens": args.cache_tokens}
         sampled = rollout(model, tokenizer, prompts, 1, args.max_new_tokens, **options)
     texts = completion_texts(tokenizer, sampled)
@@ -482,24 +471,32 @@ def find_checkpoint(args) -> Path | None:
     return found[0]
 
 
-def fits(args, resumed: Path | None, device: torch.device) -> bool:
-    """Whether to go on: False after --plan has printed what the run takes; too much of it is a user's mistake."""
+def choose_parallel(args, resumed: Path | None, device: torch.device) -> str:
+    """ddp or fsdp, as --parallel says, or as the memory of the ranks allows. Prints the plan if --plan asks for it; a
+    run that takes more than there is is a user's mistake."""
     make = args.model == BUILT_IN and not resumed
     config = tiny.make_config(tiny.make_tokenizer()) if make else pretrained(AutoConfig, resumed or args.model)
     shape, (limit, base) = plan.shape_of(config), plan.room(device)
     least = torch.tensor(limit, device=device)
     dist.all_reduce(least, dist.ReduceOp.MIN)  # ranks of one mind
-    limit, load = int(least), plan.load_of(args, dist.get_world_size(), base)
+    limit, ranks = int(least), dist.get_world_size()
+    loads = {"ddp": plan.load_of(args, ranks, base), "fsdp": plan.load_of(args, ranks, base, shards=ranks)}
+    kind, (moment, size) = args.parallel, plan.peak(shape, loads["ddp"])
+    if kind == "auto":
+        kind = "ddp" if size <= limit else "fsdp"
+        takes = f"whole on each rank it takes {size / plan.GIB:.1f} GiB of {limit / plan.GIB:.1f}"
+        say(f"--parallel auto: {kind}, as {takes} in the {moment}")
+    load = loads[kind]
     if args.plan:
         say(plan.describe(shape, load, limit))
-        return False
+        return kind
     moment, size = plan.peak(shape, load)
     if size > limit:
         way = plan.remedy(shape, load, limit, args.group_size)
         way = f"{way} would fit" if way else "no flag would make it fit; take a smaller model, or larger devices"
         wanted = f"the {moment} takes up to {size / plan.GIB:.1f} GiB a rank, and there are {limit / plan.GIB:.1f}"
         fail(f"memory: {wanted}; {way} (see --plan)")
-    return True
+    return kind
 
 
 def load_problems(args, resumed: Path | None):
@@ -564,7 +561,7 @@ def load_model(args, folder, device: torch.device):
     return model.train()
 
 
-def make_policy(model, args) -> DistributedDataParallel:
+def make_policy(model, kind: str, args) -> torch.nn.Module:
     """What is trained, on all ranks; with a line on each thing that this model can't have fast."""
     policy = Policy(model, args.temperature)
     kind = type(model).__name__
@@ -574,9 +571,7 @@ def make_policy(model, args) -> DistributedDataParallel:
         say(
             f"{kind} can't go on from the keys and values of a prompt: a prompt is forwarded once a sample, not a group"
         )
-    policy = DistributedDataParallel(policy, gradient_as_bucket_view=True)  # else every gradient is there twice
-    policy.register_comm_hook(None, sum_gradients)
-    return policy
+    return spread(policy, kind, args.dtype)
 
 
 def make_optimizer(model, args) -> torch.optim.AdamW:
@@ -596,7 +591,7 @@ def open_run(args, resumed: Path | None, optimizer, device: torch.device) -> Sta
     """The state to go on from; and the run's folder, made ready for it: new, emptied, or cut back to that state."""
     out, state = Path(args.out), State()
     if resumed:
-        state = State(**user_input(checkpoint.restore, resumed, optimizer, device))
+        state = State(**user_input(checkpoint.restore, resumed, optimizer, device, cut_state))
     dist.barrier()  # every rank has read before rank 0 writes
     if dist.get_rank() == 0 and not is_finished(args, resumed, state):
         if args.overwrite:
@@ -622,18 +617,33 @@ def save(name: str, args, model, tokenizer, optimizer, state: State) -> None:
     """A checkpoint, by rank 0; the latest --keep of them stay."""
     folder = Path(args.out) / name
     faults.doing(f"saving {name}")
+    weights, moments = whole(model.state_dict(keep_vars=True)), whole(optimizer.state_dict())
     if dist.get_rank() == 0 and not folder.exists():
-        checkpoint.save(folder, model, tokenizer, optimizer, asdict(state))
+        checkpoint.save(folder, model, tokenizer, weights, moments, asdict(state))
         checkpoint.prune(Path(args.out), args.keep)
 
 
-def end_early(error, stopped: list[int], whole: bool, args, model, tokenizer, optimizer, state: State) -> None:
+def check_ranks(model, kind: str, args, state: State) -> None:
+    """Every --check-every steps, whether all ranks hold the same bits; under fsdp no parameter is on two ranks."""
+    if due(args.check_every, state) and kind == "ddp":
+        faults.check_same_parameters(model, state.step)
+
+
+def end_between_steps(kind: str, stopped: list[int], state: State) -> None:
+    """Ends a run whose gradients stay infinite, or, under fsdp, that any rank was told to stop: they save together."""
+    if kind == "fsdp":
+        faults.stop_together(stopped)
+    if state.skipped_in_a_row == MAX_SKIPPED_IN_A_ROW:
+        raise FloatingPointError(f"no finite gradient in the last {MAX_SKIPPED_IN_A_ROW} steps; lower --lr?")
+
+
+def end_early(error, stopped: list[int], savable: bool, args, model, tokenizer, optimizer, state: State) -> None:
     """Ends a run that was stopped by a signal, or by another rank that was lost; does not return.
 
-    whole: the last step has its row, so that weights and state are those of a step, and a checkpoint can be made.
+    savable: the last step has its row, so that weights and state are those of a step, and a checkpoint can be made.
     """
     faults.ignore_signals()  # the agent of torchrun sends one more, which must not break the checkpoint
-    if whole:
+    if savable:
         save(f"checkpoint-{state.step}", args, model, tokenizer, optimizer, state)
     standing = checkpoint.latest(Path(args.out))
     there = f"{standing} stands, --resume goes on" if standing else "no checkpoint was made yet"

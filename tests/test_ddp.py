@@ -1,8 +1,9 @@
 """Several ranks are one process: real gloo groups, uneven shares, ranks with nothing.
 
 Tried by hand, each turns this file red: counts of one rank, no all_reduce under f_norm batch, the mean over ranks of
-DistributedDataParallel in place of the sum (also times the world size: see train.sum_gradients), streams keyed by rank,
-a rank without samples that skips its backward (a hang, ended by the time limit), a rank whose weights drift unseen.
+DistributedDataParallel in place of the sum (also times the world size: see parallel.sum_gradients), streams keyed by
+rank, a rank without samples that skips its backward (a hang, ended by the time limit), a rank whose weights drift
+unseen.
 """
 
 import itertools

@@ -142,14 +142,15 @@ def test_r4_a_half_written_folder_is_never_taken(tmp_path):
 
 def test_r4_a_save_that_fails_leaves_the_last_checkpoint_whole(tmp_path):
     class Model:
-        def save_pretrained(self, folder):
+        def save_pretrained(self, folder, state_dict):
+            assert state_dict == {}
             Path(folder).mkdir()
             (Path(folder) / "model.safetensors").write_text("half")
             raise OSError("No space left on device")
 
     (tmp_path / "checkpoint-1").mkdir()
     with pytest.raises(OSError, match="checkpoint-2 can't be written: No space left"):
-        checkpoint.save(tmp_path / "checkpoint-2", Model(), None, None, {})
+        checkpoint.save(tmp_path / "checkpoint-2", Model(), None, {}, {}, {})
     assert [folder.name for folder in tmp_path.iterdir()] == ["checkpoint-1"]
 
 

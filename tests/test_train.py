@@ -20,6 +20,7 @@ from torch.testing import assert_close
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 import flags
+import parallel
 import rollout
 import tiny
 import train
@@ -201,9 +202,9 @@ def test_weights_that_are_not_finite_end_in_one_clear_line(world, tmp_path):
 
 def test_d1_every_forward_that_is_trained_goes_through_the_wrapper(world, tmp_path, monkeypatch):
     seen = []
-    forward = train.DistributedDataParallel.forward
+    forward = parallel.DistributedDataParallel.forward
     monkeypatch.setattr(
-        train.DistributedDataParallel, "forward", lambda self, *a, **k: seen.append(1) or forward(self, *a, **k)
+        parallel.DistributedDataParallel, "forward", lambda self, *a, **k: seen.append(1) or forward(self, *a, **k)
     )
     run(world, tmp_path, steps=1, tokens_per_micro_batch=1)
     assert len(seen) > 5
