@@ -1,5 +1,6 @@
-"""Tests of answers.py: what is equal by kind of answer, the parser on random trees and random text, hostile text, and
-two slow graders beside it: sympy's simplify on trees, math-verify on rewritten golds of real sets."""
+"""Tests of answers.py and of what it rests on, spelling.py, reading.py and values.py: what is equal by kind of answer,
+the parser on random trees and random text, hostile text, and two slow graders beside it: sympy's simplify on trees,
+math-verify on rewritten golds of real sets."""
 
 import json
 import multiprocessing
@@ -16,7 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import answers
+import reading
+import values
 from answers import compare, is_equiv, is_parsed
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -502,15 +504,15 @@ def test_balls_hold_the_exact_value(monkeypatch):
     rng = random.Random(1)
     for _ in range(200):
         text, value = printed(rng, 3)
-        node = answers.read(text).node
+        node = reading.read(text).node
         with monkeypatch.context() as patch:
-            patch.setattr(answers, "MAX_BITS", -1)
+            patch.setattr(values, "MAX_BITS", -1)
             try:
-                ball = answers._value(node, answers.At({}, answers.PRECISION, True))
-            except answers.Undefined:  # a zero that cancelled out as a divisor
+                ball = values.evaluate(node, values.At({}, values.PRECISION, True))
+            except values.Undefined:  # a zero that cancelled out as a divisor
                 continue
-            assert answers._agree(ball, value, answers.PRECISION), text
-            assert not answers._agree(ball, value + max(Fraction(1), abs(value)) / 10**42, answers.PRECISION), text
+            assert values.agree(ball, value, values.PRECISION), text
+            assert not values.agree(ball, value + max(Fraction(1), abs(value)) / 10**42, values.PRECISION), text
 
 
 def expressions(sympy):
@@ -581,7 +583,7 @@ def test_random_text_never_raises_or_stalls(text, gold):
     for pair in (text, gold), (gold, text):
         assert not compare(*pair).rule.startswith("fault")
     assert is_parsed(text) in (True, False)
-    assert is_equiv(text, text) is bool(answers.read(text).key)
+    assert is_equiv(text, text) is bool(reading.read(text).key)
     assert time.perf_counter() - start < 1
 
 
@@ -660,7 +662,7 @@ def test_attacks_in_a_child_process(tmp_path):
 def test_many_threads_give_the_verdicts_of_one():
     pairs = [pair[1:] for pair in cases("=")[::3] + cases("!")[::3]]
     expected = [is_equiv(*pair) for pair in pairs]
-    answers.read.cache_clear()
+    reading.read.cache_clear()
     found = []
     threads = [threading.Thread(target=lambda: found.append([is_equiv(*pair) for pair in pairs])) for _ in range(4)]
     interval = sys.getswitchinterval()
@@ -681,7 +683,7 @@ def test_a_deep_caller_gets_false_not_a_recursion_error():
 
     limit = sys.getrecursionlimit()
     for levels in range(limit - 250, limit):
-        answers.read.cache_clear()
+        reading.read.cache_clear()
         try:
             assert down(levels) is False
         except RecursionError:  # the caller's own depth
