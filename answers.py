@@ -70,7 +70,8 @@ def compare(candidate: str, answer: str) -> Comparison:
 def is_parsed(answer: str) -> bool:
     """Whether an answer is read as a number, expression, structure or words, so that more than its spelling counts."""
     try:
-        return len(answer) <= MAX_EXPRESSION and read(answer).node.kind not in ("unreadable", "nothing")
+        found = read(answer) if len(answer) <= MAX_EXPRESSION else None
+        return found is not None and found.key != "" and found.node.kind not in ("unreadable", "nothing")
     except Exception:  # as in `compare`
         return False
 

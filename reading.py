@@ -41,6 +41,7 @@ MAX_EXPRESSION = 500  # characters
 MAX_NESTING = 60  # steps of the grammar: 30 brackets, or 15 roots
 MAX_MEMBERS = 50  # of a list, tuple or side of a matrix
 MAX_CELLS = 100  # of a matrix
+MAX_SERIES = 2  # sums and products over an index
 MAX_DIGITS = 100  # of one literal
 MAX_EXPONENT = 1000  # of a literal such as 1e400
 
@@ -97,6 +98,8 @@ def _tree(tokens, key):
     if members:
         return members
     try:
+        if sum(token.text in ("sum", "prod") for token in tokens) > MAX_SERIES:
+            raise Unreadable("too many sums")
         stack = _bars(tokens)[::-1]
         node = _answer(stack, 0)
         if not stack:

@@ -16,7 +16,8 @@ from reading import OF_LISTS, TRIGONOMETRIC, walk
 
 MAX_BITS = 20_000  # of one exact number
 MAX_FACTORIAL = 1000
-MAX_TERMS = 200  # of a finite sum or product
+MAX_TERMS = 100  # of a finite sum or product
+MAX_PARTS = 500  # nodes of all its terms
 # precisions in bits: 50 digits tell almost all that differ apart, 1200 are asked before two are called equal
 # bits: 50 digits tell almost all that differ apart, 1200 are asked before two are called equal
 PRECISION, MORE_PRECISION = 190, 4000
@@ -196,19 +197,14 @@ _OPERATIONS = {
 
 
 def _series_value(node, at):
-    """A finite sum or product, term by term."""
+    """A finite sum or product, term by term; none within another."""
     first, last = (_whole(evaluate(end, at)) for end in node.args[:2])
-    body = node.args[2]
-    nested = sum(1 for part in walk(body)) * max(last - first + 1, 0)
-    if (
-        nested > 10 * MAX_TERMS
-        or last - first >= MAX_TERMS
-        or any(part.kind == "prod" or (part.kind == "sum" and part.value) for part in walk(body))
-    ):
+    index, body = node.value, node.args[2]
+    count, parts = max(last - first + 1, 0), list(walk(body))
+    nested = any(part.kind in ("sum", "prod") and part.value for part in parts)
+    if nested or count > MAX_TERMS or count * len(parts) > MAX_PARTS:
         raise Undefined("too many terms")
-    terms = [
-        evaluate(body, at._replace(letters=at.letters | {node.value: Fraction(k)})) for k in range(first, last + 1)
-    ]
+    terms = [evaluate(body, at._replace(letters=at.letters | {index: Fraction(first + k)})) for k in range(count)]
     if node.kind == "sum":
         return sum_of(terms, at.precision) if terms else Fraction(0)
     return _product_value(terms, node, at) if terms else Fraction(1)

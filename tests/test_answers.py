@@ -420,9 +420,12 @@ def test_unequal(kind, candidate, gold):
     assert kind in ONE_WAY or not is_equiv(gold, candidate), compare(gold, candidate)
 
 
-@pytest.mark.parametrize(("candidate", "gold"), [("", ""), ("", "42"), ("\n", "\n"), ("$$", "$"), (r"\boxed{}", "")])
+@pytest.mark.parametrize(
+    ("candidate", "gold"),
+    [("", ""), ("", "42"), ("\n", "\n"), ("$$", "$"), (r"\boxed{}", ""), ("{}", "{}"), ("{$$}", "")],
+)
 def test_nothing_equals_nothing(candidate, gold):
-    assert not is_equiv(candidate, gold)
+    assert not is_equiv(candidate, gold) and not is_parsed(candidate)
 
 
 def test_spaces_around_are_nothing():
@@ -603,6 +606,7 @@ BOMBS = [
     "<".join("x" * 240), r"\begin{pmatrix}" * 30, "&" * 450, r"\text{" * 80, r"\left" * 80, r"\overline{" * 40,
     "1:" * 200, "(1,2)" + r"\cup(3,4)" * 30, r"\arctan(" * 25 + "x" + ")" * 25, r"\sin" * 100 + "x", "a,b;" * 100,
     r"\sqrt{x+" * 29 + "1" + "}" * 29, "+".join([r"\arctan\sqrt{x}"] * 30), "+".join(["x!"] * 160), r"\log_x" * 60,
+    "+".join([r"\sum_{k=1}^{199}\arctan kx"] * 16), r"\sum_{k=1}^{99}\tan\tan kx" * 2, r"\prod_{k=1}^{199} k\pi^{199}",
     "π" * 400, "½" * 400, "__import__('os').abort()", "1_0", "\ud800", "\x00" * 400, "\u202e24\u202c",
     "a\u0301" * 200, "²" * 400, "１", "nan", "oo", "zoo", "None", "True", "lambda: 0",
 ]  # fmt: skip
