@@ -697,7 +697,7 @@ _WHOLE = frozenset("symbol number sum product".split())
 def _of_integers(node):
     """Whether the letters of a tree count: they are under a floor, in a factorial, or say how often a sign turns."""
     for part in walk(node):
-        if part.kind in ("factorial", "binomial", "prod", "gcd", "lcm", "mod") or (part.kind == "sum" and part.value):
+        if part.kind in ("factorial", "binomial", "prod", "gcd", "lcm") or (part.kind == "sum" and part.value):
             return True
         if part.kind in ("floor", "ceiling") and not all(inner.kind in _WHOLE for inner in walk(part.args[0])):
             return True  # but the letters in the floor of x are not whole

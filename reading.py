@@ -334,7 +334,7 @@ def _quantity(tokens, depth):
     if _accept(tokens, "%"):
         return Node("quantity", (node,), (("%", 1),))
     money = _MONEY.get(_accept(tokens, *_MONEY) or money)
-    factor, unit = _unit(tokens, node) if tokens and _starts_unit(tokens) else (1, ())
+    factor, unit = _unit(tokens) if tokens and _starts_unit(tokens) else (1, ())
     if factor != 1:
         node = Node("product", (number_node(factor), node))
     if money:
@@ -356,7 +356,7 @@ def _starts_unit(tokens):
     return known or token.upright or (len(token.text) > 3 and _is_spoken(token))
 
 
-def _unit(tokens, number):
+def _unit(tokens):
     """The factor and the unit of the words that come next: cm^2, square inches, m/s, miles per hour, million dollars.
 
     The unit is a tuple of (name, exponent). Unreadable if the words say anything that units do not.
@@ -384,8 +384,6 @@ def _unit(tokens, number):
             power = 1
         elif token.text == "^" and parts:
             parts[-1] = (parts[-1][0], sign * _unit_exponent(tokens))
-    if tokens and number.kind == "list":
-        raise Unreadable("a unit of a list")
     return factor, tuple(parts)
 
 
@@ -406,8 +404,6 @@ def _sum(tokens, depth):
     terms = []
     sign = _accept(tokens, "+", "-", r"\pm", r"\mp") or "+"
     while True:
-        while _peek(tokens, "+", "-"):  # a sign may follow a sign
-            sign = {"+": sign, "-": {"+": "-", "-": "+"}.get(sign, sign)}[tokens.pop().text]
         terms.append(_signed(sign, _product(tokens, depth)))
         sign = _accept(tokens, "+", "-", r"\pm", r"\mp")
         if not sign:
@@ -431,17 +427,10 @@ def negative(node):
 
 
 def _added(terms):
-    """A sum; matrices and tuples are added by cell, and a set is taken away from another."""
+    """A sum; or a set, taken away from another."""
     if len(terms) == 2 and terms[1].kind == "product" and terms[1].args[1].kind == "set":
         return Node("difference", (terms[0], terms[1].args[1]))
-    shapes = {(term.kind, term.value, len(term.args)) for term in terms if term.kind in ("matrix", "brackets")}
-    if not shapes:
-        return Node("sum", tuple(terms))
-    kind, value, _ = next(iter(shapes))
-    if len(shapes) > 1 or any(term.kind != kind for term in terms):
-        raise Unreadable("a sum of different shapes")
-    cells = zip(*(term.args for term in terms), strict=True)
-    return Node(kind, tuple(Node("sum", tuple(cell)) for cell in cells), value)
+    return Node("sum", tuple(terms))
 
 
 def _multiplied(factors):
@@ -457,9 +446,6 @@ def _product(tokens, depth):
     """product = factor (["*" | "/"] factor)*, but not a/bc, which is read both ways, unless a and b are numbers"""
     factors, divided, unit = [_factor(tokens, depth)], False, False
     while tokens:
-        if _accept(tokens, r"\bmod"):
-            factors = [Node("mod", (_multiplied(factors), _factor(tokens, depth)))]
-            continue
         sign = _accept(tokens, "*", "/")
         if not sign and not _starts_factor(tokens, factors[-1]):
             break
@@ -486,7 +472,7 @@ def _is_number(node):
 _STARTS = frozenset(["(", "[", "{", "|(", r"\{"])
 _STOPS = frozenset(
     r"\le \ge \ne \approx \in \notin \equiv \cup \cap \setminus \pm \mp \and \or \rfloor \rceil \rangle \end \choose "
-    r"\over \circ \mid \dollar \euro \pounds \yen \bigcup \rightarrow \mod \bmod".split()
+    r"\over \circ \mid \dollar \euro \pounds \yen \bigcup \rightarrow \mod".split()
 )
 
 
@@ -534,21 +520,14 @@ def _factor(tokens, depth):
 
 
 def _raised(node, tokens, depth):
-    """A power, and the transpose of a matrix."""
+    """A power, and the transpose of a row or column."""
     if node.kind in ("matrix", "brackets") and _peek(tokens, "T", r"\top", "{"):
         braces = _accept(tokens, "{")
-        if _accept(tokens, "T", r"\top") and (not braces or _accept(tokens, "}")):
-            return _transposed(node)
+        row = node.kind == "brackets" or 1 in node.value  # which stands for the column too
+        if row and _accept(tokens, "T", r"\top") and (not braces or _accept(tokens, "}")):
+            return node if node.kind == "matrix" else node._replace(value="()")
         raise Unreadable("a power of a matrix")
     return Node("power", (node, _exponent(tokens, depth)))
-
-
-def _transposed(node):
-    if node.kind == "brackets":  # a row; as a tuple it stands for the column too
-        return node._replace(value="()")
-    rows, columns = node.value
-    cells = tuple(node.args[row * columns + column] for column in range(columns) for row in range(rows))
-    return Node("matrix", cells, (columns, rows))
 
 
 def _exponent(tokens, depth):
@@ -722,12 +701,8 @@ def _letter(name, tokens, depth):
     if inverse and name in "fgh":
         del tokens[-5:]
         name += "^-1"
-    base = name[0] if len(name) < 3 or name[1] in "'^" else ""
-    if (
-        _peek(tokens, "(")
-        and ((base and base in "fghFGHP") or _lone_argument(tokens))
-        and (len(name) == 1 or name[1] != "_")
-    ):
+    named = re.fullmatch(r"[fghFGHP]'*(?:\^-1)?", name)
+    if _peek(tokens, "(") and "_" not in name and (named or _lone_argument(tokens)):
         tokens.pop()
         inside = _answer(tokens, depth + 1)
         _expect(tokens, ")")
@@ -846,21 +821,13 @@ def _fraction(top, bottom):
 
 def _accented(name, tokens, depth):
     """\\dot{x}, \\overline{AB}, \\angle ABC: one letter of that name."""
+    parts = []
     if _accept(tokens, "{"):
-        parts = []
-        while tokens and tokens[-1].kind in ("word", "command", "number") or _peek(tokens, "_"):
+        while tokens and (tokens[-1].kind != "sign" or _peek(tokens, "_")):
             parts.append(tokens.pop().text)
         _expect(tokens, "}")
-    else:
-        parts = []
-        while tokens and (tokens[-1].kind == "word" or (_peek(tokens, "_") and name == "angle")) and len(parts) < 8:
-            parts.append(tokens.pop().text if parts[-1:] != ["_"] else _subscript(tokens))
-            if parts[-1] == "_":
-                parts.append(_subscript(tokens))
-            if name not in ("angle", "triangle"):
-                break
-        if not parts and tokens and tokens[-1].kind == "command":
-            parts.append(tokens.pop().text)
+    elif tokens and tokens[-1].kind in ("word", "command"):
+        parts.append(tokens.pop().text)
     if not parts:
         raise Unreadable("nothing under an accent")
     return _letter(name + " " + "".join(parts), tokens, depth)
@@ -901,8 +868,6 @@ def _function(name, tokens, depth):
     name = _ALIASES.get(name, name)
     base = _argument(tokens, depth) if name == "log" and _accept(tokens, "_") else None
     power = _exponent(tokens, depth + 1) if _accept(tokens, "^") else None
-    if base is None and name == "log" and _accept(tokens, "_"):
-        base = _argument(tokens, depth)
     if power == number_node(-1) and (name in TRIGONOMETRIC or name in ("sinh", "cosh", "tanh")):
         name, power = ("ar" if name.endswith("h") else "arc") + name, None
     if _peek(tokens, "(", "{", "[", "|("):

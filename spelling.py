@@ -34,15 +34,16 @@ _CHARACTERS = str.maketrans(
     | {"“": '"', "”": '"', "⅓": r"\frac13 ", "⅔": r"\frac23 ", "⁄": "/", "¥": r"\yen ", "÷": "/"}
 )
 _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
-_SPELLINGS = {"dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "leq": "le", "leqslant": "le", "leqq": "le"}
-_SPELLINGS |= {"geq": "ge", "geqslant": "ge", "geqq": "ge", "neq": "ne", "dbinom": "binom", "tbinom": "binom"}
-_SPELLINGS |= {"varnothing": "emptyset", "lbrace": r"\{", "rbrace": r"\}", "lbrack": "[", "rbrack": "]", "colon": ":"}
-_SPELLINGS |= {"cdot": "*", "times": "*", "div": "/", "ast": "*", "lt": "<", "gt": ">", "vert": "|", "lvert": "|"}
-_SPELLINGS |= {"rvert": "|", "Vert": "|", "lVert": "|", "rVert": "|", "percent": "%", "degree": "circ", "dots": "ldots"}
-_SPELLINGS |= {"cdots": "ldots", "simeq": "approx", "sim": "approx", "to": "rightarrow", "varphi": "phi"}
-_SPELLINGS |= {"pmod": "mod", "arccosine": "arccos", "lor": "or", "vee": "or", "land": "and"}
-_SPELLINGS |= {"wedge": "and", "backslash": "setminus", "smallsetminus": "setminus", "textdegree": "circ"}
-_SPELLINGS |= {"Reals": "R", "reals": "R", "upi": "pi", "varepsilon": "epsilon", "vartheta": "theta", "bar": "overline"}
+_COMMANDS = {  # one for many
+    "frac": "dfrac tfrac cfrac", "binom": "dbinom tbinom", "overline": "bar", "le": "leq leqslant",
+    "ge": "geq geqslant", "ne": "neq", "<": "lt", ">": "gt", "approx": "simeq sim", "*": "cdot times ast", "/": "div",
+    "mod": "pmod", "or": "lor vee", "and": "land wedge", "setminus": "backslash", "emptyset": "varnothing",
+    r"\{": "lbrace", r"\}": "rbrace", "[": "lbrack", "]": "rbrack", ":": "colon",
+    "|": "vert lvert rvert Vert lVert rVert",
+    "%": "percent", "circ": "degree", "ldots": "dots cdots", "rightarrow": "to", "phi": "varphi", "epsilon": "varepsilon",
+    "theta": "vartheta",
+}  # fmt: skip
+_SPELLINGS = {name: sign for sign, names in _COMMANDS.items() for name in names.split()}
 _IGNORED = frozenset(
     "left right big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr displaystyle textstyle scriptstyle limits nolimits "
     "boxed fbox quad qquad hspace thinspace space ensuremath rm bf it cal mathrel mathop mathbin mathopen mathclose "
@@ -55,28 +56,25 @@ _UPRIGHT = frozenset(
 _SUBSTITUTIONS = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
-        (r"(?<![a-zA-Z])([kcm]?m|in|ft)(?=[²³])", r"\\text{ \1}"),  # a letter with a typographic square is a unit
         (r"([⁰¹²³⁴-⁹⁻]+)", r"^{\1}"),
         (r"(?<=[0-9])\.([0-9]*)\(([0-9]+)\)", r".\1\\overline{\2}"),  # 0.1(6)
         (r"(?<![0-9a-z])\.(?= *\\(?:overline|bar)\b)", "0."),
         (r"(?<=[0-9]) *(?:\\text\{ *)?(?:in )?\(?base ([0-9]{1,2})\)?(?: *\})?", r"_{\1}"),
-        (r"\{ *, *\}|,\\! *|\\,(?=[0-9]{3}(?![0-9]))(?<=[0-9]\\,)", "\x01"),  # a comma of thousands, as LaTeX spaces it
+        (r"(?<=[0-9]) *(?:\{ *, *\}|,\\!|\\,) *(?=[0-9]{3}(?![0-9]))", ""),  # a comma of thousands, as LaTeX spaces it
+        (r"\{ *, *\}", ","),
         (r"(?<!\\)\\[,!;:> ]|(?<!\\)~", " "),
         (r"\\\$", r"\\dollar "),  # money
         (r"\\\\ *\[[0-9.]+ *[a-z]{2}\]", r"\\\\"),  # the space between rows
         (r"\.\.\.", r"\\ldots "),
         (r"(?<=[0-9]) x (?=10 ?\^)", "*"),  # 3 x 10^8
         (r"(?<!\\)\$|(?<!\\)\\[()\[\]]", " "),  # math delimiters
-        (r"(?<=[0-9]) *\x01 *(?=[0-9]{3}(?![0-9]))", ""),
-        (r"\x01", ","),
         (r"\\math(?:bb|cal|frak) *\{? *([A-Z]) *\}?", r" \\\1 "),
         (r"(?<=[0-9]) (?=[0-9]{3}(?![0-9/]))(?<![0-9]{4} )", ""),  # 58 500
-        (r"\bnp\.|\bmath\.", ""),
         (r"^\*\*([^*]*)\*\*$", r"\1"),  # bold
         (r"(?<![a-zA-Z])([apAP])\. ?([mM])(?![a-zA-Z])\.?", r"\1\2"),  # p.m.
         (r"\^ *(?:\{ *\\(?:circ|degree) *\}|\\(?:circ|degree)(?![a-z]))", r"\\circ "),
-        (r"\^ *(?:\{ *((?:\\prime *)+)\}|((?:\\prime(?![a-z]) *)+))", r"\1\2"),
-        (r"\\prime(?![a-z])", "'"),
+        (r"\^ *\{ *((?:\\prime *)+)\}", r"\1"),
+        (r"(?:\^ *)?\\prime(?![a-z]) *", "'"),
         (r"\\textcolor *\{[a-zA-Z]*\}|\\color *\{[a-zA-Z]*\}|\\phantom *(?:\{[^{}]*\}|\S)", " "),
     )
 ]

@@ -29,7 +29,7 @@ class Undefined(ArithmeticError):
 
 SCALARS = frozenset(
     "number decimal symbol constant sum product inverse fraction power function degrees factorial binomial abs floor "
-    "ceiling prod apply group gcd lcm max min mod".split()
+    "ceiling prod apply group gcd lcm max min".split()
 )
 
 
@@ -172,16 +172,8 @@ def _list_value(values, node, _at):
     return Fraction(gcd(*numbers) if node.kind == "gcd" else lcm(*numbers))
 
 
-def _remainder_value(values, _node, _at):
-    number, modulus = map(_whole, values)
-    if modulus == 0:
-        raise Undefined("modulo 0")
-    return Fraction(number % modulus)
-
-
 _OPERATIONS = {
     **dict.fromkeys(OF_LISTS, _list_value),
-    "mod": _remainder_value,
     "product": _product_value,
     "inverse": lambda values, _node, at: quotient(Fraction(1), values[0], at.precision),
     "fraction": lambda values, _node, at: quotient(*values, at.precision),

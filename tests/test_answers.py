@@ -87,6 +87,7 @@ units
 = 15\text{ cm}^2 ~ 15\mbox{ cm}^{2} ;; 15 square inches ~ 15\text{ in}^2 ;; 30 mph ~ 30 miles per hour
 = 3 m/s ~ 3 \text{ m/s} ;; 3\ \mathrm{m}\cdot\mathrm{s}^{-1} ~ 3 m/s ;; 9\text{ min} ~ 9 minutes ;; 21 dogs ~ 21
 = 34 square units ~ 34\text{ sq. units} ;; 7 \text{ distinct integers} ~ 7 integers ;; 3 million people ~ 3,000,000
+= 25 m² ~ 25 ;; 9 ft² ~ 9 square feet
 = x = 5\text{ cm} ~ 5 ;; 5 m ~ 5\text{ m} ;; 25\pi \text{ cm}^2 ~ 25\pi ;; 7 hours ~ 7 hrs. ;; \frac{1}{2} hour ~ 1/2
 = 1.85\ \text{USD} ~ 1.85 ;; 12 apples ~ 12 ;; 5~\mathrm{ft} ~ 5 feet ;; 120 km/h ~ 120 km per hour
 ! 5 cm ~ 5 m ;; 5 miles ~ 5 km ;; 5\text{ cm}^2 ~ 5 cm ;; 5 hours ~ 5 minutes ;; 6 cm ~ 5 cm ;; 5 cm ~ 50 ;; 5x ~ 5
@@ -342,7 +343,7 @@ as-models-write-it
 = x < -1 \text{ or } x > 1 ~ |x|>1 ;; x\le-3\lor x\ge3 ~ |x|\ge3 ;; -2 \leq x \leq 2 ~ |x| \le 2
 = 1,000.99£ ~ 1000.99 ;; 1,000.99€ ~ 1000.99 ;; 1,000.99m ~ 1000.99 ;; 1,000.99kg ~ 1000.99 ;; 1,000.99% ~ 1000.99
 = 1 000.99 ~ 1000.99 ;; 1,000.99¥ ~ 1000.99 ;; 1,000.99\$ ~ 1000.99 ;; \gcd(12,18) ~ 6 ;; \max(3,5) ~ 5
-= \max\{3,5\} ~ 5 ;; \operatorname{lcm}(4,6) ~ 12 ;; 128 \bmod 3 ~ 2 ;; gcd(12,18) ~ 6 ;; x>5 \land x<10 ~ 5<x<10
+= \max\{3,5\} ~ 5 ;; \operatorname{lcm}(4,6) ~ 12 ;; gcd(12,18) ~ 6 ;; x>5 \land x<10 ~ 5<x<10
 = x<-14 \lor x>-3 ~ (-\infty,-14)\cup(-3,\infty) ;; \sqrt{27}-\sqrt{12} ~ \sqrt{3} ;; $1$ or $2$ ~ 1,2
 = x_1 = 1, x_2 = 2 ~ 1,2 ;; 100 \$ ~ \$100 ;; 2\sqrt{3} \text{ cm} ~ 2\sqrt3 ;; f'(x) ~ f'(x) ;; 987,436 ~ 987436
 = 10\text{ units} ~ 10 ;; ⅓ ~ 1/3 ;; 1⁄2 ~ 0.5 ;; ${37,3}$ ~ 37,3 ;; \prod_{a=1}^{3} x ~ x^3
@@ -376,6 +377,8 @@ as-models-write-it
 = y=2(x+\frac32) ~ y=2x+3 ;; x=\frac{y-3}{2} ~ y=2x+3 ;; 5x-7y+11z=-4 ~ 5x - 7y + 11z + 4 = 0
 = 10x-14y+22z+8=0 ~ 5x - 7y + 11z + 4 = 0 ;; \tan\theta=2\theta ~ 2\theta = \tan\theta ;; 8r^2\ge s^2 ~ s^2 \le 8r^2
 = x\ne 3 ~ x \neq 3 ;; x < 3 \text{ or } x > 3 ~ x\neq3
+= f^{\prime}(x) ~ f'(x) ;; y^{\prime\prime} ~ y''
+! 25 m² ~ 25 m³ ;; 128 \bmod 3 ~ 1
 ! \text{The answer is } 5 ~ 5 ;; 2/3\pi ~ 2\pi/3 ;; 3 (three) ~ 3 ;; 5kg ~ 5 g ;; 2 hours and 30 minutes ~ 2.5
 ! The answer is A ~ A ;; A and B ~ A ;; f: x \mapsto x^2 ~ x^2 ;; t^2 ~ f(x)=x^2 ;; (3,2) ~ x=2,y=3
 ! no real solutions ~ \text{no solution} ;; \emptyset ~ \text{no solution} ;; n choose 2 ~ \binom{n}{2} ;; C(5,2) ~ 10
@@ -384,7 +387,7 @@ as-models-write-it
 ! 3-4 ~ 3:4 ;; 12 dollars and 50 cents ~ \$12.50 ;; 85 ~ 0.85 ;; \pi/4 ~ 45^\circ ;; 45^\circ 30' ~ 45.5^\circ
 ! 42 is the answer ~ 42 ;; 42? ~ 42 ;; 42+ ~ 42 ;; 42 (approx) ~ 42 ;; 42* ~ 42 ;; : 42 ~ 42 ;; 42 \text{ or so} ~ 42
 ! 2x+C ~ 2x+c ;; 5th ~ 5 ;; 1st ~ 1 ;; 24 \pi \text{ cm}^2 ~ 24\pi\text{ cm}^3 ;; (3,4) units ~ (3,4)
-! x^2 \text{ where } x=3 ~ 9 ;; m=5 ~ n=5 ;; \overline{AB} ~ AB ;; x^2<4 ~ -2<x<2 ;; 128\bmod 3 ~ 1 ;; \min(1,2) ~ 2
+! x^2 \text{ where } x=3 ~ 9 ;; m=5 ~ n=5 ;; \overline{AB} ~ AB ;; x^2<4 ~ -2<x<2 ;; \min(1,2) ~ 2
 ! f'' ~ f' ;; \sum_{n=0}^{\infty}\frac{1}{n!} ~ e ;; (1,2), (3,4) ~ (1,2) ;; 3 \pmod 7 ~ 3 ;; D: (0,1) ~ (0,1)
 ! x \in [0,1] ~ y\in[0,1] ;; 500 ~ 5\% ;; \frac{\pi}{180} ~ 1^\circ ;; ABE ~ A,B,E ;; A, B ~ A, C
 ! C,B,A,D ~ \text{CBAD} ;; \text{ellipse} ~ hyperbola ;; 2,1/4 ~ 2\frac14 ;; 11.111.111.100 ~ 11,111,111,100
