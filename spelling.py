@@ -40,8 +40,8 @@ _COMMANDS = {  # one for many
     "mod": "pmod", "or": "lor vee", "and": "land wedge", "setminus": "backslash", "emptyset": "varnothing",
     r"\{": "lbrace", r"\}": "rbrace", "[": "lbrack", "]": "rbrack", ":": "colon",
     "|": "vert lvert rvert Vert lVert rVert",
-    "%": "percent", "circ": "degree", "ldots": "dots cdots", "rightarrow": "to", "phi": "varphi", "epsilon": "varepsilon",
-    "theta": "vartheta",
+    "%": "percent", "circ": "degree", "ldots": "dots cdots", "rightarrow": "to", "phi": "varphi",
+    "epsilon": "varepsilon", "theta": "vartheta",
 }  # fmt: skip
 _SPELLINGS = {name: sign for sign, names in _COMMANDS.items() for name in names.split()}
 _IGNORED = frozenset(
