@@ -238,6 +238,8 @@ def _renamed(name, value, gold_name):
     pairs = list(zip(name.args, gold_name.args, strict=True))
     if any(letter.kind != "symbol" for pair in pairs for letter in pair):
         return value, False
+    if (symbols_of(value) - {letter.value for letter in name.args}) & {letter.value for letter in gold_name.args}:
+        return value, False  # of f(y) = x no f(x) can be made
     return _substituted(value, {letter.value: gold_letter for letter, gold_letter in pairs}), True
 
 

@@ -372,7 +372,7 @@ def _rounded(pair, error):
     """A ball whose parts that can't be told from 0 are 0: so a real number stays one. Undefined if out of size."""
     if _pair_size(pair) > MAX_SIZE:
         raise Undefined("too large")
-    return Ball(tuple(libmp.fzero if _mpf_size(part) <= error else part for part in pair), error)
+    return Ball(tuple(libmp.fzero if _mpf_size(part) <= error else part for part in pair), max(error, _NOTHING))
 
 
 def _mpf_size(number):
