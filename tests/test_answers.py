@@ -379,6 +379,7 @@ as-models-write-it
 = 10x-14y+22z+8=0 ~ 5x - 7y + 11z + 4 = 0 ;; \tan\theta=2\theta ~ 2\theta = \tan\theta ;; 8r^2\ge s^2 ~ s^2 \le 8r^2
 = x\ne 3 ~ x \neq 3 ;; x < 3 \text{ or } x > 3 ~ x\neq3
 = f^{\prime}(x) ~ f'(x) ;; y^{\prime\prime} ~ y''
+= \boxed{\mathbb R} ~ \mathbb{R} ;; \boxed{204 base 5} ~ 204_5
 = 0/(x+\pi) ~ \frac{0}{x+\pi} ;; \frac{0}{100e} ~ 0
 ! f(y)=x ~ f(x)=x ;; f(x)=x, f(x)=-x ~ -x, f(y)=x
 ! 25 m² ~ 25 m³ ;; 128 \bmod 3 ~ 1
