@@ -90,7 +90,7 @@ def _tree(tokens, key):
     """The tree of tokens: of mathematics if they can be read so, else of words."""
     if not tokens:
         return Node("nothing")
-    if all(token.kind == "word" or token.text == "-" for token in tokens):
+    if all(token.kind == "word" or (token.text == "-" and tokens[0] != token != tokens[-1]) for token in tokens):
         number = number_in_words([token for token in tokens if token.kind == "word"])
         if number is not None:
             return number_node(number)
@@ -244,6 +244,8 @@ def _answer(tokens, depth):
     items, separators = [_item(tokens, depth)], []
     while tokens:
         separator = _separator(tokens)
+        if separator in ("and", "or") and not tokens:
+            raise Unreadable("cut off")
         if not separator or not tokens or _peek(tokens, ")", "]", "}", r"\}"):
             break
         separators.append(separator)

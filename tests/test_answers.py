@@ -381,7 +381,7 @@ as-models-write-it
 = f^{\prime}(x) ~ f'(x) ;; y^{\prime\prime} ~ y''
 = \boxed{\mathbb R} ~ \mathbb{R} ;; \boxed{204 base 5} ~ 204_5
 = 0/(x+\pi) ~ \frac{0}{x+\pi} ;; \frac{0}{100e} ~ 0
-! f(y)=x ~ f(x)=x ;; f(x)=x, f(x)=-x ~ -x, f(y)=x
+! 7 and ~ 7 ;; 7, or ~ 7 ;; -seven ~ 7 ;; f(y)=x ~ f(x)=x ;; f(x)=x, f(x)=-x ~ -x, f(y)=x
 ! 25 m² ~ 25 m³ ;; 128 \bmod 3 ~ 1
 ! \text{The answer is } 5 ~ 5 ;; 2/3\pi ~ 2\pi/3 ;; 3 (three) ~ 3 ;; 5kg ~ 5 g ;; 2 hours and 30 minutes ~ 2.5
 ! The answer is A ~ A ;; A and B ~ A ;; f: x \mapsto x^2 ~ x^2 ;; t^2 ~ f(x)=x^2 ;; (3,2) ~ x=2,y=3
