@@ -16,6 +16,7 @@ RULES = ("boxed", "tagged", "hashes", "phrase", "closing", "none")
 _TURN = re.compile(
     r"<\|(?:im_start|im_end|endoftext|end_of_text|eot_id|start_header_id)\|>|</s>|<(?:start|end)_of_turn>"
 )
+_TAG = re.compile("</?answer>", re.IGNORECASE)
 _COMMENT = re.compile(r"(?:^|(?<=[.,;:!?})]\s))[ \t]*%.*$", re.MULTILINE)
 _PROMPT = re.compile(  # a paragraph with such a heading, up to the one of the answer
     r"^[#* \t]*(?:problem|question|prompt|user|human|q) ?[0-9]*[* \t]*:[\s\S]*?"
@@ -53,7 +54,7 @@ _MARK = re.compile(
     r"|\b(?:answers?|ans|(?:correct|right|best) (?:option|choice))\b[^.:=?!\n$\\0-9]{0,60}?"
     r"(?::|=|\b(?:is|are|was|be|equals|comes (?:out )?to)\b(?: not [^.;,\n]{1,40}[;,]? (?:it is|it's|but|rather)\b)?"
     r"(?! not\b| (?:correct|right|wrong)\b))"
-    r"|^[*_ \t]*(?:final )?answer[*_]*(?: [–—→-])? (?=[-$0-9]|\\[(\[])",
+    r"|^[*_ \t]*(?:final )?ans(?:wer|\.)?[*_]*(?: [–—→-])? (?=[-$0-9]|\\[(\[])",
     re.MULTILINE | re.IGNORECASE,
 )
 _NOT_STATED = re.compile(  # what makes of "the answer is" a task, a question or a guess
@@ -88,6 +89,11 @@ _STATES = re.compile(
     r"(?:\b(?:is|are|was|were|equals|be|of)|=|:)(?: (?:therefore|thus|then|exactly|approximately|about|equal to))?\s*"
     rf"({_ONE}(?:(?:,| and|, and) {_ONE})*)(?: [a-zA-Z'-]+){{0,4}}[*\s]*$"
 )
+_GETS = re.compile(
+    r"\b(?:[Ww]e (?:get|have|obtain|find)|(?:gives?|giving|yields?|yielding)(?: us)?) (?:the|our|an) (?:final )?answer"
+    rf" (?:of )?({_ONE})[*\s]*$"
+)
+_NO_WORDS = re.compile(r"(?![a-z]$|.*(?<![\\a-zA-Z])[a-zA-Z]{2})[^\n?]{1,200}(?<![=:,;])")
 _REFERENCE = re.compile(
     r"<<[^<>]*>>|\b(?:figure|fig\.|table|equation|eq\.|step|part|case|example|theorem|line)s? \(?[0-9.]+\)?",
     re.IGNORECASE,
@@ -113,24 +119,25 @@ def find_answer(completion: str, *, prose: bool = True) -> tuple[str, str | None
     phrase   the last of `the answer is x`, `Answer: x` and their like, up to the end of what is stated. Two of them in
              a row that disagree are no answer
     tagged   the whole inside of `<answer>`
-    closing  the last sentence, if it is finished and states exactly one value
+    closing  the last sentence, if it is finished and states exactly one value; or a value that is all there is after
+             `</think>`
 
     An answer that is taken back at once ("or maybe 43") or comes with a plea to the grader is none. The last number is
     never guessed at: that would pay for truncated text. Without prose: only boxed, hashes and tagged.
     """
-    text, in_block = _own_text(completion)
+    text, place = _own_text(completion)
     if _PLEA.search(text):
         return "none", None
     first, *others = [part for part in _PROMPT.split(text) if part.strip()] or [""]
-    rule, answer = _found(first, in_block, prose)
+    rule, answer = _found(first, place, prose)
     if others and not answer:
-        rule, answer = _found("\n".join((first, *others)), in_block, prose)
+        rule, answer = _found("\n".join((first, *others)), place, prose)
     quoted = re.fullmatch(r"([\"'`]|\*\*?)([^\"'`*]+)\1", answer or "")
     answer = (quoted[2] if quoted else answer or "").strip()
     return (rule, answer) if answer else ("none", None)
 
 
-def _found(text, in_block, prose):
+def _found(text, place, prose):
     """The rule that looked for the answer in such a text, and the answer or None."""
     boxes, unclosed = _boxes(text)
     if boxes or unclosed:
@@ -138,26 +145,30 @@ def _found(text, in_block, prose):
     else:
         text = text[-MAX_PROSE:]
         rule, answer = _marked(text, prose)
-        if not rule and in_block:
+        if not rule and place == "block":
             told = _closing(text) if prose and _CONCLUDES.match(text) else None
             rule, answer = "tagged", told or text.strip("* \t\r\n")
         elif not rule and prose:
-            rule, answer = "closing", _closing(text)
+            bare = text.strip("* \t\r\n.")
+            alone = place == "after a thought" and _VALUE.match(bare) and _NO_WORDS.fullmatch(bare)
+            rule, answer = "closing", bare if alone else _closing(text)
     return rule, answer
 
 
 def _own_text(completion):
-    """The part of a completion that may hold its answer, and whether that is the inside of an answer block."""
+    """The part of a completion that may hold its answer, and its place: "block", "after a thought" or ""."""
     text = next((turn for turn in _TURN.split(completion) if turn.strip()), "")
     thought_end = text.rfind("</think>")
     if text.find("<think>", max(thought_end, 0)) >= 0:
-        return "", False
+        return "", ""
     text = text[thought_end + len("</think>") :] if thought_end >= 0 else text
+    place = "after a thought" if thought_end >= 0 else ""
+    text = _TAG.sub(lambda tag: tag[0].lower(), text)
     block_end = text.rfind("</answer>")
     block_start = text.rfind("<answer>", 0, max(block_end, 0))
     if block_start >= 0:
-        text = text[block_start + len("<answer>") : block_end]
-    return _COMMENT.sub("", text[-MAX_COMPLETION:]), block_start >= 0
+        text, place = text[block_start + len("<answer>") : block_end], "block"
+    return _COMMENT.sub("", text[-MAX_COMPLETION:]), place
 
 
 def _boxes(text):
@@ -249,7 +260,7 @@ def _closing(text):
     if bold and _VALUE.match(bold[1]):
         return bold[1]
     last = _REFERENCE.sub("", last.replace("**", ""))
-    stated = _STATES.search(last)
+    stated = _STATES.search(last) or _GETS.search(last)
     if stated:
         return stated[1]
     values = _ONE_VALUE.findall(last)

@@ -1,5 +1,6 @@
-"""Tests of answers.py: what is equal by kind of answer, the parser on random trees and random text, hostile text, and
-two slow graders beside it: sympy's simplify on trees, math-verify on rewritten golds of real sets."""
+"""Tests of answers.py and of what it rests on, spelling.py, reading.py and values.py: what is equal by kind of answer,
+the parser on random trees and random text, hostile text, and two slow graders beside it: sympy's simplify on trees,
+math-verify on rewritten golds of real sets."""
 
 import json
 import multiprocessing
@@ -12,11 +13,13 @@ import warnings
 from fractions import Fraction
 from pathlib import Path
 
+import mpmath
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-import answers
+import reading
+import values
 from answers import compare, is_equiv, is_parsed
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -85,6 +88,7 @@ units
 = 15\text{ cm}^2 ~ 15\mbox{ cm}^{2} ;; 15 square inches ~ 15\text{ in}^2 ;; 30 mph ~ 30 miles per hour
 = 3 m/s ~ 3 \text{ m/s} ;; 3\ \mathrm{m}\cdot\mathrm{s}^{-1} ~ 3 m/s ;; 9\text{ min} ~ 9 minutes ;; 21 dogs ~ 21
 = 34 square units ~ 34\text{ sq. units} ;; 7 \text{ distinct integers} ~ 7 integers ;; 3 million people ~ 3,000,000
+= 25 m² ~ 25 ;; 9 ft² ~ 9 square feet
 = x = 5\text{ cm} ~ 5 ;; 5 m ~ 5\text{ m} ;; 25\pi \text{ cm}^2 ~ 25\pi ;; 7 hours ~ 7 hrs. ;; \frac{1}{2} hour ~ 1/2
 = 1.85\ \text{USD} ~ 1.85 ;; 12 apples ~ 12 ;; 5~\mathrm{ft} ~ 5 feet ;; 120 km/h ~ 120 km per hour
 ! 5 cm ~ 5 m ;; 5 miles ~ 5 km ;; 5\text{ cm}^2 ~ 5 cm ;; 5 hours ~ 5 minutes ;; 6 cm ~ 5 cm ;; 5 cm ~ 50 ;; 5x ~ 5
@@ -340,7 +344,7 @@ as-models-write-it
 = x < -1 \text{ or } x > 1 ~ |x|>1 ;; x\le-3\lor x\ge3 ~ |x|\ge3 ;; -2 \leq x \leq 2 ~ |x| \le 2
 = 1,000.99£ ~ 1000.99 ;; 1,000.99€ ~ 1000.99 ;; 1,000.99m ~ 1000.99 ;; 1,000.99kg ~ 1000.99 ;; 1,000.99% ~ 1000.99
 = 1 000.99 ~ 1000.99 ;; 1,000.99¥ ~ 1000.99 ;; 1,000.99\$ ~ 1000.99 ;; \gcd(12,18) ~ 6 ;; \max(3,5) ~ 5
-= \max\{3,5\} ~ 5 ;; \operatorname{lcm}(4,6) ~ 12 ;; 128 \bmod 3 ~ 2 ;; gcd(12,18) ~ 6 ;; x>5 \land x<10 ~ 5<x<10
+= \max\{3,5\} ~ 5 ;; \operatorname{lcm}(4,6) ~ 12 ;; gcd(12,18) ~ 6 ;; x>5 \land x<10 ~ 5<x<10
 = x<-14 \lor x>-3 ~ (-\infty,-14)\cup(-3,\infty) ;; \sqrt{27}-\sqrt{12} ~ \sqrt{3} ;; $1$ or $2$ ~ 1,2
 = x_1 = 1, x_2 = 2 ~ 1,2 ;; 100 \$ ~ \$100 ;; 2\sqrt{3} \text{ cm} ~ 2\sqrt3 ;; f'(x) ~ f'(x) ;; 987,436 ~ 987436
 = 10\text{ units} ~ 10 ;; ⅓ ~ 1/3 ;; 1⁄2 ~ 0.5 ;; ${37,3}$ ~ 37,3 ;; \prod_{a=1}^{3} x ~ x^3
@@ -374,6 +378,11 @@ as-models-write-it
 = y=2(x+\frac32) ~ y=2x+3 ;; x=\frac{y-3}{2} ~ y=2x+3 ;; 5x-7y+11z=-4 ~ 5x - 7y + 11z + 4 = 0
 = 10x-14y+22z+8=0 ~ 5x - 7y + 11z + 4 = 0 ;; \tan\theta=2\theta ~ 2\theta = \tan\theta ;; 8r^2\ge s^2 ~ s^2 \le 8r^2
 = x\ne 3 ~ x \neq 3 ;; x < 3 \text{ or } x > 3 ~ x\neq3
+= f^{\prime}(x) ~ f'(x) ;; y^{\prime\prime} ~ y''
+= \boxed{\mathbb R} ~ \mathbb{R} ;; \boxed{204 base 5} ~ 204_5
+= 0/(x+\pi) ~ \frac{0}{x+\pi} ;; \frac{0}{100e} ~ 0
+! 7 and ~ 7 ;; 7, or ~ 7 ;; -seven ~ 7 ;; f(y)=x ~ f(x)=x ;; f(x)=x, f(x)=-x ~ -x, f(y)=x
+! 25 m² ~ 25 m³ ;; 128 \bmod 3 ~ 1
 ! \text{The answer is } 5 ~ 5 ;; 2/3\pi ~ 2\pi/3 ;; 3 (three) ~ 3 ;; 5kg ~ 5 g ;; 2 hours and 30 minutes ~ 2.5
 ! The answer is A ~ A ;; A and B ~ A ;; f: x \mapsto x^2 ~ x^2 ;; t^2 ~ f(x)=x^2 ;; (3,2) ~ x=2,y=3
 ! no real solutions ~ \text{no solution} ;; \emptyset ~ \text{no solution} ;; n choose 2 ~ \binom{n}{2} ;; C(5,2) ~ 10
@@ -382,7 +391,7 @@ as-models-write-it
 ! 3-4 ~ 3:4 ;; 12 dollars and 50 cents ~ \$12.50 ;; 85 ~ 0.85 ;; \pi/4 ~ 45^\circ ;; 45^\circ 30' ~ 45.5^\circ
 ! 42 is the answer ~ 42 ;; 42? ~ 42 ;; 42+ ~ 42 ;; 42 (approx) ~ 42 ;; 42* ~ 42 ;; : 42 ~ 42 ;; 42 \text{ or so} ~ 42
 ! 2x+C ~ 2x+c ;; 5th ~ 5 ;; 1st ~ 1 ;; 24 \pi \text{ cm}^2 ~ 24\pi\text{ cm}^3 ;; (3,4) units ~ (3,4)
-! x^2 \text{ where } x=3 ~ 9 ;; m=5 ~ n=5 ;; \overline{AB} ~ AB ;; x^2<4 ~ -2<x<2 ;; 128\bmod 3 ~ 1 ;; \min(1,2) ~ 2
+! x^2 \text{ where } x=3 ~ 9 ;; m=5 ~ n=5 ;; \overline{AB} ~ AB ;; x^2<4 ~ -2<x<2 ;; \min(1,2) ~ 2
 ! f'' ~ f' ;; \sum_{n=0}^{\infty}\frac{1}{n!} ~ e ;; (1,2), (3,4) ~ (1,2) ;; 3 \pmod 7 ~ 3 ;; D: (0,1) ~ (0,1)
 ! x \in [0,1] ~ y\in[0,1] ;; 500 ~ 5\% ;; \frac{\pi}{180} ~ 1^\circ ;; ABE ~ A,B,E ;; A, B ~ A, C
 ! C,B,A,D ~ \text{CBAD} ;; \text{ellipse} ~ hyperbola ;; 2,1/4 ~ 2\frac14 ;; 11.111.111.100 ~ 11,111,111,100
@@ -418,9 +427,12 @@ def test_unequal(kind, candidate, gold):
     assert kind in ONE_WAY or not is_equiv(gold, candidate), compare(gold, candidate)
 
 
-@pytest.mark.parametrize(("candidate", "gold"), [("", ""), ("", "42"), ("\n", "\n"), ("$$", "$"), (r"\boxed{}", "")])
+@pytest.mark.parametrize(
+    ("candidate", "gold"),
+    [("", ""), ("", "42"), ("\n", "\n"), ("$$", "$"), (r"\boxed{}", ""), ("{}", "{}"), ("{$$}", "")],
+)
 def test_nothing_equals_nothing(candidate, gold):
-    assert not is_equiv(candidate, gold)
+    assert not is_equiv(candidate, gold) and not is_parsed(candidate)
 
 
 def test_spaces_around_are_nothing():
@@ -489,12 +501,75 @@ def printed(rng, depth):
     return rng.choice([f"({left})^2", f"({left})^{{2}}", f"({left})**2"]), a**2
 
 
-def test_random_expressions_have_their_value_and_no_other():
-    rng = random.Random(0)
-    for _ in range(400):
-        text, value = printed(rng, 3)
-        assert is_equiv(text, f"{value}"), (text, value)
-        assert not is_equiv(text, f"{value + rng.choice([1, -1, Fraction(1, 10**12)])}"), (text, value)
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(st.randoms(use_true_random=False))
+def test_random_expressions_have_their_value_and_no_other(rng):
+    text, value = printed(rng, 3)
+    assert is_equiv(text, f"{value}"), (text, value)
+    assert not is_equiv(text, f"{value + rng.choice([1, -1, Fraction(1, 10**12)])}"), (text, value)
+
+
+LEAVES = st.tuples(st.sampled_from(["x", "y", "pi", "0", "1", "7", "12", "0.5"]))
+TREES = st.recursive(
+    LEAVES | st.tuples(st.just("sqrt"), LEAVES),
+    lambda inner: (
+        st.tuples(st.sampled_from("+-*/"), inner, inner)
+        | st.tuples(st.sampled_from(["sin", "square", "minus", "abs"]), inner)
+    ),
+    max_leaves=8,
+)
+STYLES = {  # of the tight LaTeX of a textbook, of a model's, and of a keyboard
+    "textbook": {
+        "+": "{}+{}",
+        "-": r"{}-\left({}\right)",
+        "*": r"\left({}\right)\left({}\right)",
+        "minus": r"-\left({}\right)",
+    }
+    | {"/": r"\frac{{{}}}{{{}}}", "sqrt": r"\sqrt{{{}}}", "sin": r"\sin\left({}\right)", "square": r"\left({}\right)^2"}
+    | {"abs": r"\left|{}\right|", "pi": r"\pi"},
+    "model": {"+": "{} + {}", "-": "{} - [{}]", "*": r"[{}] \cdot \big( {} \big)", "minus": r"(-1) \times ({})"}
+    | {"/": r"\dfrac {{ {} }} {{ {} }}", "sqrt": r"\sqrt {{ {} }}", "sin": r"\sin{{({})}}", "square": "{{({})}}^{{2}}"}
+    | {"abs": r"\lvert {} \rvert", "pi": r"{{\pi}}"},
+    "keyboard": {"+": "{}+{}", "-": "{}-({})", "*": "({})*({})", "minus": "-({})", "/": "({})/({})", "sqrt": "sqrt({})"}
+    | {"sin": "sin({})", "square": "({})**2", "abs": "|{}|", "pi": "pi"},
+}
+
+
+def in_style(tree, style):
+    kind, *parts = tree
+    return STYLES[style].get(kind, kind).format(*(in_style(part, style) for part in parts))
+
+
+def by_mpmath(tree, mp):
+    """The value by another arithmetic, of 60 digits; ArithmeticError where it is not safe to tell."""
+    kind, *parts = tree
+    values = [by_mpmath(part, mp) for part in parts]
+    if kind == "/" and abs(values[1]) < 1e-20 or any(abs(value) > 1000 for value in values):
+        raise ArithmeticError
+    operations = {"+": mp.fadd, "-": mp.fsub, "*": mp.fmul, "/": mp.fdiv, "sin": mp.sin, "sqrt": mp.sqrt}
+    operations |= {"square": lambda a: a * a, "minus": lambda a: -a, "abs": abs}
+    leaves = {"x": mp.mpf(13) / 10, "y": mp.mpf(7) / 10, "pi": +mp.pi}
+    return operations[kind](*values) if parts else leaves.get(kind, None) or mp.mpf(kind)
+
+
+@settings(max_examples=300, deadline=None)
+@given(TREES)
+def test_random_trees_in_any_style_have_the_value_of_another_arithmetic(tree):
+    mp = mpmath.MPContext()
+    mp.dps = 60
+    try:
+        expected = by_mpmath(tree, mp)
+    except ArithmeticError:
+        assume(False)
+    letters = {"x": Fraction(13, 10), "y": Fraction(7, 10)}
+    for style in STYLES:
+        text = in_style(tree, style)
+        assume(len(text) <= 500)
+        node = reading.read(text).node
+        value = values.evaluate(node, values.At(letters, values.PRECISION, True))
+        value = mp.mpf(value.numerator) / value.denominator if isinstance(value, Fraction) else mp.mpf(value.pair[0])
+        assert abs(value - expected) < 1e-40 * max(1, abs(expected)), (text, reading.show(node))
+        assert is_equiv(text, in_style(tree, "textbook")) and not is_equiv(text, f"{text}+1"), text
 
 
 def test_balls_hold_the_exact_value(monkeypatch):
@@ -502,15 +577,15 @@ def test_balls_hold_the_exact_value(monkeypatch):
     rng = random.Random(1)
     for _ in range(200):
         text, value = printed(rng, 3)
-        node = answers.read(text).node
+        node = reading.read(text).node
         with monkeypatch.context() as patch:
-            patch.setattr(answers, "MAX_BITS", -1)
+            patch.setattr(values, "MAX_BITS", -1)
             try:
-                ball = answers._value(node, answers.At({}, answers.PRECISION, True))
-            except answers.Undefined:  # a zero that cancelled out as a divisor
+                ball = values.evaluate(node, values.At({}, values.PRECISION, True))
+            except values.Undefined:  # a zero that cancelled out as a divisor
                 continue
-            assert answers._agree(ball, value, answers.PRECISION), text
-            assert not answers._agree(ball, value + max(Fraction(1), abs(value)) / 10**42, answers.PRECISION), text
+            assert values.agree(ball, value, values.PRECISION), text
+            assert not values.agree(ball, value + max(Fraction(1), abs(value)) / 10**42, values.PRECISION), text
 
 
 def expressions(sympy):
@@ -581,12 +656,12 @@ def test_random_text_never_raises_or_stalls(text, gold):
     for pair in (text, gold), (gold, text):
         assert not compare(*pair).rule.startswith("fault")
     assert is_parsed(text) in (True, False)
-    assert is_equiv(text, text) is bool(answers.read(text).key)
+    assert is_equiv(text, text) is bool(reading.read(text).key)
     assert time.perf_counter() - start < 1
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.text(max_size=80))
+@given(st.text(max_size=80) | st.binary(max_size=400).map(lambda noise: noise.decode("utf-8", "replace")))
 def test_any_text_never_raises(text):
     assert not compare(text, "7").rule.startswith("fault") and not compare("7", text).rule.startswith("fault")
 
@@ -601,6 +676,7 @@ BOMBS = [
     "<".join("x" * 240), r"\begin{pmatrix}" * 30, "&" * 450, r"\text{" * 80, r"\left" * 80, r"\overline{" * 40,
     "1:" * 200, "(1,2)" + r"\cup(3,4)" * 30, r"\arctan(" * 25 + "x" + ")" * 25, r"\sin" * 100 + "x", "a,b;" * 100,
     r"\sqrt{x+" * 29 + "1" + "}" * 29, "+".join([r"\arctan\sqrt{x}"] * 30), "+".join(["x!"] * 160), r"\log_x" * 60,
+    "+".join([r"\sum_{k=1}^{199}\arctan kx"] * 16), r"\sum_{k=1}^{99}\tan\tan kx" * 2, r"\prod_{k=1}^{199} k\pi^{199}",
     "π" * 400, "½" * 400, "__import__('os').abort()", "1_0", "\ud800", "\x00" * 400, "\u202e24\u202c",
     "a\u0301" * 200, "²" * 400, "１", "nan", "oo", "zoo", "None", "True", "lambda: 0",
 ]  # fmt: skip
@@ -641,26 +717,43 @@ def _grade_hostile(rows, marker, results):
     results.put((wrong, longest, grown))
 
 
+def test_random_bytes_neither_raise_nor_hang_nor_grow(tmp_path):
+    rng = random.Random(3)
+    texts = [rng.randbytes(rng.randrange(500)).decode("latin-1") for _ in range(1000)]
+    texts += [
+        "".join(rng.choices([*"0123456789+-*/^_(){}[]|,=<>!x ", *PIECES], k=rng.randrange(90))) for _ in range(2000)
+    ]
+    rows = [{"id": text, "answer": text, "gold": "12345.678"} for text in texts]
+    wrong, longest, grown = in_child("spawn", rows, tmp_path)
+    assert wrong == [] and longest < 1 and grown < 100
+
+
+def in_child(method, rows, tmp_path):
+    context = multiprocessing.get_context(method)
+    results = context.Queue()
+    child = context.Process(target=_grade_hostile, args=(rows, str(tmp_path / "marker"), results))
+    child.start()
+    found = results.get(timeout=60)
+    child.join()
+    assert child.exitcode == 0
+    return found
+
+
 def test_attacks_in_a_child_process(tmp_path):
     path = SHARED / "cases" / "hostile.jsonl"
     if not path.exists():
         pytest.skip("no ../shared")
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     for method in ("fork", "spawn"):
-        context = multiprocessing.get_context(method)
-        results = context.Queue()
-        child = context.Process(target=_grade_hostile, args=(rows, str(tmp_path / "marker"), results))
-        child.start()
-        wrong, longest, grown = results.get(timeout=60)
-        child.join()
-        assert wrong == [] and longest < 1 and grown < 500 and child.exitcode == 0
+        wrong, longest, grown = in_child(method, rows, tmp_path)
+        assert wrong == [] and longest < 1 and grown < 500
     assert not (tmp_path / "marker").exists()
 
 
 def test_many_threads_give_the_verdicts_of_one():
     pairs = [pair[1:] for pair in cases("=")[::3] + cases("!")[::3]]
     expected = [is_equiv(*pair) for pair in pairs]
-    answers.read.cache_clear()
+    reading.read.cache_clear()
     found = []
     threads = [threading.Thread(target=lambda: found.append([is_equiv(*pair) for pair in pairs])) for _ in range(4)]
     interval = sys.getswitchinterval()
@@ -681,7 +774,7 @@ def test_a_deep_caller_gets_false_not_a_recursion_error():
 
     limit = sys.getrecursionlimit()
     for levels in range(limit - 250, limit):
-        answers.read.cache_clear()
+        reading.read.cache_clear()
         try:
             assert down(levels) is False
         except RecursionError:  # the caller's own depth

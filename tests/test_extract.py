@@ -40,6 +40,7 @@ from extract import RULES, extract_answer, find_answer
         (r"\boxed{4} then \boxed{5", None),  # truncated
         (r"\boxed{\frac{1}{2}", None),
         (r"$\boxed{\frac{3}{", None),
+        (r"\boxed{\underline{42}}", r"\underline{42}"),  # which equals 42
         (r"\boxed{\text{The answer is } 42}", "42"),  # the phrase within the box
         (r"\boxed{\textbf{Answer: }42}", "42"),
         (r"\boxed{42}. Or maybe 43?", None),  # taken back at once
@@ -116,6 +117,8 @@ def test_hashes(completion, expected):
         ("the answer would be 42", "42"),
         ("the answer must therefore be approximately 3.14.", "3.14"),
         ("Answer 42", "42"),
+        ("Ans. 42", "42"),
+        ("so it is half.\nAns. $\\frac12$.", "$\\frac12$"),
         ("Final answer → 42", "42"),
         ("The answer\nis 42.", "42"),
         ("The answer is:\n- 42", "42"),
@@ -187,6 +190,12 @@ def test_phrases_that_settle_nothing(completion):
         ("So she has 6*7 = <<6*7=42>>42 apples.", "42"),  # gsm8k's notes
         ("The total cost is **\\$18**.", r"\$18"),
         ("I add them up.\n\n**42**", "42"),
+        ("We get the answer 42.", "42"),
+        ("Adding them gives us the final answer $\\frac12$.", "$\\frac12$"),
+        ("2 + 2 </think>\n\n4", "4"),  # all there is after the thoughts
+        ("2 + 2 </think> $x = 4$.", "$x = 4$"),
+        (r"one half </think>\frac{1}{2}", r"\frac{1}{2}"),
+        ("the second </think> (B)", "(B)"),
     ],
 )
 def test_a_closing_sentence_that_states_one_value(completion, expected):
@@ -210,6 +219,13 @@ def test_a_closing_sentence_that_states_one_value(completion, expected):
         "So it might be 42.",
         "Find x if the sum is 42.",
         "So is it 42?",
+        "We get the answer 42 or 43.",
+        "We get the answer 42 by mistake.",
+        "Many get the answer 42.",
+        "6*7 </think> 42 or 43",
+        "6*7 </think> 42 =",
+        "6*7 </think> I think 42",
+        "6*7 </think> 42?",
     ],
 )
 def test_a_last_number_is_not_guessed_at(completion):
@@ -232,6 +248,8 @@ def test_a_last_number_is_not_guessed_at(completion):
         ("<answer>42 or 43</answer>", "42 or 43"),
         (r"\boxed{1}<answer>2", "1"),  # an unclosed answer block is none
         ("<answer></answer>", None),
+        ("so <ANSWER>7</ANSWER>", "7"),
+        ("<answer>1</answer><Answer>2</Answer>", "2"),
         (r"\boxed{42}<|im_end|><|im_start|>user Next: \boxed{7}", "42"),  # only its own turn is its answer
         (r"<|im_start|>assistant \boxed{42}<|im_end|>", "42"),
     ],
