@@ -22,6 +22,7 @@ from policy import Policy, trial
 
 def spread(policy: Policy, kind: str, dtype: str) -> torch.nn.Module:
     """The policy over all ranks: kind is "ddp" or "fsdp". Gradients are summed, never averaged: see sum_gradients."""
+    assert kind in ("ddp", "fsdp"), kind
     if kind == "ddp":
         spread_policy = DistributedDataParallel(policy, gradient_as_bucket_view=True)  # else gradients are there twice
         spread_policy.register_comm_hook(None, sum_gradients)

@@ -564,12 +564,12 @@ def load_model(args, folder, device: torch.device):
 def make_policy(model, kind: str, args) -> torch.nn.Module:
     """What is trained, on all ranks; with a line on each thing that this model can't have fast."""
     policy = Policy(model, args.temperature)
-    kind = type(model).__name__
+    name = type(model).__name__
     if not policy.sliced:
-        say(f"the logits of {kind} are more than a linear layer: made whole, not in slices")
+        say(f"the logits of {name} are more than a linear layer: made whole, not in slices")
     if not policy.shared:
         say(
-            f"{kind} can't go on from the keys and values of a prompt: a prompt is forwarded once a sample, not a group"
+            f"{name} can't go on from the keys and values of a prompt: a prompt is forwarded once a sample, not a group"
         )
     return spread(policy, kind, args.dtype)
 
