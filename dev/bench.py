@@ -155,8 +155,12 @@ def fixed_rewards(places: list[int], texts: list[str], answers: list[str], work:
     """Grades as a run would, and then fixes the share of valid groups: the first ones are half right, others wrong."""
     for text, answer in zip(texts, answers, strict=True):
         accuracy(text, answer)  # what it comes to is not used
-    valid = round(share * work["prompts"])
+    valid = num_valid(work, share)
     return [float(place < valid and i % 2 == 0) for i, place in enumerate(places)]
+
+
+def num_valid(work: dict, share: float) -> int:
+    return max(1, round(share * work["prompts"]))
 
 
 def our_steps(work: dict, share: float) -> dict:
@@ -184,7 +188,7 @@ def our_steps(work: dict, share: float) -> dict:
         ended = time.process_time()
         steps.append({"seconds": ended - began, "rollout": rolled - began, "update": ended - rolled, "peak": peak()})
         assert batch.rollout.completion_mask.all(), "a completion ended before its T tokens"
-        assert batch.num_valid == round(share * work["prompts"]) and math.isfinite(grad_norm)
+        assert batch.num_valid == num_valid(work, share) and math.isfinite(grad_norm)
     dist.destroy_process_group()
     return {"valid_share": share, "logprob_gap": gap} | medians(steps[1:], empty, model)
 
@@ -200,7 +204,7 @@ def trl_steps(work: dict) -> dict:
     dist.destroy_process_group()
     texts = [plain_text(tokenizer, row["prompt_ids"]) for row in rows]
     columns = {"prompt": texts, "place": list(range(len(rows))), "answer": [row["answer"] for row in rows]}
-    samples, generation, steps = work["prompts"] * work["group_size"], [], []
+    samples, rolled, steps = work["prompts"] * work["group_size"], [], []
 
     def benchmark(completions, place, answer, **_):
         return fixed_rewards(place, completions, answer, work, work["valid_share"][0])
@@ -211,8 +215,8 @@ def trl_steps(work: dict) -> dict:
             self.began = time.process_time()
 
         def on_step_end(self, *_, **__):
-            seconds, rolled = time.process_time() - self.began, generation[-1]
-            steps.append({"seconds": seconds, "rollout": rolled, "update": seconds - rolled, "peak": peak()})
+            seconds = time.process_time() - self.began
+            steps.append({"seconds": seconds, "rollout": rolled[-1], "update": seconds - rolled[-1], "peak": peak()})
 
     class Trainer(GRPOTrainer):
         def _generate_single_turn(self, prompt_ids, *arguments, **options):
@@ -220,27 +224,27 @@ def trl_steps(work: dict) -> dict:
             assert [list(ids) for ids in prompt_ids] == expected, "TRL was given other prompts"
             began = time.process_time()
             result = super()._generate_single_turn(prompt_ids, *arguments, **options)
-            generation.append(time.process_time() - began)
+            rolled.append(time.process_time() - began)
             assert all(len(ids) == work["new_tokens"] for ids in result[0]), "a completion ended before its T tokens"
             return result
 
-    config = GRPOConfig(
-        **{"output_dir": str(OUT), "loss_type": "dapo", "scale_rewards": "none", "beta": 0.0, "temperature": 1.0},
-        **{
-            "top_p": 1.0,
-            "top_k": 0,
-            "num_generations": work["group_size"],
-            "max_completion_length": work["new_tokens"],
-        },
-        **{"per_device_train_batch_size": work["peer_batch"], "max_steps": work["repeats"] + 1, "use_cpu": True},
-        **{"gradient_accumulation_steps": samples // work["peer_batch"], "gradient_checkpointing": False},
-        **{"bf16": work["dtype"] == "bfloat16", "learning_rate": args.lr, "max_grad_norm": args.grad_clip},
-        **{"save_strategy": "no", "report_to": "none", "logging_strategy": "no", "disable_tqdm": True},
-        **{"shuffle_dataset": False, "seed": 0},
-    )
-    data = datasets.Dataset.from_dict({name: values * (work["repeats"] + 1) for name, values in columns.items()})
-    options = {"args": config, "train_dataset": data, "processing_class": tokenizer, "callbacks": [Clock()]}
-    Trainer(model=model, reward_funcs=benchmark, **options).train()
+    same = {
+        "num_generations": work["group_size"],
+        "max_completion_length": work["new_tokens"],
+        "learning_rate": args.lr,
+    }
+    same |= {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "beta": 0.0, "loss_type": "dapo", "scale_rewards": "none"}
+    same |= {"bf16": work["dtype"] == "bfloat16", "max_grad_norm": args.grad_clip, "gradient_checkpointing": False}
+    same |= {
+        "per_device_train_batch_size": work["peer_batch"],
+        "gradient_accumulation_steps": samples // work["peer_batch"],
+    }
+    quiet = {"save_strategy": "no", "logging_strategy": "no", "report_to": "none", "disable_tqdm": True}
+    quiet |= {"output_dir": str(OUT), "max_steps": work["repeats"] + 1, "use_cpu": True, "shuffle_dataset": False}
+    columns = {name: values * (work["repeats"] + 1) for name, values in columns.items()}
+    options = {"args": GRPOConfig(**same, **quiet), "train_dataset": datasets.Dataset.from_dict(columns)}
+    options |= {"processing_class": tokenizer, "callbacks": [Clock()], "reward_funcs": benchmark}
+    Trainer(model=model, **options).train()
     return {"batch": work["peer_batch"]} | medians(steps[1:], empty, model)
 
 
@@ -446,9 +450,12 @@ LEVERS = {
     "logits in slices": ("update", "logits whole"),
     "logits made once": ("update", "logits twice"),
     "completions cut by length": ("update, uneven", "not cut"),
+    "bfloat16, rollout": ("rollout, bfloat16", "rollout, float32"),
+    "bfloat16, update": ("update, bfloat16", "update, float32"),
 }
 PLAIN = {"plain, completions": "whole logits of completions", "plain": "whole logits of all tokens"}
-GRADED = ("place", "answer")  # columns of the problems
+DECODES = (("rollout", "prefill"), ("bare", "bare prefill"))
+DTYPES = ("float32", "bfloat16")
 
 
 def parts_and_levers(work: dict) -> dict:
@@ -458,15 +465,13 @@ def parts_and_levers(work: dict) -> dict:
     dtype = torch.bfloat16 if work["dtype"] == "bfloat16" else torch.float32
     limits = machine(dtype)
     taken = compare(rollout_works(args, tokenizer, model, rows, work, share), work["repeats"])
-    even, ragged = (
-        sample(args, tokenizer, model, rows, work, lengths) for lengths in (nullcontext(), uneven(model, T))
-    )
+    even, ragged = (sample(args, tokenizer, model, rows, work, way) for way in (nullcontext(), uneven(model, T)))
     taken |= compare(update_works(args, policy, even, ragged, work, share), work["repeats"])
     dist.destroy_process_group()
 
-    taken["decode"] = {name: taken["rollout"][name] for name in ("seconds", "peak")}
-    taken["decode"]["seconds"] -= taken["prefill"]["seconds"]
-    lengths, valid = [len(row["prompt_ids"]) for row in rows], round(share * len(rows))
+    decode, bare = (taken[name]["seconds"] - taken[first]["seconds"] for name, first in DECODES)
+    taken["decode"] = taken["rollout"] | {"seconds": decode}
+    lengths, valid = [len(row["prompt_ids"]) for row in rows], num_valid(work, share)
     done = counts(dimensions(model), lengths, valid, G, T, dtype.itemsize)
     tokens = {"prefill": sum(lengths), "decode": len(rows) * G * (T - 1), "update": valid * G * T}
     tokens["grading"] = len(rows) * G * T
@@ -474,17 +479,11 @@ def parts_and_levers(work: dict) -> dict:
     for part in [parts[name] for name in done]:
         part["limit"] = max(part["flops"] / limits["flops"], part["bytes"] / limits["bandwidth"])
         part["share"] = part["limit"] / part["seconds"]
-    levers = {name: ratio(taken[on], taken[off]) | {"of": on} for name, (on, off) in LEVERS.items()}
-    for part in ("rollout", "update"):
-        levers[f"{part} in bfloat16"] = ratio(*[taken[f"{part}, {name}"] for name in ("bfloat16", "float32")]) | {
-            "of": part
-        }
-    bare = taken["bare"]["seconds"] - taken["bare prefill"]["seconds"]
     return {
         "machine": limits,
         "parts": parts,
-        "levers": levers,
-        "decode_over_bare_loop": taken["decode"]["seconds"] / bare,
+        "levers": {name: ratio(taken[on], taken[off]) | {"of": on} for name, (on, off) in LEVERS.items()},
+        "decode_over_bare_loop": decode / bare,
         "update_over_plain": {name: 1 / ratio(taken["update"], taken[name])["time"] for name in PLAIN},
         "peak_of_twice_the_samples": ratio(taken["once"], taken["twice"])["peak"],
         "taken": taken,
@@ -506,12 +505,15 @@ def sample(args, tokenizer, model, rows, work, lengths=None, *, a_sample=False, 
         return rollout(model, tokenizer, prompts, *shape, cache_tokens=args.cache_tokens)
 
 
+def changed(args: argparse.Namespace, **values) -> argparse.Namespace:
+    return argparse.Namespace(**vars(args) | values)
+
+
 def rollout_works(args, tokenizer, model, rows, work, share) -> dict:
     """Name -> what is timed of the rollout: as it is, each lever off, and the bare loop."""
-    draw = partial(sample, tokenizer=tokenizer, model=model, rows=rows, work=work)
-    T, columns = work["new_tokens"], [[row[name] for row in rows for _ in range(work["group_size"])] for name in GRADED]
-    even, places, answers = draw(args), *columns
-    by_dtype = {dtype: argparse.Namespace(**vars(args) | {"dtype": dtype}) for dtype in ("float32", "bfloat16")}
+    draw, T = partial(sample, tokenizer=tokenizer, model=model, rows=rows, work=work), work["new_tokens"]
+    places, answers = ([row[name] for row in rows for _ in range(work["group_size"])] for name in ("place", "answer"))
+    even = draw(args)
 
     def without(name, replacement, lengths=nullcontext):
         with patch.object(rollout_module, name, replacement):
@@ -527,7 +529,7 @@ def rollout_works(args, tokenizer, model, rows, work, share) -> dict:
         "cache concatenated": partial(without, "_rows_of_cache", concatenated),
         "rollout, uneven": lambda: draw(args, lengths=uneven(model, T)),
         "rows stay": partial(without, "_kept", lambda going_on: torch.arange(len(going_on)), partial(uneven, model, T)),
-    } | {f"rollout, {dtype}": partial(draw, by_dtype[dtype]) for dtype in by_dtype}
+    } | {f"rollout, {dtype}": partial(draw, changed(args, dtype=dtype)) for dtype in DTYPES}
 
 
 def update_works(args, policy, even, ragged, work, share) -> dict:
@@ -536,9 +538,8 @@ def update_works(args, policy, even, ragged, work, share) -> dict:
     places = [place for place in range(P) for _ in range(G)]
     rewards = torch.tensor(fixed_rewards(places, [], [], work, share), dtype=torch.float64).view(P, G)
     w, w_ragged = (token_weights(rewards, r.completion_mask) for r in (even, ragged))
-    by_dtype = {dtype: argparse.Namespace(**vars(args) | {"dtype": dtype}) for dtype in ("float32", "bfloat16")}
     group = even.prompt_ids.shape[1] + G * even.completion_ids.shape[2]  # tokens
-    small = argparse.Namespace(**vars(args) | {"tokens_per_micro_batch": min(group, args.tokens_per_micro_batch)})
+    small = changed(args, tokens_per_micro_batch=min(group, args.tokens_per_micro_batch))
 
     def without(owner, name, value, r=even, weights=w):
         with patch.object(owner, name, value):
@@ -556,7 +557,7 @@ def update_works(args, policy, even, ragged, work, share) -> dict:
         "plain": partial(plain_update, policy.model, even, w, args),
         "once": partial(update, policy, even, w, small),
         "twice": partial(update, policy, join([even, even]), torch.cat([w, w]), small),
-    } | {f"update, {dtype}": partial(update, policy, even, w, by_dtype[dtype]) for dtype in by_dtype}
+    } | {f"update, {dtype}": partial(update, policy, even, w, changed(args, dtype=dtype)) for dtype in DTYPES}
 
 
 # -------------------------------------------------------------------------------------------------------------- tables
@@ -586,10 +587,8 @@ def parts_table(result: dict) -> str:
         rows.append(row + [part[key] / GIGA if key in part else None for key in ("flops", "bytes")])
         rows[-1] += [part.get("limit"), f"{part['share']:.0%}" if "share" in part else None]
     columns = ["part", "CPU s", "tokens/s", "peak MB", "GFLOP", "GB", "limit s", "reached"]
-    machine = (
-        f"{limits['flops'] / GIGA:.0f} GFLOP/s in matrix products, {limits['bandwidth'] / GIGA:.1f} GB/s in copies"
-    )
-    lines = [table(columns, rows), "", f"limit: {machine}, one thread, {result['work']['dtype']}"]
+    most = f"{limits['flops'] / GIGA:.0f} GFLOP/s in matrix products, {limits['bandwidth'] / GIGA:.1f} GB/s in copies"
+    lines = [table(columns, rows), "", f"limit: {most}, one thread, {result['work']['dtype']}"]
     lines.append(f"decode over a bare loop of model calls: {result['decode_over_bare_loop']:.2f}")
     for name, share in result["update_over_plain"].items():
         lines.append(f"update over the plain one ({PLAIN[name]}): {share:.3f}")
@@ -609,18 +608,14 @@ def levers_table(result: dict) -> str:
 
 
 def peer_table(result: dict) -> str:
-    """CPU seconds a step and peak memory of ours and TRL's, and their ratios."""
-    trl = result["trl"]
-    names = ("seconds", "rollout", "update")
-    rows = [[f"TRL, {trl['batch']} samples a forward", *[trl[name] for name in names], mega(trl["above"]), None, None]]
-    for ours in result["ours"]:
-        above = None if ours["above"] is None else ours["above"] / trl["above"]
-        row = [
-            f"GPG, {ours['valid_share']:g} of the groups valid",
-            *[ours[name] for name in names],
-            mega(ours["above"]),
-        ]
-        rows.append(row + [ours["seconds"] / trl["seconds"], above])
+    """CPU seconds a step and peak memory above what weights, gradients and AdamW need; both, and ours over TRL's."""
+    trl, rows = result["trl"], []
+    for name, step in [(f"TRL, {trl['batch']} samples a forward", trl)] + [
+        (f"GPG, {ours['valid_share']:g} of the groups valid", ours) for ours in result["ours"]
+    ]:
+        above = None if step["above"] is None else step["above"] / trl["above"]
+        row = [name, step["seconds"], step["rollout"], step["update"], mega(step["above"])]
+        rows.append(row + [step["seconds"] / trl["seconds"], above])
     return table(["a step", "CPU s", "rollout", "update", "MB above", "time / TRL", "memory / TRL"], rows)
 
 

@@ -122,7 +122,7 @@ def flags(world, tmp_path, *more):
 def test_the_command_prints_tables_and_leaves_all_figures(world, tmp_path, capsys):
     bench.main(flags(world, tmp_path))
     printed, figures = capsys.readouterr().out, json.loads((tmp_path / "bench.json").read_text())
-    for name in ("prefill", "decode", "grading", "update", *bench.LEVERS, "rollout in bfloat16", "bare loop"):
+    for name in ("prefill", "decode", "grading", "update", *bench.LEVERS, "twice the samples", "bare loop"):
         assert name in printed
     assert set(figures["parts"]) == {"prefill", "decode", "grading", "update"}
     assert figures["parts"]["update"]["tokens"] == 2 * 3 and figures["machine"]["flops"] > 1e8
