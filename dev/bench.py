@@ -28,7 +28,6 @@ from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
-from torch.nn.parallel import DistributedDataParallel
 from transformers import AutoTokenizer
 
 import flags
@@ -36,6 +35,7 @@ import policy as policy_module
 import rollout as rollout_module
 import tiny
 import train
+from balance import share_out
 from gpg import token_weights
 from policy import Policy, micro_batches, sample_rows
 from rewards import accuracy
@@ -123,7 +123,7 @@ def load(work: dict):
     """train.py's arguments, tokenizer, model, and the P problems with "prompt_ids" and "place", 0 to P - 1."""
     torch.set_num_threads(1)
     args = train_args(work)
-    device = train.init_distributed()
+    device = train.init_distributed(args)
     built_in = work["model"] == flags.BUILT_IN
     folder = tiny.ensure(0) if built_in else work["model"]
     tokenizer = flags.pretrained(AutoTokenizer, folder)
@@ -167,23 +167,21 @@ def our_steps(work: dict, share: float) -> dict:
     """Steps as train.py makes them."""
     empty = resident()
     args, tokenizer, model, rows = load(work)
-    policy = DistributedDataParallel(train.make_policy(model, args))
-    policy.register_comm_hook(None, train.sum_gradients)
+    policy = train.make_policy(model, "ddp", args)
     optimizer, state = train.make_optimizer(model, args), train.State()
 
     def grader(prompts, texts, ids, columns):
         del prompts, ids
         rewards = fixed_rewards(columns["place"], texts, columns["answer"], work, share)
-        return {"total": rewards, "by_name": {"benchmark": rewards}, "errors": 0}
+        return {"total": rewards, "by_name": {"benchmark": rewards}, "errors": 0, "counts": {}}
 
     steps = []
     for number in range(work["repeats"] + 1):
         settle()
         began = time.process_time()
-        batch = train.collect(model, tokenizer, rows, grader, args, replace(state, step=number))
+        batch = train.collect(policy, tokenizer, rows, grader, args, replace(state, step=number))
         rolled = time.process_time()
-        weights = train.weigh(batch, args)
-        grad_norm, loss, gap = train.backward(policy, batch, weights, args)
+        grad_norm, loss, gap = train.backward(policy, share_out(batch.rollout, train.weigh(batch, args)), args)
         train.take_step(optimizer, batch, grad_norm, loss, args, state)
         ended = time.process_time()
         steps.append({"seconds": ended - began, "rollout": rolled - began, "update": ended - rolled, "peak": peak()})
@@ -461,7 +459,8 @@ DTYPES = ("float32", "bfloat16")
 def parts_and_levers(work: dict) -> dict:
     """Seconds and peaks of the parts of a step, of each lever on and off, and what the machine could do."""
     args, tokenizer, model, rows = load(work)
-    policy, G, T, share = train.make_policy(model, args), work["group_size"], work["new_tokens"], work["valid_share"][0]
+    policy, share = Policy(model, args.temperature), work["valid_share"][0]
+    G, T = work["group_size"], work["new_tokens"]
     dtype = torch.bfloat16 if work["dtype"] == "bfloat16" else torch.float32
     limits = machine(dtype)
     taken = compare(rollout_works(args, tokenizer, model, rows, work, share), work["repeats"])
