@@ -246,7 +246,7 @@ def _add_grads(grads, p, hidden, w, ids, grad, piece, temperature) -> None:
     """Adds what a slice with probabilities p (n, V), which are edited in place, gives to the three gradients."""
     grad_hidden, grad_weight, grad_bias = grads
     dz = p.neg_().scatter_add_(1, ids[piece, None], torch.ones_like(p[:, :1]))  # (n, V): onehot(id) - p
-    dz.mul_(grad[piece, None] / temperature)
+    dz.mul_((grad[piece, None] / temperature).to(dz.dtype))  # a float64 factor would make all of it slow
     if grad_bias is not None:
         grad_bias += dz.sum(dim=0)
     dz, rows = dz.to(w.dtype), hidden[piece].to(w.dtype)

@@ -2,9 +2,9 @@
 
     OMP_NUM_THREADS=1 python -m dev.scaling --ranks 1 2
 
-Steps are train.py's, of the built-in model; ranks are processes of this machine, with gloo. Seconds are of the clock, as
-ranks wait for each other: they tell something only where each rank has a core to itself. Communication is timed by
-itself, ranks in step: one all_reduce of all gradients, the exchange of groups, and the small sums of counts.
+Steps are those of train.py, of the built-in model; ranks are processes of this machine, with gloo. Seconds are of the
+clock: ranks wait for each other, so they tell something only where each has a core to itself. Communication is timed
+by itself, ranks in step: one all_reduce of all gradients, the exchange of groups, and the small sums of counts.
 """
 
 import argparse
