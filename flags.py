@@ -12,6 +12,9 @@ import shlex
 import sys
 from pathlib import Path
 
+import torch
+from torch.distributed.fsdp import FSDPModule
+
 import checkpoint
 import data
 import tiny
@@ -168,6 +171,10 @@ def check(args: argparse.Namespace) -> None:
         (not 0 < args.lr < math.inf, f"--lr {args.lr}: must be above 0 (paper: 1e-6)"),
         (args.seed >= 2**32, f"--seed {args.seed}: must be below 2^32"),
         (args.resume and args.overwrite, "--resume goes on with the run in --out, --overwrite deletes it: give one"),
+        (
+            args.parallel != "ddp" and not hasattr(FSDPModule, "set_force_sum_reduction_for_comms"),
+            f"--parallel {args.parallel}: torch {torch.__version__} can't sum gradients of shards; take a newer one",
+        ),
         (args.wandb and not importlib.util.find_spec("wandb"), "--wandb: pip install wandb"),
         (args.tensorboard and not importlib.util.find_spec("tensorboard"), "--tensorboard: pip install tensorboard"),
         (out.exists() and not out.is_dir(), f"--out {out}: is a file; give a folder"),

@@ -35,6 +35,7 @@ def spread(policy: Policy, kind: str, dtype: str) -> torch.nn.Module:
     fully_shard(policy, **options)
     for module in _shards(policy):
         module.set_gradient_divide_factor(1.0)
+        module.set_force_sum_reduction_for_comms(True)  # by plain sums, which every backend has
     policy.uniform = True  # collectives run within a forward: all ranks must make as many
     with torch.no_grad():
         policy(*trial(policy.model))  # the root of the shards must run first, before a layer does for sampling

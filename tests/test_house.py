@@ -45,7 +45,7 @@ ROOMS = {
     "checkpoint.py": (set(), 220),
     "faults.py": (set(), 225),
     "plan.py": (set(), 220),
-    "flags.py": ({"checkpoint", "data", "gpg", "tiny"}, 220),
+    "flags.py": ({"checkpoint", "data", "gpg", "tiny"}, 230),
     "balance.py": ({"rollout"}, 100),
     "parallel.py": ({"policy"}, 160),
     # ranks, signals, what is said and logged: each a step of its own, which the loop reads as one line

@@ -131,3 +131,20 @@ def test_auto_cuts_the_model_only_where_it_does_not_fit(world, tmp_path, monkeyp
     monkeypatch.setattr(plan, "room", lambda _: (1 << 20, 0))
     train.main(world(tmp_path / "a", parallel="auto", plan=True))
     assert "--parallel auto: fsdp, as whole on each rank it takes" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_bfloat16_in_shards_keeps_float32_weights(world, tmp_path):
+    """Gathered in bfloat16, kept and summed in float32: a step near that of ddp, whose products alone are bfloat16."""
+    import train
+
+    changes = {"steps": 2, "dtype": "bfloat16", "lr": 1e-6}
+    train.main(world(tmp_path / "one", **changes))
+    torchrun(2, world(tmp_path / "two", **changes, parallel="fsdp"))
+    one, two = (load_file(tmp_path / out / "final" / "model.safetensors") for out in ("one", "two"))
+    before = load_file(world.folder / "model" / "model.safetensors")
+    for name, weights in two.items():
+        assert weights.dtype == torch.float32 and not torch.equal(weights, before[name])  # O1: 1e-6 still moves them
+        assert (weights - one[name]).abs().max() <= 5e-6  # two steps of 1e-6, in whatever direction
+    rows = [json.loads(line) for line in (tmp_path / "two" / "metrics.jsonl").read_text().splitlines()]
+    assert all(0 < row["logprob_gap"] < 0.3 for row in rows)
