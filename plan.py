@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 
 SLICE = 2**25  # logits at once in the update, gpg.sliced_logprobs
 DRAW_BYTES = 24  # a logit in the rollout: as made, repeated, scaled, exponential, and its CDF in float64
-HOST_GROWTH = 64 << 20  # bytes by which a process grows beside its tensors, once it runs: modules, buffers
+HOST_GROWTH = 64 << 20  # bytes by which a process grows beside its tensors: modules, buffers, what malloc keeps
 DEVICE_BASE = 1 << 30  # bytes that libraries take on a GPU, and what its allocator can't use; not measured
 GIB = 1 << 30
 
@@ -120,7 +120,8 @@ def training(shape: Shape, load: Load) -> dict[str, int]:
     """Activations of a micro-batch, its logits in slices, and the copies of weights that its products take."""
     layer = load.tokens * layer_bytes(shape, load) + int(load.tokens * load.prefix_share) * prefix_bytes(shape, load)
     inputs = load.tokens * shape.hidden * stored(load)  # of a layer
-    kept = shape.layers * inputs + layer if load.checkpointing else shape.layers * layer
+    # of layers that are run again about three are there at once, measured: one run, one gone through, one given back
+    kept = shape.layers * inputs + 3 * layer if load.checkpointing else shape.layers * layer
     # the gradients of a layer's three widest tensors, while it is gone back through
     passing = 3 * load.tokens * (shape.intermediate + shape.hidden) * computed(load)
     logits = min(SLICE, int(load.tokens * load.completion_share) * shape.vocabulary)
@@ -193,8 +194,17 @@ def room(device: torch.device) -> tuple[int, int]:
     """Bytes that this rank can have, and those of them that are not the model's: the process and its libraries."""
     if device.type != "cpu":
         return torch.accelerator.get_memory_info(device)[0], DEVICE_BASE
-    base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # the unit is KiB, on Linux
+    base = resident()
     return _host_room() + base, base + HOST_GROWTH
+
+
+def resident(field: str = "VmRSS") -> int:
+    """Bytes of this process in memory, now (VmRSS) or at the most (VmHWM). The system's ru_maxrss is not asked where
+    there is better: it begins with what the parent held."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    sizes = [int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:")]
+    return sizes[0] if sizes else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _host_room() -> int:

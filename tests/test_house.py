@@ -44,7 +44,7 @@ ROOMS = {
     "tiny.py": (set(), 260),
     "checkpoint.py": (set(), 220),
     "faults.py": (set(), 225),
-    "plan.py": (set(), 220),
+    "plan.py": (set(), 230),
     "flags.py": ({"checkpoint", "data", "gpg", "tiny"}, 230),
     "balance.py": ({"rollout"}, 100),
     "parallel.py": ({"policy"}, 160),

@@ -2,7 +2,6 @@
 
 import json
 import multiprocessing
-import resource
 
 import pytest
 import torch
@@ -21,7 +20,7 @@ def measured_main(words, results):
     peak = plan.peak
     plan.peak = lambda *a: plan_of.append(peak(*a)) or plan_of[-1]
     train.main(words)
-    results.put((args.model, plan_of[0], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024))
+    results.put((args.model, plan_of[0], plan.resident("VmHWM")))
 
 
 @pytest.mark.slow
