@@ -132,7 +132,7 @@ def train(args, device: torch.device) -> None:
                 faults.doing(f"update of step {state.step + 1}")
                 share = share_out(batch.rollout, weigh(batch, args))  # Eq. 5 to 8; all counts in one all_reduce
                 grad_norm, loss, gap = backward(policy, share, args)
-                totals = global_totals(batch.sums, device)
+                totals, loss, gap = global_totals(batch.sums, loss, gap, device)
                 with uninterrupted():  # from here a step is made whole: weights, state, row and checkpoint
                     take_step(optimizer, batch, grad_norm, loss, args, state)
                     row = metrics(batch, totals, grad_norm, loss, args, state)
@@ -291,8 +291,8 @@ def weigh(batch: Batch, args) -> torch.Tensor:
 
 
 def backward(policy: torch.nn.Module, share: Share, args) -> tuple[float, float, float]:
-    """The gradient of -(weights * logprobs).sum() over all ranks -> its norm before clipping, that sum, and the
-    greatest difference between a log-probability here and the one it was sampled with.
+    """The gradient of -(weights * logprobs).sum() over all ranks -> its norm before clipping; and this rank's part of
+    that sum, and its greatest difference between a log-probability here and the one it was sampled with.
 
     Only samples with a weight meet the model. A rank that has none when others do takes part with one of weight 0.
     """
@@ -319,8 +319,7 @@ def backward(policy: torch.nn.Module, share: Share, args) -> tuple[float, float,
         if before is not None:
             gap = torch.maximum(gap, (logprobs.detach() - before).abs().max())
     grad_norm = whole(torch.nn.utils.clip_grad_norm_(policy.parameters(), args.grad_clip or math.inf))
-    dist.all_reduce(gap, op=dist.ReduceOp.MAX)
-    return tuple(torch.stack([grad_norm.to(weights), global_sum(loss), gap]).tolist())
+    return tuple(torch.stack([grad_norm.to(weights), loss, gap]).tolist())
 
 
 def take_step(optimizer, batch: Batch, grad_norm: float, loss: float, args, state: State) -> None:
@@ -343,10 +342,15 @@ def advance(state: State, batch: Batch, totals: dict[str, float], finite: bool, 
     )
 
 
-def global_totals(sums: dict[str, float], device) -> dict[str, float]:
-    """Sums of all ranks, in one all_reduce: metrics are made of totals, never of means of means."""
-    totals = global_sum(torch.tensor(list(sums.values()), dtype=torch.float64, device=device))
-    return dict(zip(sums, totals.tolist(), strict=True))
+def global_totals(sums: dict[str, float], loss: float, gap: float, device) -> tuple[dict[str, float], float, float]:
+    """Sums of all ranks, the loss, and the greatest gap, for which each rank has a place of its own: in one all_reduce.
+
+    Metrics are made of totals, never of means of means.
+    """
+    gaps = [gap if rank == dist.get_rank() else 0.0 for rank in range(dist.get_world_size())]
+    totals = global_sum(torch.tensor([*sums.values(), loss, *gaps], dtype=torch.float64, device=device)).tolist()
+    named, (loss, *gaps) = totals[: len(sums)], totals[len(sums) :]
+    return dict(zip(sums, named, strict=True)), loss, max(gaps)
 
 
 def metrics(batch: Batch, totals: dict[str, float], grad_norm: float, loss: float, args, state: State) -> dict:

@@ -61,8 +61,8 @@ def rank_main(rank: int, ranks: int, work: argparse.Namespace, folder: str) -> N
         now = replace(state, step=step, position=step * args.prompts_per_step)
         batch = train.collect(policy, tokenizer, problems, grader, args, now)
         share = share_out(batch.rollout, train.weigh(batch, args))
-        grad_norm, loss, _ = train.backward(policy, share, args)
-        train.global_totals(batch.sums, device)
+        grad_norm, loss, gap = train.backward(policy, share, args)
+        _, loss, _ = train.global_totals(batch.sums, loss, gap, device)
         train.take_step(optimizer, batch, grad_norm, loss, args, now)
         dist.barrier()  # the slowest rank's step
         seconds.append(time.perf_counter() - began)
@@ -72,7 +72,8 @@ def rank_main(rank: int, ranks: int, work: argparse.Namespace, folder: str) -> N
         "step": statistics.median(seconds[2:]),
         "gradients": timed(lambda: dist.all_reduce(gradients)),
         "groups": timed(lambda: share_out(batch.rollout, weights)),
-        "counts": timed(lambda: [global_sum(torch.zeros(20, dtype=torch.float64)) for _ in range(5)]),
+        # valid groups of a round, counts of token_weights, totals of the step
+        "counts": timed(lambda: [global_sum(torch.zeros(30, dtype=torch.float64)) for _ in range(3)]),
     }
     if rank == 0:
         torch.save(result, f"{folder}/result.pt")
