@@ -135,8 +135,8 @@ def train(args, device: torch.device) -> None:
                 totals, loss, gap = global_totals(batch.sums, loss, gap, device)
                 with uninterrupted():  # from here a step is made whole: weights, state, row and checkpoint
                     take_step(optimizer, batch, grad_norm, loss, args, state)
-                    row = metrics(batch, totals, grad_norm, loss, args, state)
-                    row |= batch.seconds | {"seconds_update": time.perf_counter() - updating, "logprob_gap": gap}
+                    row = metrics(batch, totals, grad_norm, loss, gap, args, state)
+                    row |= batch.seconds | {"seconds_update": time.perf_counter() - updating}
                     row |= {"imbalance": share.after, "imbalance_sampled": share.before}
                     state = advance(state, batch, totals, math.isfinite(grad_norm + loss), args)
                     check_ranks(model, kind, args, state)
@@ -353,7 +353,7 @@ def global_totals(sums: dict[str, float], loss: float, gap: float, device) -> tu
     return dict(zip(sums, named, strict=True)), loss, max(gaps)
 
 
-def metrics(batch: Batch, totals: dict[str, float], grad_norm: float, loss: float, args, state: State) -> dict:
+def metrics(batch: Batch, totals: dict[str, float], grad_norm: float, loss: float, gap: float, args, state) -> dict:
     """The row of metrics.jsonl; shares are of groups, tokens of completions. See the README for each."""
     groups, samples = totals["groups"], totals["samples"]
     row = {
@@ -371,6 +371,7 @@ def metrics(batch: Batch, totals: dict[str, float], grad_norm: float, loss: floa
         "reward_errors": int(totals["reward_errors"]),
         "loss": loss if math.isfinite(loss) else None,
         "grad_norm": grad_norm if math.isfinite(grad_norm) else None,
+        "logprob_gap": gap if math.isfinite(gap) else None,
         "lr": learning_rate(args, state.step),
         "skipped": state.skipped + (not math.isfinite(grad_norm + loss)),
         "generated_tokens": state.generated_tokens + int(totals["tokens"]),
