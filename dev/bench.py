@@ -164,7 +164,13 @@ def num_valid(work: dict, share: float) -> int:
 
 
 def our_steps(work: dict, share: float) -> dict:
-    """Steps as train.py makes them."""
+    """Steps as train.py makes them, in a process of their own."""
+    result = steps_of_ours(work, share)  # the model, and what spreads it, must be gone before the group is
+    dist.destroy_process_group()
+    return result
+
+
+def steps_of_ours(work: dict, share: float) -> dict:
     empty = resident()
     args, tokenizer, model, rows = load(work)
     policy = train.make_policy(model, "ddp", args)
@@ -187,7 +193,6 @@ def our_steps(work: dict, share: float) -> dict:
         steps.append({"seconds": ended - began, "rollout": rolled - began, "update": ended - rolled, "peak": peak()})
         assert batch.rollout.completion_mask.all(), "a completion ended before its T tokens"
         assert batch.num_valid == num_valid(work, share) and math.isfinite(grad_norm)
-    dist.destroy_process_group()
     return {"valid_share": share, "logprob_gap": gap} | medians(steps[1:], empty, model)
 
 

@@ -42,9 +42,17 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def rank_main(rank: int, ranks: int, work: argparse.Namespace, folder: str) -> None:
-    """The steps of one rank; rank 0 leaves the median seconds of a step, and of each kind of communication in it."""
+    """One rank; rank 0 leaves what `steps` measures."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", store=dist.FileStore(f"{folder}/store", ranks), rank=rank, world_size=ranks)
+    result = steps(ranks, work, folder)  # the model, and what spreads it, must be gone before the group is
+    if rank == 0:
+        torch.save(result, f"{folder}/result.pt")
+    dist.destroy_process_group()
+
+
+def steps(ranks: int, work: argparse.Namespace, folder: str) -> dict[str, float]:
+    """The median seconds of a step, and of each kind of communication in it."""
     words = ["--prompts-per-step", str(work.prompts * ranks), "--beta-th", "0", "--out", f"{folder}/out"]
     args = flags.parse_args(words)
     device = torch.device("cpu")
@@ -68,16 +76,13 @@ def rank_main(rank: int, ranks: int, work: argparse.Namespace, folder: str) -> N
         seconds.append(time.perf_counter() - began)
     gradients = torch.zeros(sum(parameter.numel() for parameter in model.parameters()))
     weights = train.weigh(batch, args)
-    result = {
+    return {
         "step": statistics.median(seconds[2:]),
         "gradients": timed(lambda: dist.all_reduce(gradients)),
         "groups": timed(lambda: share_out(batch.rollout, weights)),
         # valid groups of a round, counts of token_weights, totals of the step
         "counts": timed(lambda: [global_sum(torch.zeros(30, dtype=torch.float64)) for _ in range(3)]),
     }
-    if rank == 0:
-        torch.save(result, f"{folder}/result.pt")
-    dist.destroy_process_group()
 
 
 def timed(function) -> float:
