@@ -8,6 +8,7 @@ by itself, ranks in step: one all_reduce of all gradients, the exchange of group
 """
 
 import argparse
+import gc
 import statistics
 import tempfile
 import time
@@ -46,6 +47,7 @@ def rank_main(rank: int, ranks: int, work: argparse.Namespace, folder: str) -> N
     torch.set_num_threads(1)
     dist.init_process_group("gloo", store=dist.FileStore(f"{folder}/store", ranks), rank=rank, world_size=ranks)
     result = steps(ranks, work, folder)  # the model, and what spreads it, must be gone before the group is
+    gc.collect()
     if rank == 0:
         torch.save(result, f"{folder}/result.pt")
     dist.destroy_process_group()
