@@ -64,8 +64,8 @@ def rank_main(rank, world, folder):
             assert_close(other, moments, rtol=1e-10, atol=1e-14)
         assert_close(again, moments, rtol=0, atol=0)
         result = two_steps("fsdp", rank, checkpointing)
-        assert_close(result[0], seen, rtol=1e-10, atol=0)
-        assert_close(result[1], weights, rtol=1e-10, atol=1e-12)
+        assert_close(result[0], seen, rtol=1e-12, atol=0)
+        assert_close(result[1], weights, rtol=1e-10, atol=1e-13)
     gc.collect()  # what spreads a model holds itself in circles, and must be gone before the group is
     dist.destroy_process_group()
 
