@@ -99,7 +99,9 @@ def make_parser() -> argparse.ArgumentParser:
         help="prompt and completion tokens of the rows decoded at once: memory of the key-value cache, not results")
 
     add = parser.add_argument_group("optimizer").add_argument
-    add("--lr", type=float, default=1e-6, help="learning rate of AdamW (paper: 1e-6)")
+    add("--optimizer", choices=("adamw", "sgd"), default="adamw",
+        help="sgd: without momentum, to see what AdamW hides: it undoes a constant factor of the loss (paper: adamw)")
+    add("--lr", type=float, default=1e-6, help="learning rate (paper: 1e-6)")
     add("--schedule", choices=("constant", "cosine"), default="constant", help="of the learning rate (paper: constant)")
     add("--warmup", type=int, default=0, help="steps of linear warm-up (paper: not given)")
     add("--lr-floor", type=float, default=0.0, help="where the cosine ends, a share of --lr (code for 1.5B: 0.1)")

@@ -67,6 +67,11 @@ def accumulating(policy: torch.nn.Module, last: bool):
     return nullcontext() if last or isinstance(policy, FSDPModule) else policy.no_sync()
 
 
+def autocast(args, device: torch.device):
+    """bfloat16 matrix products over float32 master weights, in sampling and in training alike."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=args.dtype == "bfloat16")
+
+
 @contextmanager
 def whole_weights(policy: torch.nn.Module) -> Iterator[None]:
     """Within it, the model has all weights on this rank, and runs without a collective: for sampling."""

@@ -48,6 +48,7 @@ class Load:
     trained: int  # samples of all ranks, which each rank gathers
     dtype: str = "float32"
     checkpointing: bool = False
+    moments: int = 2  # that the optimizer keeps of a gradient: AdamW's two, SGD's none
     shards: int = 1  # over which parameters, gradients and optimizer are cut; 1: DistributedDataParallel
     base: int = 0  # bytes of the process itself: interpreter, libraries, a device's context
 
@@ -85,6 +86,7 @@ def load_of(args, ranks: int, base: int = 0, shards: int = 1) -> Load:
         trained=args.prompts_per_step * rounds * G,
         dtype=args.dtype,
         checkpointing=args.gradient_checkpointing,
+        moments=2 if args.optimizer == "adamw" else 0,
         shards=shards,
         base=base,
     )
@@ -103,7 +105,7 @@ def moments(shape: Shape, load: Load) -> dict[str, dict[str, int]]:
 def lasting(shape: Shape, load: Load) -> dict[str, int]:
     """What stays from the first step on: the gradients too, in the buckets of DistributedDataParallel."""
     one = shape.parameters * stored(load) // load.shards
-    return {"weights": one, "gradients": one, "optimizer": 2 * one}
+    return {"weights": one, "gradients": one, "optimizer": load.moments * one}
 
 
 def sampling(shape: Shape, load: Load) -> dict[str, int]:

@@ -33,14 +33,15 @@ import data
 import faults
 import plan
 import tiny
-from balance import Share, share_out
+from balance import share_out
 from faults import stop_signals, uninterrupted
 from flags import BUILT_IN, fail, parse_args, pretrained, user_input
-from gpg import alpha, global_sum, token_weights, valid_groups
-from parallel import accumulating, cut_state, micro_batches_here, plain, spread, whole, whole_weights
-from policy import Policy, keep_float64, micro_batches, sample_rows
+from gpg import alpha, global_sum, valid_groups
+from parallel import autocast, cut_state, plain, spread, whole, whole_weights
+from policy import Policy, keep_float64
 from rewards import accuracy, compares_answers, num_as_text, parse_rewards, score
 from rollout import Rollout, completion_texts, join, rollout
+from update import backward, learning_rate, take_step, weigh
 
 MAX_SKIPPED_IN_A_ROW = 10  # steps without a finite gradient after which a run gives up
 
@@ -277,60 +278,6 @@ def fill_left_out(rewards: torch.Tensor, left_out: torch.Tensor) -> torch.Tensor
     return rewards.where(kept, mean[:, None])
 
 
-def weigh(batch: Batch, args) -> torch.Tensor:
-    """The weights (S, G, T) of Eq. 5 to 8. The step counts as P groups, or as the valid ones where they are more."""
-    return token_weights(
-        batch.rewards,
-        batch.loss_mask,
-        f_norm=args.f_norm,
-        age=args.age,
-        norm=args.norm,
-        max_len=args.max_new_tokens,
-        num_groups=max(args.prompts_per_step, batch.num_valid),
-    )
-
-
-def backward(policy: torch.nn.Module, share: Share, args) -> tuple[float, float, float]:
-    """The gradient of -(weights * logprobs).sum() over all ranks -> its norm before clipping; and this rank's part of
-    that sum, and its greatest difference between a log-probability here and the one it was sampled with.
-
-    Only samples with a weight meet the model. A rank that has none when others do takes part with one of weight 0.
-    """
-    if len(share.weights) == 0:
-        return 0.0, 0.0, 0.0
-    weights, sampled = share.weights.flatten(0, 1), share.rollout.logprobs.flatten(0, 1)  # (S * G, T)
-    pieces = micro_batches(share.rollout, share.samples, args.tokens_per_micro_batch, shared=plain(policy).shared)
-    count = micro_batches_here(policy, len(pieces), weights.device)
-    one = torch.ones((1, 1), dtype=torch.long, device=weights.device)
-    loss, gap = weights.new_zeros(()), weights.new_zeros(())
-    for i in range(count):
-        if i >= len(pieces):
-            samples, w, before = (one, one, one, one, one[0] - 1), weights.new_zeros(1), None
-        else:
-            samples = sample_rows(share.rollout, pieces[i])
-            mask = samples[3].bool()  # (N, T)
-            w, before = (x[pieces[i], : mask.shape[1]][mask] for x in (weights, sampled))  # (M,)
-        with accumulating(policy, last=i == count - 1):
-            with autocast(args, weights.device):
-                logprobs = policy(*samples, grad=-w)  # (M,)
-            part = -(w * logprobs).sum()
-            part.backward()
-        loss += part.detach()
-        if before is not None:
-            gap = torch.maximum(gap, (logprobs.detach() - before).abs().max())
-    grad_norm = whole(torch.nn.utils.clip_grad_norm_(policy.parameters(), args.grad_clip or math.inf))
-    return tuple(torch.stack([grad_norm.to(weights), loss, gap]).tolist())
-
-
-def take_step(optimizer, batch: Batch, grad_norm: float, loss: float, args, state: State) -> None:
-    """One optimizer step; none where no group was valid or a number is not finite: AdamW moves weights even at 0."""
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate(args, state.step)
-    if batch.num_valid and math.isfinite(grad_norm + loss):
-        optimizer.step()
-    optimizer.zero_grad()
-
-
 def advance(state: State, batch: Batch, totals: dict[str, float], finite: bool, args) -> State:
     return replace(
         state,
@@ -384,16 +331,6 @@ def metrics(batch: Batch, totals: dict[str, float], grad_norm: float, loss: floa
         row["given_up"] = int(graded.pop("given_up"))
         row |= {f"answer_rule/{rule}": n / max(1, sum(graded.values())) for rule, n in graded.items()}
     return row
-
-
-def learning_rate(args, step: int) -> float:
-    """Of step 0, 1, ...: linear over the warm-up, then constant or a cosine down to lr * lr_floor at the last step."""
-    if step < args.warmup:
-        return args.lr * (step + 1) / args.warmup
-    if args.schedule == "constant":
-        return args.lr
-    progress = (step - args.warmup) / max(1, args.steps - 1 - args.warmup)
-    return args.lr * (args.lr_floor + (1 - args.lr_floor) * (1 + math.cos(math.pi * min(1.0, progress))) / 2)
 
 
 def due(every: int, state: State) -> bool:
@@ -452,11 +389,6 @@ def init_distributed(args) -> torch.device:
     else:
         dist.init_process_group(**options, store=dist.HashStore(), rank=0, world_size=1)
     return device
-
-
-def autocast(args, device: torch.device):
-    """bfloat16 matrix products over float32 master weights, in sampling and in training alike."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=args.dtype == "bfloat16")
 
 
 def find_checkpoint(args) -> Path | None:
@@ -579,12 +511,13 @@ def make_policy(model, kind: str, args) -> torch.nn.Module:
     return spread(policy, kind, args.dtype)
 
 
-def make_optimizer(model, args) -> torch.optim.AdamW:
-    """AdamW; weight decay on matrices, none on norms and biases."""
+def make_optimizer(model, args) -> torch.optim.Optimizer:
+    """AdamW, or SGD without momentum; weight decay on matrices, none on norms and biases."""
+    kind = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[args.optimizer]
     matrices = [p for p in model.parameters() if p.dim() >= 2]
     others = [p for p in model.parameters() if p.dim() < 2]
     groups = [{"params": matrices, "weight_decay": args.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=args.lr)
+    return kind(groups, lr=args.lr)
 
 
 def is_finished(args, resumed: Path | None, state: State) -> bool:

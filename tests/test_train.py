@@ -57,11 +57,11 @@ def untimed(row):
 
 def test_sgd_step_is_the_gradient_of_eq_8_worked_out_apart(world, tmp_path, monkeypatch):
     """The whole path, against a plain forward of each sample alone and Eq. 5 to 8 in loops (N10)."""
-    monkeypatch.setattr(train, "make_optimizer", lambda model, args: torch.optim.SGD(model.parameters(), lr=args.lr))
     kept = []
     collect = train.collect
     monkeypatch.setattr(train, "collect", lambda *a: kept.append(collect(*a)) or kept[-1])
-    after = run(world, tmp_path, steps=1, lr=0.5, grad_clip=0, temperature=0.7)
+    options = {"optimizer": "sgd", "lr": 0.5, "weight_decay": 0, "grad_clip": 0, "temperature": 0.7}
+    after = run(world, tmp_path, steps=1, **options)
 
     model = AutoModelForCausalLM.from_pretrained(world.folder / "model", dtype=torch.float64)
     train.keep_float64(model)  # as the run does
