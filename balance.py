@@ -21,36 +21,54 @@ class Share(NamedTuple):
 
     rollout: Rollout  # of S groups
     weights: torch.Tensor  # (S, G, T)
+    beside: dict[str, torch.Tensor]  # what else a method in baselines.py wants to know of each token, (S, G, T)
     samples: torch.Tensor  # (n,)
+    count: int  # samples of all ranks
     before: float  # the longest rank's tokens over the mean, as sampled
     after: float  # as shared out
 
 
-def share_out(r: Rollout, weights: torch.Tensor) -> Share:
-    """This rank's groups and weights (P, G, T) -> its share of those of all ranks that have a weight. A collective."""
-    device, weighted = weights.device, weights.any(dim=2)  # (P, G)
+def share_out(r: Rollout, weights: torch.Tensor, beside: dict[str, torch.Tensor] | None = None) -> Share:
+    """This rank's groups and weights (P, G, T) -> its share of those of all ranks that have a weight. A collective.
+
+    beside: more of each token, (P, G, T), that goes along; "scale" among it is a weight too.
+    """
+    device, told = weights.device, {"weights": weights} | (beside or {})
+    weighted = weights.any(dim=2) | told.get("scale", weights).any(dim=2)  # (P, G)
     valid = weighted.any(dim=1).nonzero().squeeze(1)
     mine = Rollout(**{field.name: getattr(r, field.name)[valid].cpu() for field in fields(r)})
     parts = [None] * dist.get_world_size()
-    dist.all_gather_object(parts, (mine, weights[valid].cpu()))
-    whole = join([part for part, _ in parts])
+    dist.all_gather_object(parts, (mine, weighted[valid].cpu(), {name: x[valid].cpu() for name, x in told.items()}))
+    whole = join([part for part, _, _ in parts])
     T = whole.completion_ids.shape[2]
-    all_weights = torch.cat([torch.nn.functional.pad(w, (0, T - w.shape[2])) for _, w in parts])  # (S, G, T)
+    told = {
+        name: torch.cat([torch.nn.functional.pad(x[name], (0, T - x[name].shape[2])) for _, _, x in parts]).to(device)
+        for name in told
+    }  # (S, G, T) each
+    all_weighted = torch.cat([w for _, w, _ in parts])  # (S, G)
 
     prompts, lengths = whole.prompt_mask.sum(dim=1).tolist(), whole.completion_mask.sum(dim=2).tolist()
-    G = all_weights.shape[1]
-    groups = [[s * G + g for g in row.nonzero().squeeze(1).tolist()] for s, row in enumerate(all_weights.any(dim=2))]
+    G = all_weighted.shape[1]
+    groups = [[s * G + g for g in row.nonzero().squeeze(1).tolist()] for s, row in enumerate(all_weighted)]
 
     def tokens(samples: list[int]) -> int:
         return prompts[samples[0] // G] + sum(lengths[i // G][i % G] for i in samples)
 
-    owners = [rank for rank, (part, _) in enumerate(parts) for _ in range(len(part.truncated))]
+    owners = [rank for rank, (part, *_) in enumerate(parts) for _ in range(len(part.truncated))]
     sampled = [[group for group, owner in zip(groups, owners, strict=True) if owner == k] for k in range(len(parts))]
     shares = even_shares(groups, tokens, len(parts))
     samples = [i for part in shares[dist.get_rank()] for i in part]
     moved = Rollout(**{field.name: getattr(whole, field.name).to(device) for field in fields(whole)})
     chosen = torch.tensor(samples, dtype=torch.long, device=device)
-    return Share(moved, all_weights.to(device), chosen, imbalance(sampled, tokens), imbalance(shares, tokens))
+    return Share(
+        moved,
+        weights=told.pop("weights"),
+        beside=told,
+        samples=chosen,
+        count=sum(map(len, groups)),
+        before=imbalance(sampled, tokens),
+        after=imbalance(shares, tokens),
+    )
 
 
 def even_shares(groups: list[list[int]], tokens, ranks: int) -> list[list[list[int]]]:

@@ -21,9 +21,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 
 RUN_FILES = ("config.json", "metrics.jsonl", "samples.jsonl")
 MANIFEST = "manifest.json"
+CRITIC = "critic.safetensors"
 
 
 def exists(out: Path) -> bool:
@@ -31,10 +33,12 @@ def exists(out: Path) -> bool:
     return any((out / name).exists() for name in RUN_FILES) or latest(out) is not None
 
 
-def save(folder: Path, model, tokenizer, weights: dict, optimizer: dict, state: dict) -> None:
+def save(
+    folder: Path, model, tokenizer, weights: dict, optimizer: dict, state: dict, critic: dict | None = None
+) -> None:
     """Writes the Hugging Face folder, trainer.pt and the manifest, all or nothing. The folder must not exist yet.
 
-    weights, optimizer: their state_dicts, whole.
+    weights, optimizer, critic: state_dicts, whole; a critic is only PPO's.
     OSError, in one line, if it can't be written: no part of it is left, and what was there before is whole.
     """
     temporary = folder.with_name(f".{folder.name}.tmp")
@@ -45,6 +49,8 @@ def save(folder: Path, model, tokenizer, weights: dict, optimizer: dict, state: 
             tokenizer.save_pretrained(temporary)
             with open(temporary / "trainer.pt", "wb") as file:  # by its name, torch would hide why it can't be written
                 torch.save({"optimizer": optimizer, "state": state}, file)
+            if critic:
+                save_file(critic, temporary / CRITIC)
             files = {file.name: _fingerprint(file) for file in sorted(temporary.iterdir())}
             (temporary / MANIFEST).write_text(json.dumps(files, indent=1) + "\n", encoding="utf-8")
             # what the name stands for must be on the disk before it, the rows up to this step too

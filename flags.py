@@ -18,6 +18,7 @@ from torch.distributed.fsdp import FSDPModule
 import checkpoint
 import data
 import tiny
+from baselines import ALGOS, BASELINES, KLS
 from gpg import F_NORMS, NORMS
 
 BUILT_IN = "tiny"  # the --model that needs no download
@@ -40,8 +41,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         except ValueError as error:
             fail(f"--resume: {config} is damaged ({error}); restore it, or start anew with --overwrite")
         parser.set_defaults(**{name: saved[name] for name in vars(given) if name in saved})
-    elif given.model == BUILT_IN:
-        parser.set_defaults(**tiny.DEFAULTS)
+    else:
+        parser.set_defaults(**(tiny.DEFAULTS if given.model == BUILT_IN else {}) | ALGOS[given.algo])
     args = parser.parse_args(argv)
     args.resume = given.resume or (given.auto_resume and config.exists())
     check(args)
@@ -89,6 +90,8 @@ def make_parser() -> argparse.ArgumentParser:
     add("--mask-truncated", action="store_true",
         help="leave completions that hit --max-new-tokens out of the loss and of their group's mean (paper: no)")
 
+    add_compared_flags(parser.add_argument_group("compared methods").add_argument)
+
     add = parser.add_argument_group("sampling").add_argument
     add("--max-prompt-tokens", type=int, default=1024, help="longer ones are skipped and counted (paper: not given)")
     add("--max-new-tokens", type=int, default=2048, help="tokens of a completion (paper: not given; code: 2048)")
@@ -117,6 +120,37 @@ def make_parser() -> argparse.ArgumentParser:
     add_run_flags(parser.add_argument_group("run").add_argument)
     # fmt: on
     return parser
+
+
+def add_compared_flags(add) -> None:
+    """What GPG does without. A default here is a part that is not there."""
+    # fmt: off
+    add("--algo", choices=ALGOS, default="gpg",
+        help="the flags of another method, as defaults: see baselines.ALGOS; sft: on reference solutions (paper: gpg)")
+    add("--baseline", choices=BASELINES, default="group",
+        help="what a reward is held against: mean of its group, of the others in it (RLOO), of the step (REINFORCE++), "
+             "a greedy completion's (ReMax), a critic's values (PPO) (paper: group)")
+    add("--updates", type=int, default=1, help="optimizer steps on the same samples (paper: 1)")
+    add("--clip", type=clip_range, default=None, metavar="LOW[,HIGH]",
+        help="clip ratios to 1 - LOW, 1 + HIGH from the second update on; off: no ratio (GRPO: 0.2; DAPO: 0.2,0.28)")
+    add("--kl-coef", type=float, default=0.0,
+        help="weight of KL(policy || the model at the start) a token; 0: no reference (paper: 0; GRPO: 0.04)")
+    add("--kl", choices=KLS, default="k3", help="its estimate, see baselines.kl_estimate (paper's Eq. 27: k3)")
+    add("--kl-in", choices=("loss", "reward"), default="loss", help="where it is a penalty (GRPO: loss; PPO: reward)")
+    add("--overlong-buffer", type=int, default=0,
+        help="tokens before --max-new-tokens over which the reward falls by up to 1; 0: off (DAPO: 4096 of 20480)")
+    add("--gae-lambda", type=float, default=0.95, help="lambda of the critic's advantages; 1: rewards as they are")
+    add("--critic-lr-factor", type=float, default=10.0, help="learning rate of the critic, in multiples of --lr")
+    add("--solution-field", metavar="NAME", default="solution", help="column of the worked solution, for --algo sft")
+    # fmt: on
+
+
+def clip_range(text: str) -> tuple[float, float] | None:
+    """LOW or LOW,HIGH -> both; "off" -> None. argparse says what is wrong with another."""
+    if text == "off":
+        return None
+    low, high = [float(part) for part in text.split(",")] * (1 if "," in text else 2)
+    return low, high
 
 
 def add_run_flags(add) -> None:
@@ -154,6 +188,7 @@ def check(args: argparse.Namespace) -> None:
     """Stops at the first flag that can't be, before anything slow."""
     out, built_in = Path(args.out), args.model == BUILT_IN
     least = dict.fromkeys(("top_k", "warmup", "weight_decay", "grad_clip", "seed"), 0)
+    least |= dict.fromkeys(("kl_coef", "overlong_buffer", "gae_lambda", "critic_lr_factor"), 0) | {"updates": 1}
     least |= dict.fromkeys(("eval_every", "save_every", "check_every", "keep", "reward_timeout"), 0)
     least |= dict.fromkeys(("steps", "prompts_per_step", "max_rounds", "max_prompt_tokens", "max_new_tokens"), 1)
     least |= dict.fromkeys(("cache_tokens", "tokens_per_micro_batch", "rank_timeout"), 1)
@@ -161,16 +196,37 @@ def check(args: argparse.Namespace) -> None:
         if not bound <= getattr(args, name) < math.inf:
             fail(f"--{name.replace('_', '-')} {getattr(args, name)}: must be {bound} or more")
     folder = next(parent for parent in (out, *out.absolute().parents) if parent.exists())
+    grouped = args.baseline in ("group", "others") and args.algo != "sft"  # what a sample is held against is its group
+    penalised = args.kl_coef and args.kl_in == "reward"  # then no two rewards of a group are equal
     taken = checkpoint.exists(out) and not args.resume and not args.overwrite
     for wrong, message in (
         (not built_in and not args.data, f"--model {args.model}: give --data, a file of problems or a hub data set"),
         (built_in and (args.data or args.eval_data), "--data: the built-in model reads only its own; give --model"),
-        (args.group_size < 2, f"--group-size {args.group_size}: one has no baseline; use 2 or more (paper: 8)"),
+        (
+            args.group_size < 2 and grouped,
+            f"--group-size {args.group_size}: one has no baseline; use 2 or more (paper: 8)",
+        ),
         (not 0 < args.temperature < math.inf, f"--temperature {args.temperature}: must be above 0 (usual: 1)"),
         (not 0 < args.top_p <= 1, f"--top-p {args.top_p}: must be above 0, and at most 1 (off)"),
         (not 0 <= args.beta_th <= 1, f"--beta-th {args.beta_th}: must be a share, from 0 to 1 (paper: 0.6)"),
         (not 0 <= args.lr_floor <= 1, f"--lr-floor {args.lr_floor}: must be a share of --lr, from 0 to 1"),
         (not 0 < args.lr < math.inf, f"--lr {args.lr}: must be above 0 (paper: 1e-6)"),
+        (args.gae_lambda > 1, f"--gae-lambda {args.gae_lambda}: must be from 0 to 1 (usual: 0.95)"),
+        (
+            args.clip and not (0 < args.clip[0] < 1 and args.clip[1] > 0),
+            f"--clip {args.clip}: LOW between 0 and 1, HIGH above 0",
+        ),
+        (
+            (not grouped or penalised) and (args.age or args.beta_th or args.norm == "valid_token"),
+            "alpha, --beta-th and --norm valid_token are for groups that carry no gradient, and with "
+            f"--baseline {args.baseline} and --kl-in {args.kl_in} all do: give --no-age --beta-th 0 and another --norm",
+        ),
+        (not grouped and args.f_norm == "group", f"--f-norm group: not with --baseline {args.baseline}; batch or none"),
+        (
+            (args.kl_coef or args.baseline == "critic") and args.parallel != "ddp",
+            f"--parallel {args.parallel}: a reference and a critic are whole on each rank; give --parallel ddp",
+        ),
+        (args.overlong_buffer > args.max_new_tokens, "--overlong-buffer: must be at most --max-new-tokens"),
         (args.seed >= 2**32, f"--seed {args.seed}: must be below 2^32"),
         (args.resume and args.overwrite, "--resume goes on with the run in --out, --overwrite deletes it: give one"),
         (

@@ -120,10 +120,28 @@ def token_weights(
     ValueError: shapes that do not fit, rewards as in group_advantages, an unknown option, max_len missing or below
     the longest completion, num_groups below the number of valid groups.
     """
-    _check_option("norm", norm, NORMS)
-    _check_rewards(rewards)
-    _check_mask(rewards, completion_mask)
     advantages = group_advantages(rewards, f_norm)  # (P, G)
+    scale = token_scale(rewards, completion_mask, age=age, norm=norm, max_len=max_len, num_groups=num_groups)
+    weights = advantages * scale.to(rewards.dtype)  # (P, G)
+    return weights[:, :, None] * completion_mask.to(rewards.dtype)  # (P, G, T)
+
+
+def token_scale(
+    rewards: torch.Tensor,  # (P, G)
+    completion_mask: torch.Tensor,  # (P, G, T)
+    *,
+    age: bool = True,
+    norm: str = "group",
+    max_len: int | None = None,
+    num_groups: int | None = None,
+) -> torch.Tensor:
+    """What a token's weight is for an advantage of 1, (P, G) or (P, 1) float64: the table of token_weights without A.
+
+    Arguments, collectives and errors as there. 0 where alpha or the tokens of valid groups would be divided by 0.
+    """
+    _check_option("norm", norm, NORMS)
+    _check_rewards(rewards, least=1)
+    _check_mask(rewards, completion_mask)
     valid = valid_groups(rewards)  # (P,)
     lengths = completion_mask.sum(dim=2).to(torch.float64)  # (P, G) tokens
     if norm == "constant" and (max_len is None or max_len < 1 or bool((lengths > max_len).any())):
@@ -135,8 +153,8 @@ def token_weights(
     num_groups = given if num_groups is None else num_groups
     if num_groups < num_valid:
         raise ValueError(f"token_weights: num_groups={num_groups} is below the {num_valid:.0f} valid groups")
-    if num_valid == 0:
-        return torch.zeros_like(completion_mask, dtype=rewards.dtype)
+    if num_valid == 0 and (age or norm == "valid_token"):
+        return torch.zeros_like(lengths)
 
     G = rewards.shape[1]
     if norm == "group":
@@ -150,9 +168,7 @@ def token_weights(
     else:
         denominator = torch.full_like(lengths, num_groups * G * max_len)  # (P, G)
     scale = alpha(num_groups, num_valid) if age and norm != "valid_token" else 1.0
-    per_token = scale / denominator.clamp(min=1)  # (P, G) or (P, 1); clamped for an empty mask, which has no token
-    weights = advantages * per_token.to(rewards.dtype)  # (P, G)
-    return weights[:, :, None] * completion_mask.to(rewards.dtype)  # (P, G, T)
+    return scale / denominator.clamp(min=1)  # clamped for an empty mask, which has no token
 
 
 def gpg_loss(logprobs: torch.Tensor, rewards: torch.Tensor, completion_mask: torch.Tensor, **options) -> torch.Tensor:
@@ -271,10 +287,10 @@ def _global_std(rewards: torch.Tensor) -> torch.Tensor:
     return (squares / (count - 1)).sqrt().to(rewards.dtype)
 
 
-def _check_rewards(rewards: torch.Tensor) -> None:
+def _check_rewards(rewards: torch.Tensor, least: int = 2) -> None:
     if rewards.dim() != 2 or not rewards.is_floating_point():
         raise ValueError(f"rewards must be floating, of shape (P, G); got {rewards.dtype}, {tuple(rewards.shape)}")
-    if rewards.shape[1] < 2:
+    if rewards.shape[1] < least:
         raise ValueError(f"rewards {tuple(rewards.shape)}: a group of one has no baseline; G must be 2 or more")
     if not bool(rewards.isfinite().all()):
         group, sample = (~rewards.isfinite()).nonzero()[0].tolist()

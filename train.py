@@ -12,11 +12,12 @@ ranks, G samples of each, S groups that a rank sampled in all rounds of a step, 
 import json
 import math
 import os
+import random
 import shlex
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,7 @@ import huggingface_hub
 import torch
 import torch.distributed as dist
 import transformers
+from safetensors.torch import load_file
 from tqdm import tqdm
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -33,7 +35,8 @@ import data
 import faults
 import plan
 import tiny
-from balance import share_out
+from balance import Share, share_out
+from baselines import Critic, demonstrations, overlong_penalty
 from faults import stop_signals, uninterrupted
 from flags import BUILT_IN, fail, parse_args, pretrained, user_input
 from gpg import alpha, global_sum, valid_groups
@@ -41,7 +44,7 @@ from parallel import autocast, cut_state, plain, spread, whole, whole_weights
 from policy import Policy, keep_float64
 from rewards import accuracy, compares_answers, num_as_text, parse_rewards, score
 from rollout import Rollout, completion_texts, join, rollout
-from update import backward, learning_rate, take_step, weigh
+from update import backward, fit_critic, learning_rate, look, more_updates, take_step, weigh
 
 MAX_SKIPPED_IN_A_ROW = 10  # steps without a finite gradient after which a run gives up
 
@@ -81,6 +84,10 @@ class Batch:
     sums: dict[str, float]  # this rank's share of the metrics
     seconds: dict[str, float]
     samples: list[dict]  # a few completions, for people to read
+    # what only the methods in baselines.py have:
+    greedy: torch.Tensor | None = None  # (S,), the reward of a prompt's greedy completion
+    advantages: torch.Tensor | None = None  # (S, G, T or 1), in place of Eq. 6
+    beside: dict[str, torch.Tensor] = field(default_factory=dict)  # (S, G, T) each, see update.look
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -111,14 +118,13 @@ def train(args, device: torch.device) -> None:
     if args.plan:
         return
     folder, tokenizer, problems, held_out = load_problems(args, resumed)
-    say_what_to_know(args, rewards, problems, held_out)
-    grader = limited(rewards, args)
+    grader = make_grader(args, rewards, problems, held_out)
     model = load_model(args, folder, device)
     policy = make_policy(model, kind, args)
-    optimizer = make_optimizer(model, args)
+    reference, critic = make_compared(args, resumed, device)
+    optimizer = make_optimizer(model, args, critic)
     state = open_run(args, resumed, optimizer, device)
-    if is_finished(args, resumed, state):
-        say(f"{args.out} has its {state.step} steps; --resume with --steps above that goes on")
+    if is_finished(args, resumed, state, say):
         return
 
     first, logged = state.step, state.step
@@ -128,17 +134,19 @@ def train(args, device: torch.device) -> None:
     with stop_signals(at_once=kind == "ddp") as stopped:
         try:
             while state.step < args.steps:
-                batch = collect(policy, tokenizer, problems, grader, args, state)  # Algorithm 1, line 1
+                # Algorithm 1, line 1; look: for the methods that GPG is compared with
+                batch = look(collect(policy, tokenizer, problems, grader, args, state), reference, critic, args)
                 updating = time.perf_counter()
                 faults.doing(f"update of step {state.step + 1}")
-                share = share_out(batch.rollout, weigh(batch, args))  # Eq. 5 to 8; all counts in one all_reduce
-                grad_norm, loss, gap = backward(policy, share, args)
+                share = share_out(batch.rollout, weigh(batch, args), batch.beside)  # Eq. 5 to 8
+                grad_norm, loss, gap = backward(policy, share, args)  # line 2 and 3
+                fit_critic(critic, share, args)
                 totals, loss, gap = global_totals(batch.sums, loss, gap, device)
                 with uninterrupted():  # from here a step is made whole: weights, state, row and checkpoint
                     take_step(optimizer, batch, grad_norm, loss, args, state)
-                    row = metrics(batch, totals, grad_norm, loss, gap, args, state)
-                    row |= batch.seconds | {"seconds_update": time.perf_counter() - updating}
-                    row |= {"imbalance": share.after, "imbalance_sampled": share.before}
+                    more = more_updates(policy, critic, optimizer, share, batch, args, state)
+                    row = metrics(batch, share, totals, grad_norm, loss, gap, args, state)
+                    row |= more | batch.seconds | {"seconds_update": time.perf_counter() - updating}
                     state = advance(state, batch, totals, math.isfinite(grad_norm + loss), args)
                     check_ranks(model, kind, args, state)
                     if state.step == args.steps or due(args.eval_every, state):
@@ -148,15 +156,15 @@ def train(args, device: torch.device) -> None:
                     log(row | {"seconds": state.seconds}, batch.samples)
                     logged = state.step
                     if state.step < args.steps and due(args.save_every, state):
-                        save(f"checkpoint-{state.step}", args, model, tokenizer, optimizer, state)
+                        save(f"checkpoint-{state.step}", args, model, critic, tokenizer, optimizer, state)
                 end_between_steps(kind, stopped, state)
             with uninterrupted():
-                save("final", args, model, tokenizer, optimizer, state)
+                save("final", args, model, critic, tokenizer, optimizer, state)
         except BaseException as error:
             if not stopped and not faults.broke_off(error):
                 raise
             savable = logged == state.step and (kind == "ddp" or bool(stopped))  # a shard alone is no checkpoint
-            end_early(error, stopped, savable, args, model, tokenizer, optimizer, state)
+            end_early(error, stopped, savable, args, model, critic, tokenizer, optimizer, state)
     report(args, first, before, after)
 
 
@@ -166,7 +174,7 @@ def collect(policy, tokenizer, problems: list[dict], grader, args, state: State)
     All ranks decide from one count, so they make the same rounds. Every group of every round is returned: the invalid
     ones count in Eq. 7, though they never meet the model again.
     """
-    P, num_valid, graded, model = args.prompts_per_step, 0, [], plain(policy).model
+    P, num_valid, graded, baseline, model = args.prompts_per_step, 0, [], [], plain(policy).model
     faults.doing(f"rollout of step {state.step + 1}")
     seconds = {"seconds_rollout": 0.0, "seconds_reward": 0.0}
     for number in range(args.max_rounds):
@@ -175,21 +183,13 @@ def collect(policy, tokenizer, problems: list[dict], grader, args, state: State)
         places = range(dist.get_rank(), P, dist.get_world_size())  # this rank's places in the round
         rows = [problems[chosen[place]] for place in places]
         with whole_weights(policy), autocast(args, model.device):
-            sampled = rollout(
-                model,
-                tokenizer,
-                [row["prompt_ids"] for row in rows],
-                args.group_size,
-                args.max_new_tokens,
-                key=(args.seed, state.step, number),
-                indices=places,
-                temperature=args.temperature,
-                top_p=args.top_p,
-                top_k=args.top_k,
-                cache_tokens=args.cache_tokens,
-            )
+            sampled, greedy = sample(model, tokenizer, rows, (args.seed, state.step, number), places, args)
         grading = time.perf_counter()
         graded.append((sampled, *grade(tokenizer, rows, sampled, grader, args, state)))
+        if greedy:
+            reward, _, counts, _ = grade(tokenizer, rows, greedy, grader, args, state)
+            baseline.append(reward.squeeze(1))  # (p,)
+            graded[-1][3]["drawn"] += counts["drawn"]
         num_valid += int(global_sum(valid_groups(graded[-1][1]).sum()))
         seconds["seconds_rollout"] += grading - began
         seconds["seconds_reward"] += time.perf_counter() - grading
@@ -207,7 +207,21 @@ def collect(policy, tokenizer, problems: list[dict], grader, args, state: State)
         sums={name: sum(each[name] for each in sums) for name in sums[0]},
         seconds=seconds,
         samples=samples[0],
+        greedy=torch.cat(baseline) if baseline else None,
     )
+
+
+def sample(model, tokenizer, rows: list[dict], key: tuple[int, ...], places, args) -> tuple[Rollout, Rollout | None]:
+    """The groups of these problems; and a greedy completion of each, where that is the baseline."""
+    prompts = [row["prompt_ids"] for row in rows]
+    if args.algo == "sft":
+        return demonstrations(model, tokenizer, prompts, [row["solution_ids"] for row in rows]), None
+    draw = partial(
+        rollout, model, tokenizer, prompts, max_new_tokens=args.max_new_tokens, cache_tokens=args.cache_tokens
+    )
+    options = {"temperature": args.temperature, "top_p": args.top_p, "top_k": args.top_k}
+    sampled = draw(group_size=args.group_size, key=key, indices=places, **options)
+    return sampled, draw(group_size=1, temperature=0.0) if args.baseline == "greedy" else None
 
 
 def grade(tokenizer, rows: list[dict], sampled: Rollout, grader, args, state: State):
@@ -232,6 +246,10 @@ def grade(tokenizer, rows: list[dict], sampled: Rollout, grader, args, state: St
     scores = [math.nan if reward is None else reward for reward in result["total"]]
     # all of this on the CPU: what is counted here needs no wait for the device
     rewards, truncated = torch.tensor(scores, dtype=torch.float64).view(p, G), sampled.truncated.cpu()  # (p, G)
+    if args.overlong_buffer:
+        rewards = rewards + overlong_penalty(
+            torch.tensor(lengths).view(p, G), args.max_new_tokens, args.overlong_buffer
+        )
     left_out = rewards.isnan() | (truncated & args.mask_truncated)  # (p, G)
     rewards = fill_left_out(rewards, left_out)
 
@@ -243,8 +261,9 @@ def grade(tokenizer, rows: list[dict], sampled: Rollout, grader, args, state: St
         "easy": (~valid & (mean > 0)).sum(),
         "hard": (~valid & (mean <= 0)).sum(),
         "reward": rewards.sum(),
-        "reward_std": rewards.std(dim=1).sum(),
+        "reward_std": rewards.std(dim=1, correction=min(1, G - 1)).sum(),
         "tokens": sum(lengths),
+        "drawn": sum(lengths),  # with those of greedy completions, which no other metric counts
         "truncated": truncated.sum(),
         "left_out": left_out.sum(),
         "reward_errors": result["errors"],
@@ -283,7 +302,7 @@ def advance(state: State, batch: Batch, totals: dict[str, float], finite: bool, 
         state,
         step=state.step + 1,
         position=state.position + batch.rounds * args.prompts_per_step,
-        generated_tokens=state.generated_tokens + int(totals["tokens"]),
+        generated_tokens=state.generated_tokens + int(totals["drawn"]),
         skipped=state.skipped + (not finite),
         skipped_in_a_row=0 if finite else state.skipped_in_a_row + 1,
     )
@@ -300,7 +319,7 @@ def global_totals(sums: dict[str, float], loss: float, gap: float, device) -> tu
     return dict(zip(sums, named, strict=True)), loss, max(gaps)
 
 
-def metrics(batch: Batch, totals: dict[str, float], grad_norm: float, loss: float, gap: float, args, state) -> dict:
+def metrics(batch: Batch, share: Share, totals: dict, grad_norm: float, loss: float, gap: float, args, state) -> dict:
     """The row of metrics.jsonl; shares are of groups, tokens of completions. See the README for each."""
     groups, samples = totals["groups"], totals["samples"]
     row = {
@@ -319,13 +338,16 @@ def metrics(batch: Batch, totals: dict[str, float], grad_norm: float, loss: floa
         "loss": loss if math.isfinite(loss) else None,
         "grad_norm": grad_norm if math.isfinite(grad_norm) else None,
         "logprob_gap": gap if math.isfinite(gap) else None,
+        "imbalance": share.after,
+        "imbalance_sampled": share.before,
         "lr": learning_rate(args, state.step),
         "skipped": state.skipped + (not math.isfinite(grad_norm + loss)),
-        "generated_tokens": state.generated_tokens + int(totals["tokens"]),
+        "generated_tokens": state.generated_tokens + int(totals["drawn"]),
     }
     for name in [name.removeprefix("count ") for name in totals if name.startswith("count ")]:
         count = totals[f"count {name}"]
         row[f"reward/{name}"] = totals[f"total {name}"] / count if count else None
+    row |= {name: totals[name] / totals["tokens"] for name in ("kl", "value_error") if name in totals}
     graded = {name.removeprefix("graded "): n for name, n in totals.items() if name.startswith("graded ")}
     if graded:
         row["given_up"] = int(graded.pop("given_up"))
@@ -358,23 +380,20 @@ def accuracy_of(evaluation: Evaluation | None) -> dict[str, float]:
     return {"accuracy": evaluation.accuracy, "accuracy_se": evaluation.standard_error} if evaluation else {}
 
 
-def limited(rewards: list, args):
-    """The function that scores completions by all of --rewards, none of which may take for ever."""
+def make_grader(args, rewards: list, problems: list[dict], held_out: list[dict]):
+    """The function that scores completions by all of --rewards, none of which may take for ever; and a line on each
+    thing about scoring that one should know: sampling that is not what is scored, answers that can't be parsed."""
+    if args.top_p < 1 or args.top_k:
+        say("--top-p, --top-k: drawn from a part of the distribution, but scored under the whole, as the released code")
+    for flag, rows in (("--data", problems if compares_answers(rewards) else []), ("--eval-data", held_out)):
+        if num := num_as_text([row["answer"] for row in rows]):
+            say(f"{num} of {len(rows)} answers of {flag} can't be parsed: they are compared as text only")
     bounded = []
     for name, reward, weight in rewards:
         if not compares_answers([(name, reward, weight)]):  # the grader bounds itself
             reward = faults.limited(name, reward, args.reward_timeout)
         bounded.append((name, reward, weight))
     return partial(score, bounded, shown=set())
-
-
-def say_what_to_know(args, rewards: list, problems: list[dict], held_out: list[dict]) -> None:
-    """A line on sampling that is not what is scored, and one for each set with answers that the grader can't parse."""
-    if args.top_p < 1 or args.top_k:
-        say("--top-p, --top-k: drawn from a part of the distribution, but scored under the whole, as the released code")
-    for flag, rows in (("--data", problems if compares_answers(rewards) else []), ("--eval-data", held_out)):
-        if num := num_as_text([row["answer"] for row in rows]):
-            say(f"{num} of {len(rows)} answers of {flag} can't be parsed: they are compared as text only")
 
 
 def init_distributed(args) -> torch.device:
@@ -462,6 +481,11 @@ def load_problems(args, resumed: Path | None):
     if args.max_prompt_tokens + args.max_new_tokens > positions:
         fail(f"--max-prompt-tokens + --max-new-tokens is above the {positions} positions of {args.model}")
     problems, held_out = with_prompts(rows, tokenizer, args), with_prompts(held_out, tokenizer, args)
+    if args.algo == "sft":
+        if args.model == BUILT_IN:  # which forgets no carry, other than what the model was shown
+            solve = partial(tiny.demonstration, forget=0.0, rng=random.Random(0))
+            problems = [row | {args.solution_field: solve(row["problem"])} for row in problems]
+        problems = with_solutions(problems, tokenizer, args)
     if make:
         if int(os.environ.get("LOCAL_RANK", 0)) == 0:
             tiny.ensure(args.seed)
@@ -482,6 +506,20 @@ def with_prompts(rows: list[dict], tokenizer, args) -> list[dict]:
         fail(f"--max-prompt-tokens {args.max_prompt_tokens}: all prompts are longer, from {min(map(len, ids))} up")
     if len(kept) < len(rows):
         say(f"skipped {len(rows) - len(kept)} of {len(rows)} prompts, longer than --max-prompt-tokens")
+    return kept
+
+
+def with_solutions(rows: list[dict], tokenizer, args) -> list[dict]:
+    """The rows whose worked solution has at most max_new_tokens tokens, EOS among them, with it."""
+    name = args.solution_field
+    if missing := [row for row in rows if not isinstance(row.get(name), str)]:
+        fail(f"--solution-field {name}: not a text in {len(missing)} of {len(rows)} rows; give the column of solutions")
+    ids = [tokenizer(row[name], add_special_tokens=False).input_ids for row in rows]
+    kept = [row | {"solution_ids": i} for row, i in zip(rows, ids, strict=True) if len(i) < args.max_new_tokens]
+    if not kept:
+        fail(f"--max-new-tokens {args.max_new_tokens}: all solutions are longer, from {min(map(len, ids)) + 1} up")
+    if len(kept) < len(rows):
+        say(f"skipped {len(rows) - len(kept)} of {len(rows)} solutions, longer than --max-new-tokens")
     return kept
 
 
@@ -511,18 +549,37 @@ def make_policy(model, kind: str, args) -> torch.nn.Module:
     return spread(policy, kind, args.dtype)
 
 
-def make_optimizer(model, args) -> torch.optim.Optimizer:
-    """AdamW, or SGD without momentum; weight decay on matrices, none on norms and biases."""
+def make_compared(args, resumed: Path | None, device: torch.device) -> tuple[Policy | None, torch.nn.Module | None]:
+    """The reference of a KL term, the model as the run began with it; and PPO's critic. None for GPG."""
+    start, reference, critic = tiny.ensure(args.seed) if args.model == BUILT_IN else args.model, None, None
+    if args.kl_coef:
+        reference = Policy(load_model(args, start, device).eval(), args.temperature).requires_grad_(False)
+    if args.baseline == "critic":
+        critic = Critic(load_model(args, start, device))
+        if resumed:
+            critic.load_state_dict(load_file(resumed / checkpoint.CRITIC))
+        critic = spread(critic, "ddp", args.dtype)
+    return reference, critic
+
+
+def make_optimizer(model, args, critic=None) -> torch.optim.Optimizer:
+    """AdamW, or SGD without momentum; weight decay on matrices, none on norms and biases. A critic has its own rate."""
     kind = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[args.optimizer]
-    matrices = [p for p in model.parameters() if p.dim() >= 2]
-    others = [p for p in model.parameters() if p.dim() < 2]
-    groups = [{"params": matrices, "weight_decay": args.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    groups = []
+    for module, factor in [(model, 1.0), (critic, args.critic_lr_factor)][: 2 if critic else 1]:
+        matrices = [p for p in module.parameters() if p.dim() >= 2]
+        others = [p for p in module.parameters() if p.dim() < 2]
+        groups.append({"params": matrices, "weight_decay": args.weight_decay, "factor": factor})
+        groups.append({"params": others, "weight_decay": 0.0, "factor": factor})
     return kind(groups, lr=args.lr)
 
 
-def is_finished(args, resumed: Path | None, state: State) -> bool:
+def is_finished(args, resumed: Path | None, state: State, tell=lambda _: None) -> bool:
     """Whether nothing is left to do; a run that was stopped after its last step still lacks its final checkpoint."""
-    return state.step > args.steps or (state.step == args.steps and resumed.name == "final")
+    finished = state.step > args.steps or (state.step == args.steps and resumed.name == "final")
+    if finished:
+        tell(f"{args.out} has its {state.step} steps; --resume with --steps above that goes on")
+    return finished
 
 
 def open_run(args, resumed: Path | None, optimizer, device: torch.device) -> State:
@@ -551,13 +608,14 @@ def commit() -> str | None:
         return None
 
 
-def save(name: str, args, model, tokenizer, optimizer, state: State) -> None:
+def save(name: str, args, model, critic, tokenizer, optimizer, state: State) -> None:
     """A checkpoint, by rank 0; the latest --keep of them stay."""
     folder = Path(args.out) / name
     faults.doing(f"saving {name}")
     weights, moments = whole(model.state_dict(keep_vars=True)), whole(optimizer.state_dict())
+    values = plain(critic).state_dict() if critic else None
     if dist.get_rank() == 0 and not folder.exists():
-        checkpoint.save(folder, model, tokenizer, weights, moments, asdict(state))
+        checkpoint.save(folder, model, tokenizer, weights, moments, asdict(state), values)
         checkpoint.prune(Path(args.out), args.keep)
 
 
@@ -575,14 +633,16 @@ def end_between_steps(kind: str, stopped: list[int], state: State) -> None:
         raise FloatingPointError(f"no finite gradient in the last {MAX_SKIPPED_IN_A_ROW} steps; lower --lr?")
 
 
-def end_early(error, stopped: list[int], savable: bool, args, model, tokenizer, optimizer, state: State) -> None:
+def end_early(error, stopped: list[int], savable: bool, args, *saved) -> None:
     """Ends a run that was stopped by a signal, or by another rank that was lost; does not return.
 
     savable: the last step has its row, so that weights and state are those of a step, and a checkpoint can be made.
+    saved: as `save` takes it.
     """
     faults.ignore_signals()  # the agent of torchrun sends one more, which must not break the checkpoint
+    state = saved[-1]
     if savable:
-        save(f"checkpoint-{state.step}", args, model, tokenizer, optimizer, state)
+        save(f"checkpoint-{state.step}", args, *saved)
     standing = checkpoint.latest(Path(args.out))
     there = f"{standing} stands, --resume goes on" if standing else "no checkpoint was made yet"
     if not stopped:

@@ -1,69 +1,116 @@
-"""From rewards to one optimizer step: Algorithm 1, lines 2 and 3.
+"""From rewards to an optimizer step: Algorithm 1, lines 2 and 3.
+
+    weigh       rewards to weights of tokens, Eq. 5 to 8; shared out over the ranks in balance.py
+    backward    their gradient, in micro-batches
+    take_step   the optimizer's
+
+GPG needs no more. `look`, `more_updates` and `fit_critic` do what some of the methods in baselines.py need beside it.
 
 Letters: P prompts a step over all ranks, G samples of each, S groups of all rounds, T completion tokens, N rows at
 once, M completion tokens of them.
 """
 
 import math
+from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 
+import baselines
 from balance import Share
-from gpg import token_weights
+from gpg import global_sum, token_scale, token_weights
 from parallel import accumulating, autocast, micro_batches_here, plain, whole
 from policy import micro_batches, sample_rows
+from rollout import Rollout
 
 
 def weigh(batch, args) -> torch.Tensor:
-    """The weights (S, G, T) of Eq. 5 to 8. The step counts as P groups, or as the valid ones where they are more."""
-    return token_weights(
-        batch.rewards,
-        batch.loss_mask,
-        f_norm=args.f_norm,
-        age=args.age,
-        norm=args.norm,
-        max_len=args.max_new_tokens,
-        num_groups=max(args.prompts_per_step, batch.num_valid),
-    )
+    """The weights (S, G, T) of Eq. 5 to 8. The step counts as P groups, or as the valid ones where they are more.
+
+    With another baseline than the group's mean, or a penalty in the reward, the advantages are those of baselines.py,
+    by the same counts.
+    """
+    options = {"norm": args.norm, "max_len": args.max_new_tokens}
+    options["num_groups"] = max(args.prompts_per_step, batch.num_valid)
+    if batch.advantages is None:
+        return token_weights(batch.rewards, batch.loss_mask, f_norm=args.f_norm, age=args.age, **options)
+    scale = token_scale(batch.rewards, batch.loss_mask, age=False, **options)  # (S, G)
+    return batch.advantages * scale.to(batch.rewards.dtype)[:, :, None] * batch.loss_mask
 
 
-def backward(policy: torch.nn.Module, share: Share, args) -> tuple[float, float, float]:
+def backward(policy: torch.nn.Module, share: Share, args, first: bool = True) -> tuple[float, float, float]:
     """The gradient of -(weights * logprobs).sum() over all ranks -> its norm before clipping; and this rank's part of
     that sum, and its greatest difference between a log-probability here and the one it was sampled with.
 
     Only samples with a weight meet the model. A rank that has none when others do takes part with one of weight 0.
+    A second update on the same samples, not `first`, clips their ratios; a reference adds its term (baselines.py).
     """
-    if len(share.weights) == 0:
+    if share.count == 0:
         return 0.0, 0.0, 0.0
-    weights, sampled = share.weights.flatten(0, 1), share.rollout.logprobs.flatten(0, 1)  # (S * G, T)
-    pieces = micro_batches(share.rollout, share.samples, args.tokens_per_micro_batch, shared=plain(policy).shared)
-    count = micro_batches_here(policy, len(pieces), weights.device)
-    one = torch.ones((1, 1), dtype=torch.long, device=weights.device)
+    weights, sampled, beside = share.weights, share.rollout.logprobs, share.beside  # (S, G, T)
+    clips = bool(args.clip) and not first  # in the first update every ratio is 1
+    is_linear = not clips and "reference" not in beside  # so that the gradient is known before the forward
     loss, gap = weights.new_zeros(()), weights.new_zeros(())
-    for i in range(count):
-        if i >= len(pieces):
-            samples, w, before = (one, one, one, one, one[0] - 1), weights.new_zeros(1), None
-        else:
-            samples = sample_rows(share.rollout, pieces[i])
-            mask = samples[3].bool()  # (N, T)
-            w, before = (x[pieces[i], : mask.shape[1]][mask] for x in (weights, sampled))  # (M,)
-        with accumulating(policy, last=i == count - 1):
+    for samples, rows, context in micro_steps(policy, share, args):
+        w = tokens_of(weights, samples, rows)  # (M,)
+        with context:
             with autocast(args, weights.device):
-                logprobs = policy(*samples, grad=-w)  # (M,)
-            part = -(w * logprobs).sum()
+                logprobs = policy(*samples, grad=-w if is_linear else None)  # (M,)
+            if clips:
+                old = tokens_of(beside["old"], samples, rows)  # (M,)
+                part = -baselines.clipped_objective(logprobs, old, w, args.clip).sum()
+            else:
+                part = -(w * logprobs).sum()
+            if "reference" in beside:
+                kl = baselines.kl_estimate(logprobs, tokens_of(beside["reference"], samples, rows), args.kl)  # (M,)
+                part = part + args.kl_coef * (tokens_of(beside["scale"], samples, rows) * kl).sum()
             part.backward()
         loss += part.detach()
-        if before is not None:
-            gap = torch.maximum(gap, (logprobs.detach() - before).abs().max())
+        if rows is None:
+            continue
+        gap = torch.maximum(gap, (logprobs.detach() - tokens_of(sampled, samples, rows)).abs().max())
+        if first and args.updates > 1:
+            keep_tokens(beside, "old", logprobs.detach(), samples, rows, like=sampled)
+        elif clips:
+            clipped = baselines.is_clipped(logprobs.detach(), old, w, args.clip)  # (M,)
+            keep_tokens(beside, "clipped", clipped.to(sampled), samples, rows, like=sampled)
     grad_norm = whole(torch.nn.utils.clip_grad_norm_(policy.parameters(), args.grad_clip or math.inf))
     return tuple(torch.stack([grad_norm.to(weights), loss, gap]).tolist())
+
+
+def micro_steps(module: torch.nn.Module, share: Share, args) -> Iterator[tuple]:
+    """The micro-batches of this rank's share: samples as Policy.forward takes them, which they are, (N,) in the
+    flattened (S, G), and the context of their forward and backward. None for a sample that only takes part."""
+    pieces = micro_batches(share.rollout, share.samples, args.tokens_per_micro_batch, shared=plain(module).shared)
+    count = micro_batches_here(module, len(pieces), share.weights.device)
+    one = torch.ones((1, 1), dtype=torch.long, device=share.weights.device)
+    for i in range(count):
+        rows = pieces[i] if i < len(pieces) else None
+        samples = (one, one, one, one, one[0] - 1) if rows is None else sample_rows(share.rollout, rows)
+        yield samples, rows, accumulating(module, last=i == count - 1)
+
+
+def tokens_of(x: torch.Tensor, samples: tuple[torch.Tensor, ...], rows: torch.Tensor | None) -> torch.Tensor:
+    """What x (S, G, T) holds for the M completion tokens of a micro-batch, (M,); 0 for one that only takes part."""
+    if rows is None:
+        return x.new_zeros(1)
+    mask = samples[3].bool()  # (N, T)
+    return x.flatten(0, 1)[rows, : mask.shape[1]][mask]
+
+
+def keep_tokens(beside: dict[str, torch.Tensor], name: str, tokens: torch.Tensor, samples, rows, like) -> None:
+    """Puts tokens (M,) where tokens_of finds them again: into beside[name], of the shape of `like`."""
+    mask = samples[3].bool()  # (N, T)
+    piece = torch.zeros(mask.shape, dtype=tokens.dtype, device=tokens.device)  # (N, T)
+    piece[mask] = tokens
+    beside.setdefault(name, torch.zeros_like(like)).flatten(0, 1)[rows, : mask.shape[1]] = piece
 
 
 def take_step(optimizer, batch, grad_norm: float, loss: float, args, state) -> None:
     """One optimizer step; none where no group was valid or a number is not finite: AdamW moves weights even at 0."""
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate(args, state.step)
-    if batch.num_valid and math.isfinite(grad_norm + loss):
+        group["lr"] = learning_rate(args, state.step) * group.get("factor", 1.0)
+    if (batch.num_valid or batch.advantages is not None or batch.beside) and math.isfinite(grad_norm + loss):
         optimizer.step()
     optimizer.zero_grad()
 
@@ -76,3 +123,86 @@ def learning_rate(args, step: int) -> float:
         return args.lr
     progress = (step - args.warmup) / max(1, args.steps - 1 - args.warmup)
     return args.lr * (args.lr_floor + (1 - args.lr_floor) * (1 + math.cos(math.pi * min(1.0, progress))) / 2)
+
+
+# ---------------------------------------------------------------------------------- what only compared methods need
+
+
+def look(batch, reference, critic, args):
+    """The batch, and beside it what a reference and a critic say of each of its tokens, and what follows from it.
+
+    Nothing for GPG. A penalty in the reward is on a sample, -kl_coef * (its sum over tokens); with a critic on a token.
+    """
+    r, mask, sums, beside = batch.rollout, batch.loss_mask, {}, {}
+    rewards, advantages = batch.rewards, None  # (S, G)
+    penalty = torch.zeros_like(r.logprobs)  # (S, G, T)
+    if reference is not None:
+        log_reference = per_token(reference, r, args)  # (S, G, T)
+        sums["kl"] = float((baselines.kl_estimate(r.logprobs, log_reference, "k3") * mask).sum())
+        if args.kl_in == "loss":
+            beside["reference"] = log_reference
+        else:
+            penalty = args.kl_coef * baselines.kl_estimate(r.logprobs, log_reference, args.kl) * mask
+    if critic is not None:
+        values = per_token(plain(critic), r, args).to(rewards.dtype)  # (S, G, T)
+        is_last = mask.bool() & (mask.cumsum(dim=2) == mask.sum(dim=2, keepdim=True))  # (S, G, T)
+        of_tokens = rewards[:, :, None] * is_last - penalty  # (S, G, T)
+        advantages, beside["returns"] = baselines.gae(of_tokens, values, mask, args.gae_lambda)
+        if args.f_norm == "batch":
+            advantages = baselines.whiten(advantages, mask)
+        sums["value_error"] = float((((values - beside["returns"]) ** 2) * mask).sum())
+    elif args.algo == "sft":
+        advantages = torch.ones_like(mask, dtype=rewards.dtype)
+    elif args.baseline != "group" or (reference is not None and args.kl_in == "reward"):
+        penalised = rewards - penalty.sum(dim=2).to(rewards.dtype)
+        advantages = baselines.advantages(penalised, args.baseline, args.f_norm, batch.greedy)[:, :, None]
+    if beside:
+        norm = "token" if args.norm == "valid_token" else args.norm
+        scale = token_scale(rewards, mask, age=False, norm=norm, max_len=args.max_new_tokens)
+        beside["scale"] = scale[:, :, None] * mask  # (S, G, T): a mean over all tokens, whatever their reward
+    return replace(batch, advantages=advantages, beside=beside, sums=batch.sums | sums)
+
+
+@torch.no_grad()
+def per_token(module: torch.nn.Module, r: Rollout, args) -> torch.Tensor:
+    """What a module says of every completion token of this rank's samples, (S, G, T); 0 elsewhere."""
+    out = {}
+    for rows in micro_batches(
+        r,
+        torch.arange(r.truncated.numel(), device=r.truncated.device),
+        args.tokens_per_micro_batch,
+        shared=module.shared,
+    ):
+        samples = sample_rows(r, rows)
+        with autocast(args, r.logprobs.device):
+            tokens = module(*samples)  # (M,)
+        keep_tokens(out, "tokens", tokens, samples, rows, like=r.logprobs)
+    return out.get("tokens", torch.zeros_like(r.logprobs))
+
+
+def more_updates(policy, critic, optimizer, share: Share, batch, args, state) -> dict[str, float]:
+    """The updates after the first one on the same samples -> the share of tokens whose gradient the clip took, last."""
+    for _ in range(args.updates - 1):
+        grad_norm, loss, _ = backward(policy, share, args, first=False)
+        fit_critic(critic, share, args)
+        (loss,) = global_sum(torch.tensor([loss], dtype=torch.float64, device=share.weights.device)).tolist()
+        take_step(optimizer, batch, grad_norm, loss, args, state)
+    if args.updates == 1 or not args.clip:
+        return {}
+    mine = share.rollout.completion_mask.flatten(0, 1)[share.samples]  # (n, T)
+    clipped = share.beside["clipped"].sum() if "clipped" in share.beside else share.weights.new_zeros(())
+    clipped, tokens = global_sum(torch.stack([clipped.double(), mine.sum().double()])).tolist()
+    return {"clipped_share": clipped / tokens if tokens else 0.0}
+
+
+def fit_critic(critic: torch.nn.Module | None, share: Share, args) -> None:
+    """The gradient of the squared error of the values, (V - return)^2 / 2 a token (Eq. 21), with a clip of its own."""
+    if critic is None or share.count == 0:
+        return
+    for samples, rows, context in micro_steps(critic, share, args):
+        with context:
+            with autocast(args, share.weights.device):
+                values = critic(*samples)  # (M,)
+            error = values - tokens_of(share.beside["returns"], samples, rows)
+            (tokens_of(share.beside["scale"], samples, rows) * error**2 / 2).sum().backward()
+    torch.nn.utils.clip_grad_norm_(critic.parameters(), args.grad_clip or math.inf)

@@ -63,7 +63,7 @@ def steps(ranks: int, work: argparse.Namespace, folder: str) -> dict[str, float]
     policy = train.make_policy(model, "ddp", args)
     optimizer, state = train.make_optimizer(model, args), train.State()
     rewards = train.parse_rewards(args.rewards, args.max_new_tokens)
-    grader = train.limited(rewards, args)
+    grader = train.make_grader(args, rewards, problems, [])
     seconds = []
     for step in range(work.steps + 2):
         dist.barrier()
