@@ -49,6 +49,7 @@ class Load:
     dtype: str = "float32"
     checkpointing: bool = False
     moments: int = 2  # that the optimizer keeps of a gradient: AdamW's two, SGD's none
+    beside: int = 0  # numbers a parameter that stay for a reference (weights) and a critic (gradient and moments too)
     shards: int = 1  # over which parameters, gradients and optimizer are cut; 1: DistributedDataParallel
     base: int = 0  # bytes of the process itself: interpreter, libraries, a device's context
 
@@ -86,7 +87,8 @@ def load_of(args, ranks: int, base: int = 0, shards: int = 1) -> Load:
         trained=args.prompts_per_step * rounds * G,
         dtype=args.dtype,
         checkpointing=args.gradient_checkpointing,
-        moments=2 if args.optimizer == "adamw" else 0,
+        moments=(moments := 2 if args.optimizer == "adamw" else 0),
+        beside=bool(args.kl_coef) + (args.baseline == "critic") * (2 + moments),
         shards=shards,
         base=base,
     )
@@ -105,7 +107,8 @@ def moments(shape: Shape, load: Load) -> dict[str, dict[str, int]]:
 def lasting(shape: Shape, load: Load) -> dict[str, int]:
     """What stays from the first step on: the gradients too, in the buckets of DistributedDataParallel."""
     one = shape.parameters * stored(load) // load.shards
-    return {"weights": one, "gradients": one, "optimizer": load.moments * one}
+    compared = {"reference and critic": load.beside * one} if load.beside else {}
+    return {"weights": one, "gradients": one, "optimizer": load.moments * one} | compared
 
 
 def sampling(shape: Shape, load: Load) -> dict[str, int]:

@@ -89,3 +89,16 @@ def test_parts_by_hand():
     # a layer's 880 bytes of 64 tokens, and keys and values of 16 tokens of prompts; 3 of 40 numbers on the way back
     assert plan.training(shape, load)["activations"] == 64 * 880 + 16 * 2 * 10 * 4 + 3 * 64 * 40 * 4
     assert plan.lasting(shape, plan.replace(load, shards=4)) == {"weights": 1000, "gradients": 1000, "optimizer": 2000}
+
+
+def test_what_other_methods_keep_is_counted(world, tmp_path):
+    """A reference is a copy of the weights, a critic of gradients and AdamW's two moments too; SGD keeps none."""
+    shape = plan.shape_of(tiny.make_config(tiny.make_tokenizer()))
+
+    def numbers(**changes):
+        load = plan.load_of(flags.parse_args(world(tmp_path, dtype="float32", **changes)), ranks=1)
+        return sum(plan.lasting(shape, load).values()) / shape.parameters / 4
+
+    assert numbers() == 4 and numbers(optimizer="sgd") == 2
+    assert numbers(kl_coef=0.1) == 5 and numbers(algo="ppo") == 8 and numbers(algo="ppo", kl_coef=0.1) == 9
+    assert numbers(algo="ppo", optimizer="sgd") == 4
