@@ -41,7 +41,7 @@ ROOMS = {
     "answers.py": ({"reading", "values"}, 760),
     "extract.py": ({"answers"}, 270),
     "grading.py": ({"answers"}, 200),
-    "rewards.py": ({"answers", "extract", "grading"}, 410),
+    "rewards.py": ({"answers", "extract", "grading"}, 415),
     "data.py": (set(), 400),
     "tiny.py": (set(), 260),
     "checkpoint.py": (set(), 220),

@@ -3,6 +3,8 @@
 import json
 import math
 import random
+import subprocess
+import sys
 import threading
 import time
 from fractions import Fraction
@@ -835,3 +837,12 @@ def test_no_labelled_pair_needs_the_clock():
         assert grader.num_given_up == 0 and grader._workers
     finally:
         grader.close()
+
+
+def test_a_reader_that_has_read_enough_is_no_error(tmp_path):
+    """`| head`: the pipe's other end is closed before anything is written."""
+    path = lines(tmp_path, {"gold": "1", "answer": "2", "expected": False})
+    command_line = [sys.executable, rewards.__file__, "--file", path]
+    with subprocess.Popen(command_line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait()) == ("", 0)
