@@ -3,6 +3,7 @@
     OUT/config.json            the flags, after defaults, and where the run was made
     OUT/metrics.jsonl          a row a step
     OUT/samples.jsonl          some completions a step
+    OUT/groups.jsonl           rewards and lengths of all samples of a step, by group
     OUT/checkpoint-N/          after step N: a Hugging Face folder, and in it trainer.pt: optimizer and state;
                                and manifest.json: size and SHA-256 of every other file, written last
     OUT/final/                 the same, after the last step
@@ -23,7 +24,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-RUN_FILES = ("config.json", "metrics.jsonl", "samples.jsonl")
+ROW_FILES = ("metrics.jsonl", "samples.jsonl", "groups.jsonl")  # a step adds to each
+RUN_FILES = ("config.json", *ROW_FILES)
 MANIFEST = "manifest.json"
 CRITIC = "critic.safetensors"
 
@@ -112,7 +114,7 @@ def reopen(out: Path, step: int, taken: Path | None) -> None:
     for leftover in [*out.glob(".*.tmp"), *out.glob(".*.old")]:  # of a kill
         if leftover.name[1:].startswith(("checkpoint-", "final.")):
             shutil.rmtree(leftover)
-    for name in ("metrics.jsonl", "samples.jsonl"):
+    for name in ROW_FILES:
         _trim(out / name, step)
     for folder in _newest_first(out):
         if folder == taken:

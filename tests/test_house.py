@@ -21,6 +21,7 @@ LOOP = {
     "faults",
     "flags",
     "gpg",
+    "journal",
     "parallel",
     "plan",
     "policy",
@@ -53,8 +54,10 @@ ROOMS = {
     "parallel.py": ({"policy"}, 160),
     # the method's update takes half of it, what only the compared methods need the other
     "update.py": ({"balance", "baselines", "gpg", "parallel", "policy", "rollout"}, 220),
-    # ranks, signals, what is said and logged: each a step of its own, which the loop reads as one line
-    "train.py": (LOOP, 740),
+    # rows, warnings, what is said: as long as the loop that they tell of
+    "journal.py": ({"checkpoint", "gpg", "update"}, 280),
+    # ranks, signals, a run on disk: each a step of its own, which the loop reads as one line
+    "train.py": (LOOP, 640),
     "scores.py": (set(), 280),
     # six sets and their checks, three commands, ranks and resume: what a table of the paper takes
     "eval.py": ({"answers", "data", "flags", "rewards", "rollout", "scores"}, 540),
