@@ -19,8 +19,8 @@ from gpg import alpha, global_sum
 from update import learning_rate
 
 HEAD = """\
-                     held-  groups, %                                   trunc-  tokens/s
-step   reward ± se   out %  valid  easy  hard  alpha  gradient  entropy  ated %  sample grade update"""
+                      held-  groups, %                                   trunc-  tokens/s
+step    reward ± se   out %  valid easy hard   alpha  gradient  entropy  ated %  sample grade update"""
 HEAD_EVERY = 25  # lines
 
 PATIENCE = 5  # steps in a row for which a sign must hold that chance alone makes now and then
@@ -151,21 +151,21 @@ def step_line(row: dict, tokens: int) -> str:
         x = row.get(name)
         return f"{missing if x is None else format(scale * x, form):>{width}}"
 
-    def speed(tokens: int, part: str) -> str:
+    def speed(tokens: int, part: str, width: int) -> str:
         x = tokens / row.get(f"seconds_{part}", math.inf)
-        return f"{'-' if not x else f'{x:.0f}' if x < 1e4 else f'{x / 1e3:.0f}k':>6}"
+        return f"{'-' if not x else f'{x:.0f}' if x < 1e4 else f'{x / 1e3:.0f}k':>{width}}"
 
     return "  ".join(
         [
             cell("step", 4, "d"),
             cell("reward", 6, ".3f") + " ± " + cell("reward_se", 5, ".3f"),
             cell("accuracy", 5, ".1f", 100, missing=""),
-            " ".join(cell(f"{kind}_share", 5, ".0f", 100) for kind in ("valid", "easy", "hard")),
-            cell("alpha", 5, ".2f"),
+            cell("valid_share", 5, ".0f", 100) + cell("easy_share", 5, ".0f", 100) + cell("hard_share", 5, ".0f", 100),
+            cell("alpha", 6, ".2f"),
             cell("grad_norm", 8, "#.3g"),
             cell("entropy", 7, ".3f"),
             cell("truncated_share", 6, ".0f", 100),
-            speed(tokens, "rollout") + speed(tokens, "reward") + speed(row.get("trained_tokens", 0), "update"),
+            speed(tokens, "rollout", 6) + speed(tokens, "reward", 6) + speed(row.get("trained_tokens", 0), "update", 7),
         ]
     )
 
