@@ -88,7 +88,7 @@ def metrics(batch, share, totals: dict, groups, grad_norm: float, loss: float, g
     if graded:
         row["given_up"] = int(graded.pop("given_up"))
         row |= {f"answer_rule/{rule}": n / max(1, sum(graded.values())) for rule, n in graded.items()}
-    return row
+    return row | batch.seconds
 
 
 def standard_error(rewards: torch.Tensor) -> float | None:

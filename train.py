@@ -33,12 +33,13 @@ import checkpoint
 import data
 import faults
 import plan
+import record
 import tiny
 from balance import share_out
 from baselines import Critic, demonstrations, overlong_penalty
 from faults import stop_signals, uninterrupted
 from flags import BUILT_IN, fail, parse_args, pretrained, user_input
-from gpg import global_sum, valid_groups
+from gpg import alpha, global_sum, valid_groups
 from journal import accuracy_of, global_totals, make_logger, metrics, report, say
 from parallel import autocast, cut_state, plain, spread, whole, whole_weights
 from policy import Policy, keep_float64
@@ -97,7 +98,7 @@ def main(argv: list[str] | None = None) -> None:
     device = init_distributed(args)
     try:
         with faults.beating():
-            train(args, device)
+            (replay if args.replay else train)(args, device)
     except FloatingPointError as error:
         give_up(str(error))
     except OSError as error:  # a full disk, say; to go on unsaved could cost more than to stop
@@ -136,6 +137,7 @@ def train(args, device: torch.device) -> None:
             while state.step < args.steps:
                 # Algorithm 1, line 1; look: for the methods that GPG is compared with
                 batch = look(collect(policy, tokenizer, problems, grader, args, state), reference, critic, args)
+                record.keep(batch, args, state)
                 updating = time.perf_counter()
                 faults.doing(f"update of step {state.step + 1}")
                 share = share_out(batch.rollout, weigh(batch, args), batch.beside)  # Eq. 5 to 8
@@ -144,9 +146,10 @@ def train(args, device: torch.device) -> None:
                 totals, groups, loss, gap = global_totals(batch, loss, gap, args, device)
                 with uninterrupted():  # from here a step is made whole: weights, state, row and checkpoint
                     take_step(optimizer, batch, grad_norm, loss, args, state)
-                    more = more_updates(policy, critic, optimizer, share, batch, args, state)
                     row = metrics(batch, share, totals, groups, grad_norm, loss, gap, args, state)
-                    row |= more | batch.seconds | {"seconds_update": time.perf_counter() - updating}
+                    row |= more_updates(policy, critic, optimizer, share, batch, args, state) | {
+                        "seconds_update": time.perf_counter() - updating
+                    }
                     state = advance(state, batch, totals, math.isfinite(grad_norm + loss), args)
                     check_ranks(model, kind, args, state)
                     if state.step == args.steps or due(args.eval_every, state):
@@ -166,6 +169,36 @@ def train(args, device: torch.device) -> None:
             savable = logged == state.step and (kind == "ddp" or bool(stopped))  # a shard alone is no checkpoint
             end_early(error, stopped, savable, args, model, critic, tokenizer, optimizer, state)
     report(args, first, before, after)
+
+
+def replay(args, device: torch.device) -> None:
+    """The update of a recorded step alone, from the checkpoint before it; printed, by the names of metrics.jsonl."""
+    kept, step = user_input(record.load, args.replay, device)
+    folder = tiny.ensure(args.seed) if args.model == BUILT_IN else Path(args.model)
+    resumed = folder if (folder / "trainer.pt").exists() else None
+    kind = choose_parallel(args, folder, device)
+    model = load_model(args, folder, device)
+    batch, state = Batch(**kept, sums={}, seconds={}, samples=[]), State(step=step - 1)
+    tokens = torch.cat([batch.rollout.prompt_ids.flatten(), batch.rollout.completion_ids.flatten()])
+    if (tokens >= model.get_input_embeddings().num_embeddings).any():
+        fail(f"--replay {args.replay}: has tokens that {folder} has not; give its own --model", any_rank=True)
+    policy = make_policy(model, kind, args)
+    _, critic = make_compared(args, resumed, device)
+    optimizer = make_optimizer(model, args, critic)
+    if resumed and user_input(checkpoint.restore, resumed, optimizer, device, cut_state)["step"] != state.step:
+        say(f"{folder} is not that of step {state.step}, from which step {step} began: this is another update")
+
+    share = share_out(batch.rollout, weigh(batch, args), batch.beside)
+    grad_norm, loss, gap = backward(policy, share, args)
+    fit_critic(critic, share, args)
+    loss = float(global_sum(torch.tensor(loss, dtype=torch.float64, device=device)))
+    gap = torch.tensor(gap, dtype=torch.float64, device=device)
+    dist.all_reduce(gap, dist.ReduceOp.MAX)
+    take_step(optimizer, batch, grad_norm, loss, args, state)
+    more_updates(policy, critic, optimizer, share, batch, args, state)
+    strength = alpha(args.prompts_per_step, batch.num_valid) if batch.num_valid else None
+    row = {"step": step, "loss": loss, "grad_norm": grad_norm, "logprob_gap": float(gap)}
+    say(json.dumps(row | {"alpha": strength, "valid_groups": batch.num_valid}))
 
 
 def collect(policy, tokenizer, problems: list[dict], grader, args, state: State) -> Batch:
@@ -543,6 +576,7 @@ def open_run(args, resumed: Path | None, optimizer, device: torch.device) -> Sta
             checkpoint.clear(out)
         user_input(out.mkdir, parents=True, exist_ok=True)
         checkpoint.reopen(out, state.step, resumed)
+        record.cut_back(out, state.step)
         versions = {"torch": torch.__version__, "transformers": transformers.__version__, "commit": commit()}
         origin = {"command": shlex.join(sys.argv), "ranks": dist.get_world_size(), "versions": versions}
         checkpoint.write(out / "config.json", json.dumps(vars(args) | origin, indent=1) + "\n")

@@ -153,6 +153,9 @@ def runs_main(rank, world, folder, commands):
 
     def drifting(optimizer, batch, grad_norm, loss, args, state):
         take_step(optimizer, batch, grad_norm, loss, args, state)
+        if args.record or args.replay:
+            parameters = [p.detach().clone() for group in optimizer.param_groups for p in group["params"]]
+            seen[args.replay or f"step {state.step + 1}", world, rank] = grad_norm, parameters
         if args.out.endswith("drift") and rank == world - 1 and state.step == 2:
             with torch.no_grad():  # by one bit
                 x = optimizer.param_groups[0]["params"][1].view(-1)
@@ -162,7 +165,7 @@ def runs_main(rank, world, folder, commands):
     for words in commands:
         args = flags.parse_args(words)
         try:
-            train.train(args, torch.device("cpu"))
+            (train.replay if args.replay else train.train)(args, torch.device("cpu"))
         except FloatingPointError as error:
             seen[args.out, "error"] = str(error)
     torch.save(seen, f"{folder}/seen-{world}-{rank}.pt")
@@ -199,6 +202,11 @@ def worlds(world, tmp_path_factory):
         if n == 2:
             commands.append(["--out", str(folder / "moved"), "--resume", "--steps", str(STEPS)])
         commands.append(world(out / "drift", **options))
+        if n == 2:
+            recorded = {"steps": 2, "record": 1, "save_every": 1, "dtype": "float32"}
+            commands.append(world(folder / "recorded", **options | recorded))
+        if n < 3:
+            commands.append(["--replay", str(folder / "recorded" / "rollouts" / "step-000002.safetensors")])
         ranks = [context.Process(target=runs_main, args=(rank, n, str(folder), commands)) for rank in range(n)]
         for process in ranks:
             process.start()
@@ -258,6 +266,19 @@ def test_d1_one_bit_that_differs_on_one_rank_ends_the_run_and_is_named(worlds, n
     error = seen[n].get((str(folder / f"{n}" / "drift"), "error"))
     assert error == (f"after step 3 the parameters of rank {n - 1} are not those of rank 0" if n > 1 else None)
     assert not list((folder / f"{n}" / "drift").glob("checkpoint-*"))
+
+
+@pytest.mark.slow
+def test_a_replayed_update_has_the_same_bits_on_as_many_ranks_and_is_near_on_others(worlds):
+    folder, seen = worlds
+    file = str(folder / "recorded" / "rollouts" / "step-000002.safetensors")
+    for rank in range(2):
+        (norm, parameters), (again, others) = (seen[2][name, 2, rank] for name in ("step 2", file))
+        assert norm == again > 0 and all(torch.equal(x, y) for x, y in zip(parameters, others, strict=True))
+    alone, others = seen[1][file, 1, 0]
+    assert alone == pytest.approx(norm, rel=1e-5)
+    for x, y in zip(parameters, others, strict=True):
+        assert_close(x, y, **TOLERANCE["float32"])
 
 
 @pytest.mark.slow

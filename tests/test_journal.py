@@ -1,7 +1,7 @@
 """journal.py: rows, the lines for who watches, and warnings.
 
-Tried by hand, each turns this file red: the error of all samples in place of that of groups, entropy over padding, the
-groups of a rank behind those of another, a warning that comes twice, a count of steps that is not begun anew.
+Tried by hand, each turns this file red: the error of all samples in place of that of groups, entropy over padding,
+rewards for lengths, a warning that comes twice, a count of steps that is not begun anew, a bar in a file.
 """
 
 import io
