@@ -164,6 +164,9 @@ def add_run_flags(add) -> None:
     add("--seed", type=int, default=0, help="of the data's order, of sampling, and of the built-in model")
     add("--eval-every", type=int, default=50, help="steps between evaluations; 0: only before and after")
     add("--save-every", type=int, default=50, help="steps between checkpoints; 0: only the final one")
+    add("--noise-every", type=int, default=0,
+        help="steps between measures of the gradient's noise, the cosine between the gradients of two halves of the "
+             "valid groups; 0: none (paper: not given)")
     add("--check-every", type=int, default=50, help="steps between checks that all ranks hold the same bits; 0: none")
     add("--rank-timeout", type=float, default=1800, metavar="SECONDS",
         help="how long a rank waits for the others, while one saves or rewards, say, before the run ends")
@@ -198,7 +201,9 @@ def check(args: argparse.Namespace) -> None:
     out, built_in = Path(args.out), args.model == BUILT_IN
     least = dict.fromkeys(("top_k", "warmup", "weight_decay", "grad_clip", "seed"), 0)
     least |= dict.fromkeys(("kl_coef", "overlong_buffer", "gae_lambda", "critic_lr_factor"), 0) | {"updates": 1}
-    least |= dict.fromkeys(("eval_every", "save_every", "check_every", "record", "keep", "reward_timeout"), 0)
+    least |= dict.fromkeys(
+        ("eval_every", "save_every", "check_every", "noise_every", "record", "keep", "reward_timeout"), 0
+    )
     least |= dict.fromkeys(("steps", "prompts_per_step", "max_rounds", "max_prompt_tokens", "max_new_tokens"), 1)
     least |= dict.fromkeys(("cache_tokens", "tokens_per_micro_batch", "rank_timeout"), 1)
     for name, bound in least.items():

@@ -19,8 +19,8 @@ from gpg import alpha, global_sum
 from update import learning_rate
 
 HEAD = """\
-                      held-  groups, %                                   trunc-  tokens/s
-step    reward ± se   out %  valid easy hard   alpha  gradient  entropy  ated %  sample grade update"""
+                     held-  groups, %                     gradient     en-    cut   tokens/s
+step    reward ± se  out %  valid easy hard  alpha      norm   cos   tropy  off %   draw grade train"""
 HEAD_EVERY = 25  # lines
 
 PATIENCE = 5  # steps in a row for which a sign must hold that chance alone makes now and then
@@ -158,14 +158,14 @@ def step_line(row: dict, tokens: int) -> str:
     return "  ".join(
         [
             cell("step", 4, "d"),
-            cell("reward", 6, ".3f") + " ± " + cell("reward_se", 5, ".3f"),
+            cell("reward", 6, ".3f") + " ±" + cell("reward_se", 5, ".3f"),
             cell("accuracy", 5, ".1f", 100, missing=""),
             cell("valid_share", 5, ".0f", 100) + cell("easy_share", 5, ".0f", 100) + cell("hard_share", 5, ".0f", 100),
-            cell("alpha", 6, ".2f"),
-            cell("grad_norm", 8, "#.3g"),
-            cell("entropy", 7, ".3f"),
-            cell("truncated_share", 6, ".0f", 100),
-            speed(tokens, "rollout", 6) + speed(tokens, "reward", 6) + speed(row.get("trained_tokens", 0), "update", 7),
+            cell("alpha", 5, "#.4g"),
+            cell("grad_norm", 8, "#.3g") + cell("grad_cosine", 6, "+.2f", missing=""),
+            cell("entropy", 6, ".3f"),
+            cell("truncated_share", 5, ".0f", 100),
+            speed(tokens, "rollout", 5) + speed(tokens, "reward", 6) + speed(row.get("trained_tokens", 0), "update", 6),
         ]
     )
 

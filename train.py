@@ -141,15 +141,17 @@ def train(args, device: torch.device) -> None:
                 updating = time.perf_counter()
                 faults.doing(f"update of step {state.step + 1}")
                 share = share_out(batch.rollout, weigh(batch, args), batch.beside)  # Eq. 5 to 8
-                grad_norm, loss, gap = backward(policy, share, args)  # line 2 and 3
+                grad_norm, loss, gap, noise = backward(policy, share, args, due(args.noise_every, state))  # line 2, 3
                 fit_critic(critic, share, args)
                 totals, groups, loss, gap = global_totals(batch, loss, gap, args, device)
                 with uninterrupted():  # from here a step is made whole: weights, state, row and checkpoint
                     take_step(optimizer, batch, grad_norm, loss, args, state)
                     row = metrics(batch, share, totals, groups, grad_norm, loss, gap, args, state)
-                    row |= more_updates(policy, critic, optimizer, share, batch, args, state) | {
-                        "seconds_update": time.perf_counter() - updating
-                    }
+                    row |= (
+                        noise
+                        | more_updates(policy, critic, optimizer, share, batch, args, state)
+                        | {"seconds_update": time.perf_counter() - updating}
+                    )
                     state = advance(state, batch, totals, math.isfinite(grad_norm + loss), args)
                     check_ranks(model, kind, args, state)
                     if state.step == args.steps or due(args.eval_every, state):
@@ -189,7 +191,7 @@ def replay(args, device: torch.device) -> None:
         say(f"{folder} is not that of step {state.step}, from which step {step} began: this is another update")
 
     share = share_out(batch.rollout, weigh(batch, args), batch.beside)
-    grad_norm, loss, gap = backward(policy, share, args)
+    grad_norm, loss, gap, noise = backward(policy, share, args, halves=due(args.noise_every, state))
     fit_critic(critic, share, args)
     loss = float(global_sum(torch.tensor(loss, dtype=torch.float64, device=device)))
     gap = torch.tensor(gap, dtype=torch.float64, device=device)
@@ -197,7 +199,7 @@ def replay(args, device: torch.device) -> None:
     take_step(optimizer, batch, grad_norm, loss, args, state)
     more_updates(policy, critic, optimizer, share, batch, args, state)
     strength = alpha(args.prompts_per_step, batch.num_valid) if batch.num_valid else None
-    row = {"step": step, "loss": loss, "grad_norm": grad_norm, "logprob_gap": float(gap)}
+    row = {"step": step, "loss": loss, "grad_norm": grad_norm, "logprob_gap": float(gap)} | noise
     say(json.dumps(row | {"alpha": strength, "valid_groups": batch.num_valid}))
 
 

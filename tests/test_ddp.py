@@ -189,6 +189,7 @@ def worlds(world, tmp_path_factory):
         LlamaForCausalLM(config).save_pretrained(folder / "model")
     options = {"model": folder / "model", "eval_data": None, "steps": STEPS, "prompts_per_step": P, "group_size": G}
     options |= {"beta_th": 0.8, "max_rounds": 2, "max_new_tokens": 4, "check_every": 1, "save_every": 0}
+    options |= {"noise_every": 2}
     context = multiprocessing.get_context("forkserver")
     seen = {}
     for n in (4, 3, 2, 1):
@@ -247,6 +248,10 @@ def test_n2_d1_every_norm_and_f_norm_on_many_ranks_is_the_run_on_one(worlds, n):
         for a, b in zip(*rows, strict=True):
             assert (a["alpha"], a["rounds"], a["valid_share"]) == (b["alpha"], b["rounds"], b["valid_share"])
             rounds.append(a["rounds"])
+            assert ("grad_cosine" in a) == (a["step"] % 2 == 1)  # measured on one rank in test_noise.py
+            assert b.get("grad_cosine") == pytest.approx(
+                a.get("grad_cosine"), rel=TOLERANCE[dtype]["rtol"], abs=1e-5 * (dtype == "float32")
+            )
         assert_same_weights(outs[1], outs[0], dtype)
     assert set(rounds) >= {1, 2}  # beta_th collects
 

@@ -53,8 +53,8 @@ ROOMS = {
     "baselines.py": ({"gpg", "policy", "rollout"}, 200),
     "balance.py": ({"rollout"}, 100),
     "parallel.py": ({"policy"}, 160),
-    # the method's update takes half of it, what only the compared methods need the other
-    "update.py": ({"balance", "baselines", "gpg", "parallel", "policy", "rollout"}, 220),
+    # the method's update takes half of it, the noise of its gradient and what only the compared methods need the other
+    "update.py": ({"balance", "baselines", "gpg", "parallel", "policy", "rollout"}, 270),
     # samples of a step in a file, and read again: for --replay
     "record.py": ({"checkpoint", "rollout"}, 140),
     # rows, warnings, what is said: as long as the loop that they tell of

@@ -175,9 +175,9 @@ def test_n10_clip_after_the_whole_gradient_and_log_the_norm_before(world, tmp_pa
 def test_a_step_that_is_not_finite_is_left_out_and_ten_in_a_row_end_the_run(world, tmp_path, monkeypatch, broken):
     backward = train.backward
 
-    def spoiled(policy, share, args):
-        norm, loss, gap = backward(policy, share, args)
-        return (norm, math.inf, gap) if broken == "loss" else (math.nan, loss, gap)
+    def spoiled(*arguments, **options):
+        norm, loss, gap, noise = backward(*arguments, **options)
+        return (norm, math.inf, gap, noise) if broken == "loss" else (math.nan, loss, gap, noise)
 
     monkeypatch.setattr(train, "backward", spoiled)
     with pytest.raises(SystemExit, match="train.py: no finite gradient in the last 10 steps"):
