@@ -50,9 +50,9 @@ def global_totals(batch, loss: float, gap: float, args, device):
 def metrics(batch, share, totals: dict, groups, grad_norm: float, loss: float, gap: float, args, state) -> dict:
     """The row of metrics.jsonl; shares are of groups, tokens of completions. See the README for each.
 
-    entropy: the mean of -log pi over all drawn tokens, in nats. Its expectation is the policy's mean entropy a token at
-    --temperature, and it costs nothing, as sampling knows log pi. With --top-p or --top-k it is not: there tokens are
-    drawn from another distribution than they are scored under.
+    entropy: the mean of -log pi over all drawn tokens, in nats. At each, its expectation is the entropy of the policy
+    there, at --temperature, and it costs nothing, as sampling knows log pi. Not with --top-p or --top-k: there tokens
+    are drawn from another distribution than they are scored under.
     """
     count, samples, entropy = totals["groups"], totals["samples"], totals["surprise"] / totals["tokens"]
     row = {

@@ -118,6 +118,8 @@ def digest(tensors: dict[str, torch.Tensor], header: dict[str, str]) -> str:
 def cut_back(out: Path, step: int) -> None:
     """Deletes what was recorded of later steps, and the folder if nothing is left in it."""
     folder = out / "rollouts"
+    for leftover in folder.glob(".step-*.tmp"):  # of a kill
+        leftover.unlink()
     for file in folder.glob("step-*.safetensors"):
         number = file.stem.removeprefix("step-")
         if number.isdecimal() and int(number) > step:

@@ -199,8 +199,9 @@ def replay(args, device: torch.device) -> None:
     take_step(optimizer, batch, grad_norm, loss, args, state)
     more_updates(policy, critic, optimizer, share, batch, args, state)
     strength = alpha(args.prompts_per_step, batch.num_valid) if batch.num_valid else None
-    row = {"step": step, "loss": loss, "grad_norm": grad_norm, "logprob_gap": float(gap)} | noise
-    say(json.dumps(row | {"alpha": strength, "valid_groups": batch.num_valid}))
+    row = {"step": step, "loss": loss, "grad_norm": grad_norm, "logprob_gap": float(gap)}
+    row = {name: x if math.isfinite(x) else None for name, x in row.items()}
+    say(json.dumps(row | noise | {"alpha": strength, "valid_groups": batch.num_valid}))
 
 
 def collect(policy, tokenizer, problems: list[dict], grader, args, state: State) -> Batch:

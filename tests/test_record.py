@@ -151,5 +151,6 @@ def test_only_every_nth_step_is_kept_and_later_ones_go_on_resume(world, tmp_path
     train.main(["--out", str(tmp_path), "--resume", "--record", "0"])  # from step 3
     assert sorted(file.name for file in folder.iterdir()) == ["notes.txt", "step-000002.safetensors"]
     (folder / "notes.txt").unlink()
+    (folder / ".step-000004.safetensors.tmp").write_text("half")
     train.main(world(tmp_path, **RUN | {"steps": 1, "record": 0, "overwrite": True}))
     assert not folder.exists()
