@@ -24,6 +24,7 @@ class Share(NamedTuple):
     beside: dict[str, torch.Tensor]  # what else a method in baselines.py wants to know of each token, (S, G, T)
     samples: torch.Tensor  # (n,)
     count: int  # samples of all ranks
+    tokens: int  # of their completions
     before: float  # the longest rank's tokens over the mean, as sampled
     after: float  # as shared out
 
@@ -66,6 +67,7 @@ def share_out(r: Rollout, weights: torch.Tensor, beside: dict[str, torch.Tensor]
         beside=told,
         samples=chosen,
         count=sum(map(len, groups)),
+        tokens=sum(lengths[i // G][i % G] for group in groups for i in group),
         before=imbalance(sampled, tokens),
         after=imbalance(shares, tokens),
     )

@@ -3,6 +3,8 @@
     OUT/config.json            the flags, after defaults, and where the run was made
     OUT/metrics.jsonl          a row a step
     OUT/samples.jsonl          some completions a step
+    OUT/groups.jsonl           rewards and lengths of all samples of a step, by group
+    OUT/rollouts/              what --record keeps, see record.py
     OUT/checkpoint-N/          after step N: a Hugging Face folder, and in it trainer.pt: optimizer and state;
                                and manifest.json: size and SHA-256 of every other file, written last
     OUT/final/                 the same, after the last step
@@ -23,7 +25,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-RUN_FILES = ("config.json", "metrics.jsonl", "samples.jsonl")
+ROW_FILES = ("metrics.jsonl", "samples.jsonl", "groups.jsonl")  # a step adds to each
+RUN_FILES = ("config.json", *ROW_FILES)
 MANIFEST = "manifest.json"
 CRITIC = "critic.safetensors"
 
@@ -112,7 +115,7 @@ def reopen(out: Path, step: int, taken: Path | None) -> None:
     for leftover in [*out.glob(".*.tmp"), *out.glob(".*.old")]:  # of a kill
         if leftover.name[1:].startswith(("checkpoint-", "final.")):
             shutil.rmtree(leftover)
-    for name in ("metrics.jsonl", "samples.jsonl"):
+    for name in ROW_FILES:
         _trim(out / name, step)
     for folder in _newest_first(out):
         if folder == taken:
@@ -142,11 +145,12 @@ def append(file: Path, row: dict) -> None:
         handle.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-def write(file: Path, text: str) -> None:
-    """The whole text or what was there before, whenever it is killed."""
+def write(file: Path, content: str | bytes) -> None:
+    """The whole content or what was there before, whenever it is killed. OSError, in one line, if that can't be."""
     temporary = file.with_name(f".{file.name}.tmp")
     with _writing(file):
-        temporary.write_text(text, encoding="utf-8")
+        file.parent.mkdir(exist_ok=True)
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
         _sync(temporary)
         temporary.replace(file)
 

@@ -17,6 +17,7 @@ from torch.distributed.fsdp import FSDPModule
 
 import checkpoint
 import data
+import record
 import tiny
 from baselines import ALGOS, BASELINES, KLS
 from gpg import F_NORMS, NORMS
@@ -29,7 +30,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = make_parser()
     given = parser.parse_args(argv)
     config = Path(given.out) / "config.json"
-    if given.resume or (given.auto_resume and config.exists()):
+    if given.replay:
+        saved = user_input(record.flags_of, given.replay)
+        parser.set_defaults(**{name: saved[name] for name in vars(given) if name in saved})
+    elif given.resume or (given.auto_resume and config.exists()):
         if not config.exists():
             fail(f"--resume: no run in {given.out}, it has no config.json; give the run's folder with --out")
         try:
@@ -44,7 +48,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     else:
         parser.set_defaults(**(tiny.DEFAULTS if given.model == BUILT_IN else {}) | ALGOS[given.algo])
     args = parser.parse_args(argv)
-    args.resume = given.resume or (given.auto_resume and config.exists())
+    args.resume = given.resume or (given.auto_resume and config.exists() and not given.replay)
     check(args)
     return args
 
@@ -160,11 +164,19 @@ def add_run_flags(add) -> None:
     add("--seed", type=int, default=0, help="of the data's order, of sampling, and of the built-in model")
     add("--eval-every", type=int, default=50, help="steps between evaluations; 0: only before and after")
     add("--save-every", type=int, default=50, help="steps between checkpoints; 0: only the final one")
+    add("--noise-every", type=int, default=0,
+        help="steps between measures of the gradient's noise, the cosine between the gradients of two halves of the "
+             "valid groups; 0: none (paper: not given)")
     add("--check-every", type=int, default=50, help="steps between checks that all ranks hold the same bits; 0: none")
     add("--rank-timeout", type=float, default=1800, metavar="SECONDS",
         help="how long a rank waits for the others, while one saves or rewards, say, before the run ends")
     add("--reward-timeout", type=float, default=600, metavar="SECONDS",
         help="how long one call of a reward may take before the run ends; 0: as long as it likes (paper: not given)")
+    add("--record", type=int, default=0, metavar="N",
+        help="keep the samples of every Nth step in OUT/rollouts, for --replay; 0: of none")
+    add("--replay", metavar="FILE",
+        help="make only the update of a recorded step, print what came of it, and write nothing; flags that are not "
+             "given are the run's, and --model is its checkpoint before that step")
     add("--keep", type=int, default=2, help="checkpoints that stay, beside the final one; 0: all")
     add("--resume", action="store_true", help="go on from --out's newest checkpoint; flags not given are the run's")
     add("--auto-resume", action="store_true",
@@ -189,7 +201,9 @@ def check(args: argparse.Namespace) -> None:
     out, built_in = Path(args.out), args.model == BUILT_IN
     least = dict.fromkeys(("top_k", "warmup", "weight_decay", "grad_clip", "seed"), 0)
     least |= dict.fromkeys(("kl_coef", "overlong_buffer", "gae_lambda", "critic_lr_factor"), 0) | {"updates": 1}
-    least |= dict.fromkeys(("eval_every", "save_every", "check_every", "keep", "reward_timeout"), 0)
+    least |= dict.fromkeys(
+        ("eval_every", "save_every", "check_every", "noise_every", "record", "keep", "reward_timeout"), 0
+    )
     least |= dict.fromkeys(("steps", "prompts_per_step", "max_rounds", "max_prompt_tokens", "max_new_tokens"), 1)
     least |= dict.fromkeys(("cache_tokens", "tokens_per_micro_batch", "rank_timeout"), 1)
     for name, bound in least.items():
@@ -199,8 +213,12 @@ def check(args: argparse.Namespace) -> None:
     grouped = args.baseline in ("group", "others") and args.algo != "sft"  # what a sample is held against is its group
     penalised = args.kl_coef and args.kl_in == "reward"  # then no two rewards of a group are equal
     taken = checkpoint.exists(out) and not args.resume and not args.overwrite
+    new = not args.replay  # which reads no data, and writes nothing
     for wrong, message in (
-        (not built_in and not args.data, f"--model {args.model}: give --data, a file of problems or a hub data set"),
+        (
+            new and not built_in and not args.data,
+            f"--model {args.model}: give --data, a file of problems or a hub data set",
+        ),
         (built_in and (args.data or args.eval_data), "--data: the built-in model reads only its own; give --model"),
         (
             args.group_size < 2 and grouped,
@@ -228,6 +246,8 @@ def check(args: argparse.Namespace) -> None:
         ),
         (args.overlong_buffer > args.max_new_tokens, "--overlong-buffer: must be at most --max-new-tokens"),
         (args.seed >= 2**32, f"--seed {args.seed}: must be below 2^32"),
+        (not new and (args.resume or args.overwrite), "--replay writes nothing: leave out --resume and --overwrite"),
+        (not args.model, f"--replay {args.replay}: the checkpoint before its step is not there; give it with --model"),
         (args.resume and args.overwrite, "--resume goes on with the run in --out, --overwrite deletes it: give one"),
         (
             args.parallel != "ddp" and not hasattr(FSDPModule, "set_force_sum_reduction_for_comms"),
@@ -236,8 +256,8 @@ def check(args: argparse.Namespace) -> None:
         (args.wandb and not importlib.util.find_spec("wandb"), "--wandb: pip install wandb"),
         (args.tensorboard and not importlib.util.find_spec("tensorboard"), "--tensorboard: pip install tensorboard"),
         (out.exists() and not out.is_dir(), f"--out {out}: is a file; give a folder"),
-        (not os.access(folder, os.W_OK), f"--out {out}: can't write to {folder}; give another folder"),
-        (taken, f"--out {out}: holds a run; --resume goes on with it, --overwrite deletes it"),
+        (new and not os.access(folder, os.W_OK), f"--out {out}: can't write to {folder}; give another folder"),
+        (new and taken, f"--out {out}: holds a run; --resume goes on with it, --overwrite deletes it"),
     ):
         if wrong:
             fail(message)

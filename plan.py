@@ -50,6 +50,7 @@ class Load:
     checkpointing: bool = False
     moments: int = 2  # that the optimizer keeps of a gradient: AdamW's two, SGD's none
     beside: int = 0  # numbers a parameter that stay for a reference (weights) and a critic (gradient and moments too)
+    halves: bool = False  # the gradient of one half of the groups is kept aside, for --noise-every
     shards: int = 1  # over which parameters, gradients and optimizer are cut; 1: DistributedDataParallel
     base: int = 0  # bytes of the process itself: interpreter, libraries, a device's context
 
@@ -89,6 +90,7 @@ def load_of(args, ranks: int, base: int = 0, shards: int = 1) -> Load:
         checkpointing=args.gradient_checkpointing,
         moments=(moments := 2 if args.optimizer == "adamw" else 0),
         beside=bool(args.kl_coef) + (args.baseline == "critic") * (2 + moments),
+        halves=args.noise_every > 0,
         shards=shards,
         base=base,
     )
@@ -97,9 +99,10 @@ def load_of(args, ranks: int, base: int = 0, shards: int = 1) -> Load:
 def moments(shape: Shape, load: Load) -> dict[str, dict[str, int]]:
     """The bytes of each part at each moment that can be the peak: {moment: {part: bytes}}."""
     always = {"process": load.base, **lasting(shape, load)}
+    aside = {"gradient of a half": always["gradients"]} if load.halves else {}
     return {
         "rollout": always | sampling(shape, load),
-        "update": always | training(shape, load),
+        "update": always | training(shape, load) | aside,
         "optimizer step": always | {"temporaries": 2 * shape.vocabulary * shape.hidden * stored(load)},
     }
 

@@ -36,6 +36,7 @@ DEFAULTS: dict[str, object] = {
     "max_rounds": 4,
     "tokens_per_micro_batch": 4096,  # two or three passes a step, which fit a small cache
     "eval_every": 10,
+    "noise_every": 10,
 }
 
 DIGITS = (2, 3, 3)  # of both operands, drawn from these
@@ -152,13 +153,13 @@ def encode(tokenizer: PreTrainedTokenizerFast, problem: str, completion: str) ->
 
 
 def warm_up(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, steps: int, rng: random.Random) -> None:
-    """Trains the model, in place, on flawed demonstrations of training problems; shows a bar on stderr."""
+    """Trains the model, in place, on flawed demonstrations of training problems; shows a bar on a terminal."""
     rows = problems("train")
     optimizer = torch.optim.AdamW(model.parameters(), lr=WARMUP_LR, betas=(0.9, 0.98), weight_decay=0.01)
     # decays from the start: at a constant rate, some seeds were still copying digits wrongly at the end
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min((step + 1) / 30, 1 - step / steps))
     model.train()
-    for _ in (bar := tqdm(range(steps), desc="warm-up", unit="step", file=sys.stderr)):
+    for _ in (bar := tqdm(range(steps), desc="warm-up", unit="step", file=sys.stderr, disable=None)):
         chosen = [row["problem"] for row in rng.sample(rows, WARMUP_BATCH)]
         pairs = [encode(tokenizer, problem, demonstration(problem, FORGET, rng)) for problem in chosen]
         # padded on the right, where a causal model needs no mask

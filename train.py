@@ -27,24 +27,25 @@ import torch
 import torch.distributed as dist
 import transformers
 from safetensors.torch import load_file
-from tqdm import tqdm
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 import checkpoint
 import data
 import faults
 import plan
+import record
 import tiny
-from balance import Share, share_out
+from balance import share_out
 from baselines import Critic, demonstrations, overlong_penalty
 from faults import stop_signals, uninterrupted
 from flags import BUILT_IN, fail, parse_args, pretrained, user_input
 from gpg import alpha, global_sum, valid_groups
+from journal import accuracy_of, global_totals, make_logger, metrics, report, say
 from parallel import autocast, cut_state, plain, spread, whole, whole_weights
 from policy import Policy, keep_float64
 from rewards import accuracy, compares_answers, num_as_text, parse_rewards, score
 from rollout import Rollout, completion_texts, join, rollout
-from update import backward, fit_critic, learning_rate, look, more_updates, take_step, weigh
+from update import backward, fit_critic, look, more_updates, take_step, weigh
 
 MAX_SKIPPED_IN_A_ROW = 10  # steps without a finite gradient after which a run gives up
 
@@ -97,7 +98,7 @@ def main(argv: list[str] | None = None) -> None:
     device = init_distributed(args)
     try:
         with faults.beating():
-            train(args, device)
+            (replay if args.replay else train)(args, device)
     except FloatingPointError as error:
         give_up(str(error))
     except OSError as error:  # a full disk, say; to go on unsaved could cost more than to stop
@@ -136,24 +137,28 @@ def train(args, device: torch.device) -> None:
             while state.step < args.steps:
                 # Algorithm 1, line 1; look: for the methods that GPG is compared with
                 batch = look(collect(policy, tokenizer, problems, grader, args, state), reference, critic, args)
+                record.keep(batch, args, state)
                 updating = time.perf_counter()
                 faults.doing(f"update of step {state.step + 1}")
                 share = share_out(batch.rollout, weigh(batch, args), batch.beside)  # Eq. 5 to 8
-                grad_norm, loss, gap = backward(policy, share, args)  # line 2 and 3
+                grad_norm, loss, gap, noise = backward(policy, share, args, due(args.noise_every, state))  # line 2, 3
                 fit_critic(critic, share, args)
-                totals, loss, gap = global_totals(batch.sums, loss, gap, device)
+                totals, groups, loss, gap = global_totals(batch, loss, gap, args, device)
                 with uninterrupted():  # from here a step is made whole: weights, state, row and checkpoint
                     take_step(optimizer, batch, grad_norm, loss, args, state)
-                    more = more_updates(policy, critic, optimizer, share, batch, args, state)
-                    row = metrics(batch, share, totals, grad_norm, loss, gap, args, state)
-                    row |= more | batch.seconds | {"seconds_update": time.perf_counter() - updating}
+                    row = metrics(batch, share, totals, groups, grad_norm, loss, gap, args, state)
+                    row |= (
+                        noise
+                        | more_updates(policy, critic, optimizer, share, batch, args, state)
+                        | {"seconds_update": time.perf_counter() - updating}
+                    )
                     state = advance(state, batch, totals, math.isfinite(grad_norm + loss), args)
                     check_ranks(model, kind, args, state)
                     if state.step == args.steps or due(args.eval_every, state):
                         after = evaluate(policy, tokenizer, held_out, args)
                         row |= accuracy_of(after)
                     state = replace(state, seconds=time.perf_counter() - began)
-                    log(row | {"seconds": state.seconds}, batch.samples)
+                    log(row | {"seconds": state.seconds}, batch.samples, groups)
                     logged = state.step
                     if state.step < args.steps and due(args.save_every, state):
                         save(f"checkpoint-{state.step}", args, model, critic, tokenizer, optimizer, state)
@@ -166,6 +171,37 @@ def train(args, device: torch.device) -> None:
             savable = logged == state.step and (kind == "ddp" or bool(stopped))  # a shard alone is no checkpoint
             end_early(error, stopped, savable, args, model, critic, tokenizer, optimizer, state)
     report(args, first, before, after)
+
+
+def replay(args, device: torch.device) -> None:
+    """The update of a recorded step alone, from the checkpoint before it; printed, by the names of metrics.jsonl."""
+    kept, step = user_input(record.load, args.replay, device)
+    folder = tiny.ensure(args.seed) if args.model == BUILT_IN else Path(args.model)
+    resumed = folder if (folder / "trainer.pt").exists() else None
+    kind = choose_parallel(args, folder, device)
+    model = load_model(args, folder, device)
+    batch, state = Batch(**kept, sums={}, seconds={}, samples=[]), State(step=step - 1)
+    tokens = torch.cat([batch.rollout.prompt_ids.flatten(), batch.rollout.completion_ids.flatten()])
+    if (tokens >= model.get_input_embeddings().num_embeddings).any():
+        fail(f"--replay {args.replay}: has tokens that {folder} has not; give its own --model", any_rank=True)
+    policy = make_policy(model, kind, args)
+    _, critic = make_compared(args, resumed, device)
+    optimizer = make_optimizer(model, args, critic)
+    if resumed and user_input(checkpoint.restore, resumed, optimizer, device, cut_state)["step"] != state.step:
+        say(f"{folder} is not that of step {state.step}, from which step {step} began: this is another update")
+
+    share = share_out(batch.rollout, weigh(batch, args), batch.beside)
+    grad_norm, loss, gap, noise = backward(policy, share, args, halves=due(args.noise_every, state))
+    fit_critic(critic, share, args)
+    loss = float(global_sum(torch.tensor(loss, dtype=torch.float64, device=device)))
+    gap = torch.tensor(gap, dtype=torch.float64, device=device)
+    dist.all_reduce(gap, dist.ReduceOp.MAX)
+    take_step(optimizer, batch, grad_norm, loss, args, state)
+    more_updates(policy, critic, optimizer, share, batch, args, state)
+    strength = alpha(args.prompts_per_step, batch.num_valid) if batch.num_valid else None
+    row = {"step": step, "loss": loss, "grad_norm": grad_norm, "logprob_gap": float(gap)}
+    row = {name: x if math.isfinite(x) else None for name, x in row.items()}
+    say(json.dumps(row | noise | {"alpha": strength, "valid_groups": batch.num_valid}))
 
 
 def collect(policy, tokenizer, problems: list[dict], grader, args, state: State) -> Batch:
@@ -264,6 +300,7 @@ def grade(tokenizer, rows: list[dict], sampled: Rollout, grader, args, state: St
         "reward_std": rewards.std(dim=1, correction=min(1, G - 1)).sum(),
         "tokens": sum(lengths),
         "drawn": sum(lengths),  # with those of greedy completions, which no other metric counts
+        "surprise": -sampled.logprobs.double().sum(),
         "truncated": truncated.sum(),
         "left_out": left_out.sum(),
         "reward_errors": result["errors"],
@@ -308,53 +345,6 @@ def advance(state: State, batch: Batch, totals: dict[str, float], finite: bool, 
     )
 
 
-def global_totals(sums: dict[str, float], loss: float, gap: float, device) -> tuple[dict[str, float], float, float]:
-    """Sums of all ranks, the loss, and the greatest gap, for which each rank has a place of its own: in one all_reduce.
-
-    Metrics are made of totals, never of means of means.
-    """
-    gaps = [gap if rank == dist.get_rank() else 0.0 for rank in range(dist.get_world_size())]
-    totals = global_sum(torch.tensor([*sums.values(), loss, *gaps], dtype=torch.float64, device=device)).tolist()
-    named, (loss, *gaps) = totals[: len(sums)], totals[len(sums) :]
-    return dict(zip(sums, named, strict=True)), loss, max(gaps)
-
-
-def metrics(batch: Batch, share: Share, totals: dict, grad_norm: float, loss: float, gap: float, args, state) -> dict:
-    """The row of metrics.jsonl; shares are of groups, tokens of completions. See the README for each."""
-    groups, samples = totals["groups"], totals["samples"]
-    row = {
-        "step": state.step + 1,
-        "reward": totals["reward"] / samples,
-        "reward_std": totals["reward_std"] / groups,
-        "valid_share": totals["valid"] / groups,
-        "easy_share": totals["easy"] / groups,
-        "hard_share": totals["hard"] / groups,
-        "alpha": alpha(args.prompts_per_step, batch.num_valid) if batch.num_valid else None,
-        "rounds": batch.rounds,
-        "completion_tokens": totals["tokens"] / samples,
-        "truncated_share": totals["truncated"] / samples,
-        "left_out_share": totals["left_out"] / samples,
-        "reward_errors": int(totals["reward_errors"]),
-        "loss": loss if math.isfinite(loss) else None,
-        "grad_norm": grad_norm if math.isfinite(grad_norm) else None,
-        "logprob_gap": gap if math.isfinite(gap) else None,
-        "imbalance": share.after,
-        "imbalance_sampled": share.before,
-        "lr": learning_rate(args, state.step),
-        "skipped": state.skipped + (not math.isfinite(grad_norm + loss)),
-        "generated_tokens": state.generated_tokens + int(totals["drawn"]),
-    }
-    for name in [name.removeprefix("count ") for name in totals if name.startswith("count ")]:
-        count = totals[f"count {name}"]
-        row[f"reward/{name}"] = totals[f"total {name}"] / count if count else None
-    row |= {name: totals[name] / totals["tokens"] for name in ("kl", "value_error") if name in totals}
-    graded = {name.removeprefix("graded "): n for name, n in totals.items() if name.startswith("graded ")}
-    if graded:
-        row["given_up"] = int(graded.pop("given_up"))
-        row |= {f"answer_rule/{rule}": n / max(1, sum(graded.values())) for rule, n in graded.items()}
-    return row
-
-
 def due(every: int, state: State) -> bool:
     return every > 0 and state.step % every == 0
 
@@ -374,10 +364,6 @@ def evaluate(policy, tokenizer, problems: list[dict], args) -> Evaluation | None
     right = [accuracy(text, row["answer"]) for text, row in zip(texts, mine, strict=True)]
     share = float(global_sum(torch.tensor(sum(right), dtype=torch.float64, device=model.device))) / len(problems)
     return Evaluation(share, math.sqrt(share * (1 - share) / len(problems)), mine, texts, right)
-
-
-def accuracy_of(evaluation: Evaluation | None) -> dict[str, float]:
-    return {"accuracy": evaluation.accuracy, "accuracy_se": evaluation.standard_error} if evaluation else {}
 
 
 def make_grader(args, rewards: list, problems: list[dict], held_out: list[dict]):
@@ -593,6 +579,7 @@ def open_run(args, resumed: Path | None, optimizer, device: torch.device) -> Sta
             checkpoint.clear(out)
         user_input(out.mkdir, parents=True, exist_ok=True)
         checkpoint.reopen(out, state.step, resumed)
+        record.cut_back(out, state.step)
         versions = {"torch": torch.__version__, "transformers": transformers.__version__, "commit": commit()}
         origin = {"command": shlex.join(sys.argv), "ranks": dist.get_world_size(), "versions": versions}
         checkpoint.write(out / "config.json", json.dumps(vars(args) | origin, indent=1) + "\n")
@@ -652,71 +639,6 @@ def end_early(error, stopped: list[int], savable: bool, args, *saved) -> None:
     for lost in faults.gone():
         print(f"train.py: rank {dist.get_rank()}: {lost}", file=sys.stderr, flush=True)
     sys.exit(128 + stopped[0])
-
-
-def make_logger(args, state: State, before: Evaluation | None):
-    """The function that writes a step's row and samples wherever this run logs; on rank 0 only."""
-    if dist.get_rank():
-        return lambda *_: None
-    out, boards, shown = Path(args.out), [], accuracy_of(before)
-    bar = tqdm(total=args.steps, initial=state.step, desc="GPG", dynamic_ncols=True)
-    if args.tensorboard:
-        from torch.utils.tensorboard import SummaryWriter
-
-        writer = SummaryWriter(str(out / "tensorboard"), purge_step=state.step + 1)
-        boards.append(lambda row: [writer.add_scalar(name, x, row["step"]) for name, x in row.items()])
-    if args.wandb:
-        import wandb
-
-        run = wandb.init(project=args.wandb, config=vars(args), dir=out)
-        boards.append(lambda row: run.log(row, step=row["step"]))
-
-    def log(row: dict, samples: list[dict]) -> None:
-        if row["step"] == 1 and before:
-            row |= {"accuracy_before": before.accuracy, "accuracy_before_se": before.standard_error}
-        checkpoint.append(out / "metrics.jsonl", row)
-        for sample in samples:
-            checkpoint.append(out / "samples.jsonl", sample)
-        for board in boards:
-            board({name: x for name, x in row.items() if x is not None})
-        shown.update(row)
-        busy = row["seconds_rollout"] + row["seconds_reward"] + row["seconds_update"]
-        tokens = row["generated_tokens"] - shown.get("seen", state.generated_tokens)
-        shown["seen"] = row["generated_tokens"]
-        bar.set_postfix_str(
-            f"reward {row['reward']:.2f}, valid {row['valid_share']:.2f}, alpha {row['alpha'] or math.inf:.2f}, "
-            f"length {row['completion_tokens']:.0f}, {tokens / busy:.0f} tokens/s"
-            + (f", held-out {shown['accuracy']:.1%}" if "accuracy" in shown else "")
-        )
-        bar.update()
-        if row["step"] == args.steps:
-            bar.close()
-
-    return log
-
-
-def report(args, first: int, before: Evaluation | None, after: Evaluation | None) -> None:
-    """What the run came to: accuracy before and after, and what one problem's completion was and is."""
-    say(f"done: {args.out}/final loads with AutoModelForCausalLM.from_pretrained; rows are in {args.out}/metrics.jsonl")
-    if before is None or dist.get_rank():
-        return
-    change = f"before (step {first}) {percent(before)}, after (step {args.steps}) {percent(after)}"
-    say(f"held-out accuracy, greedy: {change}")
-    learned = [i for i, right in enumerate(after.right) if right > before.right[i]] or [0]
-    i = learned[0]
-    say(f"one of them: {before.rows[i]['problem']}")
-    for name, evaluation in (("before", before), ("after", after)):
-        say(f"--- {name}, {'right' if evaluation.right[i] else 'wrong'}:\n{evaluation.completions[i]}")
-
-
-def percent(evaluation: Evaluation) -> str:
-    return f"{100 * evaluation.accuracy:.1f} ± {100 * evaluation.standard_error:.1f} %"
-
-
-def say(text: str) -> None:
-    """A line for the person who watches, from rank 0."""
-    if dist.get_rank() == 0:
-        print(text, flush=True)
 
 
 def give_up(reason: str) -> None:

@@ -4,7 +4,8 @@
     backward    their gradient, in micro-batches
     take_step   the optimizer's
 
-GPG needs no more. `look`, `more_updates` and `fit_critic` do what some of the methods in baselines.py need beside it.
+GPG needs no more. `in_halves` measures the gradient's noise on the way; `look`, `more_updates` and `fit_critic` do what
+some of the methods in baselines.py need beside it.
 
 Letters: P prompts a step over all ranks, G samples of each, S groups of all rounds, T completion tokens, N rows at
 once, M completion tokens of them.
@@ -38,20 +39,24 @@ def weigh(batch, args) -> torch.Tensor:
     return batch.advantages * scale.to(batch.rewards.dtype)[:, :, None] * batch.loss_mask
 
 
-def backward(policy: torch.nn.Module, share: Share, args, first: bool = True) -> tuple[float, float, float]:
-    """The gradient of -(weights * logprobs).sum() over all ranks -> its norm before clipping; and this rank's part of
-    that sum, and its greatest difference between a log-probability here and the one it was sampled with.
+def backward(
+    policy: torch.nn.Module, share: Share, args, halves: bool = False, first: bool = True
+) -> tuple[float, float, float, dict]:
+    """The gradient of -(weights * logprobs).sum() over all ranks -> its norm before clipping; this rank's part of that
+    sum; its greatest difference between a log-probability here and the one it was sampled with; and what `in_halves`
+    found, if `halves` asks for it.
 
     Only samples with a weight meet the model. A rank that has none when others do takes part with one of weight 0.
     A second update on the same samples, not `first`, clips their ratios; a reference adds its term (baselines.py).
     """
+    noise = {"grad_cosine": None} if halves else {}
     if share.count == 0:
-        return 0.0, 0.0, 0.0
+        return 0.0, 0.0, 0.0, noise
     weights, sampled, beside = share.weights, share.rollout.logprobs, share.beside  # (S, G, T)
     clips = bool(args.clip) and not first  # in the first update every ratio is 1
     is_linear = not clips and "reference" not in beside  # so that the gradient is known before the forward
     loss, gap = weights.new_zeros(()), weights.new_zeros(())
-    for samples, rows, context in micro_steps(policy, share, args):
+    for samples, rows, context in in_halves(policy, share, args, noise) if halves else micro_steps(policy, share, args):
         w = tokens_of(weights, samples, rows)  # (M,)
         with context:
             with autocast(args, weights.device):
@@ -75,7 +80,54 @@ def backward(policy: torch.nn.Module, share: Share, args, first: bool = True) ->
             clipped = baselines.is_clipped(logprobs.detach(), old, w, args.clip)  # (M,)
             keep_tokens(beside, "clipped", clipped.to(sampled), samples, rows, like=sampled)
     grad_norm = whole(torch.nn.utils.clip_grad_norm_(policy.parameters(), args.grad_clip or math.inf))
-    return tuple(torch.stack([grad_norm.to(weights), loss, gap]).tolist())
+    return *torch.stack([grad_norm.to(weights), loss, gap]).tolist(), noise
+
+
+def in_halves(policy: torch.nn.Module, share: Share, args, noise: dict) -> Iterator[tuple]:
+    """micro_steps of one half of the groups, then of the other. The gradient is their sum; noise["grad_cosine"] is the
+    cosine between them, None where there is one group, or a half without gradient.
+
+    What groups have in common is signal, what they have not is noise: with a cosine c, the signal is about c of the
+    squared norm of half's gradient, and 2c / (1 + c) of the whole one's. Nothing is forwarded twice.
+    """
+    first, second = split_groups(share)
+    if first is None:
+        yield from micro_steps(policy, share, args)
+        return
+    yield from micro_steps(policy, share._replace(samples=first), args)
+    grads = [parameter.grad for parameter in policy.parameters()]  # summed over ranks, as after each half
+    kept = [grad.clone() for grad in grads]
+    for grad in grads:
+        grad.zero_()
+    yield from micro_steps(policy, share._replace(samples=second), args)
+    grads = [parameter.grad for parameter in policy.parameters()]
+    ab, aa, bb = (dot(x, y) for x, y in ((kept, grads), (kept, kept), (grads, grads)))
+    noise["grad_cosine"] = ab / math.sqrt(aa * bb) if aa * bb > 0 else None
+    for grad, other in zip(grads, kept, strict=True):
+        grad += other
+
+
+def split_groups(share: Share) -> tuple[torch.Tensor, torch.Tensor] | tuple[None, None]:
+    """This rank's samples of two halves of the groups of all ranks, (n,) each, by turns in the order of their tokens:
+    so that a half does not depend on the number of ranks, nor on rewards. None for fewer than two groups."""
+    r, (S, G) = share.rollout, share.rollout.truncated.shape
+    if S < 2:
+        return None, None
+
+    def tokens(s: int) -> list[list[int]]:
+        pairs = ((r.prompt_ids, r.prompt_mask), (r.completion_ids, r.completion_mask))
+        return [ids[s][mask[s].bool()].tolist() for ids, mask in pairs]
+
+    order = sorted(range(S), key=tokens)
+    is_second = torch.zeros(S, dtype=torch.bool, device=share.samples.device)
+    is_second[order[1::2]] = True
+    of = is_second[share.samples // G]  # (n,)
+    return share.samples[~of], share.samples[of]
+
+
+def dot(xs: list[torch.Tensor], ys: list[torch.Tensor]) -> float:
+    """The inner product of two gradients, each a tensor a parameter; a collective where they are shards."""
+    return float(whole(sum((x * y).sum(dtype=torch.float64) for x, y in zip(xs, ys, strict=True))))
 
 
 def micro_steps(module: torch.nn.Module, share: Share, args) -> Iterator[tuple]:
@@ -183,7 +235,7 @@ def per_token(module: torch.nn.Module, r: Rollout, args) -> torch.Tensor:
 def more_updates(policy, critic, optimizer, share: Share, batch, args, state) -> dict[str, float]:
     """The updates after the first one on the same samples -> the share of tokens whose gradient the clip took, last."""
     for _ in range(args.updates - 1):
-        grad_norm, loss, _ = backward(policy, share, args, first=False)
+        grad_norm, loss, *_ = backward(policy, share, args, first=False)
         fit_critic(critic, share, args)
         (loss,) = global_sum(torch.tensor([loss], dtype=torch.float64, device=share.weights.device)).tolist()
         take_step(optimizer, batch, grad_norm, loss, args, state)

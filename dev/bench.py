@@ -187,7 +187,7 @@ def steps_of_ours(work: dict, share: float) -> dict:
         began = time.process_time()
         batch = train.collect(policy, tokenizer, rows, grader, args, replace(state, step=number))
         rolled = time.process_time()
-        grad_norm, loss, gap = train.backward(policy, share_out(batch.rollout, train.weigh(batch, args)), args)
+        grad_norm, loss, gap, _ = train.backward(policy, share_out(batch.rollout, train.weigh(batch, args)), args)
         train.take_step(optimizer, batch, grad_norm, loss, args, state)
         ended = time.process_time()
         steps.append({"seconds": ended - began, "rollout": rolled - began, "update": ended - rolled, "peak": peak()})

@@ -102,10 +102,12 @@ PANELS = (
     ("Truncated", "% of completions that hit the limit", column("truncated_share", 100), None),
     ("Entropy", "nats a token", column("entropy"), None),
     ("Gradient norm", "before clipping", column("grad_norm"), None),
+    ("Gradient's signal", "cosine of two halves; 1: no noise", column("grad_cosine"), None),
     ("Speed", "generated tokens / s of rollout, grading and update", tokens_per_second, None),
 )
 DRAWN = {"step", "reward", "reward_se", "accuracy", "accuracy_se", "accuracy_before", "accuracy_before_se", "alpha"}
-DRAWN |= {"valid_share", "easy_share", "hard_share", "completion_tokens", "truncated_share", "entropy", "grad_norm"}
+DRAWN |= {"valid_share", "easy_share", "hard_share", "completion_tokens", "truncated_share", "entropy"}
+DRAWN |= {"grad_norm", "grad_cosine"}
 
 
 def thinned(points: list[Point]) -> list[Point]:
@@ -295,7 +297,7 @@ def matrix_data(run: Run) -> dict:
 
 
 def overview(run: Run) -> str:
-    """SVG: a column a step, a cell a group, the best on top, the darker the greater its mean reward."""
+    """SVG: a column a step, a cell a group, the best on top, the stronger in colour the greater its mean reward."""
     steps = spread(run.groups, MAX_STEPS)
     means = [[statistics.fmean(group) for group in sorted_groups(step)] for step in steps]
     low, high = min(map(min, means)), max(map(max, means))
@@ -416,7 +418,7 @@ def page(runs: dict[str, Run], summary: str) -> str:
     curves, panels, missing = curve_figures(runs, PANELS)
     others, other_data, _ = curve_figures(runs, other_panels(runs), first=len(panels))
     groups = {name: run for name, run in runs.items() if run.groups}
-    unit = "% of groups, the best first; the darker, the greater the group's mean reward"
+    unit = "% of groups, the best first; the stronger the colour, the greater the mean reward"
     views = [
         [figure("Groups over time", f"{name}; {unit}", overview(run)) for name, run in groups.items()],
         [matrix(name, run, number) for number, (name, run) in enumerate(groups.items())],
@@ -425,6 +427,8 @@ def page(runs: dict[str, Run], summary: str) -> str:
             for name, run in groups.items()
         ],
     ]
+    if len(groups) == 1:
+        views = [sum(views, [])]  # side by side
     samples, total = sample_data(runs)
     steps = max(len(run.rows) for run in runs.values())
     notes = [f"Not logged by these runs: {', '.join(missing)}."] if missing else []

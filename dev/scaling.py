@@ -71,8 +71,8 @@ def steps(ranks: int, work: argparse.Namespace, folder: str) -> dict[str, float]
         now = replace(state, step=step, position=step * args.prompts_per_step)
         batch = train.collect(policy, tokenizer, problems, grader, args, now)
         share = share_out(batch.rollout, train.weigh(batch, args))
-        grad_norm, loss, gap = train.backward(policy, share, args)
-        _, loss, _ = train.global_totals(batch.sums, loss, gap, device)
+        grad_norm, loss, gap, _ = train.backward(policy, share, args)
+        _, _, loss, _ = train.global_totals(batch, loss, gap, args, device)
         train.take_step(optimizer, batch, grad_norm, loss, args, now)
         dist.barrier()  # the slowest rank's step
         seconds.append(time.perf_counter() - began)

@@ -116,8 +116,8 @@ def test_n2_d2_a_run_on_two_and_three_ranks_is_the_run_on_one(world, tmp_path):
             for a, b in zip(*rows, strict=True):
                 same = [name for name in a if not name.startswith(("seconds", "imbalance"))]
                 assert {name: b[name] for name in same} == pytest.approx({name: a[name] for name in same}, rel=1e-9)
-            samples = [(out / "samples.jsonl").read_text() for out in (one, many)]
-            assert samples[0] == samples[1]  # S4: completions do not depend on the ranks
+            for name in ("samples.jsonl", "groups.jsonl"):  # S4: completions do not depend on the ranks
+                assert (one / name).read_bytes() == (many / name).read_bytes()
 
 
 # Every norm and f_norm on 1 to 4 ranks: one process a rank makes all the runs, one after the other.
@@ -153,6 +153,9 @@ def runs_main(rank, world, folder, commands):
 
     def drifting(optimizer, batch, grad_norm, loss, args, state):
         take_step(optimizer, batch, grad_norm, loss, args, state)
+        if args.record or args.replay:
+            parameters = [p.detach().clone() for group in optimizer.param_groups for p in group["params"]]
+            seen[args.replay or f"step {state.step + 1}", world, rank] = grad_norm, parameters
         if args.out.endswith("drift") and rank == world - 1 and state.step == 2:
             with torch.no_grad():  # by one bit
                 x = optimizer.param_groups[0]["params"][1].view(-1)
@@ -162,7 +165,7 @@ def runs_main(rank, world, folder, commands):
     for words in commands:
         args = flags.parse_args(words)
         try:
-            train.train(args, torch.device("cpu"))
+            (train.replay if args.replay else train.train)(args, torch.device("cpu"))
         except FloatingPointError as error:
             seen[args.out, "error"] = str(error)
     torch.save(seen, f"{folder}/seen-{world}-{rank}.pt")
@@ -186,6 +189,7 @@ def worlds(world, tmp_path_factory):
         LlamaForCausalLM(config).save_pretrained(folder / "model")
     options = {"model": folder / "model", "eval_data": None, "steps": STEPS, "prompts_per_step": P, "group_size": G}
     options |= {"beta_th": 0.8, "max_rounds": 2, "max_new_tokens": 4, "check_every": 1, "save_every": 0}
+    options |= {"noise_every": 2}
     context = multiprocessing.get_context("forkserver")
     seen = {}
     for n in (4, 3, 2, 1):
@@ -199,6 +203,11 @@ def worlds(world, tmp_path_factory):
         if n == 2:
             commands.append(["--out", str(folder / "moved"), "--resume", "--steps", str(STEPS)])
         commands.append(world(out / "drift", **options))
+        if n == 2:
+            recorded = {"steps": 2, "record": 1, "save_every": 1, "dtype": "float32"}
+            commands.append(world(folder / "recorded", **options | recorded))
+        if n < 3:
+            commands.append(["--replay", str(folder / "recorded" / "rollouts" / "step-000002.safetensors")])
         ranks = [context.Process(target=runs_main, args=(rank, n, str(folder), commands)) for rank in range(n)]
         for process in ranks:
             process.start()
@@ -239,6 +248,10 @@ def test_n2_d1_every_norm_and_f_norm_on_many_ranks_is_the_run_on_one(worlds, n):
         for a, b in zip(*rows, strict=True):
             assert (a["alpha"], a["rounds"], a["valid_share"]) == (b["alpha"], b["rounds"], b["valid_share"])
             rounds.append(a["rounds"])
+            assert ("grad_cosine" in a) == (a["step"] % 2 == 1)  # measured on one rank in test_noise.py
+            assert b.get("grad_cosine") == pytest.approx(
+                a.get("grad_cosine"), rel=TOLERANCE[dtype]["rtol"], abs=1e-5 * (dtype == "float32")
+            )
         assert_same_weights(outs[1], outs[0], dtype)
     assert set(rounds) >= {1, 2}  # beta_th collects
 
@@ -258,6 +271,19 @@ def test_d1_one_bit_that_differs_on_one_rank_ends_the_run_and_is_named(worlds, n
     error = seen[n].get((str(folder / f"{n}" / "drift"), "error"))
     assert error == (f"after step 3 the parameters of rank {n - 1} are not those of rank 0" if n > 1 else None)
     assert not list((folder / f"{n}" / "drift").glob("checkpoint-*"))
+
+
+@pytest.mark.slow
+def test_a_replayed_update_has_the_same_bits_on_as_many_ranks_and_is_near_on_others(worlds):
+    folder, seen = worlds
+    file = str(folder / "recorded" / "rollouts" / "step-000002.safetensors")
+    for rank in range(2):
+        (norm, parameters), (again, others) = (seen[2][name, 2, rank] for name in ("step 2", file))
+        assert norm == again > 0 and all(torch.equal(x, y) for x, y in zip(parameters, others, strict=True))
+    alone, others = seen[1][file, 1, 0]
+    assert alone == pytest.approx(norm, rel=1e-5)
+    for x, y in zip(parameters, others, strict=True):
+        assert_close(x, y, **TOLERANCE["float32"])
 
 
 @pytest.mark.slow

@@ -21,9 +21,11 @@ LOOP = {
     "faults",
     "flags",
     "gpg",
+    "journal",
     "parallel",
     "plan",
     "policy",
+    "record",
     "rewards",
     "rollout",
     "tiny",
@@ -47,14 +49,18 @@ ROOMS = {
     "checkpoint.py": (set(), 220),
     "faults.py": (set(), 225),
     "plan.py": (set(), 240),
-    "flags.py": ({"baselines", "checkpoint", "data", "gpg", "tiny"}, 280),
+    "flags.py": ({"baselines", "checkpoint", "data", "gpg", "record", "tiny"}, 300),
     "baselines.py": ({"gpg", "policy", "rollout"}, 200),
     "balance.py": ({"rollout"}, 100),
     "parallel.py": ({"policy"}, 160),
-    # the method's update takes half of it, what only the compared methods need the other
-    "update.py": ({"balance", "baselines", "gpg", "parallel", "policy", "rollout"}, 220),
-    # ranks, signals, what is said and logged: each a step of its own, which the loop reads as one line
-    "train.py": (LOOP, 740),
+    # the method's update takes half of it, the noise of its gradient and what only the compared methods need the other
+    "update.py": ({"balance", "baselines", "gpg", "parallel", "policy", "rollout"}, 270),
+    # samples of a step in a file, and read again: for --replay
+    "record.py": ({"checkpoint", "rollout"}, 140),
+    # rows, warnings, what is said: as long as the loop that they tell of
+    "journal.py": ({"checkpoint", "gpg", "update"}, 280),
+    # ranks, signals, a run on disk: each a step of its own, which the loop reads as one line
+    "train.py": (LOOP, 660),
     "scores.py": (set(), 280),
     # six sets and their checks, three commands, ranks and resume: what a table of the paper takes
     "eval.py": ({"answers", "data", "flags", "rewards", "rollout", "scores"}, 540),

@@ -86,7 +86,7 @@ def test_a_run_in_shards_is_the_run_on_one_and_goes_on_as_either(world, tmp_path
     """Samples, rows and parameters of five steps; saved in shards by 2 ranks, gone on with whole by 1, and back."""
     import train
 
-    changes = {"steps": 5, "beta_th": 0.8, "max_rounds": 2, "norm": "token", "eval_every": 2}
+    changes = {"steps": 5, "beta_th": 0.8, "max_rounds": 2, "norm": "token", "eval_every": 2, "noise_every": 2}
     train.main(world(tmp_path / "one", **changes))
     torchrun(2, world(tmp_path / "two", **changes, parallel="fsdp"))
     torchrun(2, world(tmp_path / "back", **changes | {"steps": 2}, parallel="fsdp"))

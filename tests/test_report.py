@@ -6,6 +6,7 @@ value is not, the standard deviation for the standard error.
 
 import base64
 import hashlib
+import html
 import html.parser
 import json
 import re
@@ -53,6 +54,7 @@ def runs(tmp_path):
     rows[0] |= {"accuracy_before": 0.2, "accuracy_before_se": 0.05}
     rows[9] |= {"accuracy": 0.5, "accuracy_se": 0.06}
     rows[4] |= {"alpha": None, "grad_norm": None}
+    rows[9] |= {"grad_cosine": 0.5}
     config = {"lr": 1e-4, "seed": 0, "system_prompt": HOSTILE, "command": "train.py"}
     samples = [sample(1, 0.0, HOSTILE), sample(2, 1.0), sample(3, None)]
     full = write(tmp_path / "full", rows, samples, [group_row(step) for step in range(1, 21)], config)
@@ -162,7 +164,7 @@ def test_the_panels_of_two_runs(runs, tmp_path, capsys):
     text = make(tmp_path, *runs)
     assert "report.html: 0." in capsys.readouterr().out
     curves, _, rest = text.partition("All other columns")
-    assert titles(curves) == [panel[0] for panel in report.PANELS]
+    assert [html.unescape(title) for title in titles(curves)] == [panel[0] for panel in report.PANELS]
     others, _, groups = rest.partition("<h2>Groups and lengths</h2>")
     assert titles(others) == [
         "generated_tokens",
@@ -173,6 +175,7 @@ def test_the_panels_of_two_runs(runs, tmp_path, capsys):
         "loss",
     ]
     assert titles(groups) == ["Groups over time", "Rewards of one step", "Completion lengths"]
+    assert groups.count('class="grid-of"') == 1  # of one run they stand side by side
     for svg in re.findall(r"<svg viewBox=\"0 0 400.*?</svg>", text, re.DOTALL):
         labels = ["".join(each.itertext()) for each in xml.fromstring(svg).iter("text")]
         assert any("step" in label or "tokens" in label for label in labels) and len(labels) > 5
@@ -190,7 +193,7 @@ def test_the_panels_of_two_runs(runs, tmp_path, capsys):
 
 def test_a_bare_run_has_what_it_has(runs, tmp_path):
     text = make(tmp_path, runs[1])
-    assert "Not logged by these runs: Held-out accuracy, greedy, Entropy." in text
+    assert "Not logged by these runs: Held-out accuracy, greedy, Entropy, Gradient&#x27;s signal." in text
     assert "No groups.jsonl in these runs" in text and "0 of 0 samples" in text
     assert page_data(text)["matrices"] == [] and page_data(text)["samples"] == []
     assert "<summary>Flags</summary>" in text and "<details open>" not in text

@@ -41,7 +41,8 @@ def assert_same_run(one, other):
     states = [{name: x for name, x in s["state"].items() if name != "seconds"} for s in saved]
     assert states[0] == states[1]
     assert rows_of(one / "metrics.jsonl") == rows_of(other / "metrics.jsonl")
-    assert (one / "samples.jsonl").read_text() == (other / "samples.jsonl").read_text()
+    for name in ("samples.jsonl", "groups.jsonl"):
+        assert (one / name).read_bytes() == (other / name).read_bytes()
 
 
 def start(words):
@@ -73,8 +74,9 @@ def test_r1_a_run_killed_at_any_row_resumes_to_the_same_bits(world, tmp_path, un
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stderr.close()
-    with open(out / "metrics.jsonl", "a") as rows:
-        rows.write('{"step": 7, "rew')  # what a kill in the middle of a write leaves
+    for name in checkpoint.ROW_FILES:
+        with open(out / name, "a") as rows:
+            rows.write('{"step": 7, "rew')  # what a kill in the middle of a write leaves
     (out / ".checkpoint-6.tmp").mkdir(exist_ok=True)
     train.main(["--out", str(out), "--resume"])  # the flags are those of the run
     assert_same_run(unstopped, out)

@@ -24,6 +24,7 @@ import parallel
 import rollout
 import tiny
 import train
+import update
 from gpg import NORMS
 from policy import micro_batches, sample_rows
 
@@ -174,9 +175,9 @@ def test_n10_clip_after_the_whole_gradient_and_log_the_norm_before(world, tmp_pa
 def test_a_step_that_is_not_finite_is_left_out_and_ten_in_a_row_end_the_run(world, tmp_path, monkeypatch, broken):
     backward = train.backward
 
-    def spoiled(policy, share, args):
-        norm, loss, gap = backward(policy, share, args)
-        return (norm, math.inf, gap) if broken == "loss" else (math.nan, loss, gap)
+    def spoiled(*arguments, **options):
+        norm, loss, gap, noise = backward(*arguments, **options)
+        return (norm, math.inf, gap, noise) if broken == "loss" else (math.nan, loss, gap, noise)
 
     monkeypatch.setattr(train, "backward", spoiled)
     with pytest.raises(SystemExit, match="train.py: no finite gradient in the last 10 steps"):
@@ -320,11 +321,11 @@ def test_samples_that_are_left_out_have_no_weight(world, tmp_path, monkeypatch, 
 def test_o4_learning_rates_by_hand(world, tmp_path):
     args = flags.parse_args(world(tmp_path, lr=8.0, warmup=4, steps=9))
     # 8 * 1/4, 2/4, 3/4, 4/4, and from then on 8
-    assert [train.learning_rate(args, step) for step in range(6)] == [2, 4, 6, 8, 8, 8]
+    assert [update.learning_rate(args, step) for step in range(6)] == [2, 4, 6, 8, 8, 8]
     args.schedule, args.lr_floor = "cosine", 0.25
     # down from 8 to 2 over steps 4 to 8: 2 + 6 * (1 + cos(pi * k / 4)) / 2
     expected = [8, 2 + 3 * (1 + math.sqrt(0.5)), 5, 2 + 3 * (1 - math.sqrt(0.5)), 2]
-    assert [train.learning_rate(args, step) for step in range(4, 9)] == pytest.approx(expected, rel=1e-12)
+    assert [update.learning_rate(args, step) for step in range(4, 9)] == pytest.approx(expected, rel=1e-12)
 
 
 def test_o5_norms_and_biases_do_not_decay(world, tmp_path):
@@ -354,7 +355,7 @@ def test_rows_hold_what_the_design_promises(world, tmp_path):
     assert sum(20 * row["completion_tokens"] for row in rows) == pytest.approx(rows[-1]["generated_tokens"])
     assert [row["seconds"] for row in rows] == sorted(row["seconds"] for row in rows)
     assert sorted(p.name for p in tmp_path.iterdir()) == [
-        "checkpoint-2", "checkpoint-3", "config.json", "final", "metrics.jsonl", "samples.jsonl",
+        "checkpoint-2", "checkpoint-3", "config.json", "final", "groups.jsonl", "metrics.jsonl", "samples.jsonl",
     ]  # fmt: skip
     samples = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
     assert {sample["step"] for sample in samples} == {1, 2, 3, 4}
@@ -395,7 +396,7 @@ def test_overlong_prompts_are_skipped_and_counted_t2(world, tmp_path, capsys):
 
 def test_e5_held_out_problems_that_are_trained_on_are_said(world, tmp_path, capsys):
     run(world, tmp_path / "apart", steps=1)
-    assert "warning" not in capsys.readouterr().out
+    assert "warning: " not in capsys.readouterr().out
     run(world, tmp_path / "shared", steps=1, eval_data=f"{world.folder / 'train.jsonl'}[:7]")
     assert "warning: 7 problems of --eval-data are in --data too" in capsys.readouterr().out
 
