@@ -125,6 +125,7 @@ def test_n2_d2_a_run_on_two_and_three_ranks_is_the_run_on_one(world, tmp_path):
 RUNS = [(norm, f_norm, "float64") for norm in NORMS for f_norm in F_NORMS]
 RUNS += [(norm, "none", "float32") for norm in NORMS] + [("group", f_norm, "float32") for f_norm in F_NORMS[1:]]
 STEPS, P, G = 5, 5, 4
+COSINE = {"float64": {"rel": 1e-10, "abs": 1e-12}, "float32": {"abs": 1e-3}}
 TOLERANCE = {"float64": {"rtol": 1e-10, "atol": 1e-13}, "float32": {"rtol": 1e-5, "atol": 1e-5}}
 
 
@@ -249,9 +250,8 @@ def test_n2_d1_every_norm_and_f_norm_on_many_ranks_is_the_run_on_one(worlds, n):
             assert (a["alpha"], a["rounds"], a["valid_share"]) == (b["alpha"], b["rounds"], b["valid_share"])
             rounds.append(a["rounds"])
             assert ("grad_cosine" in a) == (a["step"] % 2 == 1)  # measured on one rank in test_noise.py
-            assert b.get("grad_cosine") == pytest.approx(
-                a.get("grad_cosine"), rel=TOLERANCE[dtype]["rtol"], abs=1e-5 * (dtype == "float32")
-            )
+            cosines = ({name: x for name, x in row.items() if name == "grad_cosine"} for row in (b, a))
+            assert next(cosines) == pytest.approx(next(cosines), **COSINE[dtype])
         assert_same_weights(outs[1], outs[0], dtype)
     assert set(rounds) >= {1, 2}  # beta_th collects
 
