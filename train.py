@@ -9,6 +9,7 @@ A process is a rank, and one process a world of size 1, not a path of its own. L
 ranks, G samples of each, S groups that a rank sampled in all rounds of a step, T completion tokens, N rows at once.
 """
 
+import gc
 import json
 import math
 import os
@@ -31,6 +32,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 import checkpoint
 import data
+import doctor
 import faults
 import plan
 import record
@@ -98,7 +100,8 @@ def main(argv: list[str] | None = None) -> None:
     device = init_distributed(args)
     try:
         with faults.beating():
-            (replay if args.replay else train)(args, device)
+            command = replay if args.replay else examine if args.doctor else train
+            problem = command(args, device)
     except FloatingPointError as error:
         give_up(str(error))
     except OSError as error:  # a full disk, say; to go on unsaved could cost more than to stop
@@ -109,7 +112,11 @@ def main(argv: list[str] | None = None) -> None:
             faults.end_without_others(error)
         raise
     finally:
+        if dist.get_world_size() > 1:
+            gc.collect()  # what spreads a model holds itself in circles: left behind, it could hang as the process ends
         dist.destroy_process_group()
+    if problem:
+        sys.exit(1)
 
 
 def train(args, device: torch.device) -> None:
@@ -202,6 +209,32 @@ def replay(args, device: torch.device) -> None:
     row = {"step": step, "loss": loss, "grad_norm": grad_norm, "logprob_gap": float(gap)}
     row = {name: x if math.isfinite(x) else None for name, x in row.items()}
     say(json.dumps(row | noise | {"alpha": strength, "valid_groups": batch.num_valid}))
+
+
+def examine(args, device: torch.device) -> bool:
+    """--doctor: a run's own parts on one small batch, each held against what it must be -> whether one is wrong."""
+    rewards = user_input(parse_rewards, args.rewards, args.max_new_tokens)
+    resumed = find_checkpoint(args)
+    kind, shape, load, limit = planned(args, resumed, device)
+    small = doctor.small_batch(args, shape.parameters, device)
+    choose_parallel(small, resumed, device)  # ends here if even that does not fit
+    folder, tokenizer, problems, held_out = load_problems(args, resumed)
+    grader, graded = make_grader(args, rewards, problems, held_out), []
+    model = load_model(args, folder, device)
+    policy = make_policy(model, kind, args)
+    checks = user_input(doctor.of_model, args, model, tokenizer, problems)
+
+    def kept(prompts, texts, ids, columns):
+        graded.append((texts, columns.get("answer", []), grader(prompts, texts, ids, columns)))
+        return graded[-1][-1]
+
+    batch = collect(policy, tokenizer, problems, kept, small, State())
+    gap = doctor.logprob_gap(policy, batch.rollout, args)
+    checks += doctor.of_batch(args, small, model, tokenizer, batch, graded, gap)
+    checks.append(doctor.check_memory(shape, load, limit, args.group_size))
+    checks = doctor.findings(checks)
+    say(doctor.table(checks))
+    return not all(check.ok for check in checks)
 
 
 def collect(policy, tokenizer, problems: list[dict], grader, args, state: State) -> Batch:
@@ -416,6 +449,21 @@ def find_checkpoint(args) -> Path | None:
 def choose_parallel(args, resumed: Path | None, device: torch.device) -> str:
     """ddp or fsdp, as --parallel says, or as the memory of the ranks allows. Prints the plan if --plan asks for it; a
     run that takes more than there is is a user's mistake."""
+    kind, shape, load, limit = planned(args, resumed, device)
+    if args.plan:
+        say(plan.describe(shape, load, limit))
+        return kind
+    moment, size = plan.peak(shape, load)
+    if size > limit:
+        way = plan.remedy(shape, load, limit, args.group_size)
+        way = f"{way} would fit" if way else "no flag would make it fit; take a smaller model, or larger devices"
+        wanted = f"the {moment} takes up to {size / plan.GIB:.1f} GiB a rank, and there are {limit / plan.GIB:.1f}"
+        fail(f"memory: {wanted}; {way} (see --plan)")
+    return kind
+
+
+def planned(args, resumed: Path | None, device: torch.device) -> tuple[str, plan.Shape, plan.Load, int]:
+    """ddp or fsdp, the model's sizes, what a rank will hold, and the bytes that each rank can have at the most."""
     make = args.model == BUILT_IN and not resumed
     config = tiny.make_config(tiny.make_tokenizer()) if make else pretrained(AutoConfig, resumed or args.model)
     shape, (limit, base) = plan.shape_of(config), plan.room(device)
@@ -428,17 +476,7 @@ def choose_parallel(args, resumed: Path | None, device: torch.device) -> str:
         kind = "ddp" if size <= limit else "fsdp"
         takes = f"whole on each rank it takes {size / plan.GIB:.1f} GiB of {limit / plan.GIB:.1f}"
         say(f"--parallel auto: {kind}, as {takes} in the {moment}")
-    load = loads[kind]
-    if args.plan:
-        say(plan.describe(shape, load, limit))
-        return kind
-    moment, size = plan.peak(shape, load)
-    if size > limit:
-        way = plan.remedy(shape, load, limit, args.group_size)
-        way = f"{way} would fit" if way else "no flag would make it fit; take a smaller model, or larger devices"
-        wanted = f"the {moment} takes up to {size / plan.GIB:.1f} GiB a rank, and there are {limit / plan.GIB:.1f}"
-        fail(f"memory: {wanted}; {way} (see --plan)")
-    return kind
+    return kind, shape, loads[kind], limit
 
 
 def load_problems(args, resumed: Path | None):

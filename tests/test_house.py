@@ -18,6 +18,7 @@ LOOP = {
     "baselines",
     "checkpoint",
     "data",
+    "doctor",
     "faults",
     "flags",
     "gpg",
@@ -59,8 +60,10 @@ ROOMS = {
     "record.py": ({"checkpoint", "rollout"}, 140),
     # rows, warnings, what is said: as long as the loop that they tell of
     "journal.py": ({"checkpoint", "gpg", "update"}, 280),
+    # a check a function, and the table
+    "doctor.py": ({"gpg", "parallel", "plan", "rollout", "update"}, 330),
     # ranks, signals, a run on disk: each a step of its own, which the loop reads as one line
-    "train.py": (LOOP, 660),
+    "train.py": (LOOP, 700),
     "scores.py": (set(), 280),
     # six sets and their checks, three commands, ranks and resume: what a table of the paper takes
     "eval.py": ({"answers", "data", "flags", "rewards", "rollout", "scores"}, 540),
