@@ -111,6 +111,9 @@ def make_parser() -> argparse.ArgumentParser:
     add("--lr-floor", type=float, default=0.0, help="where the cosine ends, a share of --lr (code for 1.5B: 0.1)")
     add("--weight-decay", type=float, default=0.1, help="of matrices (paper: 0.1)")
     add("--grad-clip", type=float, default=1.0, help="greatest gradient norm; 0: off (paper: not given; code: 1)")
+    add("--lora-rank", type=int, default=0, metavar="R",
+        help="train adapters of that rank beside all linear layers but the last, and leave the weights, which stay in "
+             "float32; 0: train all weights. Wants a larger --lr, some ten times; needs peft (paper: 0)")
     add("--tokens-per-micro-batch", type=int, default=16384, help="padded tokens of a forward: memory, not results")
     add("--gradient-checkpointing", action="store_true", help="recompute activations in the backward: less memory")
     add("--parallel", choices=("ddp", "fsdp", "auto"), default="ddp",
@@ -198,7 +201,7 @@ def recipe_line(line: str) -> list[str]:
 def check(args: argparse.Namespace) -> None:
     """Stops at the first flag that can't be, before anything slow."""
     out, built_in = Path(args.out), args.model == BUILT_IN
-    least = dict.fromkeys(("top_k", "warmup", "weight_decay", "grad_clip", "seed"), 0)
+    least = dict.fromkeys(("top_k", "warmup", "weight_decay", "grad_clip", "seed", "lora_rank"), 0)
     least |= dict.fromkeys(("kl_coef", "overlong_buffer", "gae_lambda", "critic_lr_factor"), 0) | {"updates": 1}
     least |= dict.fromkeys(
         ("eval_every", "save_every", "check_every", "noise_every", "record", "keep", "reward_timeout"), 0
@@ -252,6 +255,8 @@ def check(args: argparse.Namespace) -> None:
             args.parallel != "ddp" and not hasattr(FSDPModule, "set_force_sum_reduction_for_comms"),
             f"--parallel {args.parallel}: torch {torch.__version__} can't sum gradients of shards; take a newer one",
         ),
+        (args.lora_rank and args.replay, "--replay: not with --lora-rank, whose checkpoints hold the merged model"),
+        (args.lora_rank and not importlib.util.find_spec("peft"), "--lora-rank: pip install peft"),
         (args.wandb and not importlib.util.find_spec("wandb"), "--wandb: pip install wandb"),
         (args.tensorboard and not importlib.util.find_spec("tensorboard"), "--tensorboard: pip install tensorboard"),
         (args.doctor and args.algo == "sft", "--doctor: looks at samples, and --algo sft draws none; leave it out"),

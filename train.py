@@ -34,6 +34,7 @@ import checkpoint
 import data
 import doctor
 import faults
+import lora
 import plan
 import record
 import tiny
@@ -127,7 +128,7 @@ def train(args, device: torch.device) -> None:
         return
     folder, tokenizer, problems, held_out = load_problems(args, resumed)
     grader = make_grader(args, rewards, problems, held_out)
-    model = load_model(args, folder, device)
+    model = load_trained(args, folder, resumed, device)
     policy = make_policy(model, kind, args)
     reference, critic = make_compared(args, resumed, device)
     optimizer = make_optimizer(model, args, critic)
@@ -220,7 +221,7 @@ def examine(args, device: torch.device) -> bool:
     choose_parallel(small, resumed, device)  # ends here if even that does not fit
     folder, tokenizer, problems, held_out = load_problems(args, resumed)
     grader, graded = make_grader(args, rewards, problems, held_out), []
-    model = load_model(args, folder, device)
+    model = load_trained(args, folder, resumed, device)
     policy = make_policy(model, kind, args)
     checks = user_input(doctor.of_model, args, model, tokenizer, problems)
 
@@ -547,6 +548,25 @@ def with_solutions(rows: list[dict], tokenizer, args) -> list[dict]:
     return kept
 
 
+def load_trained(args, folder, resumed: Path | None, device: torch.device):
+    """The folder's model; with --lora-rank the one that the run began with, and adapters: a checkpoint's, or new."""
+    adapter = resumed / checkpoint.ADAPTER if resumed else None
+    if not args.lora_rank:
+        if resumed and adapter.exists():
+            fail(f"--lora-rank 0: {resumed} is of a run that trains adapters; leave the flag out")
+        return load_model(args, folder, device)
+    model = load_model(args, beginning(args), device)
+    lora.add(model, args.lora_rank, args.seed)
+    if resumed:
+        user_input(lora.load, model, adapter)
+    return model
+
+
+def beginning(args) -> str | Path:
+    """The model that the run began with."""
+    return tiny.ensure(args.seed) if args.model == BUILT_IN else args.model
+
+
 def load_model(args, folder, device: torch.device):
     """The model in float32 (float64 with --dtype float64), dropout off: with it, another policy would be scored."""
     config = pretrained(AutoConfig, folder).to_dict()
@@ -575,11 +595,11 @@ def make_policy(model, kind: str, args) -> torch.nn.Module:
 
 def make_compared(args, resumed: Path | None, device: torch.device) -> tuple[Policy | None, torch.nn.Module | None]:
     """The reference of a KL term, the model as the run began with it; and PPO's critic. None for GPG."""
-    start, reference, critic = tiny.ensure(args.seed) if args.model == BUILT_IN else args.model, None, None
+    reference, critic = None, None
     if args.kl_coef:
-        reference = Policy(load_model(args, start, device).eval(), args.temperature).requires_grad_(False)
+        reference = Policy(load_model(args, beginning(args), device).eval(), args.temperature).requires_grad_(False)
     if args.baseline == "critic":
-        critic = Critic(load_model(args, start, device))
+        critic = Critic(load_model(args, beginning(args), device))
         if resumed:
             critic.load_state_dict(load_file(resumed / checkpoint.CRITIC))
         critic = spread(critic, "ddp", args.dtype)
@@ -587,7 +607,10 @@ def make_compared(args, resumed: Path | None, device: torch.device) -> tuple[Pol
 
 
 def make_optimizer(model, args, critic=None) -> torch.optim.Optimizer:
-    """AdamW, or SGD without momentum; weight decay on matrices, none on norms and biases. A critic has its own rate."""
+    """AdamW, or SGD without momentum; weight decay on matrices, none on norms and biases. A critic has its own rate.
+
+    What is frozen has no gradient, and an optimizer leaves it alone.
+    """
     kind = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[args.optimizer]
     groups = []
     for module, factor in [(model, 1.0), (critic, args.critic_lr_factor)][: 2 if critic else 1]:
@@ -640,7 +663,8 @@ def save(name: str, args, model, critic, tokenizer, optimizer, state: State) -> 
     weights, moments = whole(model.state_dict(keep_vars=True)), whole(optimizer.state_dict())
     values = plain(critic).state_dict() if critic else None
     if dist.get_rank() == 0 and not folder.exists():
-        checkpoint.save(folder, model, tokenizer, weights, moments, asdict(state), values)
+        weights, adapter = lora.split(model, weights, args.model) if args.lora_rank else (weights, None)
+        checkpoint.save(folder, model, tokenizer, weights, moments, asdict(state), values, adapter)
         checkpoint.prune(Path(args.out), args.keep)
 
 

@@ -1,7 +1,8 @@
 """doctor.py: a sound run passes every check, and each check fails on a case made for it.
 
-Tried by hand, each turns this file red: a BOS counted anywhere in the prompt, the first token of a turn's end taken for
-any, sums of one rank, a batch cut short called all hard, only rank 0's findings, another threshold of rounding.
+Tried by hand, each turns this file red: a BOS counted anywhere in the prompt, the last token of a turn's end taken for
+the first, a batch cut short called all hard, rank 0's findings alone, a threshold of rounding twice as high,
+generation_config.json passed over.
 """
 
 import json

@@ -23,6 +23,7 @@ LOOP = {
     "flags",
     "gpg",
     "journal",
+    "lora",
     "parallel",
     "plan",
     "policy",
@@ -47,10 +48,10 @@ ROOMS = {
     "rewards.py": ({"answers", "extract", "grading"}, 415),
     "data.py": (set(), 400),
     "tiny.py": (set(), 260),
-    "checkpoint.py": (set(), 220),
+    "checkpoint.py": (set(), 235),
     "faults.py": (set(), 225),
-    "plan.py": (set(), 240),
-    "flags.py": ({"baselines", "checkpoint", "data", "gpg", "record", "tiny"}, 300),
+    "plan.py": (set(), 265),
+    "flags.py": ({"baselines", "checkpoint", "data", "gpg", "record", "tiny"}, 310),
     "baselines.py": ({"gpg", "policy", "rollout"}, 200),
     "balance.py": ({"rollout"}, 100),
     "parallel.py": ({"policy"}, 160),
@@ -60,10 +61,11 @@ ROOMS = {
     "record.py": ({"checkpoint", "rollout"}, 140),
     # rows, warnings, what is said: as long as the loop that they tell of
     "journal.py": ({"checkpoint", "gpg", "update"}, 280),
+    "lora.py": (set(), 100),
     # a check a function, and the table
     "doctor.py": ({"gpg", "parallel", "plan", "rollout", "update"}, 330),
     # ranks, signals, a run on disk: each a step of its own, which the loop reads as one line
-    "train.py": (LOOP, 700),
+    "train.py": (LOOP, 720),
     "scores.py": (set(), 280),
     # six sets and their checks, three commands, ranks and resume: what a table of the paper takes
     "eval.py": ({"answers", "data", "flags", "rewards", "rollout", "scores"}, 540),
