@@ -29,6 +29,7 @@ ROW_FILES = ("metrics.jsonl", "samples.jsonl", "groups.jsonl")  # a step adds to
 RUN_FILES = ("config.json", *ROW_FILES)
 MANIFEST = "manifest.json"
 CRITIC = "critic.safetensors"
+ADAPTER = "adapter"  # a folder
 
 
 def exists(out: Path) -> bool:
@@ -37,11 +38,18 @@ def exists(out: Path) -> bool:
 
 
 def save(
-    folder: Path, model, tokenizer, weights: dict, optimizer: dict, state: dict, critic: dict | None = None
+    folder: Path,
+    model,
+    tokenizer,
+    weights: dict,
+    optimizer: dict,
+    state: dict,
+    critic: dict | None = None,
+    adapter: Callable[[Path], None] | None = None,
 ) -> None:
     """Writes the Hugging Face folder, trainer.pt and the manifest, all or nothing. The folder must not exist yet.
 
-    weights, optimizer, critic: state_dicts, whole; a critic is only PPO's.
+    weights, optimizer, critic: state_dicts, whole; a critic is only PPO's. adapter: writes one into a folder, see lora.
     OSError, in one line, if it can't be written: no part of it is left, and what was there before is whole.
     """
     temporary = folder.with_name(f".{folder.name}.tmp")
@@ -54,10 +62,14 @@ def save(
                 torch.save({"optimizer": optimizer, "state": state}, file)
             if critic:
                 save_file(critic, temporary / CRITIC)
-            files = {file.name: _fingerprint(file) for file in sorted(temporary.iterdir())}
-            (temporary / MANIFEST).write_text(json.dumps(files, indent=1) + "\n", encoding="utf-8")
+            if adapter:
+                adapter(temporary / ADAPTER)
+            files = sorted(filter(Path.is_file, temporary.rglob("*")))
+            manifest = {str(file.relative_to(temporary)): _fingerprint(file) for file in files}
+            (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
             # what the name stands for must be on the disk before it, the rows up to this step too
-            for path in [*temporary.iterdir(), temporary, *filter(Path.exists, map(folder.parent.joinpath, RUN_FILES))]:
+            rows = filter(Path.exists, map(folder.parent.joinpath, RUN_FILES))
+            for path in [*temporary.rglob("*"), temporary, *rows]:
                 _sync(path)
             temporary.rename(folder)
             _sync(folder.parent)

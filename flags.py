@@ -37,11 +37,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         if not config.exists():
             fail(f"--resume: no run in {given.out}, it has no config.json; give the run's folder with --out")
         try:
-            saved = json.loads(config.read_text(encoding="utf-8")) | {
-                "resume": False,
-                "overwrite": False,
-                "plan": False,
-            }
+            switches = dict.fromkeys(("resume", "overwrite", "plan", "doctor"), False)  # of one command, not of a run
+            saved = json.loads(config.read_text(encoding="utf-8")) | switches
         except ValueError as error:
             fail(f"--resume: {config} is damaged ({error}); restore it, or start anew with --overwrite")
         parser.set_defaults(**{name: saved[name] for name in vars(given) if name in saved})
@@ -114,6 +111,9 @@ def make_parser() -> argparse.ArgumentParser:
     add("--lr-floor", type=float, default=0.0, help="where the cosine ends, a share of --lr (code for 1.5B: 0.1)")
     add("--weight-decay", type=float, default=0.1, help="of matrices (paper: 0.1)")
     add("--grad-clip", type=float, default=1.0, help="greatest gradient norm; 0: off (paper: not given; code: 1)")
+    add("--lora-rank", type=int, default=0, metavar="R",
+        help="train adapters of that rank beside all linear layers but the last, and leave the weights, which stay in "
+             "float32; 0: train all weights. Wants a larger --lr, some ten times; needs peft (paper: 0)")
     add("--tokens-per-micro-batch", type=int, default=16384, help="padded tokens of a forward: memory, not results")
     add("--gradient-checkpointing", action="store_true", help="recompute activations in the backward: less memory")
     add("--parallel", choices=("ddp", "fsdp", "auto"), default="ddp",
@@ -182,6 +182,8 @@ def add_run_flags(add) -> None:
     add("--auto-resume", action="store_true",
         help="--resume where --out holds a run, else a new one: for jobs that torchrun or a cluster starts again")
     add("--plan", action="store_true", help="print what each rank will take of its memory, in GiB, and stop")
+    add("--doctor", action="store_true",
+        help="try a run's parts on one small batch, print what is wrong and which flag mends it, and stop")
     add("--overwrite", action="store_true", help="delete the run that is in --out and start anew")
     add("--tensorboard", action="store_true", help="log to OUT/tensorboard too (needs tensorboard)")
     add("--wandb", metavar="PROJECT", help="log to Weights & Biases too (needs wandb)")
@@ -199,7 +201,7 @@ def recipe_line(line: str) -> list[str]:
 def check(args: argparse.Namespace) -> None:
     """Stops at the first flag that can't be, before anything slow."""
     out, built_in = Path(args.out), args.model == BUILT_IN
-    least = dict.fromkeys(("top_k", "warmup", "weight_decay", "grad_clip", "seed"), 0)
+    least = dict.fromkeys(("top_k", "warmup", "weight_decay", "grad_clip", "seed", "lora_rank"), 0)
     least |= dict.fromkeys(("kl_coef", "overlong_buffer", "gae_lambda", "critic_lr_factor"), 0) | {"updates": 1}
     least |= dict.fromkeys(
         ("eval_every", "save_every", "check_every", "noise_every", "record", "keep", "reward_timeout"), 0
@@ -212,7 +214,7 @@ def check(args: argparse.Namespace) -> None:
     folder = next(parent for parent in (out, *out.absolute().parents) if parent.exists())
     grouped = args.baseline in ("group", "others") and args.algo != "sft"  # what a sample is held against is its group
     penalised = args.kl_coef and args.kl_in == "reward"  # then no two rewards of a group are equal
-    taken = checkpoint.exists(out) and not args.resume and not args.overwrite
+    taken = checkpoint.exists(out) and not (args.resume or args.overwrite or args.doctor)
     new = not args.replay  # which reads no data, and writes nothing
     for wrong, message in (
         (
@@ -253,8 +255,11 @@ def check(args: argparse.Namespace) -> None:
             args.parallel != "ddp" and not hasattr(FSDPModule, "set_force_sum_reduction_for_comms"),
             f"--parallel {args.parallel}: torch {torch.__version__} can't sum gradients of shards; take a newer one",
         ),
+        (args.lora_rank and args.replay, "--replay: not with --lora-rank, whose checkpoints hold the merged model"),
+        (args.lora_rank and not importlib.util.find_spec("peft"), "--lora-rank: pip install peft"),
         (args.wandb and not importlib.util.find_spec("wandb"), "--wandb: pip install wandb"),
         (args.tensorboard and not importlib.util.find_spec("tensorboard"), "--tensorboard: pip install tensorboard"),
+        (args.doctor and args.algo == "sft", "--doctor: looks at samples, and --algo sft draws none; leave it out"),
         (out.exists() and not out.is_dir(), f"--out {out}: is a file; give a folder"),
         (new and not os.access(folder, os.W_OK), f"--out {out}: can't write to {folder}; give another folder"),
         (new and taken, f"--out {out}: holds a run; --resume goes on with it, --overwrite deletes it"),

@@ -74,14 +74,22 @@ def autocast(args, device: torch.device):
 
 @contextmanager
 def whole_weights(policy: torch.nn.Module) -> Iterator[None]:
-    """Within it, the model has all weights on this rank, and runs without a collective: for sampling."""
+    """Within it, the model has all weights on this rank, and runs without a collective: to sample, without gradient.
+
+    Frozen weights are not marked so meanwhile: autocast would cast each of them again for every token.
+    """
     shards = _shards(policy)
+    frozen = [p for p in policy.parameters() if not p.requires_grad and not shards]
+    for parameter in frozen:
+        parameter.requires_grad_(True)
     for module in shards:
         module.set_reshard_after_forward(False, recurse=False)
         module.unshard()
     try:
         yield
     finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
         for module in shards:
             module.reshard()
             module.set_reshard_after_forward(module is not policy, recurse=False)

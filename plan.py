@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM
+from transformers.pytorch_utils import Conv1D
 
 SLICE = 2**25  # logits at once in the update, gpg.sliced_logprobs
 DRAW_BYTES = 24  # a logit in the rollout: as made, repeated, scaled, exponential, and its CDF in float64
@@ -33,6 +34,7 @@ class Shape:
     query: int  # query heads * width of one
     key: int  # key-value heads * width of one
     vocabulary: int
+    linear: int = 0  # inputs and outputs of all linear layers but the last: what an adapter of rank 1 has
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Load:
     moments: int = 2  # that the optimizer keeps of a gradient: AdamW's two, SGD's none
     beside: int = 0  # numbers a parameter that stay for a reference (weights) and a critic (gradient and moments too)
     halves: bool = False  # the gradient of one half of the groups is kept aside, for --noise-every
+    lora_rank: int = 0  # of the adapters that are trained in place of the weights; 0: none
     shards: int = 1  # over which parameters, gradients and optimizer are cut; 1: DistributedDataParallel
     base: int = 0  # bytes of the process itself: interpreter, libraries, a device's context
 
@@ -70,7 +73,14 @@ def shape_of(config) -> Shape:
         query=heads * width,
         key=(getattr(config, "num_key_value_heads", None) or heads) * width,
         vocabulary=config.vocab_size,
+        linear=sum(sum(module.weight.shape) for module in linear_layers(model)),
     )
+
+
+def linear_layers(model) -> list[torch.nn.Module]:
+    """Those that an adapter goes beside: all but the output layer."""
+    kinds = (torch.nn.Linear, Conv1D)
+    return [m for m in model.modules() if isinstance(m, kinds) and m is not model.get_output_embeddings()]
 
 
 def load_of(args, ranks: int, base: int = 0, shards: int = 1) -> Load:
@@ -91,6 +101,7 @@ def load_of(args, ranks: int, base: int = 0, shards: int = 1) -> Load:
         moments=(moments := 2 if args.optimizer == "adamw" else 0),
         beside=bool(args.kl_coef) + (args.baseline == "critic") * (2 + moments),
         halves=args.noise_every > 0,
+        lora_rank=args.lora_rank,
         shards=shards,
         base=base,
     )
@@ -103,15 +114,23 @@ def moments(shape: Shape, load: Load) -> dict[str, dict[str, int]]:
     return {
         "rollout": always | sampling(shape, load),
         "update": always | training(shape, load) | aside,
-        "optimizer step": always | {"temporaries": 2 * shape.vocabulary * shape.hidden * stored(load)},
+        "optimizer step": always | {"temporaries": 2 * largest(shape, load) * stored(load)},
     }
 
 
 def lasting(shape: Shape, load: Load) -> dict[str, int]:
     """What stays from the first step on: the gradients too, in the buckets of DistributedDataParallel."""
-    one = shape.parameters * stored(load) // load.shards
+    one, adapter = shape.parameters * stored(load) // load.shards, load.lora_rank * shape.linear * stored(load)
+    trained = adapter // load.shards if load.lora_rank else one
     compared = {"reference and critic": load.beside * one} if load.beside else {}
-    return {"weights": one, "gradients": one, "optimizer": load.moments * one} | compared
+    adapters = {"adapters": trained} if load.lora_rank else {}
+    lasts = {"weights": one} | adapters | {"gradients": trained, "optimizer": load.moments * trained}
+    return lasts | compared
+
+
+def largest(shape: Shape, load: Load) -> int:
+    """Numbers of the largest matrix that is trained: the embedding; of adapters, one beside the feed-forward."""
+    return load.lora_rank * shape.intermediate if load.lora_rank else shape.vocabulary * shape.hidden
 
 
 def sampling(shape: Shape, load: Load) -> dict[str, int]:
@@ -134,7 +153,8 @@ def training(shape: Shape, load: Load) -> dict[str, int]:
     passing = 3 * load.tokens * (shape.intermediate + shape.hidden) * computed(load)
     logits = min(SLICE, int(load.tokens * load.completion_share) * shape.vocabulary)
     cast = load.dtype == "bfloat16"  # a slice as it is made and as it is multiplied, and its share of the gradient
-    head = shape.vocabulary * shape.hidden * (stored(load) + 2 * cast)  # the gradient of the output layer
+    # the gradient of the output layer, and under bfloat16 its copy, which is made also where it is frozen
+    head = shape.vocabulary * shape.hidden * (stored(load) * (load.lora_rank == 0) + 2 * cast)
     copies = 2 * shape.parameters if load.dtype == "bfloat16" else 0
     if load.shards > 1:  # two layers at a time, and embedding and output layer
         matrices = 2 * (shape.parameters - 2 * shape.vocabulary * shape.hidden) // shape.layers

@@ -9,6 +9,7 @@ A process is a rank, and one process a world of size 1, not a path of its own. L
 ranks, G samples of each, S groups that a rank sampled in all rounds of a step, T completion tokens, N rows at once.
 """
 
+import gc
 import json
 import math
 import os
@@ -31,7 +32,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 import checkpoint
 import data
+import doctor
 import faults
+import lora
 import plan
 import record
 import tiny
@@ -98,7 +101,8 @@ def main(argv: list[str] | None = None) -> None:
     device = init_distributed(args)
     try:
         with faults.beating():
-            (replay if args.replay else train)(args, device)
+            command = replay if args.replay else examine if args.doctor else train
+            problem = command(args, device)
     except FloatingPointError as error:
         give_up(str(error))
     except OSError as error:  # a full disk, say; to go on unsaved could cost more than to stop
@@ -109,7 +113,11 @@ def main(argv: list[str] | None = None) -> None:
             faults.end_without_others(error)
         raise
     finally:
+        if dist.get_world_size() > 1:
+            gc.collect()  # what spreads a model holds itself in circles: left behind, it could hang as the process ends
         dist.destroy_process_group()
+    if problem:
+        sys.exit(1)
 
 
 def train(args, device: torch.device) -> None:
@@ -120,7 +128,7 @@ def train(args, device: torch.device) -> None:
         return
     folder, tokenizer, problems, held_out = load_problems(args, resumed)
     grader = make_grader(args, rewards, problems, held_out)
-    model = load_model(args, folder, device)
+    model = load_trained(args, folder, resumed, device)
     policy = make_policy(model, kind, args)
     reference, critic = make_compared(args, resumed, device)
     optimizer = make_optimizer(model, args, critic)
@@ -202,6 +210,32 @@ def replay(args, device: torch.device) -> None:
     row = {"step": step, "loss": loss, "grad_norm": grad_norm, "logprob_gap": float(gap)}
     row = {name: x if math.isfinite(x) else None for name, x in row.items()}
     say(json.dumps(row | noise | {"alpha": strength, "valid_groups": batch.num_valid}))
+
+
+def examine(args, device: torch.device) -> bool:
+    """--doctor: a run's own parts on one small batch, each held against what it must be -> whether one is wrong."""
+    rewards = user_input(parse_rewards, args.rewards, args.max_new_tokens)
+    resumed = find_checkpoint(args)
+    kind, shape, load, limit = planned(args, resumed, device)
+    small = doctor.small_batch(args, shape.parameters, device)
+    choose_parallel(small, resumed, device)  # ends here if even that does not fit
+    folder, tokenizer, problems, held_out = load_problems(args, resumed)
+    grader, graded = make_grader(args, rewards, problems, held_out), []
+    model = load_trained(args, folder, resumed, device)
+    policy = make_policy(model, kind, args)
+    checks = user_input(doctor.of_model, args, model, tokenizer, problems)
+
+    def kept(prompts, texts, ids, columns):
+        graded.append((texts, columns.get("answer", []), grader(prompts, texts, ids, columns)))
+        return graded[-1][-1]
+
+    batch = collect(policy, tokenizer, problems, kept, small, State())
+    gap = doctor.logprob_gap(policy, batch.rollout, args)
+    checks += doctor.of_batch(args, small, model, tokenizer, batch, graded, gap)
+    checks.append(doctor.check_memory(shape, load, limit, args.group_size))
+    checks = doctor.findings(checks)
+    say(doctor.table(checks))
+    return not all(check.ok for check in checks)
 
 
 def collect(policy, tokenizer, problems: list[dict], grader, args, state: State) -> Batch:
@@ -416,6 +450,21 @@ def find_checkpoint(args) -> Path | None:
 def choose_parallel(args, resumed: Path | None, device: torch.device) -> str:
     """ddp or fsdp, as --parallel says, or as the memory of the ranks allows. Prints the plan if --plan asks for it; a
     run that takes more than there is is a user's mistake."""
+    kind, shape, load, limit = planned(args, resumed, device)
+    if args.plan:
+        say(plan.describe(shape, load, limit))
+        return kind
+    moment, size = plan.peak(shape, load)
+    if size > limit:
+        way = plan.remedy(shape, load, limit, args.group_size)
+        way = f"{way} would fit" if way else "no flag would make it fit; take a smaller model, or larger devices"
+        wanted = f"the {moment} takes up to {size / plan.GIB:.1f} GiB a rank, and there are {limit / plan.GIB:.1f}"
+        fail(f"memory: {wanted}; {way} (see --plan)")
+    return kind
+
+
+def planned(args, resumed: Path | None, device: torch.device) -> tuple[str, plan.Shape, plan.Load, int]:
+    """ddp or fsdp, the model's sizes, what a rank will hold, and the bytes that each rank can have at the most."""
     make = args.model == BUILT_IN and not resumed
     config = tiny.make_config(tiny.make_tokenizer()) if make else pretrained(AutoConfig, resumed or args.model)
     shape, (limit, base) = plan.shape_of(config), plan.room(device)
@@ -428,17 +477,7 @@ def choose_parallel(args, resumed: Path | None, device: torch.device) -> str:
         kind = "ddp" if size <= limit else "fsdp"
         takes = f"whole on each rank it takes {size / plan.GIB:.1f} GiB of {limit / plan.GIB:.1f}"
         say(f"--parallel auto: {kind}, as {takes} in the {moment}")
-    load = loads[kind]
-    if args.plan:
-        say(plan.describe(shape, load, limit))
-        return kind
-    moment, size = plan.peak(shape, load)
-    if size > limit:
-        way = plan.remedy(shape, load, limit, args.group_size)
-        way = f"{way} would fit" if way else "no flag would make it fit; take a smaller model, or larger devices"
-        wanted = f"the {moment} takes up to {size / plan.GIB:.1f} GiB a rank, and there are {limit / plan.GIB:.1f}"
-        fail(f"memory: {wanted}; {way} (see --plan)")
-    return kind
+    return kind, shape, loads[kind], limit
 
 
 def load_problems(args, resumed: Path | None):
@@ -509,6 +548,25 @@ def with_solutions(rows: list[dict], tokenizer, args) -> list[dict]:
     return kept
 
 
+def load_trained(args, folder, resumed: Path | None, device: torch.device):
+    """The folder's model; with --lora-rank the one that the run began with, and adapters: a checkpoint's, or new."""
+    adapter = resumed / checkpoint.ADAPTER if resumed else None
+    if not args.lora_rank:
+        if resumed and adapter.exists():
+            fail(f"--lora-rank 0: {resumed} is of a run that trains adapters; leave the flag out")
+        return load_model(args, folder, device)
+    model = load_model(args, beginning(args), device)
+    lora.add(model, args.lora_rank, args.seed)
+    if resumed:
+        user_input(lora.load, model, adapter)
+    return model
+
+
+def beginning(args) -> str | Path:
+    """The model that the run began with."""
+    return tiny.ensure(args.seed) if args.model == BUILT_IN else args.model
+
+
 def load_model(args, folder, device: torch.device):
     """The model in float32 (float64 with --dtype float64), dropout off: with it, another policy would be scored."""
     config = pretrained(AutoConfig, folder).to_dict()
@@ -537,11 +595,11 @@ def make_policy(model, kind: str, args) -> torch.nn.Module:
 
 def make_compared(args, resumed: Path | None, device: torch.device) -> tuple[Policy | None, torch.nn.Module | None]:
     """The reference of a KL term, the model as the run began with it; and PPO's critic. None for GPG."""
-    start, reference, critic = tiny.ensure(args.seed) if args.model == BUILT_IN else args.model, None, None
+    reference, critic = None, None
     if args.kl_coef:
-        reference = Policy(load_model(args, start, device).eval(), args.temperature).requires_grad_(False)
+        reference = Policy(load_model(args, beginning(args), device).eval(), args.temperature).requires_grad_(False)
     if args.baseline == "critic":
-        critic = Critic(load_model(args, start, device))
+        critic = Critic(load_model(args, beginning(args), device))
         if resumed:
             critic.load_state_dict(load_file(resumed / checkpoint.CRITIC))
         critic = spread(critic, "ddp", args.dtype)
@@ -549,7 +607,10 @@ def make_compared(args, resumed: Path | None, device: torch.device) -> tuple[Pol
 
 
 def make_optimizer(model, args, critic=None) -> torch.optim.Optimizer:
-    """AdamW, or SGD without momentum; weight decay on matrices, none on norms and biases. A critic has its own rate."""
+    """AdamW, or SGD without momentum; weight decay on matrices, none on norms and biases. A critic has its own rate.
+
+    What is frozen has no gradient, and an optimizer leaves it alone.
+    """
     kind = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[args.optimizer]
     groups = []
     for module, factor in [(model, 1.0), (critic, args.critic_lr_factor)][: 2 if critic else 1]:
@@ -602,7 +663,8 @@ def save(name: str, args, model, critic, tokenizer, optimizer, state: State) -> 
     weights, moments = whole(model.state_dict(keep_vars=True)), whole(optimizer.state_dict())
     values = plain(critic).state_dict() if critic else None
     if dist.get_rank() == 0 and not folder.exists():
-        checkpoint.save(folder, model, tokenizer, weights, moments, asdict(state), values)
+        weights, adapter = lora.split(model, weights, args.model) if args.lora_rank else (weights, None)
+        checkpoint.save(folder, model, tokenizer, weights, moments, asdict(state), values, adapter)
         checkpoint.prune(Path(args.out), args.keep)
 
 

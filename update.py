@@ -95,12 +95,13 @@ def in_halves(policy: torch.nn.Module, share: Share, args, noise: dict) -> Itera
         yield from micro_steps(policy, share, args)
         return
     yield from micro_steps(policy, share._replace(samples=first), args)
-    grads = [parameter.grad for parameter in policy.parameters()]  # summed over ranks, as after each half
+    trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
+    grads = [parameter.grad for parameter in trained]  # summed over ranks, as after each half
     kept = [grad.clone() for grad in grads]
     for grad in grads:
         grad.zero_()
     yield from micro_steps(policy, share._replace(samples=second), args)
-    grads = [parameter.grad for parameter in policy.parameters()]
+    grads = [parameter.grad for parameter in trained]
     ab, aa, bb = (dot(x, y) for x, y in ((kept, grads), (kept, kept), (grads, grads)))
     noise["grad_cosine"] = ab / math.sqrt(aa * bb) if aa * bb > 0 else None
     for grad, other in zip(grads, kept, strict=True):

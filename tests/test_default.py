@@ -34,3 +34,8 @@ def test_the_default_job_learns_within_150_cpu_seconds(tmp_path):
     assert 1.5 < statistics.fmean(row["alpha"] for row in start) < 4
     for text in ("on purpose", "before (step 0)", "--- before, wrong", "--- after, right"):
         assert text in done.stdout
+
+    left = sorted((tmp_path / "out").rglob("*"))
+    done = subprocess.run([*command, "--doctor"], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and "none of 12 checks found something wrong" in done.stdout, done.stdout + done.stderr
+    assert sorted((tmp_path / "out").rglob("*")) == left

@@ -19,19 +19,22 @@ from test_policy import random_rollout
 from test_rollout import PROMPTS, TOKENIZER, make_model
 from torch.testing import assert_close
 
+import lora
 import parallel
 import policy as P
 import rollout as R
 
 
-def two_steps(kind, rank, checkpointing):
+def two_steps(kind, rank, checkpointing, lora_rank=0):
     """What two steps of this rank's share leave: gradients' norms, sampled ids, weights, moments, all whole."""
     model = make_model("llama", dtype=torch.float64, tie_word_embeddings=True).train()
     P.keep_float64(model)
+    if lora_rank:
+        lora.add(model, lora_rank, 0)
     if checkpointing:
         model.activation_checkpointing_enable()
     policy = parallel.spread(P.Policy(model, 0.7), kind, "float64")
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
     r, seen = random_rollout(rank, prompts=3 + rank), []
     for step in range(2):
         with parallel.whole_weights(policy):  # ranks sample different numbers of tokens: no collective may run
@@ -66,6 +69,9 @@ def rank_main(rank, world, folder):
         result = two_steps("fsdp", rank, checkpointing)
         assert_close(result[0], seen, rtol=1e-12, atol=0)
         assert_close(result[1], weights, rtol=1e-10, atol=1e-13)
+    if world == 2:
+        expected, adapters = (two_steps(kind, rank, True, lora_rank=2) for kind in ("ddp", "fsdp"))
+        assert_close(adapters, expected, rtol=1e-10, atol=1e-13)
     gc.collect()  # what spreads a model holds itself in circles, and must be gone before the group is
     dist.destroy_process_group()
 

@@ -1,0 +1,74 @@
+"""Low-rank adapters (Hu et al. 2021): W x becomes W x + B A x, and A and B alone are trained. --lora-rank R.
+
+A (R, in) begins at random and B (out, R) at zero, so a run begins with the model as it is. They sit beside every linear
+layer but the output layer. alpha = R: the product is added as it is. Another alpha would be a constant factor on it,
+which AdamW all but undoes: a second --lr.
+
+A checkpoint is the merged model, W + B A, which loads like any other; adapter/ in it holds A and B, in peft's form. A
+run that goes on reads W from --model again and A and B from there: the merged sum is rounded, and gives neither back.
+
+peft, which is optional, puts the adapters in place. It is imported here only.
+"""
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers.pytorch_utils import Conv1D
+
+WEIGHTS = "adapter_model.safetensors"
+PREFIX = "base_model.model."  # peft's, of names in its files; in the model they have ".default" instead
+
+
+def add(model, rank: int, seed: int) -> None:
+    """Puts adapters into the model, in its dtype, and freezes all else. A is the same on every rank."""
+    import peft
+
+    transposed = any(isinstance(module, Conv1D) for module in model.modules())  # GPT-2 keeps W as (in, out)
+    options = {"r": rank, "lora_alpha": rank, "target_modules": "all-linear", "fan_in_fan_out": transposed}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        peft.inject_adapter_in_model(peft.LoraConfig(**options, task_type="CAUSAL_LM"), model)
+
+
+def load(model, folder: Path) -> None:
+    """Fills the model's adapters from a checkpoint's. ValueError, in one line: they are none, or not of its shapes."""
+    if not (folder / WEIGHTS).exists():
+        raise ValueError(f"--lora-rank: {folder.parent} holds no adapter, all of its weights were trained")
+    mine = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    saved = {_in_model(name): x for name, x in load_file(folder / WEIGHTS).items()}
+    if {name: x.shape for name, x in saved.items()} != {name: p.shape for name, p in mine.items()}:
+        raise ValueError(f"--lora-rank: the adapter of {folder} has another rank, or is of another --model")
+    with torch.no_grad():
+        for name, parameter in mine.items():
+            parameter.copy_(saved[name])
+
+
+def split(model, weights: dict[str, torch.Tensor], base: str):
+    """The state_dict of a model with adapters, whole -> that of the merged model, and a function that writes the
+    adapter into a folder. base: the model that it was added to."""
+    adapter = {name: x.detach() for name, x in weights.items() if ".lora_" in name}
+    merged = {}
+    for name, w in weights.items():
+        layer, of_layer, kind = name.rpartition(".base_layer.")
+        if of_layer and kind == "weight":
+            product = adapter[_in_model(f"{layer}.lora_B.weight")] @ adapter[_in_model(f"{layer}.lora_A.weight")]
+            w = w.detach() + (product.T if model.get_submodule(layer).fan_in_fan_out else product)
+        if name not in adapter:
+            merged[f"{layer}.{kind}" if of_layer else name] = w
+    return merged, partial(_write, model.peft_config["default"], adapter, base)
+
+
+def _write(config, adapter: dict[str, torch.Tensor], base: str, folder: Path) -> None:
+    config = replace(config, base_model_name_or_path=str(base), inference_mode=True)
+    config.target_modules = sorted(config.target_modules)  # a set's order is another in every process
+    config.save_pretrained(folder)
+    files = {PREFIX + name.replace(".default", ""): x.contiguous() for name, x in adapter.items()}
+    save_file(files, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def _in_model(name: str) -> str:
+    """model.layers.0.mlp.up_proj.lora_A.weight, as in a file, also with its prefix -> the name in the model."""
+    return name.removeprefix(PREFIX).removesuffix(".weight") + ".default.weight"
