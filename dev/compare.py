@@ -116,7 +116,7 @@ def measures(run: dict, axis: str, limit: float) -> dict[str, float | None]:
         "greedy": line_at(points, limit),
         "greedy all": line_mean(points, limit),
     }
-    return {name: None if value is None else 100 * value for name, value in values.items()}
+    return {name: percent(value) for name, value in values.items()}
 
 
 def make_rows(study: Study) -> list[dict]:
@@ -228,10 +228,10 @@ def behaviour(rows: list[dict], study: Study) -> str:
     """Means over steps and seeds, and the deviation between seeds of what is compared, which sets how many it takes."""
     columns = {
         "α": (lambda row: row["alpha"], 2),
-        "easy, %": (lambda row: 100 * row["easy_share"], 1),
-        "hard, %": (lambda row: 100 * row["hard_share"], 1),
+        "easy, %": (lambda row: percent(row["easy_share"]), 1),
+        "hard, %": (lambda row: percent(row["hard_share"]), 1),
         "gradient norm": (lambda row: row["grad_norm"], 3),
-        "clipped, % of steps": (lambda row: 100 * row["clipped_share"], 1),
+        "clipped, % of steps": (lambda row: percent(row["clipped_share"]), 1),
         "generated tokens": (lambda row: row["generated_tokens"], 0),
         "CPU seconds": (lambda row: row["cpu_seconds"], 1),
     }
@@ -241,14 +241,18 @@ def behaviour(rows: list[dict], study: Study) -> str:
     for variant in study.flags:
         cells = []
         for value, digits in columns.values():
-            known = by_seed(rows, variant, lambda row, v=value: v(row) if row["alpha"] is not None else None)
-            cells.append(f"{statistics.fmean(known.values()):,.{digits}f}" if known else "–")
+            known = by_seed(rows, variant, value).values()
+            cells.append(f"{statistics.fmean(known):,.{digits}f}" if known else "–")
         last = by_seed(rows, variant, lambda row: row["at equal steps"]["last"])
         differences = [last[seed] - reference[seed] for seed in last if seed in reference]
         for values in (list(last.values()), differences if variant != study.reference else []):
             cells.append(f"{statistics.stdev(values):.1f}" if len(values) > 1 else "–")
         lines.append(f"| {variant} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def percent(share: float | None) -> float | None:
+    return None if share is None else 100 * share
 
 
 def flag_list(study: Study) -> str:

@@ -61,6 +61,23 @@ PRESETS = {
         {name: f"{SGD} {words}".strip() for name, words in TABLE_1.items()}
         | {CONTROL: "--optimizer sgd --lr 0.0425 --no-age"},
     ),
+    "table9": (
+        "Table 9, all methods, AdamW",
+        GPG,
+        {
+            GPG: "",
+            "REINFORCE, mean of the group": "--no-age",
+            "GRPO": TABLE_1["GRPO"],
+            "GRPO, KL 0.04": "--algo grpo --kl-coef 0.04",
+            "Dr. GRPO": TABLE_1["Dr. GRPO"],
+            "DAPO": "--algo dapo --beta-th 1",
+            "RLOO": "--algo rloo",
+            "REINFORCE++": "--algo reinforce++",
+            "ReMax": "--algo remax",
+            "PPO, 2 updates": "--algo ppo",
+            "SFT, 64 solutions a step": "--algo sft --prompts-per-step 64 --group-size 1",
+        },
+    ),
     "table10": (
         "Table 10, β_th",
         "β_th = 0",
@@ -81,6 +98,13 @@ PRESETS = {
         "F_norm = 1",
         {f"F_norm = {shown}": f"--f-norm {f} --no-age" for shown, f in (("group", "group"), ("batch", "batch"))}
         | {"F_norm = 1": "--no-age"},
+    ),
+    "kl": (
+        "GPG with a KL term",
+        "no KL",
+        {"no KL": ""}
+        | {f"KL {coef}, loss": f"--kl-coef {coef}" for coef in ("0.01", "0.04", "0.2")}
+        | {"α = 1": "--no-age", "α = 1, KL 0.01, reward": "--no-age --kl-coef 0.01 --kl-in reward --kl k1"},
     ),
 }
 SEEDS = {"table1": 20, "table1-sgd": 20}  # enough for 1.5 points, by the pilot
@@ -305,6 +329,9 @@ def record(job: Job, out: Path, cpu_seconds: float) -> dict:
     run["seconds"] = round(rows[-1]["seconds"], 2)
     for name in compare.CURVES:
         run[name] = [short(row.get(name)) for row in rows]
+    if job.flags["algo"] == "sft":  # its rewards and tokens are those of solutions that it was given
+        run |= dict.fromkeys(("reward", "easy_share", "hard_share"), [None] * len(rows))
+        run["generated_tokens"] = [0] * len(rows)
     evaluated = [(row["step"], row["accuracy"]) for row in rows if "accuracy" in row]
     before = [(0, rows[0]["accuracy_before"])] if "accuracy_before" in rows[0] else []
     run["accuracy"] = [[step, short(share)] for step, share in before + evaluated]
