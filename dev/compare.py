@@ -13,6 +13,7 @@ taken seed by seed, as runs of a seed share its model and its problems; [ ] is t
 t. One that holds 0 resolves nothing, and of twenty that resolve something one does so by chance.
 """
 
+import io
 import json
 import math
 import os
@@ -30,7 +31,7 @@ MEASURES = {"last": "sampled, last quarter", "whole": "sampled, whole run"}
 MEASURES |= {"greedy": "greedy, end", "greedy all": "greedy, whole run"}
 BINS = 12  # points of a drawn curve
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")  # Okabe and Ito's
-DASHES = ("-", "--")
+DASHES = ("-", "--", (0, (2, 2)))  # so that of curves that coincide, one shows through another
 # Student's t, 97.5 %, for 1 to 30 degrees of freedom
 T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
 T_95 += (2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042)
@@ -52,7 +53,7 @@ def write(out: Path, study: Study) -> None:
         out.mkdir(parents=True, exist_ok=True)
         (out / "rows.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
         (out / "table.md").write_text(page(study, rows), "utf-8")
-        draw(study).savefig(out / "curves.png", dpi=100)
+        write_picture(out / "curves.png", draw(study))
     except OSError as error:
         fail(f"--out {out}: can't be written ({error}); give a folder of yours")
 
@@ -275,6 +276,15 @@ def foot(study: Study, rows: list[dict]) -> str:
 # -------------------------------------------------------------------------------------------------------------- picture
 
 
+def write_picture(file: Path, figure) -> None:
+    """A PNG of 256 colours: a third of the size, for what is kept beside code."""
+    from PIL import Image  # matplotlib's own dependency
+
+    with io.BytesIO() as whole:
+        figure.savefig(whole, dpi=90)
+        Image.open(whole).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE).save(file, optimize=True)
+
+
 def draw(study: Study):
     """Reward over steps and tokens, held-out accuracy, alpha, and shares of groups; a band is ± a standard error."""
     try:
@@ -292,9 +302,9 @@ def draw(study: Study):
             runs = [run for name, run in study.runs if name == variant]
             if not runs:
                 continue
-            style = {"color": COLOURS[i % len(COLOURS)], "ls": DASHES[i // len(COLOURS) % len(DASHES)], "lw": 1.5}
+            style = {"color": COLOURS[i % len(COLOURS)], "ls": DASHES[i % len(DASHES)], "lw": 1.5}
             band(reward, binned(runs, "reward", "steps", steps, 100), style)
-            band(by_tokens, binned(runs, "reward", "tokens", tokens, 100), style)
+            band(by_tokens, [(x / 1000, *y) for x, *y in binned(runs, "reward", "tokens", tokens, 100)], style)
             band(alpha, binned(runs, "alpha", "steps", steps), style)
             for kind, dash in (("easy", "-"), ("hard", ":")):
                 band(shares, binned(runs, f"{kind}_share", "steps", steps, 100), style | {"ls": dash})
@@ -302,7 +312,7 @@ def draw(study: Study):
             legend.plot([], [], label=variant, **style)
         for axes, title, unit, below in (
             (reward, "Sampled accuracy, equal steps", "mean reward, %", "optimizer step"),
-            (by_tokens, "Sampled accuracy, equal tokens", "mean reward, %", "generated tokens"),
+            (by_tokens, "Sampled accuracy, equal tokens", "mean reward, %", "generated tokens, thousands"),
             (accuracy, "Held-out accuracy, greedy", "%", "optimizer step"),
             (alpha, "α, Eq. 7", "groups / valid groups", "optimizer step"),
             (shares, "Easy (solid) and hard (dotted) groups", "share of groups, %", "optimizer step"),
