@@ -4,6 +4,7 @@
     python -m dev.study table1                            runs what is missing, then writes results/table1
     python -m dev.study table1 --seeds 3 --jobs 2         fewer seeds, two runs at once
     python -m dev.study table10 --out runs/long -- --steps 200      flags of train.py for all variants of the preset
+    python -m dev.study gradient                          bias and noise of each estimate instead: dev/gradient.py
 
 Every run is train.py, in a process of its own, on one thread, and ends as one line of RUNS (default: runs.jsonl beside
 the study's folder): its flags, and its curves. A run whose flags and seed are there already is not run again, whichever
@@ -142,6 +143,11 @@ class Job:
 
 def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["gradient"]:
+        from dev import gradient
+
+        gradient.main(argv[1:])
+        return
     ours, extra = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
     args = parse_command(ours)
     if args.list:
