@@ -28,8 +28,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from functools import cache
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -141,6 +142,13 @@ class Job:
         return f"{self.variant}, seed {self.flags['seed']}"
 
 
+class Running(NamedTuple):
+    job: Job
+    out: Path  # train.py's --out; what it says is in OUT.log
+    process: multiprocessing.Process
+    receiver: Connection  # of its CPU seconds, at its end
+
+
 def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == ["gradient"]:
@@ -188,7 +196,7 @@ def parse_command(argv: list[str]) -> argparse.Namespace:
         return args
     if args.name not in PRESETS:
         fail(f"preset {args.name}: there is none; give one of {', '.join(PRESETS)} (see --list)")
-    args.seeds = args.seeds or SEEDS.get(args.name, FEWEST_SEEDS)
+    args.seeds = SEEDS.get(args.name, FEWEST_SEEDS) if args.seeds is None else args.seeds
     if min(args.seeds, args.jobs) < 1:
         fail("--seeds, --jobs: must be 1 or more")
     return args
@@ -223,11 +231,13 @@ def _defaults() -> dict:
 def load(store: Path) -> dict[str, dict]:
     """The runs of a file, by what tells them apart; a line that a kill cut short counts as none."""
     runs = {}
-    for line in store.read_text(encoding="utf-8").splitlines() if store.exists() else []:
+    for number, line in enumerate(store.read_text(encoding="utf-8").splitlines() if store.exists() else [], 1):
         try:
             run = json.loads(line)
         except ValueError:
             continue
+        if not isinstance(run, dict) or "flags" not in run:
+            fail(f"--runs {store}, line {number}: not a run of dev.study; give a file of its own, or none")
         runs[key(run["flags"])] = run
     return runs
 
@@ -235,38 +245,40 @@ def load(store: Path) -> dict[str, dict]:
 def run_all(jobs: list[Job], num: int, store: Path) -> list[Job]:
     """Runs jobs, `num` at once, and adds a line to the store as each ends. Returns those that failed, after saying why.
 
-    A signal ends the children, then this process.
+    Whatever ends this process, a signal too, ends its children first.
     """
     if not jobs:
         return []
-    store.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        store.parent.mkdir(parents=True, exist_ok=True)
+        store.open("a").close()
+    except OSError as error:
+        fail(f"--runs {store}: can't be written ({error}); give a file in a folder of yours")
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before the server starts, whose environment all runs inherit
     make_models(jobs)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
-    waiting, running, failed, done = list(reversed(jobs)), {}, [], 0
+    waiting, running, failed, done = list(reversed(jobs)), [], [], 0
     with tempfile.TemporaryDirectory(prefix="study-") as folder, signals_noted() as stopped:
-        while (waiting or running) and not stopped:
-            while waiting and len(running) < num:
-                job, out = waiting.pop(), Path(folder, str(len(waiting)))
-                running[job.name] = job, out, *start(context, job, out)
-            wait([process.sentinel for _, _, process, _ in running.values()], timeout=POLL)
-            for job, out, process, receiver in [each for each in running.values() if each[2].exitcode is not None]:
-                if stopped:  # it had the signal too
-                    break
-                del running[job.name]
-                done += 1
-                if process.exitcode == 0 and receiver.poll():
-                    run = record(job, out, receiver.recv())
-                    append(store, run)
-                    print(f"[{done}/{len(jobs)}] {job.name}: {brief(run)}", flush=True)
-                else:
-                    failed.append(job)
-                    ended = f"failed, exit code {process.exitcode}"
-                    print(f"[{done}/{len(jobs)}] {job.name}: {ended}\n{last_lines(out)}", flush=True)
-        for _, _, process, _ in running.values():
-            process.kill()
-            process.join()
+        try:
+            while (waiting or running) and not stopped:
+                while waiting and len(running) < num:
+                    job = waiting.pop()
+                    running.append(start(context, job, Path(folder, str(len(waiting)))))
+                wait([each.process.sentinel for each in running], timeout=POLL)
+                for each in [each for each in running if each.process.exitcode is not None and not stopped]:
+                    running.remove(each)
+                    done += 1
+                    run = finished(each)
+                    if run:
+                        append(store, run)
+                    else:
+                        failed.append(each.job)
+                    print(f"[{done}/{len(jobs)}] {each.job.name}: {brief(run) if run else trouble(each)}", flush=True)
+        finally:
+            for each in running:
+                each.process.kill()
+                each.process.join()
     if stopped:
         print(f"stopped; {done - len(failed)} runs were added to {store}, the same command goes on", flush=True)
         sys.exit(128 + stopped[0])
@@ -292,13 +304,12 @@ def signals_noted() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def start(context, job: Job, out: Path):
-    """The process of a job, and where its CPU seconds will be received."""
+def start(context, job: Job, out: Path) -> Running:
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=run_one, args=([*job.words, "--out", str(out)], f"{out}.log", sender), daemon=True)
     process.start()
     sender.close()
-    return process, receiver
+    return Running(job, out, process, receiver)
 
 
 def run_one(words: list[str], log: str, sender) -> None:
@@ -329,15 +340,19 @@ def brief(run: dict) -> str:
     )
 
 
-def last_lines(out: Path) -> str:
-    """The end of a failed run's output, indented."""
-    log = Path(f"{out}.log")
+def trouble(failed: Running) -> str:
+    """Why a run failed: its exit code, and the end of what it said, indented."""
+    log = Path(f"{failed.out}.log")
     text = log.read_text(encoding="utf-8", errors="replace").replace("\r", "\n") if log.exists() else "no output"
-    return "\n".join(f"    {line}" for line in text.strip().splitlines()[-LAST_LINES:])
+    lines = [f"    {line}" for line in text.strip().splitlines()[-LAST_LINES:]]
+    return "\n".join([f"failed, exit code {failed.process.exitcode}", *lines])
 
 
-def record(job: Job, out: Path, cpu_seconds: float) -> dict:
-    """A run as one line: what it was, and its curves, a number a step, to four significant digits."""
+def finished(ended: Running) -> dict | None:
+    """A run as one line: what it was, and its curves, a number a step, to four significant digits. None: it failed."""
+    if ended.process.exitcode or not ended.receiver.poll():
+        return None
+    (job, out, *_), cpu_seconds = ended, ended.receiver.recv()
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     config = json.loads((out / "config.json").read_text(encoding="utf-8"))
     run = {"flags": job.flags, "commit": config["versions"]["commit"], "torch": config["versions"]["torch"]}
