@@ -87,6 +87,7 @@ PRESETS = {
             "REINFORCE++": "--algo reinforce++",
             "ReMax": "--algo remax",
             "PPO, 2 updates": "--algo ppo",
+            "GPG, lr × 2": "--lr 1.5e-4",  # as far as two updates go
             "SFT, 64 solutions a step": "--algo sft --prompts-per-step 64 --group-size 1",
         },
     ),
