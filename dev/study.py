@@ -125,7 +125,7 @@ FEWEST_SEEDS = 8  # of the other presets
 
 # Flags that change no number of a run, or are not the variant's: they don't tell runs apart.
 BOOKKEEPING = {"out", "resume", "auto_resume", "overwrite", "plan", "tensorboard", "wandb", "save_every", "keep"}
-BOOKKEEPING |= {"check_every", "rank_timeout", "reward_timeout", "cache_tokens"}
+BOOKKEEPING |= {"check_every", "rank_timeout", "reward_timeout", "cache_tokens", "noise_every", "record", "replay"}
 PRELOADED = ["train", "transformers.models.qwen2.modeling_qwen2"]  # imported once, by the process that runs fork from
 NOWHERE = str(Path(tempfile.gettempdir(), "study-nowhere"))  # an --out that holds no run
 POLL = 0.5  # seconds between looks at whether a signal has come
@@ -211,7 +211,14 @@ def describe(name: str) -> str:
 
 def make_job(variant: str, words: str, seed: int, extra: list[str]) -> Job:
     """A variant's run; its own flags win over the extra ones, and those over what all share. Exits 2 on a wrong one."""
-    words = [*shlex.split(TASK), *extra, *shlex.split(words), "--seed", str(seed), "--save-every", "0"]
+    words = [
+        *shlex.split(TASK),
+        *extra,
+        *shlex.split(words),
+        "--seed",
+        str(seed),
+        *"--save-every 0 --noise-every 0".split(),
+    ]
     flags = vars(parse_args([*words, "--out", NOWHERE]))
     return Job(variant, words, {name: value for name, value in flags.items() if name not in BOOKKEEPING})
 
