@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from tqdm import tqdm
 
 import tiny
 from dev import compare
@@ -328,7 +329,7 @@ def run_one(words: list[str], log: str, sender) -> None:
     os.dup2(file, 2)
     import train
 
-    train.tqdm.set_lock(threading.RLock())  # its own is a semaphore of the system, which a kill would leave behind
+    tqdm.set_lock(threading.RLock())  # its own is a semaphore of the system, which a kill would leave behind
     began = time.process_time()
     train.main(words)
     sender.send(time.process_time() - began)
