@@ -133,7 +133,7 @@ def train(args, device: torch.device) -> None:
     reference, critic = make_compared(args, resumed, device)
     optimizer = make_optimizer(model, args, critic)
     state = open_run(args, resumed, optimizer, device)
-    if is_finished(args, resumed, state, say):
+    if is_finished(args, resumed, state):
         return
 
     first, logged = state.step, state.step
@@ -621,12 +621,9 @@ def make_optimizer(model, args, critic=None) -> torch.optim.Optimizer:
     return kind(groups, lr=args.lr)
 
 
-def is_finished(args, resumed: Path | None, state: State, tell=lambda _: None) -> bool:
+def is_finished(args, resumed: Path | None, state: State) -> bool:
     """Whether nothing is left to do; a run that was stopped after its last step still lacks its final checkpoint."""
-    finished = state.step > args.steps or (state.step == args.steps and resumed.name == "final")
-    if finished:
-        tell(f"{args.out} has its {state.step} steps; --resume with --steps above that goes on")
-    return finished
+    return state.step > args.steps or (state.step == args.steps and resumed.name == "final")
 
 
 def open_run(args, resumed: Path | None, optimizer, device: torch.device) -> State:
@@ -635,7 +632,9 @@ def open_run(args, resumed: Path | None, optimizer, device: torch.device) -> Sta
     if resumed:
         state = State(**user_input(checkpoint.restore, resumed, optimizer, device, cut_state))
     dist.barrier()  # every rank has read before rank 0 writes
-    if dist.get_rank() == 0 and not is_finished(args, resumed, state):
+    if is_finished(args, resumed, state):
+        say(f"{args.out} has its {state.step} steps; --resume with --steps above that goes on")
+    elif dist.get_rank() == 0:
         if args.overwrite:
             checkpoint.clear(out)
         user_input(out.mkdir, parents=True, exist_ok=True)

@@ -74,7 +74,7 @@ def backward(
         if rows is None:
             continue
         gap = torch.maximum(gap, (logprobs.detach() - tokens_of(sampled, samples, rows)).abs().max())
-        if first and args.updates > 1:
+        if first and args.updates > 1 and args.clip:
             keep_tokens(beside, "old", logprobs.detach(), samples, rows, like=sampled)
         elif clips:
             clipped = baselines.is_clipped(logprobs.detach(), old, w, args.clip)  # (M,)
@@ -186,6 +186,8 @@ def look(batch, reference, critic, args):
 
     Nothing for GPG. A penalty in the reward is on a sample, -kl_coef * (its sum over tokens); with a critic on a token.
     """
+    if reference is None and critic is None and args.baseline == "group" and args.algo != "sft":
+        return batch
     r, mask, sums, beside = batch.rollout, batch.loss_mask, {}, {}
     rewards, advantages = batch.rewards, None  # (S, G)
     penalty = torch.zeros_like(r.logprobs)  # (S, G, T)

@@ -25,6 +25,7 @@ from pathlib import Path
 
 from dev import plot
 from flags import fail
+from scores import mean_and_error, t_quantile
 
 CURVES = ("reward", "alpha", "easy_share", "hard_share", "grad_norm", "generated_tokens")  # kept of every step
 MEASURES = {"last": "sampled, last quarter", "whole": "sampled, whole run"}
@@ -145,16 +146,9 @@ def rounded(values: dict[str, float | None]) -> dict[str, float | None]:
 # ----------------------------------------------------------------------------------------------------------- statistics
 
 
-def mean_error(values: Sequence[float]) -> tuple[float, float]:
-    """Mean, and its standard error: the sample deviation over the root of their number; nan for one value."""
-    error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-    return statistics.fmean(values), error
-
-
 def t_95(freedom: int) -> float:
     """The half-width of a 95 % interval in standard errors, for n - 1 degrees of freedom."""
-    # beyond the table, the first terms of Fisher's expansion around the normal's 1.95996: 1e-4 from the truth
-    return T_95[freedom - 1] if freedom <= len(T_95) else 1.95996 + 2.37227 / freedom + 2.8225 / freedom**2
+    return T_95[freedom - 1] if freedom <= len(T_95) else t_quantile(freedom)
 
 
 def paired(values: dict[int, float], reference: dict[int, float]) -> tuple[float, float, float] | None:
@@ -162,7 +156,7 @@ def paired(values: dict[int, float], reference: dict[int, float]) -> tuple[float
     differences = [values[seed] - reference[seed] for seed in values if seed in reference]
     if len(differences) < 2:
         return None
-    mean, error = mean_error(differences)
+    mean, error = mean_and_error(differences)
     width = t_95(len(differences) - 1) * error
     return mean, mean - width, mean + width
 
@@ -213,7 +207,7 @@ def by_seed(rows: list[dict], variant: str, value) -> dict[int, float]:
 def plus_minus(values, digits: int = 1) -> str:
     if not values:
         return "–"
-    mean, error = mean_error(list(values))
+    mean, error = mean_and_error(list(values))
     return f"{mean:,.{digits}f}" + ("" if math.isnan(error) else f" ± {error:.{digits}f}")
 
 
@@ -287,11 +281,7 @@ def write_picture(file: Path, figure) -> None:
 
 def draw(study: Study):
     """Reward over steps and tokens, held-out accuracy, alpha, and shares of groups; a band is ± a standard error."""
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError:
-        fail("drawing needs matplotlib: pip install matplotlib")
+    matplotlib, Figure = plot.drawing()
     with matplotlib.rc_context(plot.STYLE):
         figure = Figure(figsize=(13, 7.5), layout="constrained")
         figure.suptitle(study.title, fontweight="bold")
@@ -345,7 +335,7 @@ def evaluated(runs: list[dict]) -> list[tuple[float, float, float]]:
 
 
 def spread(values: list[float]) -> tuple[float, float]:
-    mean, error = mean_error(values) if values else (math.nan, 0.0)
+    mean, error = mean_and_error(values) if values else (math.nan, 0.0)
     return mean, 0.0 if math.isnan(error) else error
 
 

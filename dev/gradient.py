@@ -30,17 +30,18 @@ from datetime import date
 from itertools import product
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import torch
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import data
 import tiny
+from dev import plot
 from gpg import token_weights, valid_groups
 from policy import Policy, sample_rows
 from rewards import accuracy
 from rollout import completion_texts, rollout
+from scores import mean_and_error
 
 P, G = 8, 8  # prompts of a batch and completions of each, as in the studies
 ROUNDS = 20  # at most, until beta_th of P is valid
@@ -67,6 +68,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--pool", type=int, default=300, help="groups of the built-in model that stand for all")
     parser.add_argument("--out", default="results/gradient", metavar="DIR", help="folder of table, picture and rows")
     args = parser.parse_args(argv)
+    plot.drawing()  # what is missing is said before anything slow
     began, processor, out = time.time(), time.process_time(), Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     rows = []
@@ -180,7 +182,7 @@ def measure(draw: Callable, truth: torch.Tensor, options: dict, beta_th: float, 
     g = torch.stack(estimates)  # (batches, D)
     found = figures(g, truth)
     parts = [figures(part, truth) for part in g.chunk(10)]
-    errors = {f"{name}_se": spread([part[name] for part in parts]) for name in found}
+    errors = {f"{name}_se": mean_and_error([part[name] for part in parts])[1] for name in found}
     # of a square that may come out below zero: the root of it, and how much its error would add to that
     square, bias = found["bias_square"], math.sqrt(max(0.0, found.pop("bias_square")))
     errors["bias_se"] = math.sqrt(max(0.0, square) + errors.pop("bias_square_se")) - bias
@@ -216,12 +218,6 @@ def figures(g: torch.Tensor, truth: torch.Tensor) -> dict[str, float]:
     }
 
 
-def spread(values: list[float]) -> float:
-    """The standard error of the mean of equal parts."""
-    mean = sum(values) / len(values)
-    return math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values))
-
-
 # ------------------------------------------------------------------------------------------------- table and picture
 
 
@@ -249,7 +245,9 @@ def draw_picture(rows: list[dict], file: Path) -> None:
         ("noise", "noise: sd of g / |E g|"),
         ("cosine", "cosine of one batch's g and ∇J"),
     )
-    figure, axes = plt.subplots(len(policies), 3, figsize=(13, 4.6 * len(policies)), sharey=True, layout="constrained")
+    _, Figure = plot.drawing()
+    figure = Figure(figsize=(13, 4.6 * len(policies)), layout="constrained")
+    axes = figure.subplots(len(policies), 3, sharey=True)
     for line, policy in zip(axes, policies, strict=True):
         of_policy = {row["variant"]: row for row in rows if row["policy"] == policy}
         for axis, (name, label) in zip(line, shown, strict=True):
@@ -262,7 +260,6 @@ def draw_picture(rows: list[dict], file: Path) -> None:
         line[0].set_title(f"{policy} policy", loc="left")
         line[0].invert_yaxis()
     figure.savefig(file, dpi=110)
-    plt.close(figure)
 
 
 if __name__ == "__main__":

@@ -161,13 +161,19 @@ def shown(column: str, value: float | None, spread: float | None) -> str:
 # ------------------------------------------------------------------------------------------------------------- picture
 
 
-def draw(runs: dict[str, list[dict]]):
-    """A figure of five panels, reward, accuracy, alpha, shares and length over steps, with the legend in the sixth."""
+def drawing():
+    """matplotlib and its Figure, of which only pictures have need; exits 2 where it is missing."""
     try:
         import matplotlib
         from matplotlib.figure import Figure
     except ImportError:
         fail("drawing needs matplotlib: pip install matplotlib")
+    return matplotlib, Figure
+
+
+def draw(runs: dict[str, list[dict]]):
+    """A figure of five panels, reward, accuracy, alpha, shares and length over steps, with the legend in the sixth."""
+    matplotlib, Figure = drawing()
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(12, 7), layout="constrained")
         figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)  # inches

@@ -255,17 +255,26 @@ def run(world, out, monkeypatch=None, **changes):
     return load_file(out / "final" / "model.safetensors"), kept
 
 
-def plain_logprobs(model, r):
-    """(P, G, T), each sample alone, no cache, no padding."""
+def of_each_sample(r, tokens):
+    """(P, G, T) of what tokens(prompt, ids) says of each completion token, (t,): each sample alone, no padding."""
     P, G, T = r.completion_ids.shape
     rows = []
     for p in range(P):
         prompt = r.prompt_ids[p][r.prompt_mask[p].bool()]
         for g in range(G):
             ids = r.completion_ids[p, g][: int(r.completion_mask[p, g].sum())]
-            logits = model(torch.cat([prompt, ids])[None]).logits[0, len(prompt) - 1 : -1]  # (t, V)
-            rows.append(torch.nn.functional.pad(token_logprobs(logits, ids), (0, T - len(ids))))
+            rows.append(torch.nn.functional.pad(tokens(prompt, ids), (0, T - len(ids))))
     return torch.stack(rows).view(P, G, T)
+
+
+def plain_logprobs(model, r):
+    """(P, G, T), each sample alone, no cache, no padding."""
+
+    def tokens(prompt, ids):
+        logits = model(torch.cat([prompt, ids])[None]).logits[0, len(prompt) - 1 : -1]  # (t, V)
+        return token_logprobs(logits, ids)
+
+    return of_each_sample(r, tokens)
 
 
 def start_of(world):
@@ -345,22 +354,15 @@ def test_ppo_worked_out_apart(world, tmp_path, monkeypatch):
     model, critic = start_of(world), start_of(world)
     head, bias = torch.zeros(128, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
     head, bias, errors = head.requires_grad_(), bias.requires_grad_(), []
+
+    def value(prompt, ids):
+        hidden = critic.base_model(torch.cat([prompt, ids])[None]).last_hidden_state[0]
+        return hidden[len(prompt) - 1 : -1] @ head + bias  # (t, D) -> (t,)
+
     for batch in batches:
         r, mask = batch.rollout, batch.rollout.completion_mask
 
-        def values(r=r):
-            P, G, T = r.completion_ids.shape
-            rows = []
-            for p in range(P):
-                prompt = r.prompt_ids[p][r.prompt_mask[p].bool()]
-                for g in range(G):
-                    ids = r.completion_ids[p, g][: int(r.completion_mask[p, g].sum())]
-                    hidden = critic.base_model(torch.cat([prompt, ids])[None]).last_hidden_state[0]
-                    states = hidden[len(prompt) - 1 : -1]  # (t, D)
-                    rows.append(torch.nn.functional.pad(states @ head + bias, (0, T - len(ids))))
-            return torch.stack(rows).view(P, G, T)
-
-        V = values().detach()
+        V = of_each_sample(r, value).detach()
         A, R = torch.zeros_like(V), torch.zeros_like(V)
         for p in range(len(V)):
             for g in range(V.shape[1]):
@@ -376,7 +378,7 @@ def test_ppo_worked_out_apart(world, tmp_path, monkeypatch):
             stepped(model, -(A * plain_logprobs(model, r) * mask).sum() / mask.sum(), lr)
             critic.zero_grad()
             head.grad = bias.grad = None
-            (((values() - R) ** 2 / 2 * mask).sum() / mask.sum()).backward()
+            (((of_each_sample(r, value) - R) ** 2 / 2 * mask).sum() / mask.sum()).backward()
             with torch.no_grad():
                 for p in [*critic.base_model.parameters(), head, bias]:
                     p -= lr * factor * p.grad

@@ -27,7 +27,7 @@ def test_figures_by_hand():
     assert got["noise"] == pytest.approx(math.sqrt(4 / 2), rel=1e-12)
     assert got["cosine"] == pytest.approx((3 / math.sqrt(10) + 1 / math.sqrt(2)) / 2, rel=1e-12)
     # of 1, 2, 3: sqrt(2 / 2 / 3)
-    assert gradient.spread([1.0, 2.0, 3.0]) == pytest.approx(math.sqrt(1 / 3), rel=1e-12)
+    assert gradient.mean_and_error([1.0, 2.0, 3.0])[1] == pytest.approx(math.sqrt(1 / 3), rel=1e-12)
 
 
 def test_the_tabular_gradient_is_exact_and_a_plain_estimate_is_unbiased_but_for_its_length():

@@ -1,16 +1,17 @@
 """Prints what the runs in a folder came to, as Markdown: greedy accuracy against that before, on the same problems.
 
-    python results/smollm2/table.py FOLDER TASK
+    python -m results.smollm2.table FOLDER TASK
 
 FOLDER holds TASK-before.eval.jsonl and, for each run, TASK-METHOD-SEED.eval.jsonl (both by eval.py) and the folder
 TASK-METHOD-SEED of train.py. Standard errors are over problems; ± in the rows of a method is the standard deviation
 over its seeds.
 """
 
-import json
 import statistics
 import sys
 from pathlib import Path
+
+from scores import mean_and_error, read_lines, read_result
 
 
 def main(folder: str, task: str) -> None:
@@ -21,7 +22,7 @@ def main(folder: str, task: str) -> None:
     print("|:--|--:|--:|--:|--:|--:|--:|--:|")
     for path in sorted(Path(folder).glob(f"{task}-*-[0-9].eval.jsonl")):
         name = path.name.removesuffix(".eval.jsonl")
-        after, rows = verdicts(path), lines(Path(folder, name, "metrics.jsonl"))
+        after, rows = verdicts(path), read_lines(Path(folder, name, "metrics.jsonl"))
         assert after.keys() == before.keys(), f"{path}: other problems than before"
         changes = [after[problem] - before[problem] for problem in before]
         mean, error = mean_and_error(changes)
@@ -49,15 +50,7 @@ def main(folder: str, task: str) -> None:
 
 def verdicts(path: Path) -> dict[str, int]:
     """Problem -> whether its greedy completion is right, of a result of eval.py."""
-    return {row["problem"]: int(row["greedy"][0]["verdict"]) for row in lines(path)[1:]}
-
-
-def lines(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def mean_and_error(values: list[int]) -> tuple[float, float]:
-    return statistics.fmean(values), statistics.stdev(values) / len(values) ** 0.5
+    return {row["problem"]: int(row["greedy"][0]["verdict"]) for row in read_result(path)[1]}
 
 
 def share(values: list[int]) -> str:
