@@ -36,12 +36,12 @@ import transformers
 from tqdm import tqdm
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-import answers
-import data
 import rewards
-import scores
-from flags import fail, pretrained, user_input
+from grader import equality
 from rollout import completion_texts, rollout
+from run import scores
+from run.flags import fail, pretrained, user_input
+from tasks import data
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,15 @@ BENCHMARKS = {
 SETTINGS = ("model", "system_prompt", "samples", "temperature", "top_p", "top_k", "seed")
 SETTINGS += ("max_prompt_tokens", "max_new_tokens", "dtype")
 # the rooms that a verdict depends on
-GRADER = ("spelling.py", "reading.py", "values.py", "answers.py", "extract.py", "grading.py", "rewards.py")
+GRADER = (
+    "grader/spelling.py",
+    "grader/reading.py",
+    "grader/values.py",
+    "grader/equality.py",
+    "grader/extraction.py",
+    "grader/workers.py",
+    "rewards.py",
+)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -251,11 +259,11 @@ def checked(name: str, rows: list[dict], args) -> dict:
     golds = [
         rewards.extract_answer(row["answer"]) or row["answer"] for row in rows
     ]  # a worked solution submits its gold
-    unequal = [i for i, gold in enumerate(golds) if not answers.is_equiv(gold, gold)]
+    unequal = [i for i, gold in enumerate(golds) if not equality.is_equiv(gold, gold)]
     if unequal and not args.skip_bad_rows:
         first = f"the first is of problem {unequal[0]}, {golds[unequal[0]]!r:.80}"
         fail(f"{name}: {len(unequal)} answers that do not equal themselves, so that nothing is right; {first}")
-    is_parsed = answers.is_parsed
+    is_parsed = equality.is_parsed
     unread = [gold for gold in golds if not is_parsed(gold)]
     kept = [row for i, row in enumerate(rows) if i not in set(unequal)]
     return {"rows": kept, "unequal": len(unequal), "unread": unread, "whole": False}
@@ -445,7 +453,7 @@ def graded(row: dict) -> dict:
         }
 
     judged = {part: [judge(completion) for completion in row[part]] for part in ("greedy", "samples")}
-    vote = scores.majority([completion["submitted"] for completion in judged["samples"]], answers.is_equiv)
+    vote = scores.majority([completion["submitted"] for completion in judged["samples"]], equality.is_equiv)
     return row | judged | {"majority": vote}
 
 

@@ -3,8 +3,8 @@
     python rewards.py "\\frac{1}{2}" "0.5"     the verdict on a candidate and an answer, and the rule that decided
     python rewards.py --file cases.jsonl      how often the grader is right on labelled rows, and how long it takes
 
-One completion goes through `accuracy`, which leaves to extract.py what it submits and to answers.py whether that is
-right; a batch goes through `parse_rewards` and `score`, and its comparisons through grading.py.
+One completion goes through `accuracy`, which leaves to grader/extraction.py what it submits and to grader/equality.py whether that is
+right; a batch goes through `parse_rewards` and `score`, and its comparisons through grader/workers.py.
 """
 
 import argparse
@@ -18,9 +18,9 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from answers import compare, is_equiv, is_parsed
-from extract import RULES, extract_answer, find_answer
-from grading import Grader
+from grader.equality import compare, is_equiv, is_parsed
+from grader.extraction import RULES, extract_answer, find_answer
+from grader.workers import Grader
 
 # ---------------------------------------------------------------- rewards of one completion
 

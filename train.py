@@ -30,25 +30,21 @@ import transformers
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-import checkpoint
-import data
-import doctor
-import faults
-import lora
-import plan
-import record
-import tiny
-from balance import share_out
-from baselines import Critic, demonstrations, overlong_penalty
-from faults import stop_signals, uninterrupted
-from flags import BUILT_IN, fail, parse_args, pretrained, user_input
+from engine import lora
+from engine.balance import share_out
+from engine.methods import Critic, demonstrations, overlong_penalty
+from engine.parallel import autocast, cut_state, plain, spread, whole, whole_weights
+from engine.policy import Policy, keep_float64
+from engine.update import backward, fit_critic, look, more_updates, take_step, weigh
 from gpg import alpha, global_sum, valid_groups
-from journal import accuracy_of, global_totals, make_logger, metrics, report, say
-from parallel import autocast, cut_state, plain, spread, whole, whole_weights
-from policy import Policy, keep_float64
 from rewards import accuracy, compares_answers, num_as_text, parse_rewards, score
 from rollout import Rollout, completion_texts, join, rollout
-from update import backward, fit_critic, look, more_updates, take_step, weigh
+from run import checkpoint, faults, memory, record
+from run.faults import stop_signals, uninterrupted
+from run.flags import BUILT_IN, fail, parse_args, pretrained, user_input
+from run.journal import accuracy_of, global_totals, make_logger, metrics, report, say
+from tasks import addition, data
+from tools import doctor
 
 MAX_SKIPPED_IN_A_ROW = 10  # steps without a finite gradient after which a run gives up
 
@@ -88,7 +84,7 @@ class Batch:
     sums: dict[str, float]  # this rank's share of the metrics
     seconds: dict[str, float]
     samples: list[dict]  # a few completions, for people to read
-    # what only the methods in baselines.py have:
+    # what only the methods in engine/methods.py have:
     greedy: torch.Tensor | None = None  # (S,), the reward of a prompt's greedy completion
     advantages: torch.Tensor | None = None  # (S, G, T or 1), in place of Eq. 6
     beside: dict[str, torch.Tensor] = field(default_factory=dict)  # (S, G, T) each, see update.look
@@ -184,7 +180,7 @@ def train(args, device: torch.device) -> None:
 def replay(args, device: torch.device) -> None:
     """The update of a recorded step alone, from the checkpoint before it; printed, by the names of metrics.jsonl."""
     kept, step = user_input(record.load, args.replay, device)
-    folder = tiny.ensure(args.seed) if args.model == BUILT_IN else Path(args.model)
+    folder = addition.ensure(args.seed) if args.model == BUILT_IN else Path(args.model)
     resumed = folder if (folder / "trainer.pt").exists() else None
     kind = choose_parallel(args, folder, device)
     model = load_model(args, folder, device)
@@ -452,30 +448,30 @@ def choose_parallel(args, resumed: Path | None, device: torch.device) -> str:
     run that takes more than there is is a user's mistake."""
     kind, shape, load, limit = planned(args, resumed, device)
     if args.plan:
-        say(plan.describe(shape, load, limit))
+        say(memory.describe(shape, load, limit))
         return kind
-    moment, size = plan.peak(shape, load)
+    moment, size = memory.peak(shape, load)
     if size > limit:
-        way = plan.remedy(shape, load, limit, args.group_size)
+        way = memory.remedy(shape, load, limit, args.group_size)
         way = f"{way} would fit" if way else "no flag would make it fit; take a smaller model, or larger devices"
-        wanted = f"the {moment} takes up to {size / plan.GIB:.1f} GiB a rank, and there are {limit / plan.GIB:.1f}"
+        wanted = f"the {moment} takes up to {size / memory.GIB:.1f} GiB a rank, and there are {limit / memory.GIB:.1f}"
         fail(f"memory: {wanted}; {way} (see --plan)")
     return kind
 
 
-def planned(args, resumed: Path | None, device: torch.device) -> tuple[str, plan.Shape, plan.Load, int]:
+def planned(args, resumed: Path | None, device: torch.device) -> tuple[str, memory.Shape, memory.Load, int]:
     """ddp or fsdp, the model's sizes, what a rank will hold, and the bytes that each rank can have at the most."""
     make = args.model == BUILT_IN and not resumed
-    config = tiny.make_config(tiny.make_tokenizer()) if make else pretrained(AutoConfig, resumed or args.model)
-    shape, (limit, base) = plan.shape_of(config), plan.room(device)
+    config = addition.make_config(addition.make_tokenizer()) if make else pretrained(AutoConfig, resumed or args.model)
+    shape, (limit, base) = memory.shape_of(config), memory.room(device)
     least = torch.tensor(limit, device=device)
     dist.all_reduce(least, dist.ReduceOp.MIN)  # ranks of one mind
     limit, ranks = int(least), dist.get_world_size()
-    loads = {"ddp": plan.load_of(args, ranks, base), "fsdp": plan.load_of(args, ranks, base, shards=ranks)}
-    kind, (moment, size) = args.parallel, plan.peak(shape, loads["ddp"])
+    loads = {"ddp": memory.load_of(args, ranks, base), "fsdp": memory.load_of(args, ranks, base, shards=ranks)}
+    kind, (moment, size) = args.parallel, memory.peak(shape, loads["ddp"])
     if kind == "auto":
         kind = "ddp" if size <= limit else "fsdp"
-        takes = f"whole on each rank it takes {size / plan.GIB:.1f} GiB of {limit / plan.GIB:.1f}"
+        takes = f"whole on each rank it takes {size / memory.GIB:.1f} GiB of {limit / memory.GIB:.1f}"
         say(f"--parallel auto: {kind}, as {takes} in the {moment}")
     return kind, shape, loads[kind], limit
 
@@ -486,9 +482,11 @@ def load_problems(args, resumed: Path | None):
     if args.model == BUILT_IN:
         if "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(1)  # its matrices are so small that a second thread costs more than it brings
-        say("flags that the built-in model sets: " + json.dumps(tiny.DEFAULTS))
-        say(f"it was shown sums that forget {tiny.FORGET:.0%} of the carries, on purpose; the reward alone repairs it")
-        rows, held_out = tiny.problems("train"), tiny.problems("test")
+        say("flags that the built-in model sets: " + json.dumps(addition.DEFAULTS))
+        say(
+            f"it was shown sums that forget {addition.FORGET:.0%} of the carries, on purpose; the reward alone repairs it"
+        )
+        rows, held_out = addition.problems("train"), addition.problems("test")
     else:
         load = partial(data.load, problem_field=args.problem_field, answer_field=args.answer_field)
         load = partial(user_input, load, skip_bad_rows=args.skip_bad_rows)
@@ -500,22 +498,22 @@ def load_problems(args, resumed: Path | None):
             say(f"warning: {len(shared)} problems of --eval-data are in --data too; accuracy on them is not held out")
 
     folder, make = resumed or args.model, args.model == BUILT_IN and not resumed
-    tokenizer = tiny.make_tokenizer() if make else pretrained(AutoTokenizer, folder)
-    config = tiny.make_config(tokenizer) if make else pretrained(AutoConfig, folder).get_text_config()
+    tokenizer = addition.make_tokenizer() if make else pretrained(AutoTokenizer, folder)
+    config = addition.make_config(tokenizer) if make else pretrained(AutoConfig, folder).get_text_config()
     positions = getattr(config, "max_position_embeddings", None) or math.inf
     if args.max_prompt_tokens + args.max_new_tokens > positions:
         fail(f"--max-prompt-tokens + --max-new-tokens is above the {positions} positions of {args.model}")
     problems, held_out = with_prompts(rows, tokenizer, args), with_prompts(held_out, tokenizer, args)
     if args.algo == "sft":
         if args.model == BUILT_IN:  # which forgets no carry, other than what the model was shown
-            solve = partial(tiny.demonstration, forget=0.0, rng=random.Random(0))
+            solve = partial(addition.demonstration, forget=0.0, rng=random.Random(0))
             problems = [row | {args.solution_field: solve(row["problem"])} for row in problems]
         problems = with_solutions(problems, tokenizer, args)
     if make:
         if int(os.environ.get("LOCAL_RANK", 0)) == 0:
-            tiny.ensure(args.seed)
+            addition.ensure(args.seed)
         dist.barrier()  # the other ranks of the machine find what the first one made
-        folder = tiny.ensure(args.seed)
+        folder = addition.ensure(args.seed)
         tokenizer = pretrained(AutoTokenizer, folder)
     return folder, tokenizer, problems, held_out
 
@@ -564,7 +562,7 @@ def load_trained(args, folder, resumed: Path | None, device: torch.device):
 
 def beginning(args) -> str | Path:
     """The model that the run began with."""
-    return tiny.ensure(args.seed) if args.model == BUILT_IN else args.model
+    return addition.ensure(args.seed) if args.model == BUILT_IN else args.model
 
 
 def load_model(args, folder, device: torch.device):

@@ -37,16 +37,16 @@ def world(tmp_path_factory):
     """A folder with a random model, problems and rewards -> the flags of a run of a few seconds on them."""
     import torch
 
-    import tiny
+    from tasks import addition
 
     folder = tmp_path_factory.mktemp("world")
-    tokenizer = tiny.make_tokenizer()
+    tokenizer = addition.make_tokenizer()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        tiny.make_model(tokenizer).save_pretrained(folder / "model")
+        addition.make_model(tokenizer).save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
     for split in ("train", "test"):
-        rows = tiny.problems(split)[:12]
+        rows = addition.problems(split)[:12]
         (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "rewards.py").write_text(REWARDS)
     flags = {

@@ -131,8 +131,8 @@ TOLERANCE = {"float64": {"rtol": 1e-10, "atol": 1e-13}, "float32": {"rtol": 1e-5
 
 def runs_main(rank, world, folder, commands):
     """Makes all runs on this rank; leaves every sample of every step, and how a run ended that did not end well."""
-    import flags
     import train
+    from run import flags
 
     os.dup2(os.open(f"{folder}/log-{world}-{rank}", os.O_WRONLY | os.O_CREAT), 2)
     os.dup2(2, 1)

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2
 
 import eval as evaluation
 import rewards
-import tiny
+from tasks import addition
 
 ROOT = Path(__file__).parents[1]
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -35,7 +35,7 @@ def make_model(tokenizer) -> Qwen2ForCausalLM:
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     """Name -> folder with model and tokenizer."""
-    folders, tokenizer = {}, tiny.make_tokenizer()
+    folders, tokenizer = {}, addition.make_tokenizer()
     for name in ("random", "chain"):
         model = make_model(tokenizer)
         if name == "chain":

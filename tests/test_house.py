@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-import flags
 from eval import GRADER
+from run import flags
 
-ROOT = Path(flags.__file__).parent
+ROOT = Path(flags.__file__).parents[1]
 OURS = {path.stem for path in ROOT.glob("*.py")}
 
 LOOP = {
@@ -38,35 +38,35 @@ LOOP = {
 ROOMS = {
     "gpg.py": (set(), 310),
     "rollout.py": (set(), 370),
-    "policy.py": ({"gpg", "rollout"}, 260),
-    "spelling.py": (set(), 255),
-    "reading.py": ({"spelling"}, 1020),
-    "values.py": ({"reading"}, 450),
-    "answers.py": ({"reading", "values"}, 760),
-    "extract.py": ({"answers"}, 270),
-    "grading.py": ({"answers"}, 200),
+    "engine/policy.py": ({"gpg", "rollout"}, 260),
+    "grader/spelling.py": (set(), 255),
+    "grader/reading.py": ({"spelling"}, 1020),
+    "grader/values.py": ({"reading"}, 450),
+    "grader/equality.py": ({"reading", "values"}, 760),
+    "grader/extraction.py": ({"answers"}, 270),
+    "grader/workers.py": ({"answers"}, 200),
     "rewards.py": ({"answers", "extract", "grading"}, 415),
-    "data.py": (set(), 400),
-    "tiny.py": (set(), 260),
-    "checkpoint.py": (set(), 235),
-    "faults.py": (set(), 225),
-    "plan.py": (set(), 265),
-    "flags.py": ({"baselines", "checkpoint", "data", "gpg", "record", "tiny"}, 310),
-    "baselines.py": ({"gpg", "policy", "rollout"}, 200),
-    "balance.py": ({"rollout"}, 100),
-    "parallel.py": ({"policy"}, 160),
+    "tasks/data.py": (set(), 400),
+    "tasks/addition.py": (set(), 260),
+    "run/checkpoint.py": (set(), 235),
+    "run/faults.py": (set(), 225),
+    "run/memory.py": (set(), 265),
+    "run/flags.py": ({"baselines", "checkpoint", "data", "gpg", "record", "tiny"}, 310),
+    "engine/methods.py": ({"gpg", "policy", "rollout"}, 200),
+    "engine/balance.py": ({"rollout"}, 100),
+    "engine/parallel.py": ({"policy"}, 160),
     # the method's update takes half of it, the noise of its gradient and what only the compared methods need the other
-    "update.py": ({"balance", "baselines", "gpg", "parallel", "policy", "rollout"}, 270),
+    "engine/update.py": ({"balance", "baselines", "gpg", "parallel", "policy", "rollout"}, 270),
     # samples of a step in a file, and read again: for --replay
-    "record.py": ({"checkpoint", "rollout"}, 140),
+    "run/record.py": ({"checkpoint", "rollout"}, 140),
     # rows, warnings, what is said: as long as the loop that they tell of
-    "journal.py": ({"checkpoint", "gpg", "update"}, 280),
-    "lora.py": (set(), 100),
+    "run/journal.py": ({"checkpoint", "gpg", "update"}, 280),
+    "engine/lora.py": (set(), 100),
     # a check a function, and the table
-    "doctor.py": ({"gpg", "parallel", "plan", "rollout", "update"}, 330),
+    "tools/doctor.py": ({"gpg", "parallel", "plan", "rollout", "update"}, 330),
     # ranks, signals, a run on disk: each a step of its own, which the loop reads as one line
     "train.py": (LOOP, 720),
-    "scores.py": (set(), 280),
+    "run/scores.py": (set(), 280),
     # six sets and their checks, three commands, ranks and resume: what a table of the paper takes
     "eval.py": ({"answers", "data", "flags", "rewards", "rollout", "scores"}, 540),
 }

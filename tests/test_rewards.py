@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import rewards
-from grading import Grader
+from grader.workers import Grader
 from rewards import (
     accuracy,
     accuracy_boxed,

@@ -19,14 +19,13 @@ from safetensors.torch import load_file
 from torch.testing import assert_close
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
-import flags
-import parallel
 import rollout
-import tiny
 import train
-import update
+from engine import parallel, update
+from engine.policy import micro_batches, sample_rows
 from gpg import NORMS
-from policy import micro_batches, sample_rows
+from run import flags
+from tasks import addition
 
 ROOT = Path(train.__file__).parent
 EXACT = {"rtol": 1e-10, "atol": 1e-12}
@@ -553,7 +552,7 @@ def test_defaults_are_the_papers_but_for_the_built_in_model(tmp_path, monkeypatc
     assert {name: getattr(args, name) for name in paper} == paper
     assert args.norm == "group" and args.schedule == "constant" and args.prompts_per_step == 144 and args.steps == 1100
     built_in = flags.parse_args([])
-    assert {name: getattr(built_in, name) for name in tiny.DEFAULTS} == tiny.DEFAULTS
+    assert {name: getattr(built_in, name) for name in addition.DEFAULTS} == addition.DEFAULTS
     assert flags.parse_args(["--lr", "0.5"]).lr == 0.5
 
 

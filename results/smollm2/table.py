@@ -11,7 +11,7 @@ import statistics
 import sys
 from pathlib import Path
 
-from scores import mean_and_error, read_lines, read_result
+from run.scores import mean_and_error, read_lines, read_result
 
 
 def main(folder: str, task: str) -> None:

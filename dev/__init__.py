@@ -1,1 +1,0 @@
-"""Tools around the method, run as `python -m dev.NAME`."""

@@ -1,0 +1,1 @@
+"""The update, on any number of ranks: log-probabilities, their gradient, the optimizer step."""

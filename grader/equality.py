@@ -1,0 +1,757 @@
+"""Whether two answers are equal: text in, a verdict out. The one place for equality.
+
+The text was written by a model: it goes through the tokenizer of grader/spelling.py and the grammar of grader/reading.py and no
+other, all work is bounded before it is done, and there is no clock, signal or lasting state, so that any thread or
+process may call it. Trees are compared member by member, and what is a number or an expression by its value.
+"""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from zlib import crc32
+
+from grader.reading import (
+    MAX_EXPRESSION,
+    MAX_MEMBERS,
+    MAX_NESTING,
+    UNITS,
+    Node,
+    has,
+    negative,
+    number_node,
+    read,
+    show,
+    symbols_of,
+    walk,
+)
+from grader.values import MORE_PRECISION, PRECISION, SCALARS, At, Undefined, agree, evaluate, quotient, sign_of
+
+MAX_SYMBOLS = 8
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A verdict, the rule that decided, and what was read of both sides, printed for people."""
+
+    equal: bool
+    rule: str
+    candidate: str
+    answer: str
+
+
+def is_equiv(candidate: str, answer: str) -> bool:
+    """Whether two bare expressions are the same answer; `answer` is the gold. The one place that decides equality.
+
+    Equal are the same mathematical values or objects, whatever their form: numbers, exactly if rational, else to 1200
+    digits; expressions, at several points of their letters, taken as positive reals; lists in any order, tuples,
+    intervals and matrices in theirs; an inequality and its interval; equations up to moved terms and a nonzero factor;
+    `x=5` and 5. A unit that one side leaves out is ignored. `28\\%` is 28 or 0.28 if the gold has the percent sign; the
+    gold 20 is `20\\%`, 0.75 is `75\\%`, but 20 is not 0.2. A decimal does not stand for a fraction or root that it
+    rounds, unless it shows 10 or more digits that agree.
+
+    What is over a bound is unequal: a wrong "equal" teaches the model, a missed one only slows it. Never raises.
+    """
+    return compare(candidate, answer).equal
+
+
+def compare(candidate: str, answer: str) -> Comparison:
+    """`is_equiv` with the rule that decided and both sides as they were read."""
+    if max(len(candidate), len(answer)) > MAX_EXPRESSION:
+        return Comparison(False, "over a bound", candidate[:40], answer[:40])
+    try:
+        one, gold = read(candidate), read(answer)
+        rule = _decide(one, gold)
+        return Comparison(rule != "", rule or "different", show(one.node), show(gold.node))
+    except RecursionError:  # called from deep within another program; our own depth is bounded
+        return Comparison(False, "over a bound", candidate, answer)
+    except Exception as error:  # a fault of ours costs one verdict, not a run; tests hold that there is none
+        return Comparison(False, f"fault: {type(error).__name__}", candidate, answer)
+
+
+def is_parsed(answer: str) -> bool:
+    """Whether an answer is read as a number, expression, structure or words, so that more than its spelling counts."""
+    try:
+        found = read(answer) if len(answer) <= MAX_EXPRESSION else None
+        return found is not None and found.key != "" and found.node.kind not in ("unreadable", "nothing")
+    except Exception:  # as in `compare`
+        return False
+
+
+def _decide(candidate, gold):
+    """The name of the first rule by which the two are equal, or ""."""
+    if not candidate.key or not gold.key:
+        return ""
+    if candidate.key == gold.key:
+        return "same text"
+    if gold.choice and candidate.choice and (gold.alone or candidate.alone):
+        return "choice" if candidate.choice == gold.choice else ""
+    kinds = {candidate.node.kind, gold.node.kind}
+    if "text" in kinds and candidate.words and candidate.words == gold.words:
+        return "words"
+    if kinds & {"unreadable", "nothing"}:
+        return ""
+    for one, other in _readings(candidate.node, gold.node):
+        try:
+            rule = _same(_signs(one), _signs(other))
+        except Undefined:
+            continue
+        if rule:
+            return rule
+    return ""
+
+
+def _readings(candidate, gold):
+    """The pairs to compare: 100,200 is a number, or a list if the other side is one."""
+    yield candidate, gold
+    for thousands, other, first in (candidate, gold, True), (gold, candidate, False):
+        if thousands.kind == "number" and thousands.args and other.kind in ("list", "brackets"):
+            yield (thousands.args[0], other) if first else (other, thousands.args[0])
+
+
+_INEQUALITIES = frozenset("<>≤≥")
+_FLIPPED = {"<": ">", ">": "<", "≤": "≥", "≥": "≤"}
+_INFINITY = Node("constant", (), "infinity")
+_MINUS_INFINITY = negative(_INFINITY)
+
+
+def _same(one, gold, depth=0):
+    """The name of the rule by which two trees are equal, or "". Recursive by member; kind and brackets must match."""
+    if depth > MAX_NESTING:
+        raise Undefined("nested too deep")
+    one, gold = _settled(one), _settled(gold)
+    kinds = {one.kind, gold.kind}
+    if "text" in kinds or "false" in kinds or "nothing" in kinds:
+        return "words" if one == gold and one.kind == "text" else ""
+    if _is_region(one) or _is_region(gold):
+        return _same_regions(one, gold, depth)
+    if "equation" in kinds:
+        return _same_equations(one, gold, depth)
+    if kinds & {"list", "set"}:
+        return _same_lists(one, gold, depth)
+    if kinds & {"brackets", "matrix"}:
+        return _same_cells(one, gold, depth)
+    if "ratio" in kinds:
+        return _same_ratios(one, gold)
+    if "base" in kinds:
+        return _same_bases(one, gold)
+    return _same_quantities(one, gold)
+
+
+def _settled(node):
+    """A tree without what does not change its meaning: a list of one, a label's chain, degrees as a unit."""
+    while node.kind in ("list", "group") and len(node.args) == 1:
+        node = node.args[0]
+    if node.kind == "relation" and set(node.value) <= {"=", "≈"}:
+        return _chain(node)
+    if node.kind == "relation" and node.value == ("∈",) and node.args[1].kind == "set":
+        return _settled(node.args[1])
+    if node.kind in SCALARS and has(node, "degrees"):
+        return Node("quantity", (node,), (("degree", 1),))
+    if node.kind == "quantity" and node.args[0].kind == "quantity":  # 5 dollars and \$5 in one
+        inner = node.args[0]
+        return Node("quantity", inner.args, inner.value + node.value)
+    return node
+
+
+def _chain(node):
+    """x = 40 + 2 = 42 as the equation of x and 40 + 2; a chain whose links disagree is false, one without a name is
+    its first exact value; two sides that differ are an equation."""
+    sides, operators = list(node.args), list(node.value)
+    label = None
+    if _is_label(sides[0], sides[1:]):
+        label = sides.pop(0)
+        operators.pop(0)
+    elif _is_label(sides[-1], sides[:-1]):
+        label = sides.pop()
+        operators.pop()
+    true = all(
+        _rounds(sides[i], sides[i + 1]) if operator == "≈" else _same(_signs(sides[i]), _signs(sides[i + 1]))
+        for i, operator in enumerate(operators)
+    )
+    value = next((side for side in sides if side.kind != "decimal"), sides[0])
+    if true:
+        return Node("equation", (label, value), "named") if label else _settled(value)
+    if label or len(sides) > 2 or not (symbols_of(sides[0]) or symbols_of(sides[1])):
+        return Node("false")
+    return Node("equation", tuple(sides), "plain")
+
+
+def _rounds(one, other):
+    """Whether one of two numbers is the other, rounded."""
+    one, other = (side.args[0] if side.kind == "quantity" else side for side in (_settled(one), _settled(other)))
+    for exact, rounded in (one, other), (other, one):
+        if rounded.kind in ("number", "decimal") and exact.kind in SCALARS and not symbols_of(exact):
+            slack = Fraction(1, 10 ** (rounded.value[1] if rounded.kind == "decimal" else 0))
+            return _order(Node("abs", (Node("sum", (exact, negative(rounded))),)), number_node(slack)) < 0
+    return False
+
+
+def _is_label(node, others):
+    """Whether a side of an equation only names the other: x, f(x), AB, |AB|, \\angle A, (p, q), a:b."""
+    if node.kind == "symbol":
+        return not any(node.value in symbols_of(other) for other in others)
+    if node.kind == "apply":
+        return not any(node.value in _applied(other) for other in others)
+    if node.kind == "constant":
+        return node.value == "e" and not any(has(other, "constant") for other in others)
+    if node.kind == "abs":
+        return _is_label(node.args[0], others) and node.args[0].kind == "product"
+    if node.kind == "product":
+        return all(factor.kind == "symbol" and factor.value[0].isupper() for factor in node.args) and not any(
+            symbols_of(other) for other in others
+        )
+    if node.kind in ("brackets", "ratio"):
+        return all(member.kind == "symbol" for member in node.args)
+    return False
+
+
+def _same_equations(one, gold, depth):
+    """Named alike and equal in value, or equivalent: equal up to moved terms and a nonzero factor."""
+    if one.kind != gold.kind:
+        equation, other = (one, gold) if one.kind == "equation" else (gold, one)
+        if equation.value != "named":
+            return ""
+        value = equation.args[1]
+        return _same(other, _signs(value), depth + 1) if equation is gold else _same(_signs(value), other, depth + 1)
+    (name, value), (gold_name, gold_value) = one.args, gold.args
+    if one.value == gold.value == "named":
+        value, named = _renamed(name, value, gold_name)
+        if named:
+            return _same(_signs(value), _signs(gold_value), depth + 1)
+        if {name.kind, gold_name.kind} & {"apply", "brackets"}:
+            return ""
+    if all(side.kind in SCALARS for side in (*one.args, *gold.args)):
+        difference = Node("sum", (name, negative(value)))
+        gold_difference = Node("sum", (gold_name, negative(gold_value)))
+        return "equation" if _factor_between(difference, gold_difference) else ""
+    return ""
+
+
+def _renamed(name, value, gold_name):
+    """(value, whether the names agree), a function's letter put as in the gold: f(t) = t^2 is f(x) = x^2; y is f(x)."""
+    if name == gold_name:
+        return value, True
+    kinds = {name.kind, gold_name.kind}
+    if kinds == {"symbol", "apply"}:
+        return value, (name if name.kind == "symbol" else gold_name).value == "y"
+    if kinds != {"apply"} or name.value != gold_name.value or len(name.args) != len(gold_name.args):
+        return value, False
+    pairs = list(zip(name.args, gold_name.args, strict=True))
+    if any(letter.kind != "symbol" for pair in pairs for letter in pair):
+        return value, False
+    if (symbols_of(value) - {letter.value for letter in name.args}) & {letter.value for letter in gold_name.args}:
+        return value, False  # of f(y) = x no f(x) can be made
+    return _substituted(value, {letter.value: gold_letter for letter, gold_letter in pairs}), True
+
+
+def _same_lists(one, gold, depth):
+    """Each member has one of its own on the other side; a bare list may stand for a tuple in its order."""
+    for listed, other in (one, gold), (gold, one):
+        if listed.kind == "list" and other.kind in ("brackets", "matrix"):
+            ordered = Node("brackets", listed.args, other.value if other.kind == "brackets" else "()")
+            plain = other.kind == "matrix" or other.value == "()" or (other.value == "[]" and len(other.args) > 2)
+            return _same_cells(ordered, other, depth) if plain else ""
+    members = one.args if one.kind in ("list", "set") else (one,)
+    golds = list(gold.args if gold.kind in ("list", "set") else (gold,))
+    if len(members) != len(golds) or len(members) > 2 * MAX_MEMBERS:
+        return ""
+    for member in members:  # greedy: equality leaves no choice that matters
+        match = next((i for i, other in enumerate(golds) if _same_or_undefined(member, other, depth + 1)), None)
+        if match is None:
+            return ""
+        del golds[match]
+    return "list"
+
+
+def _same_or_undefined(one, gold, depth):
+    """`_same`; a member without a value equals none."""
+    try:
+        return _same(one, gold, depth)
+    except Undefined:
+        return ""
+
+
+def _same_cells(one, gold, depth):
+    """Tuples, intervals and matrices, cell by cell; a column or row may be written as a tuple, rows as tuples."""
+    shapes, cells = zip(*(_cells(node) for node in (one, gold)), strict=True)
+    loose = "vector" in shapes and {*shapes} <= {"()", "[]", "vector"}
+    if shapes[0] is None or (shapes[0] != shapes[1] and not loose) or len(cells[0]) != len(cells[1]):
+        return ""
+    same = all(_same(_signs(a), _signs(b), depth + 1) for a, b in zip(*cells, strict=True))
+    return ("matrix" if one.kind == "matrix" or gold.kind == "matrix" else "tuple") if same else ""
+
+
+def _cells(node):
+    """(shape, cells): the brackets of a tuple, "vector" of a column or row, the sides of a matrix."""
+    if node.kind == "matrix":
+        return ("vector", node.args) if 1 in node.value else (node.value, node.args)
+    if node.kind != "brackets":
+        return None, ()
+    rows = node.args
+    columns = {len(row.args) for row in rows if row.kind == "brackets"}
+    if node.value == "[]" and rows and len(columns) == 1 and all(row.kind == "brackets" for row in rows):
+        cells = tuple(cell for row in rows for cell in row.args)
+        return (len(rows), columns.pop()), cells
+    return node.value, node.args
+
+
+def _same_ratios(one, gold):
+    """3:2 is 6:4 and 3/2; 1:2:3 is 2:4:6."""
+    parts, golds = (node.args if node.kind == "ratio" else (node, number_node(1)) for node in (one, gold))
+    if len(parts) != len(golds) or any(part.kind not in SCALARS for part in (*parts, *golds)):
+        return ""
+    products = (
+        (Node("product", (parts[i], golds[0])), Node("product", (golds[i], parts[0]))) for i in range(1, len(parts))
+    )
+    zeros = any(part == number_node(0) for part in (*parts, *golds))
+    return "ratio" if not zeros and all(_same_scalars(a, b) for a, b in products) else ""
+
+
+def _same_bases(one, gold):
+    """204_5: base and digits agree; a gold with a base may be answered without it."""
+    if one.kind == gold.kind:
+        return "base" if (one.args, one.value) == (gold.args, gold.value) else ""
+    if gold.kind == "base":
+        return "base" if gold.args[0] == one else ""
+    return "base" if one.value == 10 and one.args[0] == gold else ""
+
+
+def _is_region(node):
+    """Whether a node says where a letter may be. A plain bracket (a, b) may too, if the other side does."""
+    if node.kind == "relation":
+        return not set(node.value) <= {"=", "≈", "≡"}
+    if node.kind == "list":
+        return all(member.kind == "relation" and set(member.value) <= _INEQUALITIES for member in node.args)
+    known = node.kind == "symbol" and node.value == r"\R"
+    return known or node.kind in ("union", "intersection", "difference", "builder")
+
+
+def _same_regions(one, gold, depth):
+    """The same set of numbers, however it is said; or the same inequality up to moved terms and a positive factor."""
+    region, gold_region = _region(one), _region(gold)
+    if region is None or gold_region is None:
+        return _same_relations(one, gold, depth)
+    (subject, pieces), (gold_subject, gold_pieces) = region, gold_region
+    if subject and gold_subject and subject != gold_subject:
+        return ""
+    if len(pieces) != len(gold_pieces):
+        return ""
+    pairs = zip(pieces, gold_pieces, strict=True)
+    for (low, closed, high, closes), (gold_low, gold_closed, gold_high, gold_closes) in pairs:
+        if (closed, closes) != (gold_closed, gold_closes):
+            return ""
+        if not (_same_scalars(low, gold_low) and _same_scalars(high, gold_high)):
+            return ""
+    return "interval"
+
+
+def _region(node):
+    """(subject, pieces) of a set of numbers: pieces (low, is it in, high, is it in) in order and apart; the subject is
+    the letter that is said to be there, or None. None if it is not such a set."""
+    subject, pieces = None, None
+    if node.kind == "brackets" and len(node.args) == 2:
+        low, high = node.args
+        pieces = ((low, node.value[0] == "[", high, node.value[1] == "]"),)
+    elif node.kind == "set":
+        pieces = tuple((member, True, member, True) for member in _signs(node).args)
+    elif node.kind == "symbol" and node.value == r"\R":
+        pieces = ((_MINUS_INFINITY, False, _INFINITY, False),)
+    elif node.kind in ("union", "intersection", "difference", "list"):
+        return _combined(node)
+    elif node.kind == "builder":
+        inside = _region(node.args[1])
+        letter = node.args[0].args[0] if node.args[0].kind == "relation" else node.args[0]
+        return (None, inside[1]) if inside and inside[0] in (None, letter) else None
+    elif node.kind == "relation":
+        subject, pieces = _inequality(node)
+    if pieces is None or any(end.kind not in SCALARS for piece in pieces for end in (piece[0], piece[2])):
+        return None
+    return subject, _ordered(pieces)
+
+
+def _combined(node):
+    """Unions, intersections and differences; a list of inequalities is a union, unless it says "and"."""
+    regions = [_region(part) for part in node.args]
+    if any(region is None for region in regions):
+        return None
+    subjects = {subject for subject, _ in regions if subject is not None}
+    if len(subjects) > 1:
+        return None
+    subject = subjects.pop() if subjects else None
+    parts = [pieces for _, pieces in regions]
+    if node.kind == "union" or (node.kind == "list" and node.value != "and"):
+        return subject, _ordered(tuple(piece for pieces in parts for piece in pieces))
+    if node.kind == "difference":
+        parts[1:] = [_complement(pieces) for pieces in parts[1:]]
+    outside = tuple(piece for pieces in parts for piece in _complement(pieces))
+    return subject, _complement(_ordered(outside))
+
+
+def _complement(pieces):
+    """The real numbers that are in none of the ordered pieces."""
+    gaps, low, closed = [], _MINUS_INFINITY, False
+    for piece in pieces:
+        gaps.append((low, closed, piece[0], not piece[1]))
+        low, closed = piece[2], not piece[3]
+    gaps.append((low, closed, _INFINITY, False))
+    proper = []
+    for gap in gaps:
+        order = _order(gap[0], gap[2])
+        if order < 0 or (order == 0 and gap[1] and gap[3]):
+            proper.append(gap)
+    return tuple(proper)
+
+
+def _ordered(pieces):
+    """Pieces in rising order, those that touch made one. As they are if they have letters in them."""
+    if len(pieces) < 2:
+        return pieces
+    if any(symbols_of(end) for piece in pieces for end in (piece[0], piece[2])):
+        return tuple(sorted(pieces, key=repr))
+    ordered = []
+    for piece in pieces:  # insertion: at most MAX_MEMBERS
+        place = len(ordered)
+        while place and _before(piece, ordered[place - 1]):
+            place -= 1
+        ordered.insert(place, piece)
+    merged = [ordered[0]]
+    for piece in ordered[1:]:
+        low, closed, high, closes = merged[-1]
+        order = _order(high, piece[0])
+        if order > 0 or (order == 0 and (closes or piece[1])):
+            end = _order(high, piece[2])
+            upper = (high, closes) if end > 0 else (piece[2], piece[3] or (end == 0 and closes))
+            merged[-1] = (low, closed, *upper)
+        else:
+            merged.append(piece)
+    return tuple(merged)
+
+
+def _before(piece, other):
+    order = _order(piece[0], other[0])
+    return order < 0 or (order == 0 and piece[1] and not other[1])
+
+
+def _inequality(node):
+    """(subject, pieces) of 1 < x \\le 3, x > 5, x \\ne 2, x \\in …; |x| < 3 is -3 < x < 3."""
+    sides, operators = list(node.args), node.value
+    if operators == ("∈",):
+        region = _region(_settled(sides[1]))
+        return (sides[0], region[1]) if region else (None, None)
+    if operators == ("≠",):
+        named = next((i for i in (0, 1) if _is_label(sides[i], [sides[1 - i]])), None)
+        if named is None:
+            return None, None
+        other = sides[1 - named]
+        return sides[named], ((_MINUS_INFINITY, False, other, False), (other, False, _INFINITY, False))
+    if len(sides) > 3 or not set(operators) <= _INEQUALITIES:
+        return None, None
+    if operators[0] in ">≥":
+        sides, operators = sides[::-1], tuple(_FLIPPED[operator] for operator in operators[::-1])
+    if not set(operators) <= set("<≤"):
+        return None, None
+    if len(sides) == 3:
+        low, subject, high = sides
+        piece = (low, operators[0] == "≤", high, operators[1] == "≤")
+    elif _is_subject(sides[0], sides[1]):
+        subject, piece = sides[0], (_MINUS_INFINITY, False, sides[1], operators[0] == "≤")
+    else:
+        subject, piece = sides[1], (sides[0], operators[0] == "≤", _INFINITY, False)
+    if not _is_subject(subject, sides[0] if subject is not sides[0] else sides[-1]):
+        return None, None
+    if subject.kind == "abs" and subject.args[0].kind == "symbol":
+        low, closed, high, closes = piece
+        if low == _MINUS_INFINITY:
+            return subject.args[0], ((negative(high), closes, high, closes),)
+        return subject.args[0], ((negative(high), closes, negative(low), closed), piece)
+    return subject, (piece,)
+
+
+def _is_subject(node, other):
+    return _is_label(node, [other]) or (node.kind == "abs" and _is_label(node.args[0], [other]))
+
+
+def _same_relations(one, gold, depth):
+    """Inequalities that are no intervals: link by link, each up to moved terms and a positive factor."""
+    if one.kind == gold.kind and one.kind in ("union", "list", "intersection", "difference", "builder"):
+        if len(one.args) != len(gold.args):
+            return ""
+        if one.kind not in ("difference", "builder"):
+            return _same_lists(one._replace(kind="set"), gold._replace(kind="set"), depth)
+        same = all(_same(a, b, depth + 1) for a, b in zip(one.args, gold.args, strict=True))
+        return "set" if same else ""
+    if one.kind != "relation" or gold.kind != "relation":
+        return ""
+    links, gold_links = _links(one), _links(gold)
+    if len(links) != len(gold_links):
+        return ""
+    return "relation" if all(_same_links(*pair, depth) for pair in zip(links, gold_links, strict=True)) else ""
+
+
+def _links(node):
+    """(operator, left, right) of each link, turned so that the smaller side is on the left."""
+    links = [
+        (_FLIPPED[operator], node.args[i + 1], node.args[i])
+        if operator in ">≥"
+        else (operator, node.args[i], node.args[i + 1])
+        for i, operator in enumerate(node.value)
+    ]
+    return links[::-1] if node.value[0] in ">≥" else links
+
+
+def _same_links(link, gold_link, depth):
+    (operator, left, right), (gold_operator, gold_left, gold_right) = link, gold_link
+    if operator != gold_operator:
+        return False
+    if operator in "<≤≠" and all(side.kind in SCALARS for side in (left, right, gold_left, gold_right)):
+        factor = _factor_between(Node("sum", (right, negative(left))), Node("sum", (gold_right, negative(gold_left))))
+        return factor > 0 or (operator == "≠" and factor < 0)
+    return bool(_same(left, gold_left, depth + 1) and _same(right, gold_right, depth + 1))
+
+
+def _same_quantities(one, gold):
+    """Equal numbers, of the same unit where both have one; percent by the gold's sign."""
+    (value, unit), (gold_value, gold_unit) = _quantified(one, gold), _quantified(gold, one)
+    if value.kind not in SCALARS or gold_value.kind not in SCALARS:
+        return ""
+    percent = (("%", 1),)
+    hundredth = Node("fraction", (gold_value, number_node(100)))
+    if gold_unit == percent and not unit:
+        return _same_scalars(value, gold_value) or _same_scalars(value, hundredth)
+    if unit == percent and not gold_unit:  # 0.5% for the gold 0.5 is not believed: a share below 1 is no percentage
+        share = Node("fraction", (value, number_node(100)))
+        return _same_scalars(share, gold_value) or (
+            _order(Node("abs", (gold_value,)), number_node(1)) >= 0 and _same_scalars(value, gold_value)
+        )
+    if unit and gold_unit and not _same_units(unit, gold_unit):
+        return ""
+    return _same_scalars(value, gold_value)
+
+
+def _quantified(node, other):
+    """(number, unit). Letters after a number and a space, as in 3 m/s, are a unit if the other side has a unit in
+    words, or is a bare number."""
+    if node.kind == "quantity":
+        return node.args[0], node.value
+    bare = other.kind in ("number", "decimal") and node.value == "perhaps a unit"
+    if node.kind == "product" and (other.kind == "quantity" or bare) and node.args[0].kind in ("number", "decimal"):
+        unit = []
+        for factor in node.args[1:]:
+            sign, letter = (-1, factor.args[0]) if factor.kind == "inverse" else (1, factor)
+            if letter.kind == "power" and letter.args[1].kind == "number":
+                sign, letter = int(sign * letter.args[1].value), letter.args[0]
+            if letter.kind != "symbol" or letter.value not in UNITS:
+                return node, ()
+            unit.append((UNITS[letter.value], sign))
+        return node.args[0], tuple(unit)
+    return node, ()
+
+
+def _same_units(unit, gold_unit):
+    """The same names and exponents, or the same last word: 7 integers, 7 distinct integers."""
+    if sorted(unit) == sorted(gold_unit):
+        return True
+    named = all(exponent == 1 and name not in UNITS.values() for name, exponent in (*unit, *gold_unit))
+    return named and unit[-1] == gold_unit[-1] and (set(unit) <= set(gold_unit) or set(gold_unit) <= set(unit))
+
+
+def _same_scalars(one, gold):
+    """The rule by which two expressions are equal, or ""."""
+    if one == gold:
+        return "same tree"
+    infinities = _infinity(one), _infinity(gold)
+    if infinities != (0, 0):
+        return "infinity" if infinities[0] == infinities[1] else ""
+    symbols = sorted(symbols_of(one) | symbols_of(gold))
+    if len(symbols) > MAX_SYMBOLS:
+        return ""
+    bases = (True, False) if _has_plain_log(one) or _has_plain_log(gold) else (True,)
+    for natural in bases:  # log without a base is read either way, but the same way on both sides
+        rule = _same_at_points(one, gold, symbols, natural) if symbols else _same_constants(one, gold, natural)
+        if rule:
+            return rule
+    return ""
+
+
+def _infinity(node):
+    """1 or -1 for an infinity, else 0."""
+    if node == _INFINITY:
+        return 1
+    return -1 if node == _MINUS_INFINITY else 0
+
+
+def _same_constants(one, gold, natural=True):
+    """Exact between rationals, else at both precisions. A decimal may agree with a gold that has no end."""
+    at = At({}, PRECISION, natural)
+    value, gold_value = evaluate(one, at), evaluate(gold, at)
+    if isinstance(value, Fraction) and isinstance(gold_value, Fraction):
+        if value == gold_value:
+            return "exact number"
+    elif agree(value, gold_value, PRECISION):
+        at = At({}, MORE_PRECISION, natural)
+        if agree(evaluate(one, at), evaluate(gold, at), MORE_PRECISION):
+            return "numeric probe"
+    return "enough digits" if _is_rounded(one, gold, gold_value) else ""
+
+
+def _is_rounded(one, gold, gold_value):
+    """Whether a decimal of 10 or more digits agrees with a gold that no decimal can write, to all the digits shown."""
+    if one.kind != "decimal" or gold.kind == "decimal" or one.value[2] < 10:
+        return False
+    value, places, _ = one.value
+    if isinstance(gold_value, Fraction) and pow(10, gold_value.denominator.bit_length(), gold_value.denominator) == 0:
+        return False
+    difference = Node("abs", (Node("sum", (number_node(value), negative(gold))),))
+    return _order(difference, number_node(Fraction(1, 10**places))) < 0
+
+
+def _same_at_points(one, gold, symbols, natural):
+    """Equal at three points or more, and wherever both have a value."""
+    integers = _of_integers(one) or _of_integers(gold)
+    points = _integer_points(symbols) if integers else _points(symbols)
+    if not integers and not (_needs_positive(one) or _needs_positive(gold)):
+        mixed = [
+            {name: value * (-1) ** (i + 1) for i, (name, value) in enumerate(point.items())} for point in points[::4]
+        ]
+        points += mixed
+    found = []
+    for letters in points:
+        at = At(letters, PRECISION, natural)
+        try:
+            same = agree(evaluate(one, at), evaluate(gold, at), PRECISION)
+        except Undefined:
+            continue
+        if not same:
+            return ""
+        found.append(letters)
+    if len(found) < 3:
+        return ""
+    at = At(found[0], MORE_PRECISION, natural)
+    return "numeric probe" if agree(evaluate(one, at), evaluate(gold, at), MORE_PRECISION) else ""
+
+
+def _factor_between(one, gold):
+    """The sign (1, -1) of the constant factor by which two expressions differ, 0 if there is none."""
+    symbols = sorted(symbols_of(one) | symbols_of(gold))
+    if not symbols or len(symbols) > MAX_SYMBOLS:
+        return 0
+    integers = _of_integers(one) or _of_integers(gold)
+    first, found = None, 0
+    for letters in _integer_points(symbols) if integers else _points(symbols):
+        at = At(letters, PRECISION, True)
+        try:
+            ratio = quotient(evaluate(one, at), evaluate(gold, at), PRECISION)
+            first = ratio if first is None else first
+            same = agree(first, ratio, PRECISION)
+        except Undefined:
+            continue
+        if not same:
+            return 0
+        found += 1
+    if found < 3:
+        return 0
+    try:
+        return sign_of(first)
+    except Undefined:
+        return 0
+
+
+_SCALES = (1, 1, 1, Fraction(1, 40), 12, 100)  # so that |x - 3| is not taken for 3 - x
+
+
+def _points(symbols):
+    """Points between 0.3 and 3 and, by scale, far from there: fixed by the letters' names, in no simple relation."""
+    return [
+        {name: scale * Fraction(2903 + crc32(f"{name} {k}".encode()) % 27_000, 9973) for name in symbols}
+        for k, scale in enumerate(_SCALES)
+    ]
+
+
+def _integer_points(symbols):
+    """Small whole numbers: letters under a floor, in a factorial or a sign (-1)^n are such."""
+    if len(symbols) == 1:
+        return [{symbols[0]: Fraction(n)} for n in range(1, 19)]
+    return [{name: Fraction(1 + crc32(f"{name} {k}".encode()) % 12) for name in symbols} for k in range(24)]
+
+
+def _order(one, other):
+    """-1, 0 or 1: which of two real constants is larger. Undefined if they are no such."""
+    low, high = _infinity(one), _infinity(other)
+    if low or high:
+        return (low > high) - (low < high)
+    if symbols_of(one) or symbols_of(other):
+        raise Undefined("letters have no order")
+    if _same_constants(one, other):
+        return 0
+    return sign_of(evaluate(Node("sum", (one, negative(other))), At({}, MORE_PRECISION, True)))
+
+
+def _has_plain_log(node):
+    return any(part.kind == "function" and part.value == "log" and len(part.args) == 1 for part in walk(node))
+
+
+def _applied(node):
+    return {part.value for part in walk(node) if part.kind == "apply"}
+
+
+_WHOLE = frozenset("symbol number sum product".split())
+
+
+def _of_integers(node):
+    """Whether the letters of a tree count: they are under a floor, in a factorial, or say how often a sign turns."""
+    for part in walk(node):
+        if part.kind in ("factorial", "binomial", "prod", "gcd", "lcm") or (part.kind == "sum" and part.value):
+            return True
+        if part.kind in ("floor", "ceiling") and not all(inner.kind in _WHOLE for inner in walk(part.args[0])):
+            return True  # but the letters in the floor of x are not whole
+        if (
+            part.kind == "power"
+            and symbols_of(part.args[1])
+            and part.args[0].kind == "number"
+            and part.args[0].value < 0
+        ):
+            return True
+    return False
+
+
+def _needs_positive(node):
+    """Whether a tree has a root, a logarithm or a power that asks for positive letters."""
+    for part in walk(node):
+        if part.kind == "function":
+            return True
+        if part.kind == "power" and not (part.args[1].kind == "number" and part.args[1].value.denominator == 1):
+            return True
+    return False
+
+
+def _substituted(node, letters):
+    """A tree with letters exchanged."""
+    if node.kind == "symbol":
+        return letters.get(node.value, node)
+    return node._replace(args=tuple(_substituted(part, letters) for part in node.args))
+
+
+def _signs(node):
+    """A tree in which each member with \\pm is two, for + and for -; all the signs of one member turn together."""
+    if not has(node, "signs"):
+        return node
+    if node.kind in ("list", "set"):
+        members = tuple(both for member in node.args for both in _both(member))
+        return node._replace(args=members)
+    if node.kind == "relation" and node.args[-1].kind in ("list", "set"):
+        return node._replace(args=(*node.args[:-1], _signs(node.args[-1])))
+    return Node("list", _both(node), ",")
+
+
+def _both(node):
+    if not has(node, "signs"):
+        return (node,)
+    if sum(part.kind == "signs" for part in walk(node)) > 4:
+        raise Undefined("too many signs")
+    return _signed_once(node, True), _signed_once(node, False)
+
+
+def _signed_once(node, plus):
+    if node.kind == "signs":
+        inner = _signed_once(node.args[0], plus)
+        return inner if node.value == plus else negative(inner)
+    return node._replace(args=tuple(_signed_once(part, plus) for part in node.args))

@@ -1,0 +1,268 @@
+"""Which answer a completion submits: text in, the answer as it is written there out, or none.
+
+Completions are hostile text: only their end is read, every scan is linear, and the rules only find, never evaluate.
+"""
+
+import re
+
+from grader.equality import is_equiv
+
+MAX_COMPLETION = 20_000  # characters read, from the end
+MAX_PROSE = 4_000  # of these, where the answer is neither in a box nor between tags
+
+RULES = ("boxed", "tagged", "hashes", "phrase", "closing", "none")
+
+# Who speaks, what is not part of it, and what asks for a verdict instead of giving an answer.
+_TURN = re.compile(
+    r"<\|(?:im_start|im_end|endoftext|end_of_text|eot_id|start_header_id)\|>|</s>|<(?:start|end)_of_turn>"
+)
+_TAG = re.compile("</?answer>", re.IGNORECASE)
+_COMMENT = re.compile(r"(?:^|(?<=[.,;:!?})]\s))[ \t]*%.*$", re.MULTILINE)
+_PROMPT = re.compile(  # a paragraph with such a heading, up to the one of the answer
+    r"^[#* \t]*(?:problem|question|prompt|user|human|q) ?[0-9]*[* \t]*:[\s\S]*?"
+    r"(?=\n[ \t]*\n|\b(?:solution|answer|response|assistant|a)[* \t]*:|\Z)",
+    re.MULTILINE | re.IGNORECASE,
+)
+_PLEA = re.compile(
+    r"ignore (?:all |any )?(?:the |your )?(?:previous|prior|above) instructions"
+    r"|(?:mark|grade|score|accept|count) (?:this|it|the answer|my answer) as (?:correct|right|true)",
+    re.IGNORECASE,
+)
+
+_BRACE_OR_BOX = re.compile(
+    r"\\\\(?![bf])|\\[{}]|[{}]|\\(?:boxed|fbox|framebox)\s*\{"
+    r"|\\(?:boxed|fbox|framebox) *(?P<bare>[-+]?[0-9]+(?:[.,/][0-9]+)*|[A-Z](?![a-zA-Z]))"
+)
+_JOINT = re.compile(  # stands between the boxes of one list, or the candidates between which nothing is decided
+    r"(?:\n[ \t]*-|[\s,;/$&~()*]|\\\\|\\[,;:!()\[\]]|\\q?quad|\\text *\{[ ,]*(?:and|or)?[ ,]*\}"
+    r"|(?:and|or|either|else|maybe|perhaps|possibly)\b|(?<=[\s$(])[a-zA-Z](?:_\{?[0-9]\}?)? *= *)*"
+)
+_SECOND_THOUGHT = re.compile(
+    r"[\s.,;*$)\]\\]*(?:(?:but|or) )?(?:maybe|perhaps|possibly|it (?:could|might|may) (?:also )?be)\b"
+    r"|[\s*$)\]\\]*\.\s+or\b(?! equivalently| in\b| as\b| simply\b)",
+    re.IGNORECASE,
+)
+
+_MATH = (
+    r"\$\$[^$]{1,300}\$\$|\$(?:[^$\\]|\\[\s\S]){1,300}\$"
+    r"|\\\((?:[^\\]|\\[^)]){1,300}\\\)|\\\[(?:[^\\]|\\[^\]]){1,300}\\\]"
+)
+_MATH_OR_END = re.compile(rf"(?P<math>{_MATH})|[.!?](?=[\s*\"')]|$)|\n|$")
+_MARK = re.compile(
+    r"(?<!#)####(?!#)"
+    r"|^[#*_ \t]*(?:the )?(?:final |correct )?answers?[*_ \t]*\n"
+    r"|\b(?:answers?|ans|(?:correct|right|best) (?:option|choice))\b[^.:=?!\n$\\0-9]{0,60}?"
+    r"(?::|=|\b(?:is|are|was|be|equals|comes (?:out )?to)\b(?: not [^.;,\n]{1,40}[;,]? (?:it is|it's|but|rather)\b)?"
+    r"(?! not\b| (?:correct|right|wrong)\b))"
+    r"|^[*_ \t]*(?:final )?ans(?:wer|\.)?[*_]*(?: [–—→-])? (?=[-$0-9]|\\[(\[])",
+    re.MULTILINE | re.IGNORECASE,
+)
+_NOT_STATED = re.compile(  # what makes of "the answer is" a task, a question or a guess
+    r"(?:\b(?:whether|your|maybe|perhaps|possibly|might|could|not sure|unsure)\b"
+    r"|(?:^|[.:?!\n])[ *]*(?:show|prove|verify|check|suppose|assume)\b)[^.?!\n]*$",
+    re.IGNORECASE,
+)
+_FILLER = re.compile(
+    r"(?:\n[ \t]*[-•] |[\s*_:>,]|\b(?:therefore|thus|then|hence|so|now|simply|just|indeed|clearly|exactly|approximately"
+    r"|about|roughly|equal to|given by|either|both|option|choice|probably|likely|the|final|correct|is|are)\b,?)*",
+    re.IGNORECASE,
+)
+_CLAUSE = re.compile(  # goes on about the answer that was given
+    r",? (?:because|since|which|where|when|although|though|but|i\.e\.|that is|as (?:we|shown|required|desired)"
+    r"|and (?:so|we|this|the|it|i))\b|, (?:as|so|and not|not|if)\b| \((?![^()]*[0-9$\\])[^()]{3,}\)\s*$",
+    re.IGNORECASE,
+)
+_UNSURE = re.compile(r"\b(?:maybe|perhaps|possibly|might|could|may be|unsure|not sure)\b", re.IGNORECASE)
+_VALUE = re.compile(r"[-+−]?\s*(?:[0-9.$£€√π∞(\[{\\|]|[a-zA-Z](?![a-zA-Z]))")
+_NUMBER = r"[-+−]?(?:\\?\$)?[0-9][0-9,]*(?:\.[0-9]+)?(?:/[0-9]+)?(?:\\?%|°)?"
+_LONE = re.compile(rf"({_MATH}|{_NUMBER})(?: [a-zA-Z'-]+){{4,}}")  # so many words are no unit
+_CONCLUDES = re.compile(
+    r"\W*(?:so|thus|therefore|hence|finally|in total|altogether|in conclusion|consequently|we conclude|it follows)\b",
+    re.IGNORECASE,
+)
+_DENIES = re.compile(
+    r"\b(?:not|never|or|if|let|suppose|assume|cannot)\b|n't|^\W*(?:show|prove|verify|check|find|compute|evaluate)\b",
+    re.IGNORECASE,
+)
+_ONE = rf"(?:{_MATH}|{_NUMBER}|\([A-J]\)|[A-J](?![a-zA-Z]))"
+_STATES = re.compile(
+    r"(?:\b(?:is|are|was|were|equals|be|of)|=|:)(?: (?:therefore|thus|then|exactly|approximately|about|equal to))?\s*"
+    rf"({_ONE}(?:(?:,| and|, and) {_ONE})*)(?: [a-zA-Z'-]+){{0,4}}[*\s]*$"
+)
+_GETS = re.compile(
+    r"\b(?:[Ww]e (?:get|have|obtain|find)|(?:gives?|giving|yields?|yielding)(?: us)?) (?:the|our|an) (?:final )?answer"
+    rf" (?:of )?({_ONE})[*\s]*$"
+)
+_NO_WORDS = re.compile(r"(?![a-z]$|.*(?<![\\a-zA-Z])[a-zA-Z]{2})[^\n?]{1,200}(?<![=:,;])")
+_REFERENCE = re.compile(
+    r"<<[^<>]*>>|\b(?:figure|fig\.|table|equation|eq\.|step|part|case|example|theorem|line)s? \(?[0-9.]+\)?",
+    re.IGNORECASE,
+)
+_ONE_VALUE = re.compile(rf"{_MATH}|{_NUMBER}(?:\s*[-+*/×=]\s*{_NUMBER})*")
+
+
+def extract_answer(completion: str) -> str | None:
+    """The answer that a completion submits, as it is written there, or None. See `find_answer`."""
+    return find_answer(completion)[1]
+
+
+def find_answer(completion: str, *, prose: bool = True) -> tuple[str, str | None]:
+    """Which of RULES found the answer that a completion submits, and that answer; ("none", None) if it has none.
+
+    Only the first turn counts, and of that what follows the last `</think>` (an unclosed `<think>` has no answer), and
+    of that the inside of the last `<answer>…</answer>`, if there is one; LaTeX comments and a repeated prompt do not.
+    A model that goes on to problems of its own after an answer ("Problem: …") has given that answer.
+
+    boxed    the last `\\boxed{}`, `\\fbox{}` or `\\boxed 5`. Boxes joined by nothing but separators are one list; an
+             empty or unclosed last box is no answer, and there is no way back from it to what follows
+    hashes   the last `#### x`
+    phrase   the last of `the answer is x`, `Answer: x` and their like, up to the end of what is stated. Two of them in
+             a row that disagree are no answer
+    tagged   the whole inside of `<answer>`
+    closing  the last sentence, if it is finished and states exactly one value; or a value that is all there is after
+             `</think>`
+
+    An answer that is taken back at once ("or maybe 43") or comes with a plea to the grader is none. The last number is
+    never guessed at: that would pay for truncated text. Without prose: only boxed, hashes and tagged.
+    """
+    text, place = _own_text(completion)
+    if _PLEA.search(text):
+        return "none", None
+    first, *others = [part for part in _PROMPT.split(text) if part.strip()] or [""]
+    rule, answer = _found(first, place, prose)
+    if others and not answer:
+        rule, answer = _found("\n".join((first, *others)), place, prose)
+    quoted = re.fullmatch(r"([\"'`]|\*\*?)([^\"'`*]+)\1", answer or "")
+    answer = (quoted[2] if quoted else answer or "").strip()
+    return (rule, answer) if answer else ("none", None)
+
+
+def _found(text, place, prose):
+    """The rule that looked for the answer in such a text, and the answer or None."""
+    boxes, unclosed = _boxes(text)
+    if boxes or unclosed:
+        rule, answer = "boxed", None if unclosed else _last_boxes(text, boxes)
+    else:
+        text = text[-MAX_PROSE:]
+        rule, answer = _marked(text, prose)
+        if not rule and place == "block":
+            told = _closing(text) if prose and _CONCLUDES.match(text) else None
+            rule, answer = "tagged", told or text.strip("* \t\r\n")
+        elif not rule and prose:
+            bare = text.strip("* \t\r\n.")
+            alone = place == "after a thought" and _VALUE.match(bare) and _NO_WORDS.fullmatch(bare)
+            rule, answer = "closing", bare if alone else _closing(text)
+    return rule, answer
+
+
+def _own_text(completion):
+    """The part of a completion that may hold its answer, and its place: "block", "after a thought" or ""."""
+    text = next((turn for turn in _TURN.split(completion) if turn.strip()), "")
+    thought_end = text.rfind("</think>")
+    if text.find("<think>", max(thought_end, 0)) >= 0:
+        return "", ""
+    text = text[thought_end + len("</think>") :] if thought_end >= 0 else text
+    place = "after a thought" if thought_end >= 0 else ""
+    text = _TAG.sub(lambda tag: tag[0].lower(), text)
+    block_end = text.rfind("</answer>")
+    block_start = text.rfind("<answer>", 0, max(block_end, 0))
+    if block_start >= 0:
+        text, place = text[block_start + len("<answer>") : block_end], "block"
+    return _COMMENT.sub("", text[-MAX_COMPLETION:]), place
+
+
+def _boxes(text):
+    """The outermost complete boxes as (start, start and end of the inside, end), and whether a later one is open."""
+    opened, boxes = [], []
+    for mark in _BRACE_OR_BOX.finditer(text):
+        token = mark[0]
+        if mark["bare"]:
+            boxes.append((mark.start(), *mark.span("bare"), mark.end()))
+        elif token == "{" or token[1:2] in ("b", "f"):
+            opened.append((mark.start(), mark.end(), token != "{"))
+        elif token == "}" and opened:
+            start, inside, is_box = opened.pop()
+            while is_box and boxes and boxes[-1][0] > start:  # it was within this one
+                boxes.pop()
+            if is_box:
+                boxes.append((start, inside, mark.start(), mark.end()))
+    last = boxes[-1][0] if boxes else -1
+    return boxes, any(is_box and start > last for start, _, is_box in opened)
+
+
+def _last_boxes(text, boxes):
+    """The inside of the last box, or of all the boxes at the end that only separators join, as one list."""
+    first = len(boxes) - 1
+    if _SECOND_THOUGHT.match(text, boxes[first][3]):
+        return None
+    while first > 0 and _JOINT.fullmatch(text, boxes[first - 1][3], boxes[first][0]):
+        first -= 1
+    insides = [text[inside:end].strip() for _, inside, end, _ in boxes[first:]]
+    if len(insides) == 1 and _MARK.search(insides[0]):  # \\boxed{\\text{The answer is } 42}
+        return _marked(re.sub(r"\\(?:text|math)[a-z]* *\{([^{}]*)\}", r"\1", insides[0]), prose=True)[1] or insides[0]
+    return ", ".join(dict.fromkeys(insides)) if insides[-1] else None  # the same box said twice is one answer
+
+
+def _marked(text, prose):
+    """What the last mark states, as (rule, answer): ("", None) without a mark, (rule, None) if it is not settled."""
+    later = None  # of the mark that follows: rule, start, answer
+    for mark in reversed(list(_MARK.finditer(text))):
+        hashes = "####" in mark[0]
+        if not (prose or hashes) or _NOT_STATED.search(text, max(0, mark.start() - 100), mark.end()):
+            continue
+        answer, end = _statement(text, mark.end())
+        if text[end : end + 1] == "?":
+            continue
+        is_value = _VALUE.match(answer) and not (hashes and re.match(r"[0-9]+[.:)]\s", answer))  # a heading
+        if not is_value and (text[end:].strip(" .\n") if hashes else not 0 < len(answer.split()) < 4):
+            continue
+        if later:
+            alone = _FILLER.sub("", text[end : later[1]]).strip(" .,;#*-")
+            settled = alone not in ("", "or", "and") or is_equiv(answer, later[2]) or is_equiv(later[2], answer)
+            return later[0], later[2] if settled else None
+        rule = "hashes" if hashes else "phrase"
+        if _UNSURE.search(answer) or _SECOND_THOUGHT.match(text, end):
+            return rule, None
+        later = rule, mark.start(), answer
+    return (later[0], later[2]) if later else ("", None)
+
+
+def _statement(text, start):
+    """What is stated from there on, without the words around it, and where its sentence ends."""
+    start = _FILLER.match(text, start).end()
+    end = next(match.start() for match in _MATH_OR_END.finditer(text, start) if not match["math"])
+    told = ""
+    for piece in re.split(f"({_MATH})", text[start:end]):
+        clause = None if re.fullmatch(_MATH, piece) else _CLAUSE.search(piece)
+        told += piece[: clause.start()] if clause else piece
+        if clause:
+            break
+    told = told.replace("**", "").strip("*_ \t\r\n").rstrip(".,;:")
+    told = re.sub(r"^[a-zA-Z' ]{1,60}\b(?:is|are|equals) ", "", told)  # the number of apples is 42
+    lone = _LONE.fullmatch(told)
+    return lone[1] if lone and not re.search(r"\b(?:or|and|to)\b", told) else told, end
+
+
+def _closing(text):
+    """The one value that the last sentence states, or None: if it is unfinished, asks, doubts, or speaks of more."""
+    text = re.sub(r"\s*\n\s*(?=\$\$|\\\[)", " ", text[-600:].rstrip())  # displayed math is of the sentence before it
+    ends = [match.start() for match in _MATH_OR_END.finditer(text) if not match["math"]]
+    start, last = 0, ""
+    for end in ends:
+        if text[start:end].strip(".!?)*\"' \n"):
+            last, stop = text[start:end].strip(), text[end : end + 1]
+        start = end + 1
+    if not last or not (stop in (".", "!") or last.endswith(("**", "$", r"\]", r"\)"))):
+        return None
+    if _DENIES.search(last) or _UNSURE.search(last):
+        return None
+    bold = re.fullmatch(r"\*\*([^*]+)\*\*", last)
+    if bold and _VALUE.match(bold[1]):
+        return bold[1]
+    last = _REFERENCE.sub("", last.replace("**", ""))
+    stated = _STATES.search(last) or _GETS.search(last)
+    if stated:
+        return stated[1]
+    values = _ONE_VALUE.findall(last)
+    values = [value for value in values if any(c.isdigit() for c in value)] or values
+    return values[0] if len(values) == 1 and _CONCLUDES.match(last) else None

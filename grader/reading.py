@@ -1,0 +1,1009 @@
+r"""What is read of an answer: tokens in, a tree out. This is the grammar, and nothing else decides what a text means.
+
+    answer    = item (("," | ";" | "and" | "or") item)*              a list, in any order
+    item      = side (relation side)*                                = < > \le \ge \ne \approx \in …
+    side      = ratio (("\cup" | "\cap" | "\setminus") ratio)*
+    ratio     = quantity ((":" | "to") quantity)*
+    quantity  = ["\$"] sum ["%" | unit]                              unit = words, "/", "per", "^" integer
+    sum       = [sign] product (sign product)*                       sign = "+" | "-" | "\pm" | "\mp"
+    product   = factor (["*" | "/"] factor)*
+    factor    = sign factor | atom postfix*                          postfix = "^" a | "_" a | "!" | "^\circ" | "'"
+    atom      = number | letter | letter "(" answer ")" | function argument | \frac a b | \sqrt[n] a | \binom a b
+              | \sum_{k=a}^{b} product | \gcd ( answer ) | matrix | "|" sum "|" | floor | ceiling | brackets
+    brackets  = "(" answer ")" | "[" answer ")" … | "\{" answer ["|" answer] "\}"
+
+What cannot be read so is a text: words are compared as words, anything else as its normalised spelling. The functions
+below are the rules, in their order; each takes its tokens from the end of a reversed list.
+"""
+
+import re
+from fractions import Fraction
+from functools import lru_cache
+from typing import NamedTuple
+
+from grader.spelling import (
+    MULTIPLIERS,
+    NUMBER_WORDS,
+    Unreadable,
+    choice_of,
+    clean,
+    key_of,
+    number_in_words,
+    singular,
+    tokenize,
+    without_commas,
+    words_of,
+)
+
+# All far above any gold answer seen in the usual benchmarks (210 characters, 8 digits, nesting 4).
+# All far above any gold answer seen in the usual benchmarks (210 characters, 8 digits, nesting 4).
+MAX_EXPRESSION = 500  # characters
+MAX_NESTING = 60  # steps of the grammar: 30 brackets, or 15 roots
+MAX_MEMBERS = 50  # of a list, tuple or side of a matrix
+MAX_CELLS = 100  # of a matrix
+MAX_SERIES = 2  # sums and products over an index
+MAX_DIGITS = 100  # of one literal
+MAX_EXPONENT = 1000  # of a literal such as 1e400
+
+
+class Node(NamedTuple):
+    """One node of a parsed answer; what `value` holds depends on the kind."""
+
+    kind: str
+    args: tuple = ()
+    value: object = None
+
+
+class Answer(NamedTuple):
+    """What is read of one text."""
+
+    node: Node
+    key: str  # its spelling in one normal form
+    words: str  # if it is nothing else
+    choice: str  # the letter of the choice that it may be, or ""
+    alone: bool  # and that letter is all there is
+
+
+@lru_cache(maxsize=512)
+def read(text):
+    """An answer of at most MAX_EXPRESSION characters. Never raises Unreadable: the tree then says so."""
+    try:
+        cleaned = clean(text)
+    except Unreadable:
+        return Answer(Node("unreadable", (), ""), "", "", "", False)
+    joined = without_commas(cleaned)
+    try:
+        tokens = tokenize(joined)
+        key = key_of(tokens)
+        node = _tree(tokens, key)
+        if node.kind == "number" and joined != cleaned:
+            node = node._replace(args=(_tree(tokenize(cleaned), key),))
+    except Unreadable:
+        tokens, key = [], re.sub(r"\s+", "", cleaned)
+        node = Node("unreadable", (), key)
+    spoken = all(token.kind in ("word", "number") or token.text in ".'!?" for token in tokens)
+    words = words_of(tokens) if spoken and any(token.kind == "word" and len(token.text) > 1 for token in tokens) else ""
+    return Answer(node, key, words, *choice_of(tokens))
+
+
+def _tree(tokens, key):
+    """The tree of tokens: of mathematics if they can be read so, else of words."""
+    if not tokens:
+        return Node("nothing")
+    if all(token.kind == "word" or (token.text == "-" and tokens[0] != token != tokens[-1]) for token in tokens):
+        number = number_in_words([token for token in tokens if token.kind == "word"])
+        if number is not None:
+            return number_node(number)
+    members = _spoken_members(tokens)
+    if members:
+        return members
+    try:
+        if sum(token.text in ("sum", "prod") for token in tokens) > MAX_SERIES:
+            raise Unreadable("too many sums")
+        stack = _bars(tokens)[::-1]
+        node = _answer(stack, 0)
+        if not stack:
+            return node
+    except Unreadable:
+        pass
+    plain = all(token.kind != "command" and token.text not in _REFUSED_SIGNS for token in tokens)
+    if plain and any(token.kind == "word" and (token.upright or len(token.text) > 1) for token in tokens):
+        return Node("text", (), words_of(tokens))
+    return Node("unreadable", (), key)
+
+
+def _spoken_members(tokens):
+    """A text, or a list of texts, if there is nothing but words and their separators, one of them a real word."""
+    separators = [i for i, token in enumerate(tokens) if token.text.lower() in (",", ";", "and", "or")]
+    if not all(token.kind == "word" or i in separators for i, token in enumerate(tokens)):
+        return None
+    starts, ends = [0] + [i + 1 for i in separators], [*separators, len(tokens)]
+    members = [tokens[start:end] for start, end in zip(starts, ends, strict=True) if end > start]
+    if len(members) > MAX_MEMBERS or not any(_is_spoken(word) for member in members for word in member):
+        return None
+    texts = tuple(Node("text", (), words_of(member)) for member in members)
+    if texts[0].value in _REALS and len(texts) == 1:
+        return Node("symbol", (), r"\R")
+    return texts[0] if len(texts) == 1 else Node("list", texts, ",")
+
+
+def _is_spoken(word):
+    """Ted and east are words; ab, AB, xyz and pi are not."""
+    text = word.text
+    if text in _FUNCTIONS or text in _ALIASES or text in _GREEK or text in ("pi", "sqrt") or text.lower() in _INFINITE:
+        return False
+    return len(text) > 3 or (len(text) > 1 and word.upright) or (len(text) > 2 and text.istitle())
+
+
+# ---------------------------------------------------------------- vocabulary
+
+_FUNCTIONS = frozenset(
+    "sin cos tan cot sec csc sinh cosh tanh coth sech csch arcsin arccos arctan arccot arcsec arccsc arcsinh arccosh "
+    "arctanh asin acos atan arsinh arcosh artanh ln log lg exp".split()
+)
+_ALIASES = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "arcsinh": "arsinh", "arccosh": "arcosh"}
+_ALIASES |= {"arctanh": "artanh", "cosec": "csc"}
+_GREEK = frozenset(
+    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon phi chi psi omega "
+    "Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega ell hbar mho aleph ldots".split()
+)
+_SETS = frozenset("RZQNC")
+OF_LISTS = frozenset("gcd lcm max min".split())
+_INFINITE = frozenset("infinity inf infty oo".split())
+_REALS = frozenset(["all real number", "all real", "real number", "set of real number", "set of all real number"])
+_UNIT_SPELLINGS = (
+    "m meter meters metre metres;cm centimeter centimeters centimetre centimetres;mm millimeter millimeters;"
+    "km kilometer kilometers kilometre kilometres;inch inches in;foot feet ft;yard yards yd;mile miles mi;"
+    "s second seconds sec secs;minute minutes min mins;hour hours hr hrs h;day days;week weeks;month months;"
+    "year years yr yrs;gram grams g;kg kilogram kilograms;mg milligram milligrams;pound pounds lb lbs;"
+    "ounce ounces oz;ton tons;liter liters litre litres L l;ml mL milliliter milliliters;gallon gallons gal;"
+    "dollar dollars USD usd buck bucks;cent cents;euro euros;degree degrees deg;radian radians rad rads;unit units;"
+    "N newton newtons;J joule joules;W watt watts;V volt volts;K kelvin kelvins;Hz hertz;Pa;mol moles mole;"
+    "pm;am;erg ergs;eV;AU au;pc parsec parsecs;nm;AA angstrom angstroms;yuan;rupee rupees;acre acres;"
+    "percent pct;C celsius;"
+    "F fahrenheit"
+)
+UNITS = {name: names.split()[0] for names in _UNIT_SPELLINGS.split(";") for name in names.split()}
+_LETTER_UNITS = frozenset("mgshLNJKWV")  # which a lone letter after a number and a space may mean
+_COMPOUND_UNITS = {
+    "mph": (("mile", 1), ("hour", -1)),
+    "kph": (("km", 1), ("hour", -1)),
+    "fps": (("foot", 1), ("s", -1)),
+}
+_NOT_A_UNIT = frozenset(
+    "not point plus minus times over mod modulo remainder squared cubed factorial infinity half halves third thirds "
+    "quarter quarters is are was be but if when where because maybe perhaps probably about approximately roughly least "
+    "most more less than else wrong incorrect unknown for only between from with without however so then as at by "
+    "false true yes no none never either neither both except unless solution solutions answer digits base".split()
+)
+_REFUSED_SIGNS = frozenset('@#`"=<>^{}[]_\\*|~;')
+TRIGONOMETRIC = frozenset("sin cos tan cot sec csc".split())
+
+
+# ---------------------------------------------------------------- grammar
+
+_OPERATORS = frozenset(["+", "-", "*", "/", "^", "_", "(", "[", "{", r"\{", ",", ";", "=", "<", ">", ":", "|(", "&"])
+_RELATIONS = {"=": "=", "<": "<", ">": ">"}
+_RELATION_COMMANDS = {"le": "≤", "ge": "≥", "ne": "≠", "approx": "≈", "in": "∈", "notin": "∉", "equiv": "≡"}
+_NAMED = {"pi": Node("constant", (), "pi"), "infty": Node("constant", (), "infinity"), "emptyset": Node("set")}
+_CLOSERS = {"(": ")]", "[": "])", "{": "}", r"\{": r"\}"}
+_MONEY = {r"\dollar": "dollar", r"\euro": "euro", r"\pounds": "pound", r"\yen": "yen"}
+_MATRICES = frozenset("pmatrix bmatrix matrix Bmatrix smallmatrix array".split())
+
+
+def _bars(tokens):
+    """Each | as what opens or closes an absolute value: it closes one that is open, unless an operand must follow."""
+    count = sum(token.text == "|" for token in tokens)
+    result, opened = [], 0
+    for i, token in enumerate(tokens):
+        if token.text == "|" and count % 2 == 0:
+            operand = i > 0 and tokens[i - 1].text not in _OPERATORS and tokens[i - 1].text not in ("le", "ge", "ne")
+            operand = operand and not (result and result[-1].text == "|(")
+            closes = opened > 0 and operand
+            opened += -1 if closes else 1
+            token = token._replace(text=")|" if closes else "|(")
+        result.append(token)
+    return result
+
+
+def _peek(tokens, *texts):
+    """Whether the next token is one of these; commands are written with their backslash."""
+    return bool(tokens) and _text(tokens[-1]) in texts
+
+
+def _text(token):
+    return "\\" + token.text if token.kind == "command" else token.text
+
+
+def _accept(tokens, *texts):
+    """The next token's text, taken, if it is one of these, else ""."""
+    return _text(tokens.pop()) if _peek(tokens, *texts) else ""
+
+
+def _expect(tokens, *texts):
+    text = _accept(tokens, *texts)
+    if not text:
+        raise Unreadable(f"no {texts[0]}")
+    return text
+
+
+def _separator(tokens):
+    """The separator of list members that comes next, taken: ",", ";", "or", "and", or "". `, and` is one."""
+    found = ""
+    while tokens:
+        text = tokens[-1].text.lower() if tokens[-1].kind == "word" else _text(tokens[-1])
+        if text not in (",", ";", "and", "or", r"\and", r"\or"):
+            break
+        found = text.lstrip("\\")
+        tokens.pop()
+    return found
+
+
+def _answer(tokens, depth):
+    """answer = item (separator item)*; where commas and semicolons both stand, a semicolon ends a list."""
+    items, separators = [_item(tokens, depth)], []
+    while tokens:
+        separator = _separator(tokens)
+        if separator in ("and", "or") and not tokens:
+            raise Unreadable("cut off")
+        if not separator or not tokens or _peek(tokens, ")", "]", "}", r"\}"):
+            break
+        separators.append(separator)
+        items.append(_item(tokens, depth))
+        if len(items) > MAX_MEMBERS:
+            raise Unreadable("too many members")
+    if len(items) == 1:
+        return items[0]
+    if {",", ";"} <= set(separators):
+        ends = [i + 1 for i, separator in enumerate(separators) if separator == ";"]
+        groups = [items[start:end] for start, end in zip([0, *ends], [*ends, len(items)], strict=True)]
+        items = [group[0] if len(group) == 1 else Node("list", tuple(group), ",") for group in groups]
+    return Node("list", tuple(items), "and" if set(separators) == {"and"} else ",")
+
+
+def _item(tokens, depth):
+    """item = side (relation side)*"""
+    if _accept(tokens, r"\approx", "="):
+        return _side(tokens, depth)
+    sides, operators = [_side(tokens, depth, label=True)], []
+    while tokens:
+        token = tokens[-1]
+        relation = _RELATION_COMMANDS.get(token.text) if token.kind == "command" else _RELATIONS.get(token.text)
+        if token.text == "in" and len(tokens) > 1 and tokens[-2].text in ("(", "[", "{", r"\{", "R"):
+            relation = "∈"
+        if relation is None:
+            break
+        tokens.pop()
+        if relation == "=" and _accept(tokens, ">", "="):
+            raise Unreadable("an arrow")
+        operators.append(relation)
+        sides.append(_side(tokens, depth))
+    return Node("relation", tuple(sides), tuple(operators)) if operators else sides[0]
+
+
+def _side(tokens, depth, label=False):
+    """side = ratio (set operator ratio)*; a word before "=" names what is equal."""
+    if label:
+        named = _word_label(tokens)
+        if named:
+            return named
+    parts, operators = [_ratio(tokens, depth)], []
+    while _peek(tokens, r"\cup", r"\cap", r"\setminus", r"\bigcup") or (
+        _peek(tokens, "U") and parts[-1].kind in ("brackets", "set") and len(tokens) > 1
+    ):
+        operators.append(tokens.pop().text)
+        parts.append(_ratio(tokens, depth))
+    node = parts[0]
+    for operator, part in zip(operators, parts[1:], strict=True):
+        kind = {"cup": "union", "U": "union", "bigcup": "union", "cap": "intersection"}.get(operator, "difference")
+        node = Node(kind, (*node.args, part) if node.kind == kind == "union" else (node, part))
+    return node
+
+
+def _word_label(tokens):
+    """The words before "=", in `Area = 5`, as one letter."""
+    words = 0
+    while words < min(len(tokens) - 1, 4) and tokens[-1 - words].kind == "word":
+        words += 1
+    texts = [token.text for token in tokens[-1 : -1 - words : -1]]
+    if not words or _text(tokens[-1 - words]) != "=" or any(text in _FUNCTIONS for text in texts):
+        return None
+    if not any((len(text) > 2 or tokens[-1].upright) and not text.isupper() for text in texts):
+        return None
+    del tokens[-words:]
+    return Node("symbol", (), " ".join(texts).lower())
+
+
+def _ratio(tokens, depth):
+    """ratio = quantity ((":" | "to") quantity)*"""
+    parts = [_quantity(tokens, depth)]
+    while _peek(tokens, ":") or (_peek(tokens, "to") and tokens[-1].kind == "word"):
+        tokens.pop()
+        parts.append(_quantity(tokens, depth))
+    if len(parts) > 1 and parts[-1].kind == "quantity" and parts[-1].value[0][0] in ("am", "pm"):
+        raise Unreadable("a time is no ratio")
+    return Node("ratio", tuple(parts)) if len(parts) > 1 else parts[0]
+
+
+def _quantity(tokens, depth):
+    """quantity = ["\\$"] sum ["%" | unit]"""
+    if depth > MAX_NESTING:
+        raise Unreadable("nested too deep")
+    if len(tokens) > 1 and tokens[-1].text == "-" and _text(tokens[-2]) in _MONEY:
+        tokens[-2:] = tokens[-1:-3:-1]  # -\$5 is \$-5
+    money = _accept(tokens, *_MONEY)
+    node = _sum(tokens, depth)
+    if _accept(tokens, "%"):
+        return Node("quantity", (node,), (("%", 1),))
+    money = _MONEY.get(_accept(tokens, *_MONEY) or money)
+    factor, unit = _unit(tokens) if tokens and _starts_unit(tokens) else (1, ())
+    if factor != 1:
+        node = Node("product", (number_node(factor), node))
+    if money:
+        unit = ((money, 1), *(part for part in unit if part != (money, 1)))
+    return Node("quantity", (node,), unit) if unit else node
+
+
+def _starts_unit(tokens):
+    """Whether a word comes next that is a unit, not letters to be multiplied."""
+    token = tokens[-1]
+    if token.kind != "word" or token.text.lower() in ("and", "or", "to"):
+        return False
+    if token.text == "in" and len(tokens) > 1 and tokens[-2].text in ("(", "[", "{", r"\{", "R"):
+        return False  # x in [0, 1]
+    if len(token.text) == 1:
+        return token.upright and (token.text in UNITS or (token.spaced and token.text.isupper()))
+    low = token.text.lower()
+    known = token.text in UNITS or low in UNITS or low in MULTIPLIERS or low in ("sq", "cu") or low in _COMPOUND_UNITS
+    return known or token.upright or (len(token.text) > 3 and _is_spoken(token))
+
+
+def _unit(tokens):
+    """The factor and the unit of the words that come next: cm^2, square inches, m/s, miles per hour, million dollars.
+
+    The unit is a tuple of (name, exponent). Unreadable if the words say anything that units do not.
+    """
+    parts, factor, sign, power = [], 1, 1, 1
+    while tokens and len(parts) < 6:
+        token = tokens[-1]
+        word = token.text.lower() if token.kind == "word" else ""
+        if word in ("and", "or") or (not word and token.text not in ("/", "^", "*", ".", "-", "%")):
+            break
+        tokens.pop()
+        if word in MULTIPLIERS and not parts:
+            factor *= MULTIPLIERS[word]
+        elif word in _NOT_A_UNIT:
+            raise Unreadable(f"{word} is no unit")
+        elif token.text in ("/",) or word == "per":
+            sign = -1
+        elif word in _COMPOUND_UNITS:
+            parts += _COMPOUND_UNITS[word]
+        elif word in ("square", "sq", "cubic", "cu"):
+            power = 2 if word[0] == "s" else 3
+        elif word:
+            name = UNITS.get(token.text) or UNITS.get(word) or singular(word)
+            parts.append((name if name != "percent" else "%", sign * power))
+            power = 1
+        elif token.text == "^" and parts:
+            parts[-1] = (parts[-1][0], sign * _unit_exponent(tokens))
+    return factor, tuple(parts)
+
+
+def _unit_exponent(tokens):
+    """An integer of one digit, in braces or not."""
+    braces = _accept(tokens, "{")
+    sign = -1 if _accept(tokens, "-") else 1
+    token = tokens.pop() if tokens else None
+    if token is None or token.text not in tuple("123456789"):
+        raise Unreadable("the exponent of a unit")
+    if braces:
+        _expect(tokens, "}")
+    return sign * int(token.text)
+
+
+def _sum(tokens, depth):
+    """sum = [sign] product (sign product)*"""
+    terms = []
+    sign = _accept(tokens, "+", "-", r"\pm", r"\mp") or "+"
+    while True:
+        terms.append(_signed(sign, _product(tokens, depth)))
+        sign = _accept(tokens, "+", "-", r"\pm", r"\mp")
+        if not sign:
+            return terms[0] if len(terms) == 1 else _added(terms)
+
+
+def _signed(sign, node):
+    if sign == "+":
+        return node
+    return negative(node) if sign == "-" else Node("signs", (node,), sign == r"\pm")
+
+
+def negative(node):
+    if node.kind == "number":
+        return number_node(-node.value)
+    if node.kind == "decimal":
+        return node._replace(value=(-node.value[0], *node.value[1:]))
+    if node.kind == "matrix":
+        return node._replace(args=tuple(negative(cell) for cell in node.args))
+    return Node("product", (number_node(-1), node))
+
+
+def _added(terms):
+    """A sum; or a set, taken away from another."""
+    if len(terms) == 2 and terms[1].kind == "product" and terms[1].args[1].kind == "set":
+        return Node("difference", (terms[0], terms[1].args[1]))
+    return Node("sum", tuple(terms))
+
+
+def _multiplied(factors):
+    """A product; a matrix or column takes its factors inside."""
+    matrices = [factor for factor in factors if factor.kind == "matrix"]
+    if len(matrices) != 1 or len(factors) == 1:
+        return factors[0] if len(factors) == 1 else Node("product", tuple(factors))
+    others = tuple(factor for factor in factors if factor.kind != "matrix")
+    return matrices[0]._replace(args=tuple(Node("product", (*others, cell)) for cell in matrices[0].args))
+
+
+def _product(tokens, depth):
+    """product = factor (["*" | "/"] factor)*, but not a/bc, which is read both ways, unless a and b are numbers"""
+    factors, divided, unit = [_factor(tokens, depth)], False, False
+    while tokens:
+        sign = _accept(tokens, "*", "/")
+        if not sign and not _starts_factor(tokens, factors[-1]):
+            break
+        if not sign and divided:
+            numbers = all(_is_number(factor) for factor in factors)
+            if not (numbers and len(factors) == 2 and tokens[-1].kind == "word" and len(tokens[-1].text) == 1):
+                raise Unreadable("a/bc")
+        juxtaposed = not sign and factors[-1].kind in ("number", "decimal") and not divided
+        if juxtaposed and tokens[-1].kind == "number":
+            raise Unreadable("two numbers side by side")
+        apart = juxtaposed and (tokens[-1].spaced or factors[-1].kind == "decimal")
+        unit = unit or (apart and tokens[-1].text in _LETTER_UNITS and len(factors) == 1)
+        factor = _factor(tokens, depth)
+        divided = sign == "/"
+        factors.append(Node("inverse", (factor,)) if divided else factor)
+    node = _multiplied(factors)
+    return node._replace(value="perhaps a unit") if unit and node.kind == "product" else node
+
+
+def _is_number(node):
+    return node.kind in ("number", "decimal") or (node.kind == "inverse" and node.args[0].kind == "number")
+
+
+_STARTS = frozenset(["(", "[", "{", "|(", r"\{"])
+_STOPS = frozenset(
+    r"\le \ge \ne \approx \in \notin \equiv \cup \cap \setminus \pm \mp \and \or \rfloor \rceil \rangle \end \choose "
+    r"\over \circ \mid \dollar \euro \pounds \yen \bigcup \rightarrow \mod".split()
+)
+
+
+def _starts_factor(tokens, previous):
+    """Whether what comes next is multiplied without a sign."""
+    token = tokens[-1]
+    if token.kind == "word":
+        if token.text.lower() in ("and", "or", "to", "in") or _starts_unit(tokens):
+            return False
+        return not (token.text == "U" and previous.kind in ("brackets", "set"))
+    if token.kind == "command":
+        return _text(token) not in _STOPS
+    return token.kind == "number" or token.text in _STARTS
+
+
+def _factor(tokens, depth):
+    """factor = sign factor | atom postfix*"""
+    if depth > MAX_NESTING:
+        raise Unreadable("nested too deep")
+    if _peek(tokens, "+", "-", r"\pm", r"\mp"):
+        sign = _text(tokens.pop())
+        return _signed(sign, _factor(tokens, depth + 1))
+    node = _atom(tokens, depth + 1)
+    while tokens:
+        token = tokens[-1]
+        if token.text == "^" and token.kind == "sign":
+            tokens.pop()
+            node = _raised(node, tokens, depth)
+            if _peek(tokens, "^"):
+                raise Unreadable("a^b^c")
+        elif token.text == "!" and token.kind == "sign":
+            tokens.pop()
+            if _peek(tokens, "!"):
+                raise Unreadable("a!!")
+            node = Node("factorial", (node,))
+        elif _accept(tokens, r"\circ"):
+            scale = tokens.pop().text if _peek(tokens, "C", "F") else ""
+            node = Node("quantity", (node,), (("degree", 1), (scale, 1))) if scale else Node("degrees", (node,))
+        elif token.text == "_" and node.kind == "number":
+            tokens.pop()
+            node = _based(node, tokens)
+        else:
+            return node
+    return node
+
+
+def _raised(node, tokens, depth):
+    """A power, and the transpose of a row or column."""
+    if node.kind in ("matrix", "brackets") and _peek(tokens, "T", r"\top", "{"):
+        braces = _accept(tokens, "{")
+        row = node.kind == "brackets" or 1 in node.value  # which stands for the column too
+        if row and _accept(tokens, "T", r"\top") and (not braces or _accept(tokens, "}")):
+            return node if node.kind == "matrix" else node._replace(value="()")
+        raise Unreadable("a power of a matrix")
+    return Node("power", (node, _exponent(tokens, depth)))
+
+
+def _exponent(tokens, depth):
+    """2^{10}, 2^10 as typed, e^-x, x^\\frac12"""
+    if _accept(tokens, "-"):
+        return negative(_exponent(tokens, depth + 1))
+    if depth > MAX_NESTING:
+        raise Unreadable("nested too deep")
+    if tokens and tokens[-1].kind == "number":
+        return _literal(tokens.pop().text)
+    return _argument(tokens, depth)
+
+
+def _based(node, tokens):
+    """204_5: the digits as they are written, and the base."""
+    braces = _accept(tokens, "{")
+    token = tokens.pop() if tokens else None
+    if token and token.kind == "word" and token.text == "base" and tokens:
+        token = tokens.pop()
+    base = NUMBER_WORDS.get(token.text.lower(), token.text) if token else ""
+    if braces:
+        _expect(tokens, "}")
+    if not re.fullmatch("[0-9]{1,2}", str(base)) or node.value.denominator != 1 or node.value < 0:
+        raise Unreadable("a base")
+    return Node("base", (node,), int(base))
+
+
+def _argument(tokens, depth):
+    """What one LaTeX command takes: a group, a command, or one character (`\\frac12` is 1/2)."""
+    if not tokens:
+        raise Unreadable("no argument")
+    token = tokens[-1]
+    if token.kind in ("number", "word") and len(token.text) > 1 and not token.upright:
+        if token.kind == "word" and (token.text in _FUNCTIONS or token.text in ("pi", "sqrt")):
+            return _atom(tokens, depth + 1)
+        if not token.text.isalnum():
+            raise Unreadable("half a decimal")
+        tokens.pop()
+        tokens += [token._replace(text=token.text[1:], spaced=False), token._replace(text=token.text[0])]
+    if tokens[-1].kind == "number":
+        return _literal(tokens.pop().text)
+    return _atom(tokens, depth + 1)
+
+
+def _literal(text):
+    """A number as it is written; a decimal keeps its places and significant digits."""
+    mantissa, _, exponent = text.lower().partition("e")
+    if len(mantissa) > MAX_DIGITS or abs(int(exponent or 0)) > MAX_EXPONENT:
+        raise Unreadable("too many digits")
+    whole, point, places = mantissa.partition(".")
+    value = Fraction(int(whole + places or "0"), 10 ** len(places)) * Fraction(10) ** int(exponent or 0)
+    if not point or exponent:
+        return number_node(value)
+    return Node("decimal", (), (value, len(places), len((whole + places).lstrip("0"))))
+
+
+def number_node(value):
+    return Node("number", (), Fraction(value))
+
+
+def _atom(tokens, depth):
+    """An atom; see the grammar."""
+    if depth > MAX_NESTING or not tokens:
+        raise Unreadable("nested too deep, or nothing there")
+    token = tokens[-1]
+    if token.kind == "number":
+        return _numeral(tokens, depth)
+    if token.kind == "word":
+        return _word(tokens, depth)
+    if token.kind == "command":
+        return _command(tokens, depth)
+    tokens.pop()
+    if token.text == "|(":
+        node = _sum(tokens, depth + 1)
+        _expect(tokens, ")|")
+        return Node("abs", (node,))
+    if token.text in _CLOSERS:
+        return _bracketed(tokens, depth, token.text)
+    raise Unreadable(f"{token.text} starts nothing")
+
+
+def _numeral(tokens, depth):
+    """A number: 0.1\\overline{6}, 1\\frac34, 1 3/4, or what a literal says."""
+    token = tokens.pop()
+    whole = _literal(token.text)
+    if _peek(tokens, r"\overline", r"\dot") and re.fullmatch(r"[0-9]*\.[0-9]*", token.text):
+        return _repeating(token.text, tokens)
+    if _peek(tokens, r"\ldots") and re.search(r"\.[0-9]{3,}$", token.text):
+        tokens.pop()
+        return _continued(token.text)
+    if _peek(tokens, r"\frac") and whole.kind == "number" and whole.value.denominator == 1:
+        part = _command(tokens, depth)
+        if [inner.kind for inner in part.args] != ["number", "number"] or part.args[1].value == 0:
+            return Node("product", (whole, part))
+        value = part.args[0].value / part.args[1].value
+        if not 0 < value < 1:
+            raise Unreadable("2 3/2 is neither a mixed number nor clearly a product")
+        return number_node(whole.value + value)
+    slash = [other.text for other in tokens[-3:]][::-1]
+    if len(slash) == 3 and slash[1] == "/" and slash[0].isdigit() and slash[2].isdigit() and tokens[-1].spaced:
+        del tokens[-3:]
+        top, bottom = _literal(slash[0]).value, _literal(slash[2]).value
+        if not 0 < top < bottom or whole.kind != "number" or whole.value.denominator != 1:
+            raise Unreadable("neither a mixed number nor clearly a product")
+        return number_node(whole.value + top / bottom)
+    return whole
+
+
+def _repeating(text, tokens):
+    """0.1\\overline{6}: the digits under the line repeat."""
+    tokens.pop()
+    braces = _accept(tokens, "{")
+    token = tokens.pop() if tokens else None
+    if token is None or token.kind != "number" or not token.text.isdigit() or len(token.text) > 40:
+        raise Unreadable("no digits repeat")
+    if braces:
+        _expect(tokens, "}")
+    fixed = _literal(text + "0").value[0]
+    places = len(text.partition(".")[2])
+    return number_node(fixed + Fraction(int(token.text), (10 ** len(token.text) - 1) * 10**places))
+
+
+def _continued(text):
+    """0.333\\ldots: a decimal that goes on as its last digits repeat: three times, or twice if they are many."""
+    places = text.partition(".")[2]
+    for length in range(1, len(places) // 2 + 1):
+        block, times = places[-length:], 3 if length == 1 else 2
+        if places.endswith(block * times) and (length > 1 or block != "0"):
+            fixed = _literal(text).value[0]
+            return number_node(fixed + Fraction(int(block), (10**length - 1) * 10 ** len(places)))
+    raise Unreadable("nothing repeats")
+
+
+def _word(tokens, depth):
+    """A function, a constant, or letters: the first of them, the others are put back."""
+    token = tokens.pop()
+    text = token.text
+    if text in _FUNCTIONS or _ALIASES.get(text):
+        return _function(text, tokens, depth)
+    if text in OF_LISTS:
+        return _of_list(text, tokens, depth)
+    if text in ("sqrt", "cbrt"):
+        return _root(tokens, depth, 3 if text == "cbrt" else 2)
+    if text in ("pi", "Pi"):
+        return Node("constant", (), "pi")
+    if text.lower() in _INFINITE:
+        return Node("constant", (), "infinity")
+    if text in _GREEK:
+        return _letter(text, tokens, depth)
+    if len(text) > 1:
+        start = next((name for name in ("sin", "cos", "tan", "ln", "log", "sqrt") if text.startswith(name)), None)
+        if start and len(text) == len(start) + 1:
+            tokens += [token._replace(text=text[-1], spaced=False), token._replace(text=start)]
+            return _word(tokens, depth)
+        if token.upright or (len(text) > 2 and text.istitle()) or len(text) > (6 if text.isupper() else 3):
+            raise Unreadable(f"{text} is a word")
+        tokens.append(token._replace(text=text[1:], spaced=False))
+    return _letter(text[0], tokens, depth)
+
+
+def _letter(name, tokens, depth):
+    """A letter with its subscript and primes; or a function of the letter's name, applied."""
+    if name == "e" or (name == "i" and not _peek(tokens, "_")):
+        if not _peek(tokens, "_", "'"):
+            return Node("constant", (), name)
+    if _accept(tokens, "_"):
+        name += "_" + _subscript(tokens)
+    while _accept(tokens, "'"):
+        name += "'"
+    inverse = [token.text for token in tokens[-6:]][::-1] == ["^", "{", "-", "1", "}", "("]
+    if inverse and name in "fgh":
+        del tokens[-5:]
+        name += "^-1"
+    named = re.fullmatch(r"[fghFGHP]'*(?:\^-1)?", name)
+    if _peek(tokens, "(") and "_" not in name and (named or _lone_argument(tokens)):
+        tokens.pop()
+        inside = _answer(tokens, depth + 1)
+        _expect(tokens, ")")
+        return Node("apply", inside.args if inside.kind == "list" else (inside,), name)
+    return Node("symbol", (), name)
+
+
+def _lone_argument(tokens):
+    """Whether "(" and one letter or number and ")" come next: x(t) is a function of t, not a product."""
+    if len(tokens) < 3 or tokens[-3].text != ")":
+        return False
+    inside = tokens[-2]
+    return inside.kind in ("number", "command") or (inside.kind == "word" and len(inside.text) == 1)
+
+
+def _subscript(tokens):
+    """The text of a subscript: one token, or a group without braces in it."""
+    if not _accept(tokens, "{"):
+        if not tokens or tokens[-1].kind == "sign":
+            raise Unreadable("no subscript")
+        token = tokens.pop()
+        if token.kind == "word" and len(token.text) > 1 and not token.upright:  # x_ab is x_a b
+            tokens.append(token._replace(text=token.text[1:]))
+            return token.text[0]
+        return token.text
+    parts = []
+    while tokens and not _peek(tokens, "}"):
+        parts.append(tokens.pop().text)
+        if parts[-1] == "{":
+            raise Unreadable("a group in a subscript")
+    _expect(tokens, "}")
+    return "".join(parts)
+
+
+def _bar_of_builder(tokens, opening, closing):
+    """The colon of {x : x > 3} is its bar."""
+    depth = 0
+    for i in range(len(tokens) - 1, -1, -1):
+        text = tokens[i].text
+        depth += (text in ("(", "[", opening)) - (text in (")", "]", closing))
+        if depth < 0:
+            return
+        if depth == 0 and text == ":":
+            tokens[i] = tokens[i]._replace(kind="command", text="mid")
+            return
+
+
+def _bracketed(tokens, depth, opening):
+    """( … ), [ … ), { … } and \\{ … \\}: grouping, if there is one member, else a tuple, an interval, a set."""
+    closers = _CLOSERS[opening]
+    if opening == r"\{":
+        _bar_of_builder(tokens, opening, closers)
+    if _accept(tokens, r"\}" if opening == r"\{" else closers[0]):
+        return Node("set") if opening in (r"\{", "{") else Node("brackets", (), opening + closers[0])
+    inside = _answer(tokens, depth + 1)
+    if opening in ("{", r"\{"):
+        stacked = _accept(tokens, r"\choose", r"\over") if opening == "{" else ""
+        if stacked:
+            lower = _answer(tokens, depth + 1)
+            _expect(tokens, "}")
+            return Node("binomial" if stacked == r"\choose" else "fraction", (inside, lower))
+        if _accept(tokens, "|", r"\mid", ":"):
+            condition = _answer(tokens, depth + 1)
+            _expect(tokens, closers)
+            return Node("builder", (inside, condition))
+        _expect(tokens, r"\}" if opening == r"\{" else "}")
+        if opening == "{" and inside.kind != "list":
+            return inside
+        return Node("set", inside.args if inside.kind == "list" else (inside,))
+    closing = _expect(tokens, *closers)
+    if inside.kind == "list":
+        return Node("brackets", inside.args, opening + closing)
+    if opening + closing not in ("()", "[]"):
+        raise Unreadable("half an interval")
+    return inside if inside.kind != "quantity" or not inside.value else Node("group", (inside,))
+
+
+def _command(tokens, depth):
+    """A LaTeX command and what belongs to it."""
+    name = tokens.pop().text
+    if name == "frac":
+        top = _argument(tokens, depth)
+        return _fraction(top, _argument(tokens, depth))
+    if name == "sqrt":
+        return _root(tokens, depth)
+    if name == "binom":
+        top = _argument(tokens, depth)
+        return Node("binomial", (top, _argument(tokens, depth)))
+    if name in _FUNCTIONS or name in _ALIASES:
+        return _function(name, tokens, depth)
+    if name in ("pi", "infty", "emptyset") or name in _SETS:
+        return _NAMED[name] if name in _NAMED else Node("symbol", (), "\\" + name)
+    if name in ("lfloor", "lceil", "langle"):
+        return _paired(name, tokens, depth)
+    if name in ("sum", "prod"):
+        return _series(name, tokens, depth)
+    if name in OF_LISTS:
+        return _of_list(name, tokens, depth)
+    if name == "begin":
+        return _matrix(tokens, depth)
+    if name in ("dot", "ddot", "hat", "vec", "overline", "tilde", "widehat", "overrightarrow", "angle", "triangle"):
+        return _accented(name, tokens, depth)
+    if name in _GREEK:
+        return _letter(name, tokens, depth)
+    raise Unreadable(f"\\{name}")
+
+
+def _fraction(top, bottom):
+    """A fraction; \\frac{dx}{dt} is a letter of that name, as x' is."""
+    letters = [node.args[0] if node.kind == "product" else node for node in (top, bottom)]
+    letters[0] = letters[0].args[0] if letters[0].kind == "power" else letters[0]
+    if letters == [Node("symbol", (), "d")] * 2 and bottom.kind == "product":
+        return Node("symbol", (), f"{show(top)}/{show(bottom)}")
+    return Node("fraction", (top, bottom))
+
+
+def _accented(name, tokens, depth):
+    """\\dot{x}, \\overline{AB}, \\angle ABC: one letter of that name."""
+    parts = []
+    if _accept(tokens, "{"):
+        while tokens and (tokens[-1].kind != "sign" or _peek(tokens, "_")):
+            parts.append(tokens.pop().text)
+        _expect(tokens, "}")
+    elif tokens and tokens[-1].kind in ("word", "command"):
+        parts.append(tokens.pop().text)
+    if not parts:
+        raise Unreadable("nothing under an accent")
+    return _letter(name + " " + "".join(parts), tokens, depth)
+
+
+def _of_list(name, tokens, depth):
+    """\\gcd(12, 18), \\max\\{1, 2\\}"""
+    opening = _expect(tokens, "(", r"\{", "{")
+    inside = _answer(tokens, depth + 1)
+    _expect(tokens, _CLOSERS[opening][0] if opening == "(" else _CLOSERS[opening])
+    return Node(name, inside.args if inside.kind == "list" else (inside,))
+
+
+def _paired(name, tokens, depth):
+    """Floor, ceiling, and the angle brackets of a vector."""
+    inside = _answer(tokens, depth + 1)
+    _expect(tokens, "\\r" + name[1:])
+    if name == "langle":
+        return Node("brackets", inside.args if inside.kind == "list" else (inside,), "()")
+    return Node("floor" if name == "lfloor" else "ceiling", (inside,))
+
+
+def _root(tokens, depth, degree=2):
+    """\\sqrt{a}, \\sqrt[n]{a}, sqrt(a), \\sqrt13 as it is meant"""
+    exponent = Node("fraction", (number_node(1), number_node(degree)))
+    if _accept(tokens, "["):
+        exponent = Node("fraction", (number_node(1), _sum(tokens, depth + 1)))
+        _expect(tokens, "]")
+    if tokens and tokens[-1].kind == "number":
+        return Node("power", (_literal(tokens.pop().text), exponent))
+    return Node("power", (_argument(tokens, depth), exponent))
+
+
+def _function(name, tokens, depth):
+    """sin x, \\sin^2 x, \\sin^{-1} x, \\log_{10} 2, \\ln(x): without brackets the argument is all that follows."""
+    if depth > MAX_NESTING:
+        raise Unreadable("nested too deep")
+    name = _ALIASES.get(name, name)
+    base = _argument(tokens, depth) if name == "log" and _accept(tokens, "_") else None
+    power = _exponent(tokens, depth + 1) if _accept(tokens, "^") else None
+    if power == number_node(-1) and (name in TRIGONOMETRIC or name in ("sinh", "cosh", "tanh")):
+        name, power = ("ar" if name.endswith("h") else "arc") + name, None
+    if _peek(tokens, "(", "{", "[", "|("):
+        argument = _atom(tokens, depth + 1)
+        if _accept(tokens, "!"):
+            argument = Node("factorial", (argument,))
+    else:
+        factors = [_factor(tokens, depth + 1)]
+        while tokens and _starts_factor(tokens, factors[-1]) and not _peek(tokens, "(", "["):
+            token = tokens[-1]
+            if token.text in _FUNCTIONS and token.kind in ("command", "word") or token.text in _ALIASES:
+                break
+            factors.append(_factor(tokens, depth + 1))
+        if (
+            _peek(tokens, "/")
+            and len(tokens) > 1
+            and all(_is_number(f) or f == Node("constant", (), "pi") for f in factors)
+        ):
+            raise Unreadable("sin a/b is read both ways")
+        argument = _multiplied(factors)
+    if argument.kind in ("brackets", "set", "list", "relation", "quantity"):
+        raise Unreadable("a function of a list")
+    node = Node("function", (argument,) if base is None else (argument, base), name)
+    return node if power is None else Node("power", (node, power))
+
+
+def _series(name, tokens, depth):
+    """\\sum_{k=1}^{n} product"""
+    _expect(tokens, "_")
+    _expect(tokens, "{")
+    index = _word(tokens, depth) if tokens and tokens[-1].kind == "word" else None
+    _expect(tokens, "=")
+    first = _sum(tokens, depth + 1)
+    _expect(tokens, "}")
+    _expect(tokens, "^")
+    last = _exponent(tokens, depth)
+    body = _product(tokens, depth + 1)
+    if index is None or index.kind not in ("symbol", "constant") or index.value in symbols_of(first) | symbols_of(last):
+        raise Unreadable("no index")
+    return Node(name, (first, last, body), index.value)
+
+
+def _matrix(tokens, depth):
+    """\\begin{pmatrix} a & b \\\\ c & d \\end{pmatrix}"""
+    _expect(tokens, "{")
+    name = tokens.pop().text if tokens else ""
+    _expect(tokens, "}")
+    if name not in _MATRICES:
+        raise Unreadable(f"environment {name}")
+    if name == "array" and _accept(tokens, "{"):
+        while tokens and tokens.pop().text != "}":
+            pass
+    rows = [[]]
+    while not _accept(tokens, r"\end"):
+        rows[-1].append(_item(tokens, depth + 1))
+        if sum(map(len, rows)) > MAX_CELLS:
+            raise Unreadable("too many cells")
+        if _accept(tokens, "\\\\"):
+            if not _peek(tokens, r"\end"):
+                rows.append([])
+        elif not _accept(tokens, "&"):
+            _expect(tokens, r"\end")
+            break
+    _expect(tokens, "{")
+    _expect(tokens, name)
+    _expect(tokens, "}")
+    if len({len(row) for row in rows}) != 1:
+        raise Unreadable("rows of different lengths")
+    return Node("matrix", tuple(cell for row in rows for cell in row), (len(rows), len(rows[0])))
+
+
+# ---------------------------------------------------------------- trees
+
+
+def walk(node):
+    """All nodes of a tree."""
+    stack = [node]
+    while stack:
+        node = stack.pop()
+        yield node
+        stack += node.args
+
+
+def has(node, kind):
+    return any(part.kind == kind for part in walk(node))
+
+
+def symbols_of(node):
+    """The names of the letters in a tree that no sum binds."""
+    if node.kind == "symbol":
+        return {node.value}
+    names = set()
+    for part in node.args:
+        names |= symbols_of(part)
+    return names - {node.value} if node.kind in ("sum", "prod") else names
+
+
+_INFIX = {
+    "sum": " + ",
+    "product": "·",
+    "list": ", ",
+    "ratio": " : ",
+    "union": " ∪ ",
+    "intersection": " ∩ ",
+    "difference": " ∖ ",
+}
+
+
+def show(node):
+    """A tree in one line."""
+    parts = [show(part) for part in node.args]
+    kind, value = node.kind, node.value
+    if kind in ("number", "decimal"):
+        number = value if kind == "number" else value[0]
+        return str(number) if number.numerator.bit_length() < 400 else "a number of many digits"
+    if kind in ("symbol", "constant"):
+        return value
+    if kind in ("text", "unreadable"):
+        return repr(value)
+    if kind == "relation":
+        return parts[0] + "".join(f" {operator} {part}" for operator, part in zip(value, parts[1:], strict=True))
+    if kind == "brackets":
+        return value[0] + ", ".join(parts) + value[1]
+    if kind == "set":
+        return "{" + ", ".join(parts) + "}"
+    if kind == "base":
+        return f"{parts[0]} in base {value}"
+    if kind == "quantity":
+        return parts[0] + " " + " ".join(name + (f"^{power}" if power != 1 else "") for name, power in value)
+    if kind in _INFIX and (kind != "sum" or value is None):
+        return f"({_INFIX[kind].join(parts)})" if kind in ("sum", "product") else _INFIX[kind].join(parts)
+    if kind in ("fraction", "power"):
+        return f"({parts[0]} {'/' if kind == 'fraction' else '^'} {parts[1]})"
+    if kind == "signs":
+        return ("±" if value else "∓") + parts[0]
+    name = value if kind in ("function", "apply") else kind
+    return f"{name}({', '.join(parts)})"

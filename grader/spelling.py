@@ -1,0 +1,248 @@
+r"""How an answer is spelled: characters in, tokens out, and what tokens say that are words rather than mathematics.
+
+LaTeX and plain text have many spellings for the same sign. Here they become one, so that the grammar of grader/reading.py
+need not know them. The text is hostile: its length is bounded by the caller, every pattern is linear.
+"""
+
+import re
+from typing import NamedTuple
+
+MAX_TOKENS = 400  # of one answer; the usual benchmarks have 210 characters at most
+
+
+class Token(NamedTuple):
+    kind: str  # number | word | command | sign
+    text: str
+    spaced: bool  # a space stands before it
+    upright: bool = False  # from \text{} and the like: a word, not letters
+
+
+class Unreadable(ValueError):
+    """This text is not of the grammar, or over one of its bounds."""
+
+
+# ---------------------------------------------------------------- characters to one spelling
+
+_CHARACTERS = str.maketrans(
+    dict(zip("−–×·÷⋅∗\u00a0\u2009\u202f∣", "--**/**   |", strict=True))
+    | {"π": r"\pi ", "∞": r"\infty ", "°": r"^\circ ", "√": r"\sqrt ", "±": r"\pm ", "∓": r"\mp ", "θ": r"\theta "}
+    | {"≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "∈": r"\in ", "∪": r"\cup ", "∩": r"\cap "}
+    | {"∅": r"\emptyset ", "ℝ": r"\R ", "ℤ": r"\Z ", "ℕ": r"\N ", "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma "}
+    | {"λ": r"\lambda ", "μ": r"\mu ", "ω": r"\omega ", "φ": r"\phi ", "⟨": r"\langle ", "⟩": r"\rangle "}
+    | {"⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ", "€": r"\euro ", "£": r"\pounds "}
+    | {"½": r"\frac12 ", "¼": r"\frac14 ", "¾": r"\frac34 ", "’": "'", "…": r"\ldots "}
+    | {"“": '"', "”": '"', "⅓": r"\frac13 ", "⅔": r"\frac23 ", "⁄": "/", "¥": r"\yen ", "÷": "/"}
+)
+_RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
+_COMMANDS = {  # one for many
+    "frac": "dfrac tfrac cfrac", "binom": "dbinom tbinom", "overline": "bar", "le": "leq leqslant",
+    "ge": "geq geqslant", "ne": "neq", "<": "lt", ">": "gt", "approx": "simeq sim", "*": "cdot times ast", "/": "div",
+    "mod": "pmod", "or": "lor vee", "and": "land wedge", "setminus": "backslash", "emptyset": "varnothing",
+    r"\{": "lbrace", r"\}": "rbrace", "[": "lbrack", "]": "rbrack", ":": "colon",
+    "|": "vert lvert rvert Vert lVert rVert",
+    "%": "percent", "circ": "degree", "ldots": "dots cdots", "rightarrow": "to", "phi": "varphi",
+    "epsilon": "varepsilon", "theta": "vartheta",
+}  # fmt: skip
+_SPELLINGS = {name: sign for sign, names in _COMMANDS.items() for name in names.split()}
+_IGNORED = frozenset(
+    "left right big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr displaystyle textstyle scriptstyle limits nolimits "
+    "boxed fbox quad qquad hspace thinspace space ensuremath rm bf it cal mathrel mathop mathbin mathopen mathclose "
+    "mathord protect strut middle large Large normalsize underline".split()
+)
+_UPRIGHT = frozenset(
+    "text textbf textit textrm textnormal textsf texttt textup emph mbox hbox mathrm mathbf mathit mathsf "
+    "mathtt boldsymbol bm operatorname pmb mathnormal".split()
+)
+_SUBSTITUTIONS = [
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        (r"([⁰¹²³⁴-⁹⁻]+)", r"^{\1}"),
+        (r"(?<=[0-9])\.([0-9]*)\(([0-9]+)\)", r".\1\\overline{\2}"),  # 0.1(6)
+        (r"(?<![0-9a-z])\.(?= *\\(?:overline|bar)\b)", "0."),
+        (r"(?<=[0-9]) *(\\text\{ *)?(?:in )?\(?base ([0-9]{1,2})\)?(?(1) *\})", r"_{\2}"),
+        (r"(?<=[0-9]) *(?:\{ *, *\}|,\\!|\\,) *(?=[0-9]{3}(?![0-9]))", ""),  # a comma of thousands, as LaTeX spaces it
+        (r"\{ *, *\}", ","),
+        (r"(?<!\\)\\[,!;:> ]|(?<!\\)~", " "),
+        (r"\\\$", r"\\dollar "),  # money
+        (r"\\\\ *\[[0-9.]+ *[a-z]{2}\]", r"\\\\"),  # the space between rows
+        (r"\.\.\.", r"\\ldots "),
+        (r"(?<=[0-9]) x (?=10 ?\^)", "*"),  # 3 x 10^8
+        (r"(?<!\\)\$|(?<!\\)\\[()\[\]]", " "),  # math delimiters
+        (r"\\math(?:bb|cal|frak) *(\{ *)?([A-Z])(?(1) *\})", r" \\\2 "),
+        (r"(?<=[0-9]) (?=[0-9]{3}(?![0-9/]))(?<![0-9]{4} )", ""),  # 58 500
+        (r"^\*\*([^*]*)\*\*$", r"\1"),  # bold
+        (r"(?<![a-zA-Z])([apAP])\. ?([mM])(?![a-zA-Z])\.?", r"\1\2"),  # p.m.
+        (r"\^ *(?:\{ *\\(?:circ|degree) *\}|\\(?:circ|degree)(?![a-z]))", r"\\circ "),
+        (r"\^ *\{ *((?:\\prime *)+)\}", r"\1"),
+        (r"(?:\^ *)?\\prime(?![a-z]) *", "'"),
+        (r"\\textcolor *\{[a-zA-Z]*\}|\\color *\{[a-zA-Z]*\}|\\phantom *(?:\{[^{}]*\}|\S)", " "),
+    )
+]
+_THOUSANDS = re.compile(r"(?<![0-9.,])[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9,])")
+_TOKEN = re.compile(
+    r"(?P<number>(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4}(?![0-9]))?)"
+    r"|(?P<word>[a-zA-Z]+)|\\(?P<command>[a-zA-Z]+)\*?|(?P<sign>\\\\|\\[{}%&#_|]|<=|>=|!=|\*\*|\\.|\S)"
+)
+_SIGNS = {r"\%": "%", r"\|": "|", "<=": r"\le", ">=": r"\ge", "!=": r"\ne", "**": "^", r"\&": "&"}
+
+
+def clean(text):
+    """One spelling for spaces, commas of thousands, degrees; without the box around all."""
+    text = " ".join(text.translate(_CHARACTERS).split())
+    if not text.isprintable():
+        raise Unreadable("characters that no answer has")
+    for pattern, replacement in _SUBSTITUTIONS:
+        text = pattern.sub(replacement, text)
+    text = text.translate(_RAISED)
+    text = text.strip().rstrip(".,; ").strip()
+    box = re.match(r"\\(?:boxed|fbox) *(?=\{)", text)
+    if box:
+        inside, end = _group(text, box.end())
+        text = inside.strip().rstrip(".,; ").strip() if end == len(text) else text
+    return text
+
+
+def without_commas(text):
+    """A cleaned text whose numbers have no commas of thousands; within brackets, as in (100,200), commas separate."""
+    return _THOUSANDS.sub(lambda number: _joined(number, text), text)
+
+
+def _joined(number, text):
+    before = text[: number.start()]
+    inside = before.count("(") + before.count("[") + before.count(r"\{") > (
+        before.count(")") + before.count("]") + before.count(r"\}")
+    )
+    return number[0] if inside else number[0].replace(",", "")
+
+
+# ---------------------------------------------------------------- characters to tokens
+
+
+def tokenize(text, upright=False, depth=0):
+    """The tokens of a cleaned text; the insides of \\text{…} are tokens too, and upright."""
+    tokens, position, spaced = [], 0, False
+    while position < len(text):
+        if text[position] == " ":
+            position, spaced = position + 1, True
+            continue
+        match = _TOKEN.match(text, position)
+        kind, token, position = match.lastgroup, match[match.lastgroup], match.end()
+        if kind == "command":
+            token = _SPELLINGS.get(token, token)
+            if token in _IGNORED:
+                position = _after_delimiter(text, position) if token in ("left", "right") else position
+                spaced = True
+                continue
+            if token in _UPRIGHT:
+                inside, position = _group(text, position)
+                if depth > 3:
+                    raise Unreadable("nested text")
+                inner = tokenize(inside, True, depth + 1)
+                tokens += [inner[0]._replace(spaced=spaced or inner[0].spaced), *inner[1:]] if inner else []
+                spaced = inside.endswith(" ")
+                continue
+            kind, token = ("command", token) if token.isalpha() else ("sign", token)
+        token = _SIGNS.get(token, token) if kind == "sign" else token
+        kind, token = ("command", token[1:]) if token in (r"\le", r"\ge", r"\ne") else (kind, token)
+        tokens.append(Token(kind, token, spaced, upright))
+        spaced = False
+        if len(tokens) > MAX_TOKENS:
+            raise Unreadable("too many tokens")
+    return tokens
+
+
+def _after_delimiter(text, position):
+    """The position after `\\left.` and `\\right.`, which show nothing."""
+    dot = re.compile(r" *\.").match(text, position)
+    return dot.end() if dot else position
+
+
+def _group(text, position):
+    """The inside of the braces at a position, and the position after them; a single character does without."""
+    while text[position : position + 1] == " ":
+        position += 1
+    if text[position : position + 1] != "{":
+        return text[position : position + 1], position + 1
+    depth = 0
+    for end in range(position, len(text)):
+        if text[end - 1] != "\\" or end == position:
+            depth += (text[end] == "{") - (text[end] == "}")
+        if depth == 0:
+            return text[position + 1 : end], end + 1
+    raise Unreadable("a brace is not closed")
+
+
+# ---------------------------------------------------------------- tokens that are words
+
+
+def key_of(tokens):
+    """What equal texts have in common. Letters alone have no case: choices and words."""
+    parts = []
+    for i, token in enumerate(tokens):
+        digits = token.kind == "number" and i > 0 and tokens[i - 1].kind == "number"
+        parts.append((" " if digits else "") + ("\\" if token.kind == "command" else "") + token.text)
+    key = re.sub(r"\{([0-9a-zA-Z])\}(?![0-9])", r"\1", "".join(parts))
+    key = key[1:-1] if re.fullmatch(r"\{[^{}]*\}", key) else key
+    return key.lower() if key.isalpha() else key
+
+
+NUMBER_WORDS = {word: i for i, word in enumerate(
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen twenty".split()
+)}  # fmt: skip
+NUMBER_WORDS |= dict(zip("thirty forty fifty sixty seventy eighty ninety".split(), range(30, 100, 10), strict=True))
+MULTIPLIERS = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
+
+
+def number_in_words(words):
+    """ "twenty-one" -> 21, "three hundred" -> 300; None if it is no number."""
+    texts = [word.text.lower() for word in words]
+    total = current = 0
+    for i, text in enumerate(texts):
+        if text in NUMBER_WORDS:
+            value, previous = NUMBER_WORDS[text], NUMBER_WORDS.get(texts[i - 1], 0) if i else 0
+            if i and texts[i - 1] in NUMBER_WORDS and not (previous >= 20 > value and value < 10):
+                return None
+            current += value
+        elif text in MULTIPLIERS and i and text != "dozen":
+            current *= MULTIPLIERS[text]
+            total, current = (total + current, 0) if text != "hundred" else (total, current)
+        else:
+            return None
+    return total + current if texts else None
+
+
+def words_of(tokens):
+    """Words without case, articles, points and spaces; a last plural s is dropped."""
+    texts = [token.text.lower() for token in tokens if token.text not in (".", ",", "'", "-", "!", "?", "(", ")")]
+    while len(texts) > 1 and texts[0] in ("the", "a", "an"):
+        del texts[0]
+    texts[-1] = singular(texts[-1])
+    return " ".join(texts)
+
+
+def singular(word):
+    """An English word without the ending of its plural, or what looks like one."""
+    if word.endswith(("xes", "ches", "shes", "sses")):
+        return word[:-2]
+    return word if len(word) < 4 or word.endswith("ss") else word.removesuffix("s")
+
+
+def choice_of(tokens):
+    """The letter of `C`, `(C)`, `(C) 42`, `C. 42`, and whether it is all; "" if there is none."""
+    texts = [token.text for token in tokens]
+    if len(texts) > 1 and texts[0].lower() in ("option", "choice"):
+        del texts[0]
+    texts = texts[:1] if len(texts) == 2 and texts[1] == ")" else texts
+    if len(texts) == 1 and re.fullmatch("[a-jA-JP]", texts[0]):
+        return texts[0].upper(), True
+    if len(texts) == 3 and texts[0] == "(" and texts[2] == ")" and re.fullmatch("[a-jA-J]", texts[1]):
+        return texts[1].upper(), True
+    if len(texts) > 3 and texts[0] == "(" and texts[2] == ")":
+        letter, rest = texts[1], texts[3:]
+    elif len(texts) > 2 and (texts[1] == ")" or (texts[1] in (".", ":") and tokens[2].spaced)):
+        letter, rest = texts[0], texts[2:]
+    else:
+        return "", False
+    hedged = any(text.lower() in ("or", "and", "not") or re.fullmatch("[A-J]", text) for text in rest)
+    return (letter, False) if re.fullmatch("[A-J]", letter) and not hedged else ("", False)

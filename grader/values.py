@@ -1,0 +1,439 @@
+"""The value of a tree: exact, or a ball. A tree and the values of its letters in, a number with its error out.
+
+A number is exact (Fraction) as long as it is rational and small. Otherwise it is a ball: a complex midpoint and a bound
+on its error, so that "these two differ" is proven, and "these two are equal" means: they can't be told apart at the
+precision asked for. All work is bounded before it is done.
+"""
+
+from fractions import Fraction
+from math import comb, factorial, gcd, lcm
+from typing import NamedTuple
+from zlib import crc32
+
+from mpmath import libmp  # sympy's numeric core; its functions of mpf tuples have no context, so no state
+
+from grader.reading import OF_LISTS, TRIGONOMETRIC, walk
+
+MAX_BITS = 20_000  # of one exact number
+MAX_FACTORIAL = 1000
+MAX_TERMS = 100  # of a finite sum or product
+MAX_PARTS = 500  # nodes of all its terms
+# precisions in bits: 50 digits tell almost all that differ apart, 1200 are asked before two are called equal
+# bits: 50 digits tell almost all that differ apart, 1200 are asked before two are called equal
+PRECISION, MORE_PRECISION = 190, 4000
+
+
+class Undefined(ArithmeticError):
+    """This expression has no value there: a pole, 0/0, or too large to be computed."""
+
+
+SCALARS = frozenset(
+    "number decimal symbol constant sum product inverse fraction power function degrees factorial binomial abs floor "
+    "ceiling prod apply group gcd lcm max min".split()
+)
+
+
+class Ball(NamedTuple):
+    """A complex number, known to within 2^error: the pair of mpf tuples that mpmath's libmp computes with."""
+
+    pair: tuple
+    error: int
+
+
+class At(NamedTuple):
+    """Where an expression is evaluated: the letters' values, the bits, whether log is ln, and degrees are radians."""
+
+    letters: dict
+    precision: int
+    natural: bool
+    radians: bool = False
+
+
+_NOTHING = -(10**9)  # the size of an exact zero
+MAX_SIZE = 2000  # bits before the point of a value that is no longer exact, so that its ones are known too
+
+
+def evaluate(node, at):
+    """The value of an expression: a Fraction as long as it is rational and small, else a Ball. Undefined if none."""
+    kind, args = node.kind, node.args
+    if kind == "number":
+        return node.value
+    if kind == "decimal":
+        return node.value[0]
+    if kind == "symbol":
+        return at.letters[node.value]
+    if kind == "constant":
+        return _constant(node.value, at)
+    if kind == "sum" and node.value is None:
+        return sum_of([evaluate(term, at) for term in args], at.precision)
+    if kind in ("sum", "prod"):
+        return _series_value(node, at)
+    if kind == "power":
+        return _power_value(args, at)
+    if kind == "function":
+        return _function_value(node, at)
+    operation = _OPERATIONS.get(kind)
+    if operation is None:
+        raise Undefined(f"{kind} is no number")
+    return operation([evaluate(part, at) for part in args], node, at)
+
+
+def _constant(name, at):
+    if name in at.letters:  # the index of a sum may be called i
+        return at.letters[name]
+    if name == "i":
+        return Ball((libmp.fzero, libmp.fone), _NOTHING)
+    if name == "infinity":
+        raise Undefined("infinity")
+    value = libmp.mpf_pi(at.precision) if name == "pi" else libmp.mpf_e(at.precision)
+    return Ball((value, libmp.fzero), 2 - at.precision)
+
+
+def _product_value(values, _node, at):
+    result = values[0]
+    for value in values[1:]:
+        result = product_of(result, value, at.precision)
+    return result
+
+
+def _apply_value(values, node, at):
+    """A function that is only named, as some quadratic polynomial of its name: f(2x) is f(x+x), and not 2 f(x)."""
+    seed = crc32(node.value.encode())
+    terms = [Fraction(seed % 991 + 7, 101)]
+    for i, value in enumerate(values):
+        linear, square = Fraction(seed % (641 + i) + 3, 53), Fraction(seed % (757 + i) + 5, 97)
+        terms += [
+            product_of(linear, value, at.precision),
+            product_of(square, product_of(value, value, at.precision), at.precision),
+        ]
+    return sum_of(terms, at.precision)
+
+
+def _degrees_value(values, _node, at):
+    if not at.radians:
+        return values[0]
+    pi = _constant("pi", at._replace(letters={}))
+    return product_of(quotient(values[0], Fraction(180), at.precision), pi, at.precision)
+
+
+def _factorial_value(values, _node, _at):
+    number = _whole(values[0])
+    if not 0 <= number <= MAX_FACTORIAL:
+        raise Undefined("a factorial")
+    return Fraction(factorial(number))
+
+
+def _binomial_value(values, _node, _at):
+    top, bottom = map(_whole, values)
+    if not 0 <= top <= MAX_FACTORIAL or bottom < 0:
+        raise Undefined("a binomial")
+    return Fraction(comb(top, bottom))
+
+
+def _whole(value):
+    """A whole number, exact or so near that it can't be told from one."""
+    number = value if isinstance(value, Fraction) else _nearest(value)
+    if number.denominator != 1:
+        raise Undefined("not a whole number")
+    return number.numerator
+
+
+def _nearest(ball):
+    """The whole number within a ball's error, or else the midpoint as a fraction."""
+    real = _real(ball)
+    if _size(ball) > 2000:
+        raise Undefined("too large for a floor")
+    numerator, denominator = libmp.to_rational(real)
+    number = Fraction(numerator, denominator)
+    nearest = Fraction(round(number))
+    return nearest if abs(number - nearest) <= Fraction(2) ** max(ball.error + 2, -5000) else number
+
+
+def _abs_value(values, _node, at):
+    if isinstance(values[0], Fraction):
+        return abs(values[0])
+    return Ball((libmp.mpc_abs(values[0].pair, at.precision), libmp.fzero), values[0].error + 1)
+
+
+def _floor_value(values, node, _at):
+    number = values[0] if isinstance(values[0], Fraction) else _nearest(values[0])
+    return Fraction(number.__floor__() if node.kind == "floor" else number.__ceil__())
+
+
+def _list_value(values, node, _at):
+    """The largest, the smallest, the greatest common divisor or the least common multiple of rational numbers."""
+    if not all(isinstance(value, Fraction) for value in values):
+        raise Undefined("no exact numbers")
+    if node.kind in ("max", "min"):
+        return max(values) if node.kind == "max" else min(values)
+    numbers = [_whole(value) for value in values]
+    if sum(number.bit_length() for number in numbers) > MAX_BITS:
+        raise Undefined("too large")
+    return Fraction(gcd(*numbers) if node.kind == "gcd" else lcm(*numbers))
+
+
+_OPERATIONS = {
+    **dict.fromkeys(OF_LISTS, _list_value),
+    "product": _product_value,
+    "inverse": lambda values, _node, at: quotient(Fraction(1), values[0], at.precision),
+    "fraction": lambda values, _node, at: quotient(*values, at.precision),
+    "group": lambda values, _node, _at: values[0],
+    "degrees": _degrees_value,
+    "factorial": _factorial_value,
+    "binomial": _binomial_value,
+    "abs": _abs_value,
+    "floor": _floor_value,
+    "ceiling": _floor_value,
+    "apply": _apply_value,
+}
+
+
+def _series_value(node, at):
+    """A finite sum or product, term by term; none within another."""
+    first, last = (_whole(evaluate(end, at)) for end in node.args[:2])
+    index, body = node.value, node.args[2]
+    count, parts = max(last - first + 1, 0), list(walk(body))
+    nested = any(part.kind in ("sum", "prod") and part.value for part in parts)
+    if nested or count > MAX_TERMS or count * len(parts) > MAX_PARTS:
+        raise Undefined("too many terms")
+    terms = [evaluate(body, at._replace(letters=at.letters | {index: Fraction(first + k)})) for k in range(count)]
+    if node.kind == "sum":
+        return sum_of(terms, at.precision) if terms else Fraction(0)
+    return _product_value(terms, node, at) if terms else Fraction(1)
+
+
+def _power_value(args, at):
+    """base ^ exponent: exact if it is rational and small; the odd root of a negative number is real."""
+    exponent = evaluate(args[1], at)
+    if args[0].kind == "constant" and args[0].value == "e":
+        return _exponential(exponent, at.precision)
+    base = evaluate(args[0], at)
+    if isinstance(exponent, Fraction) and exponent.denominator == 1 and isinstance(base, Fraction):
+        power = exponent.numerator
+        if base == 0 and power <= 0:
+            raise Undefined("0^0 or 1/0")
+        if _bits(base) * abs(power) <= MAX_BITS:
+            return base**power
+    if isinstance(exponent, Fraction) and exponent.denominator % 2 == 1 and _is_negative(base):
+        turned = exponent.numerator % 2 == 1
+        base = negated(base)
+        positive = _exponential(product_of(exponent, _logarithm(base, at.precision), at.precision), at.precision)
+        return negated(positive) if turned else positive
+    if _is_zero(base):
+        if isinstance(exponent, Fraction) and exponent > 0:
+            error = _NOTHING if isinstance(base, Fraction) else int(base.error * min(exponent, 1))
+            return Ball((libmp.fzero, libmp.fzero), error)
+        raise Undefined("a power of 0")
+    if exponent == Fraction(1, 2):
+        ball = _ball(base, at.precision)
+        root = libmp.mpc_sqrt(ball.pair, at.precision)
+        return _rounded(root, max(ball.error - _size(ball) // 2, _pair_size(root) - at.precision) + 4)
+    return _exponential(product_of(exponent, _logarithm(base, at.precision), at.precision), at.precision)
+
+
+def _function_value(node, at):
+    """A named function of mathematics."""
+    name, precision = node.value, at.precision
+    at = at._replace(radians=name in TRIGONOMETRIC)
+    value = evaluate(node.args[0], at)
+    if name == "exp":
+        return _exponential(value, precision)
+    if name in ("ln", "log", "lg"):
+        logarithm = _logarithm(value, precision)
+        if len(node.args) == 2:
+            return quotient(logarithm, _logarithm(evaluate(node.args[1], at), precision), precision)
+        if name == "ln" or (name == "log" and at.natural):
+            return logarithm
+        return quotient(logarithm, _logarithm(Fraction(10), precision), precision)
+    if name in _RECIPROCALS:
+        return quotient(Fraction(1), _elementary(_RECIPROCALS[name], value, precision), precision)
+    if name in ("tan", "tanh"):
+        sine, cosine = ("sin", "cos") if name == "tan" else ("sinh", "cosh")
+        return quotient(_elementary(sine, value, precision), _elementary(cosine, value, precision), precision)
+    if name in ("cot", "coth"):
+        sine, cosine = ("sin", "cos") if name == "cot" else ("sinh", "cosh")
+        return quotient(_elementary(cosine, value, precision), _elementary(sine, value, precision), precision)
+    if name in _INVERSE_RECIPROCALS:
+        value, name = quotient(Fraction(1), value, precision), _INVERSE_RECIPROCALS[name]
+    return _elementary(name, value, precision)
+
+
+_RECIPROCALS = {"sec": "cos", "csc": "sin", "sech": "cosh", "csch": "sinh"}
+_INVERSE_RECIPROCALS = {"arcsec": "arccos", "arccsc": "arcsin", "arccot": "arctan"}
+_ENTIRE = {"sin": libmp.mpc_sin, "cos": libmp.mpc_cos, "sinh": libmp.mpc_sinh, "cosh": libmp.mpc_cosh}
+_INVERSES = {
+    "arcsin": libmp.mpc_asin,
+    "arccos": libmp.mpc_acos,
+    "arctan": libmp.mpc_atan,
+    "arsinh": libmp.mpc_asinh,
+    "arcosh": libmp.mpc_acosh,
+    "artanh": libmp.mpc_atanh,
+}
+
+
+def _elementary(name, value, precision):
+    """An entire function, or an inverse one, whose error is taken as the root of its argument's, as it is at ±1."""
+    ball = _ball(value, precision)
+    size, error = _size(ball), max(ball.error, _size(ball) - precision, -precision)
+    if size > precision // 2 or error > -20:
+        raise Undefined("an argument too large")
+    if name in _ENTIRE:
+        growing = ball.pair[1] if name in ("sin", "cos") else ball.pair[0]
+        if _mpf_size(growing) > 12:
+            raise Undefined("an argument too large")
+        result = _ENTIRE[name](ball.pair, precision)
+        return _rounded(result, error + max(_pair_size(result), 0) + 4)
+    if name not in _INVERSES:
+        raise Undefined(name)
+    if name in ("arctan", "artanh") and _at_pole(name, ball, precision):
+        raise Undefined("a pole")
+    return _rounded(_INVERSES[name](ball.pair, precision), error // 2 + 4)
+
+
+def _at_pole(name, ball, precision):
+    one = _ball(Fraction(1), precision)
+    square = product_of(ball, ball, precision)
+    return _is_zero(sum_of([square, one if name == "arctan" else negated(one)], precision))
+
+
+def _exponential(value, precision):
+    ball = _ball(value, precision)
+    size = _size(ball)
+    if size > 24 or ball.error > -20:
+        raise Undefined("a power too large")
+    result = libmp.mpc_exp(ball.pair, precision)
+    return _rounded(result, _pair_size(result) + max(ball.error, max(size, 0) - precision) + 4)
+
+
+def _logarithm(value, precision):
+    ball = _ball(value, precision)
+    if _is_zero(ball):
+        raise Undefined("the logarithm of 0")
+    result = libmp.mpc_log(ball.pair, precision)
+    return _rounded(result, max(ball.error - _size(ball), _pair_size(result) - precision, -precision) + 4)
+
+
+def sum_of(values, precision):
+    """The sum of values, exact while all are rational."""
+    if all(isinstance(value, Fraction) for value in values):
+        total = Fraction(0)
+        for value in values:
+            total += value
+            if _bits(total) > MAX_BITS:
+                break
+        else:
+            return total
+    total, error = libmp.mpc_zero, _NOTHING
+    for value in values:
+        ball = _ball(value, precision)
+        total = libmp.mpc_add(total, ball.pair, precision, "n")
+        error = max(error, ball.error, _pair_size(total) - precision) + 1
+    return _rounded(total, error)
+
+
+def product_of(one, other, precision):
+    """A product, exact while both are rational and it is small."""
+    if isinstance(one, Fraction) and isinstance(other, Fraction) and _bits(one) + _bits(other) <= MAX_BITS:
+        return one * other
+    one, other = _ball(one, precision), _ball(other, precision)
+    result = libmp.mpc_mul(one.pair, other.pair, precision, "n")
+    errors = _size(one) + other.error, _size(other) + one.error, one.error + other.error, _pair_size(result) - precision
+    return _rounded(result, max(errors) + 3)
+
+
+def quotient(one, other, precision):
+    """A quotient; Undefined if the divisor can't be told from 0."""
+    if _is_zero(other):
+        raise Undefined("a division by 0")
+    if isinstance(one, Fraction) and isinstance(other, Fraction) and _bits(one) + _bits(other) <= MAX_BITS:
+        return one / other
+    one, other = _ball(one, precision), _ball(other, precision)
+    result = libmp.mpc_div(one.pair, other.pair, precision, "n")
+    size = _size(other)
+    errors = one.error - size, _size(one) + other.error - 2 * size, _pair_size(result) - precision
+    return _rounded(result, max(errors) + 5)
+
+
+def negated(value):
+    return -value if isinstance(value, Fraction) else Ball(libmp.mpc_neg(value.pair), value.error)
+
+
+def _ball(value, precision):
+    """A Fraction as a ball; a ball as it is."""
+    if isinstance(value, Ball):
+        return value
+    if value == 0:
+        return Ball(libmp.mpc_zero, _NOTHING)
+    real = libmp.from_rational(value.numerator, value.denominator, precision, "n")
+    return Ball((real, libmp.fzero), _mpf_size(real) - precision)
+
+
+def _rounded(pair, error):
+    """A ball whose parts that can't be told from 0 are 0: so a real number stays one. Undefined if out of size."""
+    if _pair_size(pair) > MAX_SIZE:
+        raise Undefined("too large")
+    return Ball(tuple(libmp.fzero if _mpf_size(part) <= error else part for part in pair), max(error, _NOTHING))
+
+
+def _mpf_size(number):
+    """The exponent of the power of 2 above |number|."""
+    _, mantissa, exponent, bits = number
+    if mantissa:
+        return exponent + bits
+    if exponent:
+        raise Undefined("infinite")
+    return _NOTHING
+
+
+def _pair_size(pair):
+    return max(_mpf_size(pair[0]), _mpf_size(pair[1]))
+
+
+def _size(ball):
+    return _pair_size(ball.pair)
+
+
+def _is_zero(value):
+    """Whether a value is 0, or can't be told from it."""
+    return value == 0 if isinstance(value, Fraction) else _size(value) <= value.error + 1
+
+
+def _real(ball):
+    if ball.pair[1] != libmp.fzero:
+        raise Undefined("not real")
+    return ball.pair[0]
+
+
+def _is_negative(value):
+    if isinstance(value, Fraction):
+        return value < 0
+    return value.pair[1] == libmp.fzero and value.pair[0][0] == 1
+
+
+def sign_of(value):
+    if isinstance(value, Fraction):
+        return (value > 0) - (value < 0)
+    if _is_zero(value):
+        return 0
+    return -1 if _real(value)[0] else 1
+
+
+def agree(one, other, precision):
+    """Whether two values can't be told apart, though both are known to a third of the digits or better."""
+    if isinstance(one, Fraction) and isinstance(other, Fraction):
+        return one == other
+    one, other = _ball(one, precision), _ball(other, precision)
+    error, size = max(one.error, other.error), max(_size(one), _size(other))
+    if error > max(size, 0) - precision // 3:
+        raise Undefined("known too badly")
+    return _pair_size(libmp.mpc_sub(one.pair, other.pair, precision, "n")) <= error + 2
+
+
+def _bits(fraction):
+    return max(fraction.numerator.bit_length(), fraction.denominator.bit_length())
+
+
+# constants are remembered by mpmath in two steps that threads could mix up: asked once for more bits than ever needed,
+# they are only read from then on
+for _constant_of in libmp.mpf_pi, libmp.mpf_e, libmp.mpf_ln2, libmp.mpf_ln10:
+    _constant_of(2 * MORE_PRECISION)

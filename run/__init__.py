@@ -1,0 +1,1 @@
+"""A run's life, from its flags to its last checkpoint."""

@@ -1,0 +1,231 @@
+"""A run on disk: what is saved is whole or absent, and a resumed run continues to the same bits.
+
+    OUT/config.json            the flags, after defaults, and where the run was made
+    OUT/metrics.jsonl          a row a step
+    OUT/samples.jsonl          some completions a step
+    OUT/groups.jsonl           rewards and lengths of all samples of a step, by group
+    OUT/rollouts/              what --record keeps, see run/record.py
+    OUT/checkpoint-N/          after step N: a Hugging Face folder, and in it trainer.pt: optimizer and state;
+                               and manifest.json: size and SHA-256 of every other file, written last
+    OUT/final/                 the same, after the last step
+
+A folder is written under a temporary name and renamed: a kill at any moment leaves the last whole one. What is damaged
+later, by a disk or half a copy, is found by its manifest. Randomness needs no saving: a step is a function of (seed,
+step, position in the data), see rollout.py and tasks/data.py.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+ROW_FILES = ("metrics.jsonl", "samples.jsonl", "groups.jsonl")  # a step adds to each
+RUN_FILES = ("config.json", *ROW_FILES)
+MANIFEST = "manifest.json"
+CRITIC = "critic.safetensors"
+ADAPTER = "adapter"  # a folder
+
+
+def exists(out: Path) -> bool:
+    """Whether a run, or part of one, is in the folder."""
+    return any((out / name).exists() for name in RUN_FILES) or latest(out) is not None
+
+
+def save(
+    folder: Path,
+    model,
+    tokenizer,
+    weights: dict,
+    optimizer: dict,
+    state: dict,
+    critic: dict | None = None,
+    adapter: Callable[[Path], None] | None = None,
+) -> None:
+    """Writes the Hugging Face folder, trainer.pt and the manifest, all or nothing. The folder must not exist yet.
+
+    weights, optimizer, critic: state_dicts, whole; a critic is only PPO's. adapter: writes one into a folder, see lora.
+    OSError, in one line, if it can't be written: no part of it is left, and what was there before is whole.
+    """
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)  # left behind by a kill
+    try:
+        with _writing(folder):
+            model.save_pretrained(temporary, state_dict=weights)
+            tokenizer.save_pretrained(temporary)
+            with open(temporary / "trainer.pt", "wb") as file:  # by its name, torch would hide why it can't be written
+                torch.save({"optimizer": optimizer, "state": state}, file)
+            if critic:
+                save_file(critic, temporary / CRITIC)
+            if adapter:
+                adapter(temporary / ADAPTER)
+            files = sorted(filter(Path.is_file, temporary.rglob("*")))
+            manifest = {str(file.relative_to(temporary)): _fingerprint(file) for file in files}
+            (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+            # what the name stands for must be on the disk before it, the rows up to this step too
+            rows = filter(Path.exists, map(folder.parent.joinpath, RUN_FILES))
+            for path in [*temporary.rglob("*"), temporary, *rows]:
+                _sync(path)
+            temporary.rename(folder)
+            _sync(folder.parent)
+    except OSError:
+        shutil.rmtree(temporary, ignore_errors=True)  # half of it would hold the room that the next try needs
+        raise
+
+
+def latest(out: Path) -> Path | None:
+    """The checkpoint of the latest step, final before all others, whole or not; None where there is none."""
+    return next(iter(_newest_first(out)), None)
+
+
+def newest(out: Path, refuse: Callable[[str], None]) -> Path | None:
+    """The folder to resume from: the latest whole one; None where there is none. refuse: told why later ones aren't."""
+    for folder in _newest_first(out):
+        wrong = damage(folder)
+        if wrong is None:
+            return folder
+        refuse(f"{folder} is refused: {wrong}")
+    return None
+
+
+def damage(folder: Path) -> str | None:
+    """What is wrong with a checkpoint, held against its manifest; None: every byte is what was saved."""
+    try:
+        files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        for name, fingerprint in files.items():
+            size = (folder / name).stat().st_size
+            if size != fingerprint["size"]:
+                return f"{name} has {size} bytes, not the {fingerprint['size']} that were saved"
+            if _fingerprint(folder / name) != fingerprint:
+                return f"the bytes of {name} are not those that were saved"
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
+    except OSError as error:
+        return f"{error.filename} can't be read ({error.strerror})"
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return f"{MANIFEST} is damaged"
+    return None
+
+
+def restore(folder: Path, optimizer, device, cut: Callable[[dict, object], dict]) -> dict:
+    """Loads trainer.pt, cut for this rank, into the optimizer and returns the state that was saved beside it."""
+    saved = torch.load(folder / "trainer.pt", map_location=device, weights_only=True)
+    optimizer.load_state_dict(cut(saved["optimizer"], optimizer))
+    return saved["state"]
+
+
+def reopen(out: Path, step: int, taken: Path | None) -> None:
+    """Puts the folder back to where it was after a step: later rows go, and final becomes a checkpoint again.
+
+    taken: the checkpoint of that step. Later ones were refused: they are renamed NAME.damaged, and count no more.
+    """
+    for leftover in [*out.glob(".*.tmp"), *out.glob(".*.old")]:  # of a kill
+        if leftover.name[1:].startswith(("checkpoint-", "final.")):
+            shutil.rmtree(leftover)
+    for name in ROW_FILES:
+        _trim(out / name, step)
+    for folder in _newest_first(out):
+        if folder == taken:
+            break
+        _move(folder, folder.with_name(f"{folder.name}.damaged"))
+    if (out / "final").exists():
+        _move(out / "final", out / f"checkpoint-{step}")
+
+
+def prune(out: Path, keep: int) -> None:
+    """Deletes all but the latest `keep` checkpoints (0: none is deleted); final is not one of them."""
+    for folder in _checkpoints(out)[:-keep]:
+        _delete(folder)
+
+
+def clear(out: Path) -> None:
+    """Deletes a run's own files and folders, and nothing else that a user may keep beside them."""
+    for folder in [*_newest_first(out), *out.glob("checkpoint-*.damaged"), *out.glob("final.damaged")]:
+        _delete(folder)
+    for name in RUN_FILES:
+        (out / name).unlink(missing_ok=True)
+
+
+def append(file: Path, row: dict) -> None:
+    """One line of JSON at the end of a file. OSError, in one line, if it can't be; reopen drops half a row."""
+    with _writing(file), open(file, "a", encoding="utf-8") as handle:
+        handle.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def write(file: Path, content: str | bytes) -> None:
+    """The whole content or what was there before, whenever it is killed. OSError, in one line, if that can't be."""
+    temporary = file.with_name(f".{file.name}.tmp")
+    with _writing(file):
+        file.parent.mkdir(exist_ok=True)
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        _sync(temporary)
+        temporary.replace(file)
+
+
+def _trim(file: Path, step: int) -> None:
+    """Drops rows of later steps, and a last line that a kill cut short."""
+    if file.exists():
+        with open(file, encoding="utf-8", errors="replace") as lines:
+            write(file, "".join(line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step))
+
+
+def _newest_first(out: Path) -> list[Path]:
+    """final, if there is one, and the checkpoint-N folders, from the latest to the oldest."""
+    return [*filter(Path.exists, [out / "final"]), *reversed(_checkpoints(out))]
+
+
+def _checkpoints(out: Path) -> list[Path]:
+    """The checkpoint-N folders, oldest first."""
+    return sorted((f for f in out.glob("checkpoint-*") if f.name.removeprefix("checkpoint-").isdecimal()), key=_step)
+
+
+def _step(folder: Path) -> int:
+    return int(folder.name.removeprefix("checkpoint-"))
+
+
+def _move(folder: Path, target: Path) -> None:
+    if target.exists():
+        _delete(target)
+    folder.rename(target)
+
+
+def _delete(folder: Path) -> None:
+    """Renamed first: a folder that is half deleted must not pass for a whole one."""
+    temporary = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(temporary, ignore_errors=True)
+    folder.rename(temporary)
+    shutil.rmtree(temporary)
+
+
+def _fingerprint(file: Path) -> dict:
+    """Size in bytes, and SHA-256: what processors have instructions for, at a speed above most disks'."""
+    digest = hashlib.sha256()
+    with open(file, "rb") as handle:
+        while block := handle.read(1 << 22):
+            digest.update(block)
+    return {"size": file.stat().st_size, "sha256": digest.hexdigest()}
+
+
+def _sync(path: Path) -> None:
+    """Returns when a file, or the names in a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _writing(path: Path):
+    """Whatever stops a write becomes an OSError of one line: safetensors and torch have errors of their own for it."""
+    try:
+        yield
+    except Exception as error:
+        causes = [error, error.__context__]  # torch complains of its archive while it handles the disk's error
+        reason = next(filter(None, (getattr(e, "strerror", None) for e in causes)), str(error).partition("\n")[0])
+        raise OSError(f"{path} can't be written: {reason}") from error

@@ -1,0 +1,258 @@
+"""What a run tells: the row of a step, the lines for who watches, and what is wrong, with advice.
+
+metrics.jsonl, samples.jsonl and groups.jsonl are written by rank 0, a step at a time. Letters: P prompts a step, G
+samples of each, S groups of all rounds and ranks.
+"""
+
+import json
+import math
+import sys
+from collections import Counter
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from tqdm import tqdm
+
+from engine.update import learning_rate
+from gpg import alpha, global_sum
+from run import checkpoint
+
+HEAD = """\
+                     held-  groups, %                     gradient     en-    cut   tokens/s
+step    reward ± se  out %  valid easy hard  alpha      norm   cos   tropy  off %   draw grade train"""
+HEAD_EVERY = 25  # lines
+
+PATIENCE = 5  # steps in a row for which a sign must hold that chance alone makes now and then
+COLLAPSED = 0.1  # of the entropy of the first step; the default job learns its task with a quarter of it left
+GAP = 0.1  # between a token's log-probability in sampling and in the update; far above the 1e-5 of float32
+
+
+def global_totals(batch, loss: float, gap: float, args, device):
+    """Over all ranks: sums {name: total}, rewards and lengths of all samples (2, S, G), loss, greatest gap; all in one
+    all_reduce, where each rank has places of its own for its samples and its gap.
+
+    Samples are in the order of the rounds and of the prompts in a round, whatever the number of ranks. Metrics are made
+    of totals, never of means of means.
+    """
+    rank, ranks, P, (_, G) = dist.get_rank(), dist.get_world_size(), args.prompts_per_step, batch.rewards.shape
+    groups = torch.zeros((2, batch.rounds, P, G), dtype=torch.float64, device=device)
+    mine = torch.stack([batch.rewards.double(), batch.rollout.completion_mask.sum(dim=2).double()])
+    groups[:, :, rank::ranks] = mine.view(2, batch.rounds, len(range(rank, P, ranks)), G)
+    gaps = [gap if other == rank else 0.0 for other in range(ranks)]
+    numbers = torch.tensor([*batch.sums.values(), loss, *gaps], dtype=torch.float64, device=device)
+    totals = global_sum(torch.cat([numbers, groups.flatten()])).cpu()
+    numbers, groups = totals[: len(numbers)].tolist(), totals[len(numbers) :].view(2, -1, G)
+    named, (loss, *gaps) = numbers[: len(batch.sums)], numbers[len(batch.sums) :]
+    return dict(zip(batch.sums, named, strict=True)), groups, loss, max(gaps)
+
+
+def metrics(batch, share, totals: dict, groups, grad_norm: float, loss: float, gap: float, args, state) -> dict:
+    """The row of metrics.jsonl; shares are of groups, tokens of completions. See the README for each.
+
+    entropy: the mean of -log pi over all drawn tokens, in nats. At each, its expectation is the entropy of the policy
+    there, at --temperature, and it costs nothing, as sampling knows log pi. Not with --top-p or --top-k: there tokens
+    are drawn from another distribution than they are scored under.
+    """
+    count, samples, entropy = totals["groups"], totals["samples"], totals["surprise"] / totals["tokens"]
+    row = {
+        "step": state.step + 1,
+        "reward": totals["reward"] / samples,
+        "reward_se": standard_error(groups[0]),
+        "reward_std": totals["reward_std"] / count,
+        "valid_share": totals["valid"] / count,
+        "easy_share": totals["easy"] / count,
+        "hard_share": totals["hard"] / count,
+        "alpha": alpha(args.prompts_per_step, batch.num_valid) if batch.num_valid else None,
+        "rounds": batch.rounds,
+        "completion_tokens": totals["tokens"] / samples,
+        "truncated_share": totals["truncated"] / samples,
+        "left_out_share": totals["left_out"] / samples,
+        "reward_errors": int(totals["reward_errors"]),
+        "entropy": entropy if math.isfinite(entropy) else None,  # demonstrations were not drawn
+        "loss": loss if math.isfinite(loss) else None,
+        "grad_norm": grad_norm if math.isfinite(grad_norm) else None,
+        "logprob_gap": gap if math.isfinite(gap) else None,
+        "imbalance": share.after,
+        "imbalance_sampled": share.before,
+        "lr": learning_rate(args, state.step),
+        "skipped": state.skipped + (not math.isfinite(grad_norm + loss)),
+        "trained_tokens": args.updates * share.tokens,
+        "generated_tokens": state.generated_tokens + int(totals["drawn"]),
+    }
+    for name in [name.removeprefix("count ") for name in totals if name.startswith("count ")]:
+        known = totals[f"count {name}"]
+        row[f"reward/{name}"] = totals[f"total {name}"] / known if known else None
+    row |= {name: totals[name] / totals["tokens"] for name in ("kl", "value_error") if name in totals}
+    graded = {name.removeprefix("graded "): n for name, n in totals.items() if name.startswith("graded ")}
+    if graded:
+        row["given_up"] = int(graded.pop("given_up"))
+        row |= {f"answer_rule/{rule}": n / max(1, sum(graded.values())) for rule, n in graded.items()}
+    return row | batch.seconds
+
+
+def standard_error(rewards: torch.Tensor) -> float | None:
+    """Of the mean of rewards (S, G), clustered by group: samples of one prompt are alike, prompts are independent.
+
+    The standard deviation of the S means of groups over sqrt(S); None for one group.
+    """
+    means = rewards.mean(dim=1)  # (S,)
+    return float(means.std()) / math.sqrt(len(means)) if len(means) > 1 else None
+
+
+def make_logger(args, state, before):
+    """The function that writes a step's row, samples and groups wherever this run logs; on rank 0 only."""
+    if dist.get_rank():
+        return lambda *_: None
+    out, boards, lines = Path(args.out), [], 0
+    say(
+        "the loss is no measure of progress: a sum of log-probabilities times advantages, which are 0 in the mean of a "
+        "group; it may rise or fall while the model learns, only its gradient has a meaning. Watch reward and held-out "
+        "accuracy"
+    )
+    say(f"{HEAD}\n{step_line({'step': state.step} | accuracy_of(before), 0)}")
+    bar = tqdm(total=args.steps, initial=state.step, desc="GPG", dynamic_ncols=True, disable=None)  # for a terminal
+    watch = make_watch(args, out / "metrics.jsonl")
+    if args.tensorboard:
+        from torch.utils.tensorboard import SummaryWriter
+
+        writer = SummaryWriter(str(out / "tensorboard"), purge_step=state.step + 1)
+        boards.append(lambda row: [writer.add_scalar(name, x, row["step"]) for name, x in row.items()])
+    if args.wandb:
+        import wandb
+
+        run = wandb.init(project=args.wandb, config=vars(args), dir=out)
+        boards.append(lambda row: run.log(row, step=row["step"]))
+
+    def log(row: dict, samples: list[dict], groups: torch.Tensor) -> None:
+        nonlocal lines
+        if row["step"] == 1 and before:
+            row |= {"accuracy_before": before.accuracy, "accuracy_before_se": before.standard_error}
+        checkpoint.append(out / "metrics.jsonl", row)
+        for sample in samples:
+            checkpoint.append(out / "samples.jsonl", sample)
+        rewards, lengths = groups[0].tolist(), groups[1].long().tolist()
+        checkpoint.append(out / "groups.jsonl", {"step": row["step"], "rewards": rewards, "tokens": lengths})
+        for board in boards:
+            board({name: x for name, x in row.items() if x is not None})
+        lines += 1
+        say("\n".join([HEAD] * (lines % HEAD_EVERY == 0) + [step_line(row, int(groups[1].sum())), *watch(row)]))
+        bar.update()
+        if row["step"] == args.steps:
+            bar.close()
+
+    return log
+
+
+def step_line(row: dict, tokens: int) -> str:
+    """A row under HEAD: is it learning? Of what it has not there is a dash. tokens: sampled in the step."""
+
+    def cell(name: str, width: int, form: str, scale: int = 1, missing: str = "-") -> str:
+        x = row.get(name)
+        return f"{missing if x is None else format(scale * x, form):>{width}}"
+
+    def speed(tokens: int, part: str, width: int) -> str:
+        x = tokens / row.get(f"seconds_{part}", math.inf)
+        return f"{'-' if not x else f'{x:.0f}' if x < 1e4 else f'{x / 1e3:.0f}k':>{width}}"
+
+    return "  ".join(
+        [
+            cell("step", 4, "d"),
+            cell("reward", 6, ".3f") + " ±" + cell("reward_se", 5, ".3f"),
+            cell("accuracy", 5, ".1f", 100, missing=""),
+            cell("valid_share", 5, ".0f", 100) + cell("easy_share", 5, ".0f", 100) + cell("hard_share", 5, ".0f", 100),
+            cell("alpha", 5, "#.4g"),
+            cell("grad_norm", 8, "#.3g") + cell("grad_cosine", 6, "+.2f", missing=""),
+            cell("entropy", 6, ".3f"),
+            cell("truncated_share", 5, ".0f", 100),
+            speed(tokens, "rollout", 5) + speed(tokens, "reward", 6) + speed(row.get("trained_tokens", 0), "update", 6),
+        ]
+    )
+
+
+def make_watch(args, rows: Path):
+    """The function that looks at a step's row -> warnings with advice, each once a run. rows: of the steps before."""
+    first, in_a_row, said = {}, Counter(), set()
+    if rows.exists():
+        with open(rows, encoding="utf-8") as file:
+            first = json.loads(file.readline() or "{}")
+
+    def watch(row: dict) -> list[str]:
+        first.update(row if not first else {})
+        warnings = []
+        for name, (holds, patience, text) in signs(row, first, args).items():
+            in_a_row[name] = in_a_row[name] + 1 if holds else 0
+            if in_a_row[name] >= patience and name not in said:
+                said.add(name)
+                warnings.append(f"warning, step {row['step']}: {text}")
+        return warnings
+
+    return watch
+
+
+def signs(row: dict, first: dict, args) -> dict[str, tuple[bool, int, str]]:
+    """{name: whether it shows in the row, for how many steps in a row it must, what it means and what may help}."""
+    if row["easy_share"] > row["hard_share"]:
+        helps = "the problems are too easy for this model, give harder ones"
+    else:
+        helps = (
+            "see in samples.jsonl whether completions end and have an answer that is found (answer_rule/none); then "
+        )
+        helps += "easier problems, a larger --group-size, or a reward that has degrees"
+    gap, rounding = row["logprob_gap"] or 0.0, "in float32 rounding makes 1e-5"
+    if args.dtype == "bfloat16":
+        rounding = "in bfloat16 rounding alone has made 0.25, which is harmless"
+    return {
+        "invalid": (
+            row["valid_share"] == 0 and row["grad_norm"] == 0,  # compared methods may learn from any group
+            PATIENCE,
+            f"no group was valid for {PATIENCE} steps, so that nothing moves: {helps}",
+        ),
+        "truncated": (
+            row["truncated_share"] > 0.5,
+            1,
+            f"{row['truncated_share']:.0%} of the completions hit --max-new-tokens {args.max_new_tokens}: allow more; "
+            "or, if samples.jsonl shows texts that never end, the template or the end token is not the model's",
+        ),
+        "entropy": (
+            row["entropy"] is not None and row["entropy"] < COLLAPSED * (first.get("entropy") or 0.0),
+            PATIENCE,
+            f"entropy was below {COLLAPSED:.0%} of the first step's for {PATIENCE} steps, a group's samples become the "
+            "same: where the reward is high, the run is done; else go on from before with a lower --lr",
+        ),
+        "gap": (
+            gap > GAP,
+            1,
+            f"logprob_gap is {gap:.2g}: what is trained is not quite what sampled. {rounding}; where it is more, see "
+            "whether --dtype float32 brings it down; if not, report a bug",
+        ),
+    }
+
+
+def accuracy_of(evaluation) -> dict[str, float]:
+    return {"accuracy": evaluation.accuracy, "accuracy_se": evaluation.standard_error} if evaluation else {}
+
+
+def report(args, first: int, before, after) -> None:
+    """What the run came to: accuracy before and after, and what one problem's completion was and is."""
+    say(f"done: {args.out}/final loads with AutoModelForCausalLM.from_pretrained; rows are in {args.out}/metrics.jsonl")
+    if before is None or dist.get_rank():
+        return
+    change = f"before (step {first}) {percent(before)}, after (step {args.steps}) {percent(after)}"
+    say(f"held-out accuracy, greedy: {change}")
+    learned = [i for i, right in enumerate(after.right) if right > before.right[i]] or [0]
+    i = learned[0]
+    say(f"one of them: {before.rows[i]['problem']}")
+    for name, evaluation in (("before", before), ("after", after)):
+        say(f"--- {name}, {'right' if evaluation.right[i] else 'wrong'}:\n{evaluation.completions[i]}")
+
+
+def percent(evaluation) -> str:
+    return f"{100 * evaluation.accuracy:.1f} ± {100 * evaluation.standard_error:.1f} %"
+
+
+def say(text: str) -> None:
+    """Lines for the person who watches, from rank 0, above the bar."""
+    if dist.get_rank() == 0:
+        tqdm.write(text)
+        sys.stdout.flush()

@@ -1,0 +1,258 @@
+"""What a run takes of each rank's memory, by arithmetic on the model's configuration, before anything slow.
+
+    python train.py --model NAME --data FILE --plan        prints the plan and stops
+
+The parts are counted at their largest: prompts and completions of full length, every micro-batch filled. Three moments
+can be the peak: the rollout, the update, the optimizer's step. Held against what was measured in tests/test_memory.py.
+"""
+
+import math
+import os
+import resource
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM
+from transformers.pytorch_utils import Conv1D
+
+SLICE = 2**25  # logits at once in the update, gpg.sliced_logprobs
+DRAW_BYTES = 24  # a logit in the rollout: as made, repeated, scaled, exponential, and its CDF in float64
+HOST_GROWTH = 64 << 20  # bytes by which a process grows beside its tensors: modules, buffers, what malloc keeps
+DEVICE_BASE = 1 << 30  # bytes that libraries take on a GPU, and what its allocator can't use; not measured
+GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes of a model that its memory follows from."""
+
+    parameters: int
+    layers: int
+    hidden: int
+    intermediate: int
+    query: int  # query heads * width of one
+    key: int  # key-value heads * width of one
+    vocabulary: int
+    linear: int = 0  # inputs and outputs of all linear layers but the last: what an adapter of rank 1 has
+
+
+@dataclass(frozen=True)
+class Load:
+    """What of the flags and of the world its memory follows from."""
+
+    tokens: int  # padded tokens of a micro-batch of the update
+    completion_share: float  # of them that are of completions: only they have logits
+    prefix_share: float  # tokens of prompts that the completions look back at, each at its own copy, per such token
+    width: int  # prompt and completion, in tokens
+    rows: int  # decoded at once
+    samples: int  # of a step on this rank, in all its rounds
+    trained: int  # samples of all ranks, which each rank gathers
+    dtype: str = "float32"
+    checkpointing: bool = False
+    moments: int = 2  # that the optimizer keeps of a gradient: AdamW's two, SGD's none
+    beside: int = 0  # numbers a parameter that stay for a reference (weights) and a critic (gradient and moments too)
+    halves: bool = False  # the gradient of one half of the groups is kept aside, for --noise-every
+    lora_rank: int = 0  # of the adapters that are trained in place of the weights; 0: none
+    shards: int = 1  # over which parameters, gradients and optimizer are cut; 1: DistributedDataParallel
+    base: int = 0  # bytes of the process itself: interpreter, libraries, a device's context
+
+
+def shape_of(config) -> Shape:
+    """The shape behind a Hugging Face configuration; parameters are counted on the meta device, which holds none."""
+    config = config.get_text_config()
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    heads = config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return Shape(
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        layers=config.num_hidden_layers,
+        hidden=config.hidden_size,
+        intermediate=getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
+        query=heads * width,
+        key=(getattr(config, "num_key_value_heads", None) or heads) * width,
+        vocabulary=config.vocab_size,
+        linear=sum(sum(module.weight.shape) for module in linear_layers(model)),
+    )
+
+
+def linear_layers(model) -> list[torch.nn.Module]:
+    """Those that an adapter goes beside: all but the output layer."""
+    kinds = (torch.nn.Linear, Conv1D)
+    return [m for m in model.modules() if isinstance(m, kinds) and m is not model.get_output_embeddings()]
+
+
+def load_of(args, ranks: int, base: int = 0, shards: int = 1) -> Load:
+    """The load of a run with these flags on one of so many ranks."""
+    L, T, G = args.max_prompt_tokens, args.max_new_tokens, args.group_size
+    rounds, prompts = args.max_rounds if args.beta_th else 1, math.ceil(args.prompts_per_step / ranks)
+    group = L + G * T  # tokens: the prompt goes through the model once
+    return Load(
+        tokens=min(max(args.tokens_per_micro_batch, L + T), args.prompts_per_step * rounds * group),
+        completion_share=G * T / group,
+        prefix_share=G * L / group,
+        width=L + T,
+        rows=min(prompts, max(1, args.cache_tokens // (G * (L + T)))) * G,
+        samples=prompts * rounds * G,
+        trained=args.prompts_per_step * rounds * G,
+        dtype=args.dtype,
+        checkpointing=args.gradient_checkpointing,
+        moments=(moments := 2 if args.optimizer == "adamw" else 0),
+        beside=bool(args.kl_coef) + (args.baseline == "critic") * (2 + moments),
+        halves=args.noise_every > 0,
+        lora_rank=args.lora_rank,
+        shards=shards,
+        base=base,
+    )
+
+
+def moments(shape: Shape, load: Load) -> dict[str, dict[str, int]]:
+    """The bytes of each part at each moment that can be the peak: {moment: {part: bytes}}."""
+    always = {"process": load.base, **lasting(shape, load)}
+    aside = {"gradient of a half": always["gradients"]} if load.halves else {}
+    return {
+        "rollout": always | sampling(shape, load),
+        "update": always | training(shape, load) | aside,
+        "optimizer step": always | {"temporaries": 2 * largest(shape, load) * stored(load)},
+    }
+
+
+def lasting(shape: Shape, load: Load) -> dict[str, int]:
+    """What stays from the first step on: the gradients too, in the buckets of DistributedDataParallel."""
+    one, adapter = shape.parameters * stored(load) // load.shards, load.lora_rank * shape.linear * stored(load)
+    trained = adapter // load.shards if load.lora_rank else one
+    compared = {"reference and critic": load.beside * one} if load.beside else {}
+    adapters = {"adapters": trained} if load.lora_rank else {}
+    lasts = {"weights": one} | adapters | {"gradients": trained, "optimizer": load.moments * trained}
+    return lasts | compared
+
+
+def largest(shape: Shape, load: Load) -> int:
+    """Numbers of the largest matrix that is trained: the embedding; of adapters, one beside the feed-forward."""
+    return load.lora_rank * shape.intermediate if load.lora_rank else shape.vocabulary * shape.hidden
+
+
+def sampling(shape: Shape, load: Load) -> dict[str, int]:
+    """The key-value cache at full length; logits; what is kept of it."""
+    return {
+        "cache": 2 * shape.layers * shape.key * load.rows * load.width * computed(load),
+        "logits": DRAW_BYTES * load.rows * shape.vocabulary,
+        "samples": 40 * load.samples * load.width,  # ids, masks, log-probabilities and uniform numbers
+        "whole weights": computed(load) * shape.parameters if load.shards > 1 else 0,
+    }
+
+
+def training(shape: Shape, load: Load) -> dict[str, int]:
+    """Activations of a micro-batch, its logits in slices, and the copies of weights that its products take."""
+    layer = load.tokens * layer_bytes(shape, load) + int(load.tokens * load.prefix_share) * prefix_bytes(shape, load)
+    inputs = load.tokens * shape.hidden * stored(load)  # of a layer
+    # of layers that are run again about three are there at once, measured: one run, one gone through, one given back
+    kept = shape.layers * inputs + 3 * layer if load.checkpointing else shape.layers * layer
+    # the gradients of a layer's three widest tensors, while it is gone back through
+    passing = 3 * load.tokens * (shape.intermediate + shape.hidden) * computed(load)
+    logits = min(SLICE, int(load.tokens * load.completion_share) * shape.vocabulary)
+    cast = load.dtype == "bfloat16"  # a slice as it is made and as it is multiplied, and its share of the gradient
+    # the gradient of the output layer, and under bfloat16 its copy, which is made also where it is frozen
+    head = shape.vocabulary * shape.hidden * (stored(load) * (load.lora_rank == 0) + 2 * cast)
+    copies = 2 * shape.parameters if load.dtype == "bfloat16" else 0
+    if load.shards > 1:  # two layers at a time, and embedding and output layer
+        matrices = 2 * (shape.parameters - 2 * shape.vocabulary * shape.hidden) // shape.layers
+        copies = computed(load) * (matrices + 2 * shape.vocabulary * shape.hidden)
+    return {
+        "activations": kept + passing,
+        "attention mask": 5 * load.tokens * load.width,  # rows * width^2, as bool and as float32
+        "logits": logits * (max(4, computed(load)) + 4 * cast) + head,
+        "copies of weights": copies,
+        "samples": 40 * (load.samples + load.trained) * load.width,
+    }
+
+
+def layer_bytes(shape: Shape, load: Load) -> int:
+    """Bytes a token that a decoder layer keeps for its backward: each norm its input, the normalised input and its
+    output, attention its query, keys and values (repeated for every query head) and output, the gated feed-forward
+    four intermediates. Under bfloat16 the norms stay in float32, and their outputs are kept in both."""
+    norms, products = 6 * shape.hidden, 4 * shape.query + 4 * shape.intermediate
+    twice = 2 * shape.hidden if load.dtype == "bfloat16" else 0
+    return norms * stored(load) + (products + twice) * computed(load)
+
+
+def prefix_bytes(shape: Shape, load: Load) -> int:
+    """Bytes that a layer keeps for a token of a prompt and each completion that looks back at it: keys and values,
+    repeated for every query head."""
+    return 2 * shape.query * computed(load)
+
+
+def stored(load: Load) -> int:
+    """Bytes of a weight, and of what is not under autocast."""
+    return 8 if load.dtype == "float64" else 4
+
+
+def computed(load: Load) -> int:
+    """Bytes of a number in a matrix product."""
+    return {"bfloat16": 2, "float32": 4, "float64": 8}[load.dtype]
+
+
+def peak(shape: Shape, load: Load) -> tuple[str, int]:
+    """The moment that takes most, and its bytes."""
+    totals = {moment: sum(parts.values()) for moment, parts in moments(shape, load).items()}
+    return max(totals.items(), key=lambda item: item[1])
+
+
+def remedy(shape: Shape, load: Load, limit: int, group_size: int) -> str | None:
+    """The flags that make it fit, from the cheapest on; None if no flag does."""
+    tokens, rows, flags = load.tokens, load.rows, []
+    while peak(shape, load)[1] > limit:
+        moment = peak(shape, load)[0]
+        if moment == "rollout" and load.rows > group_size:
+            load = replace(load, rows=max(group_size, load.rows // 2 // group_size * group_size))
+        elif moment == "update" and load.tokens > load.width:
+            load = replace(load, tokens=max(load.width, load.tokens // 2))
+        elif moment == "update" and not load.checkpointing:
+            load = replace(load, checkpointing=True)
+        else:
+            return None
+    flags += [f"--tokens-per-micro-batch {load.tokens}"] * (load.tokens < tokens)
+    flags += [f"--cache-tokens {load.rows * load.width}"] * (load.rows < rows)
+    flags += ["--gradient-checkpointing"] * load.checkpointing
+    return " ".join(flags)
+
+
+def room(device: torch.device) -> tuple[int, int]:
+    """Bytes that this rank can have, and those of them that are not the model's: the process and its libraries."""
+    if device.type != "cpu":
+        return torch.accelerator.get_memory_info(device)[0], DEVICE_BASE
+    base = resident()
+    return _host_room() + base, base + HOST_GROWTH
+
+
+def resident(field: str = "VmRSS") -> int:
+    """Bytes of this process in memory, now (VmRSS) or at the most (VmHWM). The system's ru_maxrss is not asked where
+    there is better: it begins with what the parent held."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    sizes = [int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:")]
+    return sizes[0] if sizes else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _host_room() -> int:
+    """Bytes that this machine, or the group that this process is confined to, still has; for each of its ranks."""
+    lines = Path("/proc/meminfo").read_text().splitlines() if Path("/proc/meminfo").exists() else []
+    rooms = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    for names in (("max", "current"), ("limit_in_bytes", "usage_in_bytes")):  # of cgroup v2, and v1
+        folder = Path("/sys/fs/cgroup") if names[0] == "max" else Path("/sys/fs/cgroup/memory")
+        files = [folder / f"memory.{name}" for name in names]
+        if all(file.exists() for file in files) and files[0].read_text().strip().isdecimal():
+            rooms.append(int(files[0].read_text()) - int(files[1].read_text()))
+    return min(rooms, default=1 << 62) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+
+
+def describe(shape: Shape, load: Load, limit: int) -> str:
+    """The plan in lines, for people."""
+    lines = [f"{shape.parameters / 1e6:,.1f} million parameters; GiB a rank, at the largest that the flags allow:"]
+    for moment, parts in moments(shape, load).items():
+        named = ", ".join(f"{name} {size / GIB:.2f}" for name, size in parts.items() if size)
+        lines.append(f"{moment:>15}  {sum(parts.values()) / GIB:8.2f} = {named}")
+    moment, size = peak(shape, load)
+    lines.append(f"{'peak':>15}  {size / GIB:8.2f}, in the {moment}; there is room for {limit / GIB:.2f}")
+    return "\n".join(lines)

@@ -1,0 +1,128 @@
+"""The samples of a step in one file, from which its update can be made again: a bug report is one file.
+
+    python train.py ... --record 10                                   keeps those of every tenth step
+    python train.py --replay OUT/rollouts/step-000010.safetensors     makes its update, prints what came of it
+
+A tensor RANK/NAME is what a rank brought to the update: token ids, masks, log-probabilities, rewards, and what
+the methods of engine/methods.py look at beside them. The header holds config.json, the step, and a digest of all bytes. On
+as many ranks as recorded it, an update has the same bits; on others each takes the share of several, or none.
+"""
+
+import hashlib
+import json
+from dataclasses import fields
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch.nn.functional import pad
+
+from rollout import Rollout, join
+from run import checkpoint
+
+ROLLOUT = [field.name for field in fields(Rollout)]
+
+
+def keep(batch, args, state) -> None:
+    """Writes OUT/rollouts/step-N.safetensors by rank 0, if the step is one of those that --record names. A collective.
+
+    OSError, in one line, if it can't be written.
+    """
+    step, ranks = state.step + 1, dist.get_world_size()
+    if not args.record or step % args.record:
+        return
+    mine = {name: getattr(batch.rollout, name) for name in ROLLOUT}
+    mine |= {"rewards": batch.rewards, "loss_mask": batch.loss_mask}
+    mine |= {f"beside/{name}": x for name, x in batch.beside.items()}
+    if batch.advantages is not None:
+        mine["advantages"] = batch.advantages.expand(batch.loss_mask.shape)
+    # masks as bytes, which are most of the file
+    mine = {name: (x.bool() if name.endswith("mask") else x).cpu().contiguous() for name, x in mine.items()}
+    parts = [None] * ranks if dist.get_rank() == 0 else None
+    dist.gather_object(mine, parts)
+    if parts:
+        tensors = {f"{rank}/{name}": x for rank, part in enumerate(parts) for name, x in part.items()}
+        config = Path(args.out, "config.json").read_text(encoding="utf-8")
+        facts = {"step": step, "ranks": ranks, "num_valid": batch.num_valid, "rounds": batch.rounds}
+        header = {"config": config, "facts": json.dumps(facts)}
+        header["sha256"] = digest(tensors, header)
+        checkpoint.write(Path(args.out, "rollouts", f"step-{step:06}.safetensors"), save(tensors, header))
+
+
+def load(file: str, device: torch.device) -> tuple[dict, int]:
+    """What this rank brings to the update, by the names of train.Batch, and the number of the step.
+
+    ValueError, in one line: a file that is none of a run's, or not as it was written.
+    """
+    facts, _, tensors = read(file)
+    mine = [str(k) for k in range(facts["ranks"]) if k % dist.get_world_size() == dist.get_rank()]
+
+    def parts(name: str) -> list[torch.Tensor]:
+        found = [tensors[f"{k}/{name}"] for k in mine] or [tensors[f"0/{name}"][:0]]
+        return [(x.long() if name.endswith("mask") else x).to(device) for x in found]
+
+    columns = {name: parts(name) for name in dict.fromkeys(key.partition("/")[2] for key in tensors)}
+    rollouts = [Rollout(**dict(zip(ROLLOUT, row, strict=True))) for row in zip(*map(columns.pop, ROLLOUT), strict=True)]
+    whole = join(rollouts)
+    T = whole.completion_ids.shape[2]
+    rewards = torch.cat(columns.pop("rewards"))
+    tokens = {name: torch.cat([pad(x, (0, T - x.shape[2])) for x in column]) for name, column in columns.items()}
+    beside = {name.removeprefix("beside/"): x for name, x in tokens.items() if name.startswith("beside/")}
+    kept = {"loss_mask": tokens["loss_mask"], "advantages": tokens.get("advantages"), "beside": beside}
+    kept |= {"num_valid": facts["num_valid"], "rounds": facts["rounds"]}
+    return {"rollout": whole, "rewards": rewards, **kept}, facts["step"]
+
+
+def flags_of(file: str) -> dict:
+    """The flags of the run that recorded a file, and as --model what its step began with: the checkpoint beside it, or
+    the run's own model for step 1; None where there is no such checkpoint. ValueError as `load`."""
+    facts, config, _ = read(file)
+    before = Path(file).absolute().parent.parent / f"checkpoint-{facts['step'] - 1}"
+    model = config["model"] if facts["step"] == 1 else str(before) if before.exists() else None
+    unread = {
+        "template": None,
+        "system_prompt": "none",
+        "resume": False,
+        "overwrite": False,
+        "plan": False,
+        "record": 0,
+    }
+    return config | unread | {"model": model}
+
+
+def read(file: str) -> tuple[dict, dict, dict[str, torch.Tensor]]:
+    """Facts, config.json and tensors of a file, held against its digest. ValueError as `load`."""
+    try:
+        with safe_open(file, "pt") as opened:
+            header = opened.metadata() or {}
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"--replay {file}: can't be read ({error}); give a file that --record wrote") from None
+    if not {"config", "facts", "sha256"} <= header.keys():
+        raise ValueError(f"--replay {file}: holds tensors, but of no run; give a file that --record wrote")
+    if digest(tensors, header) != header["sha256"]:
+        raise ValueError(f"--replay {file}: is damaged, its bytes are not those that --record wrote")
+    return json.loads(header["facts"]), json.loads(header["config"]), tensors
+
+
+def digest(tensors: dict[str, torch.Tensor], header: dict[str, str]) -> str:
+    """SHA-256 of all that a file says."""
+    found = hashlib.sha256((header["config"] + header["facts"]).encode())
+    for name, x in sorted(tensors.items()):
+        found.update(name.encode() + x.numpy().tobytes())
+    return found.hexdigest()
+
+
+def cut_back(out: Path, step: int) -> None:
+    """Deletes what was recorded of later steps, and the folder if nothing is left in it."""
+    folder = out / "rollouts"
+    for leftover in folder.glob(".step-*.tmp"):  # of a kill
+        leftover.unlink()
+    for file in folder.glob("step-*.safetensors"):
+        number = file.stem.removeprefix("step-")
+        if number.isdecimal() and int(number) > step:
+            file.unlink()
+    if folder.exists() and not any(folder.iterdir()):
+        folder.rmdir()

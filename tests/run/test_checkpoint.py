@@ -1,0 +1,182 @@
+"""A killed run resumes to the same bits: weights, optimizer, rows, samples.
+
+Tried by hand, each turns this file red: the position not saved, rows after the checkpoint kept, a row cut short kept,
+the optimizer not restored, streams keyed by the number of steps since the start of the process.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import train
+from run import checkpoint
+
+ROOT = Path(train.__file__).parent
+CHANGES = {
+    "steps": 7, "save_every": 2, "eval_every": 3, "beta_th": 0.9, "max_rounds": 2, "dtype": "float32",
+    "schedule": "cosine", "warmup": 2, "keep": 0,
+}  # fmt: skip
+
+
+def rows_of(file):
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    return [{name: x for name, x in row.items() if not name.startswith("seconds")} for row in rows]
+
+
+def assert_same_run(one, other):
+    for name, value in load_file(one / "final" / "model.safetensors").items():
+        assert torch.equal(value, load_file(other / "final" / "model.safetensors")[name]), name
+    saved = [torch.load(out / "final" / "trainer.pt", weights_only=True) for out in (one, other)]
+    for index, moments in saved[0]["optimizer"]["state"].items():
+        for name, value in moments.items():
+            assert torch.equal(value, saved[1]["optimizer"]["state"][index][name]), (index, name)
+    states = [{name: x for name, x in s["state"].items() if name != "seconds"} for s in saved]
+    assert states[0] == states[1]
+    assert rows_of(one / "metrics.jsonl") == rows_of(other / "metrics.jsonl")
+    for name in ("samples.jsonl", "groups.jsonl"):
+        assert (one / name).read_bytes() == (other / name).read_bytes()
+
+
+def start(words):
+    return subprocess.Popen([sys.executable, str(ROOT / "train.py"), *words], stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_rows(process, out, number):
+    file = out / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not file.exists() or file.read_text().count("\n") < number:
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@pytest.fixture(scope="module")
+def unstopped(world, tmp_path_factory):
+    out = tmp_path_factory.mktemp("unstopped") / "run"
+    train.main(world(out, **CHANGES))
+    return out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", [1, 3, 6])
+def test_r1_a_run_killed_at_any_row_resumes_to_the_same_bits(world, tmp_path, unstopped, row):
+    out = tmp_path / "run"
+    process = start(world(out, **CHANGES))
+    wait_for_rows(process, out, row)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stderr.close()
+    for name in checkpoint.ROW_FILES:
+        with open(out / name, "a") as rows:
+            rows.write('{"step": 7, "rew')  # what a kill in the middle of a write leaves
+    (out / ".checkpoint-6.tmp").mkdir(exist_ok=True)
+    train.main(["--out", str(out), "--resume"])  # the flags are those of the run
+    assert_same_run(unstopped, out)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_the_run_goes_on_to_the_same_bits(world, tmp_path, unstopped, number, code):
+    out = tmp_path / "run"
+    process = start(world(out, **CHANGES | {"save_every": 0}))
+    wait_for_rows(process, out, 3)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors
+    assert "Traceback" not in errors
+    stopped_at = [folder.name for folder in out.glob("checkpoint-*")]
+    assert len(stopped_at) == 1 and len(rows_of(out / "metrics.jsonl")) == int(stopped_at[0].split("-")[1]) >= 3
+    train.main(["--out", str(out), "--resume", "--save-every", "2"])
+    assert_same_run(unstopped, out)
+
+
+def test_r1_more_steps_after_the_end_are_the_longer_run(world, tmp_path):
+    changes = CHANGES | {"schedule": "constant"}  # a cosine ends with the steps
+    train.main(world(tmp_path / "long", **changes))
+    train.main(world(tmp_path / "short", **changes | {"steps": 4}))
+    train.main(["--out", str(tmp_path / "short"), "--resume", "--steps", "7"])
+    short, long = (rows_of(tmp_path / name / "metrics.jsonl") for name in ("short", "long"))
+    assert (
+        short[3].pop("accuracy") is not None and short[3].pop("accuracy_se") is not None
+    )  # at the end of the short one
+    assert short == long
+    for name, value in load_file(tmp_path / "long" / "final" / "model.safetensors").items():
+        assert torch.equal(value, load_file(tmp_path / "short" / "final" / "model.safetensors")[name])
+    assert (tmp_path / "short" / "checkpoint-4").exists()  # what was final
+
+
+def test_r3_resuming_a_finished_run_says_so_and_touches_nothing(world, tmp_path, capsys):
+    train.main(world(tmp_path, steps=2))
+    before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*") if file.is_file()}
+    train.main(["--out", str(tmp_path), "--resume"])
+    assert "has its 2 steps" in capsys.readouterr().out
+    assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*") if file.is_file()} == before
+
+
+def test_a_run_without_a_checkpoint_starts_anew_on_resume(world, tmp_path, unstopped):
+    out = tmp_path / "run"
+    train.main(world(out, **CHANGES | {"steps": 1}))
+    checkpoint._delete(out / "final")  # as if killed before the first checkpoint
+    train.main(["--out", str(out), "--resume", "--steps", "7"])
+    assert_same_run(unstopped, out)
+
+
+def test_r4_a_half_written_folder_is_never_taken(tmp_path):
+    for name in ("checkpoint-2", "checkpoint-10", ".checkpoint-12.tmp", "checkpoint-best", ".final.tmp"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / checkpoint.MANIFEST).write_text("{}")
+    assert checkpoint.newest(tmp_path, print) == tmp_path / "checkpoint-10"
+    checkpoint.prune(tmp_path, 1)
+    assert not (tmp_path / "checkpoint-2").exists() and (tmp_path / "checkpoint-best").exists()
+    (tmp_path / "final").mkdir()
+    assert checkpoint.newest(tmp_path, print) == tmp_path / "checkpoint-10"  # no manifest: half a copy
+    (tmp_path / "final" / checkpoint.MANIFEST).write_text("{}")
+    assert checkpoint.newest(tmp_path, print) == tmp_path / "final"
+
+
+def test_r4_a_save_that_fails_leaves_the_last_checkpoint_whole(tmp_path):
+    class Model:
+        def save_pretrained(self, folder, state_dict):
+            assert state_dict == {}
+            Path(folder).mkdir()
+            (Path(folder) / "model.safetensors").write_text("half")
+            raise OSError("No space left on device")
+
+    (tmp_path / "checkpoint-1").mkdir()
+    with pytest.raises(OSError, match="checkpoint-2 can't be written: No space left"):
+        checkpoint.save(tmp_path / "checkpoint-2", Model(), None, {}, {}, {})
+    assert [folder.name for folder in tmp_path.iterdir()] == ["checkpoint-1"]
+
+
+def test_rows_survive_text_that_looks_like_line_ends(tmp_path):
+    odd = "a\u2028b\x85c\rd\x0be"  # str.splitlines would cut at each
+    for step in (1, 2, 3):
+        checkpoint.append(tmp_path / "samples.jsonl", {"step": step, "completion": odd})
+    checkpoint.reopen(tmp_path, 2, None)
+    lines = (tmp_path / "samples.jsonl").read_bytes().decode().split("\n")
+    assert [json.loads(line) for line in lines[:-1]] == [{"step": s, "completion": odd} for s in (1, 2)]
+
+
+def test_the_process_leaves_signal_handlers_as_they_were(world, tmp_path):
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    train.main(world(tmp_path, steps=1))
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_a_signal_in_the_middle_of_a_step_waits_until_its_end():
+    order = []
+    with pytest.raises(KeyboardInterrupt):
+        with train.stop_signals() as stopped:
+            with train.uninterrupted():
+                os.kill(os.getpid(), signal.SIGTERM)
+                order.append("whole")
+            order.append("never")
+    assert order == ["whole"] and stopped == [signal.SIGTERM]

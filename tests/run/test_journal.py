@@ -1,0 +1,132 @@
+"""run/journal.py: rows, the lines for who watches, and warnings.
+
+Tried by hand, each turns this file red: the error of all samples in place of that of groups, entropy over padding,
+rewards for lengths, a warning that comes twice, a count of steps that is not begun anew, a bar in a file.
+"""
+
+import io
+import json
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import train
+from run import journal
+
+ROW = {
+    "step": 1, "reward": 0.25, "reward_se": 0.05, "valid_share": 0.5, "easy_share": 0.25, "hard_share": 0.25,
+    "alpha": 2.0, "grad_norm": 0.125, "entropy": 0.5, "truncated_share": 0.0, "logprob_gap": 1e-6,
+    "trained_tokens": 500, "seconds_rollout": 2.0, "seconds_reward": 0.05, "seconds_update": 4.0,
+}  # fmt: skip
+
+
+def rows_of(out, name="metrics"):
+    return [json.loads(line) for line in (out / f"{name}.jsonl").read_text().splitlines()]
+
+
+def test_the_error_of_the_mean_reward_is_that_of_groups():
+    rewards = torch.tensor([[1, 1, 1, 1], [0, 0, 0, 0], [1, 1, 0, 0]], dtype=torch.float64)
+    # means 1, 0, 1/2: variance ((1/2)^2 + (1/2)^2 + 0) / 2 = 1/4, over three groups: sqrt(1/12)
+    assert journal.standard_error(rewards) == pytest.approx(math.sqrt(1 / 12), rel=1e-12)
+    assert journal.standard_error(rewards[:1]) is None
+
+
+def test_rows_and_groups_are_those_of_the_samples(world, tmp_path, monkeypatch):
+    """Entropy, error, rewards and lengths of two rounds a step, against the batch itself."""
+    batches = []
+    collect = train.collect
+    monkeypatch.setattr(train, "collect", lambda *a: batches.append(collect(*a)) or batches[-1])
+    train.main(world(tmp_path, beta_th=1, max_rounds=2, eval_data=None))
+    assert max(batch.rounds for batch in batches) == 2
+    for batch, row, groups in zip(batches, rows_of(tmp_path), rows_of(tmp_path, "groups"), strict=True):
+        mask = batch.rollout.completion_mask.bool()
+        drawn = batch.rollout.logprobs[mask].tolist()
+        assert row["entropy"] == pytest.approx(-sum(drawn) / len(drawn), rel=1e-12) and row["entropy"] > 0
+        assert groups == {"step": row["step"], "rewards": batch.rewards.tolist(), "tokens": mask.sum(2).tolist()}
+        means = [sum(group) / len(group) for group in groups["rewards"]]
+        mean = sum(means) / len(means)
+        variance = sum((x - mean) ** 2 for x in means) / (len(means) - 1)
+        assert row["reward_se"] == pytest.approx(math.sqrt(variance / len(means)), rel=1e-10)
+        advantages = batch.rewards - batch.rewards.mean(dim=1, keepdim=True)  # of quarters: exact
+        assert row["trained_tokens"] == mask[advantages != 0].sum()
+
+
+def test_a_step_is_a_line_of_100_columns_under_its_head():
+    head = journal.HEAD.split("\n")
+    usual = journal.step_line(ROW | {"accuracy": 0.25, "grad_cosine": 0.3}, 30_000)
+    # 30,000 tokens in 2 s and in 0.05 s, 500 in 4 s
+    assert usual.split() == "1 0.250 ±0.050 25.0 50 25 25 2.000 0.125 +0.30 0.500 0 15k 600k 125".split()
+    extreme = ROW | {"step": 1100, "reward": -0.5, "alpha": 144.0, "grad_norm": 1.234e-05, "entropy": 11.9}
+    extreme |= {"valid_share": 1.0, "truncated_share": 1.0, "accuracy": 1.0}
+    extreme |= {"grad_cosine": -1.0}
+    nothing = {"step": 0, "reward": None}
+    for line in (usual, journal.step_line(extreme, 400_000), journal.step_line(nothing, 0)):
+        assert len(line) == len(head[1]) == 100
+    for name in "step,se,out %,valid,easy,hard,alpha,norm,cos,tropy,off %,draw,grade,train".split(","):
+        end = head[1].rindex(name) + len(name)
+        assert usual[end - 1] != " " and (end == 100 or usual[end] == " ")  # numbers end where their name does
+
+
+def watched(rows, dtype="float32", before="/nowhere"):
+    args = SimpleNamespace(dtype=dtype, max_new_tokens=8)
+    watch = journal.make_watch(args, train.Path(before))
+    return [watch(ROW | row | {"step": i}) for i, row in enumerate(rows, 1)]
+
+
+def test_warnings_come_once_after_five_steps_in_a_row_with_advice():
+    easy, hard = ({"valid_share": 0.0, "easy_share": x, "hard_share": 1 - x, "grad_norm": 0.0} for x in (1.0, 0.0))
+    said = watched([easy] * 4 + [{}] + [easy] * 12)
+    assert [i for i, lines in enumerate(said, 1) if lines] == [10]
+    assert said[9][0].startswith("warning, step 10: no group was valid for 5 steps") and "too easy" in said[9][0]
+    assert "samples.jsonl" in watched([hard] * 5)[4][0] and "too easy" not in watched([hard] * 5)[4][0]
+    assert watched([hard | {"grad_norm": 0.1}] * 9) == [[]] * 9  # ReMax, say, which learns from any group
+    said = watched([{"truncated_share": 0.5}, {"truncated_share": 0.51}, {"truncated_share": 0.9}])
+    assert [len(lines) for lines in said] == [0, 1, 0] and "51% of the completions hit --max-new-tokens 8" in said[1][0]
+
+
+def test_entropy_is_held_against_the_first_step_of_the_run(tmp_path):
+    low = [{"entropy": 0.049}] * 6
+    said = watched([{}, *low])
+    assert [len(lines) for lines in said] == [0, 0, 0, 0, 0, 1, 0] and "below 10% of the first step's" in said[5][0]
+    assert watched([{}, *[{"entropy": 0.051}] * 6]) == [[]] * 7
+    assert watched(low) == [[]] * 6 == watched([{"entropy": None}] * 6)  # of demonstrations
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(ROW) + "\n")  # a run that goes on
+    assert len(watched(low, before=tmp_path / "metrics.jsonl")[4]) == 1
+
+
+def test_a_gap_is_told_from_rounding():
+    said = watched([{"logprob_gap": 0.1}, {"logprob_gap": None}, {"logprob_gap": 0.2}])
+    assert [len(lines) for lines in said] == [0, 0, 1] and "logprob_gap is 0.2" in said[2][0]
+    assert "1e-5" in said[2][0] and "0.25" not in said[2][0]
+    assert "in bfloat16 rounding alone has made 0.25" in watched([{"logprob_gap": 0.2}], dtype="bfloat16")[0][0]
+
+
+def test_a_run_says_that_the_loss_is_no_progress_and_prints_a_line_a_step(world, tmp_path, capsys, monkeypatch):
+    train.main(world(tmp_path / "log", steps=2))
+    printed, bar = capsys.readouterr()
+    assert "the loss is no measure of progress" in printed and bar == ""  # a bar would be rubbish in a file
+    lines = printed.splitlines()
+    start = lines.index(journal.HEAD.split("\n")[1])
+    assert [line.split()[0] for line in lines[start + 1 :] if line[:4].strip().isdecimal()] == ["0", "1", "2"]
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr("sys.stderr", Terminal())
+    train.main(world(tmp_path / "terminal", steps=2, eval_data=None))
+    assert "2/2" in journal.sys.stderr.getvalue()
+
+
+def test_a_run_of_before_goes_on(world, tmp_path):
+    """Its rows lack entropy, and groups.jsonl is not there."""
+    train.main(world(tmp_path, steps=2))
+    rows = rows_of(tmp_path)
+    for row in rows:
+        del row["entropy"]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "groups.jsonl").unlink()
+    train.main(["--out", str(tmp_path), "--resume", "--steps", "3"])
+    assert [row["step"] for row in rows_of(tmp_path, "groups")] == [3]

@@ -1,0 +1,107 @@
+"""The memory plan: within 15 % of what processes took, and a run that would not fit ends before anything slow."""
+
+import json
+import multiprocessing
+
+import pytest
+import torch
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+import train
+from run import flags, memory
+from tasks import addition
+
+
+def measured_main(words, results):
+    """One run in a process of its own -> what was planned for it, and the most that it ever held, in bytes."""
+    args = flags.parse_args(words)
+    plan_of = []
+    peak = memory.peak
+    memory.peak = lambda *a: plan_of.append(peak(*a)) or plan_of[-1]
+    train.main(words)
+    results.put((args.model, plan_of[0], memory.resident("VmHWM")))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [{}, {"gradient_checkpointing": True}], ids=str)
+def test_the_plan_is_within_15_percent_of_the_measured_peak(world, tmp_path, changes):
+    """A Llama of 14 million parameters that never ends early, so that rows have the length that is planned for."""
+    tokenizer = AutoTokenizer.from_pretrained(world.folder / "model")
+    shape = {"hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 8, "num_attention_heads": 6}
+    shape |= {"num_key_value_heads": 3, "vocab_size": 262, "max_position_embeddings": 512}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        LlamaForCausalLM(LlamaConfig(**shape, eos_token_id=259)).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    rows = [{"problem": row["problem"] + " " * 34, "answer": row["answer"]} for row in addition.problems("train")[:12]]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = {"model": tmp_path / "model", "data": tmp_path / "train.jsonl", "eval_data": None, "steps": 2}
+    options |= {"group_size": 8, "prompts_per_step": 4, "max_prompt_tokens": 48, "max_new_tokens": 48}
+    options |= {"dtype": "float32", "tokens_per_micro_batch": 2048}
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    process = context.Process(target=measured_main, args=(world(tmp_path / "out", **options | changes), results))
+    process.start()
+    _, (moment, planned), measured = results.get(timeout=120)
+    process.join()
+    assert moment == "update"
+    assert planned == pytest.approx(measured, rel=0.15)
+
+
+def test_plan_prints_and_stops_before_anything_is_made(world, tmp_path, capsys):
+    train.main(world(tmp_path / "out", plan=True))
+    printed = capsys.readouterr().out
+    assert "0.4 million parameters" in printed and "rollout" in printed and "peak" in printed
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_does_not_fit_ends_in_one_line_with_the_flags_that_would(world, tmp_path, monkeypatch, capsys):
+    options = {"prompts_per_step": 64, "max_new_tokens": 400, "tokens_per_micro_batch": 16384}
+    monkeypatch.setattr(memory, "room", lambda _: (150 << 20, 0))
+    with pytest.raises(SystemExit) as stopped:
+        train.main(world(tmp_path / "out", **options))
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2 and error.count("\n") == 1
+    assert "memory: the update takes up to 1.0 GiB a rank, and there are 0.1; " in error and "would fit" in error
+    words = error.split("; ")[1].split(" would fit")[0].split()
+    args = flags.parse_args([*world(tmp_path / "out", **options), *words])
+    shape = memory.shape_of(addition.make_config(addition.make_tokenizer()))
+    assert memory.peak(shape, memory.load_of(args, 1))[1] <= 150 << 20
+    monkeypatch.setattr(memory, "room", lambda _: (1 << 20, 0))
+    with pytest.raises(SystemExit):
+        train.main(world(tmp_path / "out", **options))
+    assert "no flag would make it fit" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_parts_by_hand():
+    """A model of 1,000 parameters, one layer: hidden 10, feed-forward 30, one head of 10, vocabulary 50."""
+    shape = memory.Shape(1000, 1, 10, 30, 10, 10, 50)
+    load = memory.Load(tokens=64, completion_share=0.5, prefix_share=0.25, width=8, rows=2, samples=2, trained=4)
+    assert memory.lasting(shape, load) == {"weights": 4000, "gradients": 4000, "optimizer": 8000}
+    # keys and values of 2 rows of 8 tokens, 10 numbers of 4 bytes
+    assert memory.sampling(shape, load)["cache"] == 2 * 16 * 10 * 4
+    # a token: 6 * 10 of the norms, 4 * 10 of attention, 4 * 30 of the feed-forward, 4 bytes each
+    assert memory.layer_bytes(shape, load) == 880
+    # 32 rows of 50 logits; the gradient of the output layer
+    assert memory.training(shape, load)["logits"] == 32 * 50 * 4 + 50 * 10 * 4
+    # a layer's 880 bytes of 64 tokens, and keys and values of 16 tokens of prompts; 3 of 40 numbers on the way back
+    assert memory.training(shape, load)["activations"] == 64 * 880 + 16 * 2 * 10 * 4 + 3 * 64 * 40 * 4
+    assert memory.lasting(shape, memory.replace(load, shards=4)) == {
+        "weights": 1000,
+        "gradients": 1000,
+        "optimizer": 2000,
+    }
+
+
+def test_what_other_methods_keep_is_counted(world, tmp_path):
+    """A reference is a copy of the weights, a critic of gradients and AdamW's two moments too; SGD keeps none."""
+    shape = memory.shape_of(addition.make_config(addition.make_tokenizer()))
+
+    def numbers(**changes):
+        load = memory.load_of(flags.parse_args(world(tmp_path, dtype="float32", **changes)), ranks=1)
+        return sum(memory.lasting(shape, load).values()) / shape.parameters / 4
+
+    assert numbers() == 4 and numbers(optimizer="sgd") == 2
+    assert numbers(kl_coef=0.1) == 5 and numbers(algo="ppo") == 8 and numbers(algo="ppo", kl_coef=0.1) == 9
+    assert numbers(algo="ppo", optimizer="sgd") == 4

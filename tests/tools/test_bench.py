@@ -1,0 +1,164 @@
+"""Tests of tools/bench.py: it counts right, and what it calls the same work without a lever is the same work."""
+
+import importlib.util
+import json
+from unittest.mock import patch
+
+import pytest
+import torch
+from test_rollout import FOUR, PROMPTS, TOKENIZER, make_model
+
+import rollout as rollout_module
+import train
+from engine import policy as policy_module
+from gpg import token_weights
+from rollout import rollout
+from tasks import addition
+from tools import bench
+
+SHARED = {"matrices": 100, "output": 30, "layers": 2, "queries": 5, "keys": 3}
+
+
+def test_counts_by_hand():
+    # 3 tokens on 2: 2 * 100 * 3 = 600; pairs 3 * 2 + (1 + 2 + 3) = 12, so 4 * 2 * 5 * 12 = 480
+    assert bench.forward_flops(SHARED, 3, 2) == 1080
+    # two prompts of 1 and 2 tokens, the first valid, two completions of 2 tokens each, 4 bytes a number
+    done = bench.counts(SHARED, [1, 2], 1, 2, 2, 4)
+    # prompt of 1: 200 + 40 * 1 = 240, of 2: 400 + 40 * 3 = 520; each has one row of logits, 60
+    assert done["prefill"]["flops"] == 240 + 520 + 2 * 60
+    # one token on top of 1: 200 + 40 * 2 = 280, of 2: 200 + 40 * 3 = 320; logits of it, 60; two samples of each
+    assert done["decode"]["flops"] == 2 * (280 + 60) + 2 * (320 + 60)
+    # the first prompt once, its two completions, logits of both tokens; forward and backward are 3 forwards
+    assert done["update"]["flops"] == 3 * (240 + 2 * (280 + 2 * 60))
+    # weights 130 * 4 bytes, keys and values 2 * 2 * 3 * 4 = 48 bytes a token
+    assert done["prefill"]["bytes"] == 520 + 48 * 3
+    assert done["decode"]["bytes"] == 520 + 48 * (2 * (1 + 1) + 2 * (2 + 1))
+    assert done["update"]["bytes"] == 3 * 520
+
+
+def test_dimensions_are_those_of_the_model():
+    model = make_model("llama")
+    size, config = bench.dimensions(model), model.config
+    D, width = config.hidden_size, config.hidden_size // config.num_attention_heads
+    attention = 2 * D * D + 2 * D * width * config.num_key_value_heads
+    assert size["matrices"] == config.num_hidden_layers * (attention + 3 * D * config.intermediate_size)
+    assert (size["output"], size["queries"]) == (config.vocab_size * D, D)
+
+
+def gradients(model, function, *arguments, **options):
+    model.zero_grad()
+    function(*arguments, **options)
+    return torch.cat([p.grad.flatten() for p in model.parameters()])
+
+
+@pytest.mark.parametrize("kind", FOUR)
+def test_the_update_without_a_lever_has_the_same_gradient(kind):
+    model = make_model(kind).eval()
+    r = rollout(model, TOKENIZER, PROMPTS, 4, 14)
+    rewards = torch.tensor([[1.0, 0.0, 1.0, 0.0]] + [[0.0] * 4] * (len(PROMPTS) - 1), dtype=torch.float64)
+    weights = token_weights(rewards, r.completion_mask)
+    policy, args = train.Policy(model, 1.0), train_flags()
+    expected = gradients(model, bench.update, policy, r, weights, args)
+    assert expected.norm() > 0
+    others = [
+        gradients(model, bench.update, policy, r, weights, args, everyone=True),
+        gradients(model, bench.update, policy, r, weights, args, known=False),
+        gradients(model, bench.plain_update, model, r, weights, args),
+        gradients(model, bench.plain_update, model, r, weights, args, whole=False),
+    ]
+    changes = (policy, "shared", False), (policy, "sliced", False), (policy_module, "FORWARD_TOKENS", 10**9)
+    for owner, name, value in changes:
+        with patch.object(owner, name, value):
+            others.append(gradients(model, bench.update, policy, r, weights, args))
+    for other in others:
+        assert torch.linalg.norm(other - expected) <= 1e-4 * torch.linalg.norm(expected)
+
+
+def train_flags():
+    return train.parse_args(["--out", str(bench.OUT)])
+
+
+@pytest.mark.parametrize("kind", FOUR)
+def test_the_rollout_without_a_lever_draws_the_same(kind):
+    model = make_model(kind)
+    plain = rollout(model, TOKENIZER, PROMPTS, 3, 14)
+    with patch.object(rollout_module, "_rows_of_cache", bench.concatenated):
+        same(plain, rollout(model, TOKENIZER, PROMPTS, 3, 14))
+    with bench.uneven(model, 14):
+        ragged = rollout(model, TOKENIZER, PROMPTS, 3, 14)
+        with patch.object(rollout_module, "_kept", lambda going_on: torch.arange(len(going_on))):
+            same(ragged, rollout(model, TOKENIZER, PROMPTS, 3, 14))
+    same(plain, rollout(model, TOKENIZER, PROMPTS, 3, 14))  # all is put back
+    lengths = ragged.completion_mask.sum(dim=2).flatten()
+    assert len(lengths.unique()) > 3
+
+
+def same(a, b):
+    assert torch.equal(a.completion_ids, b.completion_ids)
+    torch.testing.assert_close(a.logprobs, b.logprobs, rtol=1e-4, atol=1e-4)
+
+
+def test_no_completion_ends_before_its_tokens():
+    tokenizer = addition.make_tokenizer()
+    model = addition.make_model(tokenizer)
+    bench.never_end(model, tokenizer)
+    assert tokenizer.eos_token_id >= model.config.vocab_size
+    assert rollout(model, tokenizer, [[1, 2, 3], [4]], 16, 40).completion_mask.all()
+
+
+def test_the_share_of_valid_groups_is_what_was_asked_for():
+    places = [0, 0, 0, 0, 1, 1, 1, 1]
+    rewards = bench.fixed_rewards(places, ["1"] * 8, ["1"] * 8, {"prompts": 2}, 0.5)
+    assert rewards == [1, 0, 1, 0, 0, 0, 0, 0]
+
+
+def flags(world, tmp_path, *more):
+    """Tiny shapes: what is tested is that all runs, and what it leaves."""
+    shape = {"prompts": 2, "group-size": 2, "new-tokens": 3, "repeats": 1, "json": tmp_path / "bench.json"}
+    shape |= {"model": world.folder / "model", "data": world.folder / "train.jsonl"}
+    return [word for name, value in shape.items() for word in (f"--{name}", str(value))] + list(more)
+
+
+def test_the_command_prints_tables_and_leaves_all_figures(world, tmp_path, capsys):
+    with patch.object(bench, "in_a_process", lambda function, *arguments: function(*arguments)):  # an import less
+        bench.main(flags(world, tmp_path))
+    printed, figures = capsys.readouterr().out, json.loads((tmp_path / "bench.json").read_text())
+    for name in ("prefill", "decode", "grading", "update", *bench.LEVERS, "twice the samples", "bare loop"):
+        assert name in printed
+    assert set(figures["parts"]) == {"prefill", "decode", "grading", "update"}
+    assert figures["parts"]["update"]["tokens"] == 2 * 3 and figures["machine"]["flops"] > 1e8
+    assert all(lever["time"] > 0 for lever in figures["levers"].values())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not importlib.util.find_spec("trl"), reason="TRL is not installed")
+def test_a_step_beside_trls(world, tmp_path, capsys):
+    bench.main(flags(world, tmp_path, "--peer", "trl", "--peer-batch", "4"))
+    figures = json.loads((tmp_path / "bench.json").read_text())
+    assert "TRL, 4 samples" in capsys.readouterr().out
+    assert figures["trl"]["seconds"] > figures["trl"]["rollout"] > 0 and figures["ours"][0]["seconds"] > 0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (["--peer", "verl"], "--peer"),
+        (["--valid-share", "0"], "--valid-share"),
+        (["--repeats", "0"], "--repeats"),
+        (["--group-size", "1"], "--group-size"),
+        (["--json", "no/such/folder/x.json"], "--json"),
+        (["--model", "x"], "--data"),
+        (["--system-prompt", "qwen-8b"], "qwen-8b"),
+    ],
+)
+def test_a_wrong_flag_is_one_line_and_exit_code_2(wrong, said, capsys):
+    with pytest.raises(SystemExit) as error:
+        bench.main(wrong)
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert error.value.code == 2 and len(lines) == 1 and said in lines[0]
+
+
+def test_without_trl_it_says_what_to_install(capsys):
+    with patch.object(importlib.util, "find_spec", lambda _: None), pytest.raises(SystemExit) as error:
+        bench.main(["--peer", "trl"])
+    assert error.value.code == 2 and "pip install trl" in capsys.readouterr().err

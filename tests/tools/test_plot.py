@@ -1,0 +1,211 @@
+"""tools/plot.py, on made-up metrics of two short runs."""
+
+import json
+import math
+import sys
+
+import pytest
+
+from tools import plot
+
+COLUMNS = ["run", "steps", "reward, first 10", "reward, last 10", "accuracy before, %", "accuracy after, %"]
+COLUMNS += ["valid groups, %", "mean α", "generated tokens", "seconds"]
+
+
+def row(step, reward, alpha=2.0, **more):
+    """A row of metrics.jsonl: 1000 tokens and 1.5 s a step."""
+    shares = {"valid_share": 0.5, "easy_share": 0.3, "hard_share": 0.2, "completion_tokens": 30.0 + step}
+    totals = {"generated_tokens": 1000 * step, "seconds": 1.5 * step}
+    return {"step": step, "reward": reward, "alpha": alpha, **shares, **totals, **more}
+
+
+def write(folder, rows, tail=""):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows) + tail)
+    return str(folder)
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """a: 12 steps, reward step / 20, no valid group in step 2, 64 held-out problems. b: 2 steps, without accuracy."""
+    rows = [row(step, step / 20) for step in range(1, 13)]
+    rows[0] |= {"accuracy_before": 0.2, "accuracy_before_se": 0.05}  # sqrt(.2 * .8 / 64)
+    rows[1] |= {"alpha": None, "valid_share": 0.0, "easy_share": 0.8}
+    rows[5] |= {"accuracy": 0.5, "accuracy_se": 0.0625}  # sqrt(.5 * .5 / 64)
+    rows[11] |= {"accuracy": 0.9, "accuracy_se": 0.0375}  # sqrt(.9 * .1 / 64)
+    return [write(tmp_path / "a", rows), write(tmp_path / "b", [row(1, 0.5, 3.0), row(2, 1.0, 4.0)])]
+
+
+def cells(text, name):
+    """The cells of one line of the table."""
+    (line,) = [line for line in text.splitlines() if line.startswith(f"| {name} |")]
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def curves(axes):
+    """Every line of a panel that is a curve, as (steps, values)."""
+    lines = [line for line in axes.get_lines() if len(line.get_xdata()) > 1]
+    return [(list(line.get_xdata()), list(line.get_ydata())) for line in lines if line.get_linestyle() != "None"]
+
+
+def same(values, expected):
+    """Equal, where nan equals nan: pytest.approx with nothing to approximate."""
+    return values == pytest.approx(expected, rel=1e-12, abs=0, nan_ok=True)
+
+
+# --------------------------------------------------------------------------------------------------------------- table
+
+
+def test_the_table_of_one_run(runs):
+    text = plot.table({"a": plot.read(plot.Path(runs[0], "metrics.jsonl"))})
+    assert cells(text, "run") == COLUMNS
+    assert cells(text, "a") == [
+        "a",
+        "12",
+        "0.275",  # (1 + ... + 10) / 20 / 10
+        "0.375",  # (3 + ... + 12) / 20 / 10
+        "20.0 ± 5.0",  # sqrt(.2 * .8 / 64) = .4 / 8
+        "90.0 ± 3.8",
+        "45.8",  # 11 steps of 50, one of 0: 550 / 12
+        "2.000",  # the step without one does not count
+        "12,000",
+        "18",
+    ]
+    assert len(text.splitlines()) == 3
+
+
+def test_the_table_of_two_runs_ends_with_mean_and_deviation(runs):
+    text = plot.table({name: plot.read(plot.Path(run, "metrics.jsonl")) for name, run in zip("ab", runs, strict=True)})
+    assert cells(text, "b") == ["b", "2", "0.750", "0.750", "–", "–", "50.0", "3.500", "2,000", "3"]
+    # the sample deviation of two numbers is their distance over sqrt(2)
+    assert cells(text, "mean ± sd") == [
+        "mean ± sd",
+        "7 ± 7",  # 12, 2: 7.07
+        "0.512 ± 0.336",  # .275, .75: .5125 (which float64 holds a little below), .475 / sqrt(2) = .33588
+        "0.562 ± 0.265",  # .375, .75: .5625 exactly, to even; .375 / sqrt(2) = .26517
+        "–",  # b has none
+        "–",
+        "47.9 ± 2.9",  # 45.8333, 50: 47.917; 4.1667 / sqrt(2) = 2.946
+        "2.750 ± 1.061",  # 2, 3.5: 1.5 / sqrt(2) = 1.0607
+        "7,000 ± 7,071",
+        "10 ± 11",  # 18, 3: 10.5, to even; 15 / sqrt(2) = 10.6
+    ]
+
+
+@pytest.mark.parametrize(
+    ("marks", "points"),
+    [
+        ([{}, {}], []),
+        ([{"accuracy_before": 0.2, "accuracy_before_se": 0.04}, {}], [(0, 0.2, 0.04)]),
+        ([{}, {"accuracy": 0.5, "accuracy_se": 0.05}], [(2, 0.5, 0.05)]),
+        (
+            [{"accuracy_before": 0.2, "accuracy_before_se": 0.04}, {"accuracy": 0.5, "accuracy_se": 0.05}],
+            [(0, 0.2, 0.04), (2, 0.5, 0.05)],
+        ),
+    ],
+)
+def test_evaluations(marks, points):
+    assert plot.evaluations([row(step, 0.5) | mark for step, mark in enumerate(marks, 1)]) == points
+
+
+# ------------------------------------------------------------------------------------------------------------- picture
+
+
+def test_the_panels(runs):
+    pytest.importorskip("matplotlib")
+    names = ("run a", "run b")
+    figure = plot.draw(
+        {name: plot.read(plot.Path(run, "metrics.jsonl")) for name, run in zip(names, runs, strict=True)}
+    )
+    reward, accuracy, alpha, shares, length, legend = figure.axes
+    assert all(axes.get_xlabel() == "optimizer step" and axes.get_ylabel() for axes in figure.axes[:5])
+    titles = [axes.get_title(loc="left") for axes in figure.axes[:5]]
+    assert titles == ["Reward", "Held-out accuracy, greedy", "α, Eq. 7", "Kinds of groups", "Completion length"]
+    assert {"run a", "run b", "mean of 2 runs"} < {text.get_text() for text in legend.get_legend().get_texts()}
+    assert not any(axes.get_legend() for axes in figure.axes[:5])
+
+    steps = list(range(1, 13))
+    (a, b, mean) = curves(reward)
+    assert a == (steps, [step / 20 for step in steps]) and b == ([1, 2], [0.5, 1.0])
+    assert mean[0] == [1, 2] and same(mean[1], [0.275, 0.55])  # (.05 + .5) / 2, (.1 + 1) / 2
+    (a, b, mean) = curves(alpha)
+    assert same(a[1], [2.0, math.nan] + [2.0] * 10)  # no valid group: a gap, in the mean too
+    assert same(mean[1], [2.5, math.nan])
+    assert curves(length)[1] == ([1, 2], [31.0, 32.0])
+    valid, easy, hard = curves(shares)[0::3]  # of run a; b and the mean follow each
+    assert same(valid[1], [50.0, 0.0] + [50.0] * 10) and same(easy[1][:3], [30.0, 80.0, 30.0]) and hard[1][0] == 20.0
+
+    ((a_steps, a_accuracy),) = curves(accuracy)  # b was never evaluated, so there is no mean
+    assert a_steps == [0, 6, 12] and same(a_accuracy, [20.0, 50.0, 90.0])
+    ((_, _, (bars,)),) = accuracy.containers
+    assert same([top - low for (_, low), (_, top) in bars.get_segments()], [10.0, 12.5, 7.5])  # twice the error
+
+
+def test_one_run_has_no_mean_and_may_lack_accuracy(runs):
+    pytest.importorskip("matplotlib")
+    figure = plot.draw({"b": plot.read(plot.Path(runs[1], "metrics.jsonl"))})
+    assert [len(curves(axes)) for axes in figure.axes] == [1, 0, 1, 3, 1, 0]
+    assert [text.get_text() for text in figure.axes[1].texts] == ["never evaluated"]
+
+
+def test_the_command_writes_a_picture_and_prints_the_table(runs, tmp_path, capsys):
+    image = pytest.importorskip("matplotlib.image")
+    plot.main([*runs, "--out", str(tmp_path / "new" / "both.png")])
+    printed = capsys.readouterr().out
+    assert cells(printed, runs[0])[1] == "12" and cells(printed, "mean ± sd")
+    pixels = image.imread(tmp_path / "new" / "both.png")  # (1050, 1800, 4)
+    assert pixels.shape[1] >= 1200 and pixels.std() > 0.05
+    plot.main([runs[0] + "/"])
+    assert (tmp_path / "a" / "metrics.png").exists() and cells(capsys.readouterr().out, runs[0])[1] == "12"
+
+
+# -------------------------------------------------------------------------------------------------------------- errors
+
+
+def error_of(capsys, *flags) -> str:
+    """The only line on stderr of a refused command."""
+    with pytest.raises(SystemExit) as caught:
+        plot.main([str(flag) for flag in flags])
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    return error
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, "no such file"),
+        ("", "holds no step yet"),
+        ('{"step": 1', "holds no step yet"),  # the first row is being written
+        ("GOOD\nnonsense\nGOOD\n", "line 2: not a row of train.py ('nonsense')"),
+        ("GOOD\nnonsense\n", "line 2: not a row"),
+        ("GOOD\n5\n", "line 2: not a row"),
+        ('GOOD\n{"step": 2, "loss": 1}\n', "line 2: no reward, valid_share, "),
+    ],
+)
+def test_a_broken_file_ends_in_one_line(tmp_path, capsys, text, words):
+    if text is not None:
+        (tmp_path / "metrics.jsonl").write_text(text.replace("GOOD", json.dumps(row(1, 0.5))))
+    error = error_of(capsys, tmp_path)
+    assert words in error and str(tmp_path / "metrics.jsonl") in error
+    assert not (tmp_path / "metrics.png").exists()
+
+
+def test_a_last_line_that_is_cut_is_left_out(tmp_path):
+    rows = [row(1, 0.5), row(2, 0.5)]
+    folder = write(tmp_path, rows, tail='{"step": 3, "rew')
+    assert plot.read(plot.Path(folder, "metrics.jsonl")) == rows
+
+
+def test_wrong_flags_end_in_one_line(runs, tmp_path, capsys):
+    assert "RUN" in error_of(capsys)
+    assert "--colour" in error_of(capsys, runs[0], "--colour", "red")
+    pytest.importorskip("matplotlib")
+    assert "--out" in error_of(capsys, runs[0], "--out", tmp_path / "picture.doc")
+    assert "--out" in error_of(capsys, runs[0], "--out", tmp_path / "a" / "metrics.jsonl" / "picture.png")
+
+
+def test_without_matplotlib_one_line_says_what_to_install(runs, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert "pip install matplotlib" in error_of(capsys, runs[0])

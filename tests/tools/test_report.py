@@ -1,0 +1,285 @@
+"""tools/report.py: the page of made-up runs, read back with a parser; and drawn by a browser, where there is one.
+
+Tried by hand, each turns this file red: a completion through innerHTML, JSON whose "<" is not escaped, a flag whose
+value is not, the standard deviation for the standard error.
+"""
+
+import base64
+import hashlib
+import html
+import html.parser
+import json
+import re
+import shutil
+import subprocess
+import xml.etree.ElementTree as xml
+
+import pytest
+
+from tools import plot, report
+
+HOSTILE = "<img src=x onerror=alert(1)></script><script>alert(2)</script><!-- & \"quoted\" 'too' @@DATA@@ \u2028"
+
+
+def row(step, **more):
+    shares = {"valid_share": 0.5, "easy_share": 0.25, "hard_share": 0.25, "truncated_share": 0.0, "grad_norm": 0.1}
+    seconds = {"seconds": 2.0 * step, "seconds_rollout": 1.0, "seconds_reward": 0.25, "seconds_update": 0.75}
+    usual = {"step": step, "reward": step / 20, "alpha": 2.0, "completion_tokens": 30.0, "generated_tokens": 100 * step}
+    return usual | shares | seconds | {"loss": -0.5} | more
+
+
+def write(folder, rows, samples=(), groups=(), config=None):
+    folder.mkdir(parents=True)
+    for name, lines in (("metrics", rows), ("samples", samples), ("groups", groups)):
+        if lines:
+            (folder / f"{name}.jsonl").write_text("".join(json.dumps(each) + "\n" for each in lines))
+    if config:
+        (folder / "config.json").write_text(json.dumps(config))
+    return str(folder)
+
+
+def sample(step, reward, completion="so \\boxed{3}"):
+    return {"step": step, "problem": "1+2=?", "answer": "3", "completion": completion, "reward": reward}
+
+
+def group_row(step):
+    """Two groups of four samples."""
+    return {"step": step, "rewards": [[0, 0, 0, 1], [1, 1, 1, 1]], "tokens": [[3, 4, 5, 6], [7, 8, 9, 10 + step]]}
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """full: all that a run can hold, and hostile; bare: metrics of two steps and nothing else."""
+    rows = [row(step, entropy=0.5 / step) for step in range(1, 21)]
+    rows[0] |= {"accuracy_before": 0.2, "accuracy_before_se": 0.05}
+    rows[9] |= {"accuracy": 0.5, "accuracy_se": 0.06}
+    rows[4] |= {"alpha": None, "grad_norm": None}
+    rows[9] |= {"grad_cosine": 0.5}
+    config = {"lr": 1e-4, "seed": 0, "system_prompt": HOSTILE, "command": "train.py"}
+    samples = [sample(1, 0.0, HOSTILE), sample(2, 1.0), sample(3, None)]
+    full = write(tmp_path / "full", rows, samples, [group_row(step) for step in range(1, 21)], config)
+    return full, write(tmp_path / "bare", [row(1), row(2)], config={"lr": 2e-4, "seed": 0, "system_prompt": "none"})
+
+
+def make(tmp_path, *folders):
+    out = tmp_path / "made" / "report.html"
+    plot.main([*folders, "--html", str(out)])
+    return out.read_text(encoding="utf-8")
+
+
+class Elements(html.parser.HTMLParser):
+    """Every start tag with its attributes, and the text of all elements by their name."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.texts, self.open = [], {}, []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        while self.open and self.open.pop() != tag:
+            pass
+
+    def handle_data(self, data):
+        self.texts.setdefault(self.open[-1] if self.open else "", []).append(data)
+
+
+def page_data(text):
+    (found,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
+    return json.loads(found)
+
+
+def titles(text):
+    return re.findall(r"<figcaption><b>(.*?)</b>", text)
+
+
+# -------------------------------------------------------------------------------------------------------------- numbers
+
+
+def test_points_of_a_run():
+    run = report.Run([row(1), row(2, alpha=None), row(3, alpha=float("nan"))], groups=[group_row(1)])
+    assert report.column("alpha")(run) == [(1, 2.0, 0.0), (2, None, 0.0), (3, None, 0.0)]
+    assert report.column("valid_share", 100)(run)[0] == (1, 50.0, 0.0)
+    assert report.column("entropy")(run) == []
+    # groups' means .25 and 1: variance .28125, over two groups: sqrt(.140625) = .375
+    assert report.reward(run) == [(1, 0.05, pytest.approx(0.375)), (2, 0.1, 0.0), (3, 0.15, 0.0)]
+    assert report.reward(report.Run([row(1, reward_se=0.01)]))[0][2] == 0.01
+    assert report.tokens_per_second(run) == [(step, 50.0, 0.0) for step in (1, 2, 3)]  # 100 tokens in 2 s
+    first = row(1, accuracy_before=0.2, accuracy_before_se=0.05)
+    assert report.accuracy(report.Run([first, row(2, accuracy=0.5, accuracy_se=0.1)])) == [(0, 20, 5), (2, 50, 10)]
+
+
+def test_long_curves_are_thinned_to_means():
+    points = [(step, float(step) if step != 3 else None, 0.1) for step in range(1, 802)]
+    thin = report.thinned(points)  # threes
+    assert len(thin) == 267 and thin[0] == (3, 1.5, pytest.approx(0.1)) and thin[1][:2] == (6, 5.0)
+    assert report.thinned(points[:5]) == points[:5]
+    assert report.thinned([]) == []
+
+
+def test_spread_keeps_both_ends():
+    assert report.spread(range(10), 4) == [0, 3, 6, 9]
+    assert report.spread([1, 2], 4) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(0, 100, [0, 20, 40, 60, 80, 100]), (0, 1.05, [0, 0.25, 0.5, 0.75, 1]), (-1, 1, [-1, -0.5, 0, 0.5, 1])],
+)
+def test_ticks(low, high, expected):
+    assert report.ticks(low, high) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (0.25, "0.25"), (2000, "2000"), (25_000, "25k"), (1e-5, "1.0e-05"), (-2.5, "-2.5")],
+)
+def test_numbers_on_axes(value, text):
+    assert report.shown(value) == text
+
+
+def test_a_curve_breaks_at_gaps():
+    svg, axes = report.chart([[(1, 0.0, 0.0), (2, 1.0, 0.0), (3, None, 0.0), (4, 1.0, 0.0)]], "step", (0.0, 1.0))
+    assert axes.x == (1, 4)
+    # across: 46 to 390 over three steps; down: 184 to 8
+    lines = re.findall(r'class="line s0" d="(.*?)"', svg)
+    assert lines == ["M46.0,184.0L160.7,8.0", "M390.0,8.0"]
+    assert len(re.findall("<circle", svg)) == 3
+    xml.fromstring(svg)
+
+
+def test_long_texts_keep_both_ends():
+    text = "a" * 3000 + "b" * 3000
+    assert report.clipped(text) == "a" * 2000 + "\n[… 2,000 characters …]\n" + "b" * 2000
+    assert report.clipped("short") == "short"
+
+
+# ----------------------------------------------------------------------------------------------------------------- page
+
+
+def test_the_panels_of_two_runs(runs, tmp_path, capsys):
+    text = make(tmp_path, *runs)
+    assert "report.html: 0." in capsys.readouterr().out
+    curves, _, rest = text.partition("All other columns")
+    assert [html.unescape(title) for title in titles(curves)] == [panel[0] for panel in report.PANELS]
+    others, _, groups = rest.partition("<h2>Groups and lengths</h2>")
+    assert titles(others) == [
+        "generated_tokens",
+        "seconds",
+        "seconds_rollout",
+        "seconds_reward",
+        "seconds_update",
+        "loss",
+    ]
+    assert titles(groups) == ["Groups over time", "Rewards of one step", "Completion lengths"]
+    assert groups.count('class="grid-of"') == 1  # of one run they stand side by side
+    for svg in re.findall(r"<svg viewBox=\"0 0 400.*?</svg>", text, re.DOTALL):
+        labels = ["".join(each.itertext()) for each in xml.fromstring(svg).iter("text")]
+        assert any("step" in label or "tokens" in label for label in labels) and len(labels) > 5
+    data = page_data(text)
+    assert data["names"] == list(runs) and len(data["panels"]) == len(report.PANELS) + 6
+    assert data["panels"][0]["curves"][1] == [[1, 0.05], [2, 0.1]]  # bare's rewards
+    panels = [int(attrs["data-panel"]) for tag, attrs in Elements(text).tags if "data-panel" in attrs]
+    assert panels == list(range(len(data["panels"])))
+    assert data["matrices"] == [
+        {"low": 0, "high": 1, "steps": [[s, [[1, 1, 1, 1], [0, 0, 0, 1]]] for s in range(1, 21)]}
+    ]
+    assert "Flags in which the runs differ" in text and "<th>lr</th><td>0.0001</td><td>0.0002</td>" in text
+    assert "<th>seed</th>" not in text and "<th>command</th>" not in text
+
+
+def test_a_bare_run_has_what_it_has(runs, tmp_path):
+    text = make(tmp_path, runs[1])
+    assert "Not logged by these runs: Held-out accuracy, greedy, Entropy, Gradient&#x27;s signal." in text
+    assert "No groups.jsonl in these runs" in text and "0 of 0 samples" in text
+    assert page_data(text)["matrices"] == [] and page_data(text)["samples"] == []
+    assert "<summary>Flags</summary>" in text and "<details open>" not in text
+
+
+def test_one_step_and_equal_values_can_be_drawn(tmp_path):
+    folder = write(tmp_path / "one", [row(1, reward=0.0, grad_norm=0.0, loss=-1.0)], groups=[group_row(1)])
+    assert "nan" not in re.sub("<script.*?</script>", "", make(tmp_path, folder), flags=re.DOTALL).lower()
+
+
+def test_text_of_a_run_is_never_code(runs, tmp_path):
+    text = make(tmp_path, *runs)
+    page = Elements(text)
+    names = [tag for tag, _ in page.tags]
+    assert names.count("script") == 2 and "img" not in names
+    assert not any(name.startswith("on") for _, attrs in page.tags for name in attrs)
+    assert page_data(text)["samples"][0]["completion"] == HOSTILE  # whole, for textContent
+    (script,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|Function\(", script)
+    assert json.dumps(HOSTILE, ensure_ascii=False)[:20] not in text.replace("&lt;", "")  # in the table of flags
+    # what runs is what the policy knows by its hash
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = next(attrs["content"] for tag, attrs in page.tags if attrs.get("http-equiv") == "Content-Security-Policy")
+    assert policy == f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+
+
+def test_nothing_is_fetched(runs, tmp_path):
+    text = make(tmp_path, *runs)
+    shell = re.sub(r'<script type="application/json".*?</script>', "", text, flags=re.DOTALL)
+    assert not re.search(r"https?:|//[a-z]|url\(|@import|fetch\(|XMLHttp|WebSocket|import\(", shell)
+    assert not [attrs for tag, attrs in Elements(shell).tags if {"src", "href", "action"} & set(attrs)]
+
+
+def test_a_long_run_is_a_page_of_reasonable_size(tmp_path):
+    """1,100 steps of 144 groups of 8, and samples of 8,000 characters."""
+    rewards, tokens = [[0, 1] * 4] * 144, [[100 + i for i in range(8)]] * 144
+    groups = [{"step": step, "rewards": rewards, "tokens": tokens} for step in range(1, 1101)]
+    samples = [sample(step, 1.0, "x" * 8000) for step in range(1, 1101)]
+    text = make(tmp_path, write(tmp_path / "long", [row(step) for step in range(1, 1101)], samples, groups))
+    assert len(text) < 4e6
+    assert (
+        "A point of a curve is the mean of 3 steps." in text and "400 of 1100 samples, of evenly spread steps" in text
+    )
+
+
+def test_histograms_count_every_completion():
+    run = report.Run([row(1)], groups=[group_row(step) for step in range(1, 21)])
+    # lengths 3..9 and 11 and 12 in the first two steps, 29, 30 in the last two; bins of ceil(31 / 20) = 2
+    svg = report.histogram(run)
+    assert "tokens of a completion, bins of 2" in svg
+    early, late = re.findall(r'class="(?:early|late)" d="(.*?)"', svg)
+    heights = [float(y) for y in re.findall(r",([\d.]+)", early)]
+    # bins 4-5, 6-7 and 8-9 hold 4 of 16 each: the tallest, 25 %; the axis goes to 1.05 of that
+    assert min(heights) == pytest.approx(184 - 176 / 1.05, abs=0.1)
+    assert early.count("L") == late.count("L") == 2 * 16 + 1  # 16 bins, 0-1 to 30-31, and back to zero
+
+
+def test_broken_files_end_in_one_line(runs, tmp_path, capsys):
+    (tmp_path / "full" / "samples.jsonl").write_text('nonsense\n{"step": 1}\n')
+    with pytest.raises(SystemExit) as caught:
+        plot.main([runs[0], "--html", str(tmp_path / "r.html")])
+    error = capsys.readouterr().err
+    assert caught.value.code == 2 and error.count("\n") == 1 and "samples.jsonl, line 1: not a row" in error
+    with pytest.raises(SystemExit):
+        plot.main([runs[1], "--html", str(tmp_path)])
+    assert "--html" in capsys.readouterr().err
+
+
+def test_a_page_needs_no_matplotlib_and_makes_no_picture(runs, tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
+    make(tmp_path, *runs)
+    assert not list(tmp_path.glob("*/*.png"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not here")
+def test_a_browser_draws_it(runs, tmp_path):
+    make(tmp_path, *runs)
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    command += ["--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
+    done = subprocess.run(
+        [*command, f"file://{tmp_path}/made/report.html"], capture_output=True, text=True, timeout=120
+    )
+    page = Elements(done.stdout)
+    names = [tag for tag, _ in page.tags]
+    assert names.count("article") == 3 and "img" not in names and names.count("script") == 2
+    assert HOSTILE.replace("\u2028", "") in "".join(page.texts["pre"]).replace("\u2028", "")
+    assert names.count("rect") == 8  # two groups of four in the step that is shown
+    assert any("3 match; 3 shown" in each for each in page.texts["p"])

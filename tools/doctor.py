@@ -1,0 +1,313 @@
+"""What a long run would stumble over, seen on one small batch before it: train.py --doctor.
+
+A check holds one thing against what it must be: it says what it saw and, where that is wrong, which flag mends it. Most
+of what is looked for here is silent: the run would go on, and learn worse or nothing. Nothing is trained, and nothing
+is written.
+"""
+
+import argparse
+import math
+import textwrap
+import unicodedata
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch.distributed.tensor import DTensor
+
+from engine.parallel import plain, whole_weights
+from engine.update import per_token
+from gpg import alpha, global_sum
+from rollout import Rollout, eos_ids, pad_id
+from run import memory
+
+# Parameters times sampled tokens of a rank's batch: half a minute of one slow core, measured; an accelerator does more.
+WORK, WORK_ACCELERATED = 4e11, 2e13
+DECODED = 1024  # most tokens of a completion: some 30 ms each on an accelerator, however few rows
+FEWEST_TOKENS = 16  # of a completion: with fewer, sampling and update would be compared on prompts alone
+
+# Greatest difference of two log-probabilities of a token that rounding explains. float32 gave 1e-5 and bfloat16 0.25 at
+# worst (README, logprob_gap); a wrong position, mask or dropout gives 1 and more.
+ROUNDING = {"float64": 1e-8, "float32": 1e-3, "bfloat16": 0.5}
+LOST = 0.1  # share of updates that may round to nothing: most of AdamW's are smaller still than lr
+TRUNCATED = 0.5  # share of completions without an end, above which most of a batch says nothing of an answer
+WIDTH = 120
+
+
+class Check(NamedTuple):
+    name: str
+    value: str  # what was seen
+    ok: bool
+    advice: str = ""  # how to mend it; or, where all is well, what to know
+
+
+def small_batch(args, parameters: int, device: torch.device) -> argparse.Namespace:
+    """The flags of a step of seconds: G as it is, one round, completions fewer and shorter where they must be."""
+    tokens = (WORK if device.type == "cpu" else WORK_ACCELERATED) / parameters  # of a rank
+    longest = max(FEWEST_TOKENS, int(tokens / (4 * args.group_size)))  # so that it is four prompts, if it can
+    new_tokens = min(args.max_new_tokens, DECODED, longest)
+    prompts = max(1, int(tokens / (args.group_size * new_tokens))) * dist.get_world_size()
+    limits = {"max_new_tokens": new_tokens, "prompts_per_step": min(prompts, args.prompts_per_step)}
+    return argparse.Namespace(**vars(args) | limits | {"max_rounds": 1, "beta_th": 0.0})
+
+
+def logprob_gap(policy: torch.nn.Module, r: Rollout, args) -> float:
+    """The greatest |Δ log π| between sampling and the update's forward, over all tokens of this rank's rollout."""
+    with whole_weights(policy):  # ranks make different numbers of forwards
+        logprobs = per_token(plain(policy), r, args)  # (S, G, T)
+    gaps = (logprobs - r.logprobs).abs()[r.completion_mask.bool()]
+    return float(gaps.max()) if len(gaps) else 0.0
+
+
+def of_model(args, model, tokenizer, problems: list[dict]) -> list[Check]:
+    """What needs no sample. ValueError: neither model nor tokenizer has an EOS."""
+    return [
+        check_sampling(args, model),
+        check_eos(model, tokenizer, args.template),
+        check_bos(tokenizer, problems, args.template),
+        check_prompt(model, tokenizer, problems),
+        check_rounding(model, args.lr),
+    ]
+
+
+def of_batch(args, small, model, tokenizer, batch, graded: list, gap: float) -> list[Check]:
+    """What a batch of small_batch's flags shows. graded: what the rewards were given, and what they gave, a round."""
+    totals = global_sum(torch.tensor(list(batch.sums.values()), dtype=torch.float64, device=model.device)).tolist()
+    totals = dict(zip(batch.sums, totals, strict=True))
+    cut = small.max_new_tokens if small.max_new_tokens < args.max_new_tokens else 0
+    return [
+        check_pad(model, tokenizer, batch.rollout),
+        check_gap(gap, args.dtype),
+        check_truncated(totals, args.max_new_tokens, cut),
+        check_groups(totals, args, cut),
+        *check_rewards(totals, *graded[0]),
+    ]
+
+
+def check_sampling(args, model) -> Check:
+    """What completions are drawn with; what the model's own generation_config.json would have changed unsaid."""
+    top = f"top-p {args.top_p:g}, top-k {args.top_k or 'off'}"
+    value = f"temperature {args.temperature:g}, {top}, up to {args.max_new_tokens} new tokens"
+    unused = {
+        name: x
+        for name, x in model.generation_config.to_diff_dict().items()
+        if x not in (None, False) and not name.startswith("_") and not name.endswith("_token_id")
+        if name not in ("transformers_version", "do_sample", "use_cache")
+    }
+    if unused:
+        value += "; not taken from generation_config.json: " + ", ".join(f"{k} {x}" for k, x in sorted(unused.items()))
+    part = args.top_p < 1 or args.top_k
+    note = "drawn from a part of the distribution, scored under the whole: --top-p 1 --top-k 0 for the exact gradient"
+    return Check("sampling", value, True, note * bool(part))
+
+
+def check_eos(model, tokenizer, template: str | None) -> Check:
+    """A turn of the chat template must end with what ends a completion: else each runs on into turns of its own."""
+    ids = eos_ids(model, tokenizer)
+    value = "a completion ends with " + " or ".join(f"{i} {shown(tokenizer, [i])}" for i in ids[:8])
+    value += f" or one of {len(ids) - 8} more" * (len(ids) > 8)
+    known = model.generation_config.eos_token_id
+    listed = known if isinstance(known, list) else [known]
+    lacking = tokenizer.eos_token_id not in listed
+    note = "generation_config.json does not list the tokenizer's EOS: other engines may not stop there" * lacking
+    end = None if template else turn_end(tokenizer)
+    if end is None:
+        return Check("eos", f"{value}; no chat template that ends a turn", True, note)
+    value += f"; the chat template ends a turn with {end} {shown(tokenizer, [end])}"
+    add = "add that to eos_token_id in the model's generation_config.json, or give another prompt by --template"
+    return Check("eos", value, end in ids, note if end in ids else add)
+
+
+def turn_end(tokenizer) -> int | None:
+    """The first token of the chat template behind what the assistant says; None where there is none."""
+    said = "the answer is 2"
+    chat = [{"role": "user", "content": "1+1=?"}, {"role": "assistant", "content": said}]
+    try:
+        text = tokenizer.apply_chat_template(chat, tokenize=False)
+    except Exception:  # no template, or one that takes no assistant: jinja's and transformers' errors have no ancestor
+        return None
+    ids = tokenizer.encode(text.rpartition(said)[2].strip(), add_special_tokens=False)
+    return ids[0] if ids else None
+
+
+def check_bos(tokenizer, problems: list[dict], template: str | None) -> Check:
+    """One at the start, where there is one. Further on it may mark a role: SmolLM2 begins its turns so."""
+    bos = tokenizer.bos_token_id
+    if bos is None:
+        return Check("bos", "the tokenizer has none", True)
+
+    def leading(ids: list[int]) -> int:
+        return next((i for i, token in enumerate(ids) if token != bos), len(ids))
+
+    most = max(leading(row["prompt_ids"]) for row in problems)
+    value = f"prompts begin with {most} BOS, {bos} {shown(tokenizer, [bos])}"
+    if most > 1:
+        where = "the --template" if template else "the model's chat template, or give one of your own by --template"
+        return Check("bos", value, False, f"leave {most - 1} out of {where}")
+    expected = tokenizer("a").input_ids[0] == bos
+    return Check("bos", value, True, "the tokenizer would put one there" * (expected and not most))
+
+
+def check_prompt(model, tokenizer, problems: list[dict]) -> Check:
+    """The first prompt as the model sees it; of all, that they hold their problem, and no token that is none."""
+    longest = max(len(row["prompt_ids"]) for row in problems)
+    ids = problems[0]["prompt_ids"]
+    value = f"{len(problems)} of up to {longest} tokens, the first: {shown(tokenizer, ids)}"
+    rows, unknown = len(model.get_input_embeddings().weight), tokenizer.unk_token_id
+    beyond = [row for row in problems if max(row["prompt_ids"]) >= rows]
+    if beyond:
+        advice = f"{len(beyond)} have a token above the model's {rows} embeddings: model and tokenizer do not fit"
+        return Check("prompt", value, False, f"{advice}; give a --model folder whose files belong together")
+    lost = [row for row in problems if squeezed(row["problem"]) not in squeezed(tokenizer.decode(row["prompt_ids"]))]
+    if lost:
+        advice = f"{len(lost)} do not hold the text of their problem, the first of them {lost[0]['problem'][:60]!r}"
+        return Check("prompt", value, False, f"{advice}: give a prompt that does by --template")
+    num = sum(unknown in row["prompt_ids"] for row in problems) if unknown is not None else 0
+    return Check("prompt", value, True, f"{num} hold characters that the tokenizer does not know" * bool(num))
+
+
+def squeezed(text: str) -> str:
+    """What of a text any tokenizer keeps: no spaces, no case, one spelling of a character."""
+    return "".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def check_rounding(model, lr: float) -> Check:
+    """The share of weights that an AdamW step of the size lr leaves as they are: lr is below half a unit of their last
+    place. Kept in bfloat16 most would be, as that is 1/512 to 1/256 of a weight: hence float32, where it is 2^-25."""
+    lost, count = {model.dtype: 0, torch.bfloat16: 0}, 0
+    for parameter in model.parameters():
+        if not parameter.requires_grad:
+            continue
+        local = parameter.detach().to_local() if isinstance(parameter, DTensor) else parameter.detach()
+        count += local.numel()
+        for dtype in lost:
+            lost[dtype] += int((local.abs() >= stuck_from(lr, dtype)).sum())
+    counts = torch.tensor([*lost.values(), count], dtype=torch.float64, device=model.device)
+    kept, half, count = global_sum(counts).tolist()
+    name = str(model.dtype).removeprefix("torch.")
+    value = f"weights are {name}, in which {kept / count:.1%} of steps of --lr {lr:g} round to nothing"
+    value += f" (in bfloat16 it would be {half / count:.1%})"
+    return Check("updates", value, kept / count <= LOST, "raise --lr (paper: 1e-6)" * (kept / count > LOST))
+
+
+def stuck_from(lr: float, dtype: torch.dtype) -> float:
+    """The least |w| that w ± lr rounds back to. From one power of two to the next half a unit of the last place is
+    eps / 2 of the lower one; so it is the first power of two above 2 lr / eps."""
+    return 2.0 ** (math.floor(math.log2(2 * lr / torch.finfo(dtype).eps)) + 1)
+
+
+def check_pad(model, tokenizer, r: Rollout) -> Check:
+    """Filling is out of the loss by its position, so it may be the EOS; the EOS that ends a completion is in it."""
+    pad, rows, ends = pad_id(model, tokenizer), len(model.get_input_embeddings().weight), eos_ids(model, tokenizer)
+    ids, mask = r.completion_ids.flatten(0, 1), r.completion_mask.flatten(0, 1)  # (N, T)
+    last = (mask.sum(dim=1) - 1).clamp(min=0)  # (N,)
+    trained = torch.isin(ids.gather(1, last[:, None]).squeeze(1), torch.tensor(ends, device=ids.device))  # (N,)
+    finished = ~r.truncated.flatten() if len(last) else trained
+    num, seen = int(finished.sum()), int((trained & finished).sum())
+    value = f"filled with {pad} {shown(tokenizer, [pad])}" + ", no pad token" * (tokenizer.pad_token_id is None)
+    value += f"; the EOS of {seen} of {num} finished completions is trained on"
+    advice = "the model would not learn to stop: a fault of this code, no flag mends it" * (seen < num)
+    if pad >= rows:
+        advice = f"it is above the model's {rows} embeddings: name another pad_token in the model's tokenizer files"
+    return Check("pad", value, not advice, advice)
+
+
+def check_gap(gap: float, dtype: str) -> Check:
+    """Sampling and update must be one policy: the same weights, positions, masks and no dropout."""
+    ok = gap <= ROUNDING[dtype]
+    advice = "the update scores another policy than sampled, maybe a cache or mask that this model gets wrong; try "
+    advice += "--dtype float32" if dtype == "bfloat16" else "another version of transformers, or another --model"
+    value = f"sampling and update differ by {gap:.1e} at most; rounding in {dtype} explains {ROUNDING[dtype]:g}"
+    return Check("log π", value, ok, advice * (not ok))
+
+
+def check_truncated(totals: dict[str, float], most: int, cut: int) -> Check:
+    """cut: the tokens that this batch was held to, where a run's completions may be longer, `most`; else 0."""
+    share, length = totals["truncated"] / totals["samples"], totals["tokens"] / totals["samples"]
+    value = f"{share:.0%} of {totals['samples']:.0f} completions; their mean length is {length:.0f} tokens"
+    if cut:
+        return Check("truncated", f"{value}, cut at {cut} tokens here", True, f"says little of a run's {most}")
+    advice = f"raise --max-new-tokens {most}, or ask for less by --system-prompt"
+    return Check("truncated", value, share <= TRUNCATED, advice * (share > TRUNCATED))
+
+
+def check_groups(totals: dict[str, float], args, cut: int) -> Check:
+    """Only groups of unequal rewards carry gradient; cut: as in check_truncated."""
+    groups, valid, easy, hard = (int(totals[name]) for name in ("groups", "valid", "easy", "hard"))
+    value = f"{valid} of {groups} valid, {easy} easy, {hard} hard"
+    if valid or args.baseline not in ("group", "others"):
+        rounds = math.ceil(args.beta_th * groups / max(1, valid))
+        value += f": alpha {alpha(groups, valid):.2f}"
+        value += f", about {rounds} rounds a step for --beta-th {args.beta_th:g}" * (rounds > 1)
+        few = rounds > args.max_rounds
+        return Check("groups", value, True, f"--max-rounds {args.max_rounds} ends a step sooner" * few)
+    if cut and totals["truncated"] > TRUNCATED * totals["samples"]:
+        return Check("groups", value, True, "says little: completions were cut before their answer")
+    way = "take harder problems (--data), or a higher --temperature"
+    if hard >= easy:
+        way = "is the answer of the sample below where --rewards looks? If not, ask for it by --system-prompt or "
+        way += "--template; else take easier problems (--data)"
+    return Check("groups", value, False, f"nothing to learn from; {way}")
+
+
+def check_rewards(totals: dict[str, float], texts: list[str], answers: list, result: dict) -> list[Check]:
+    """For each reward the sample that it likes best; none where this rank has no sample."""
+    checks = []
+    for name, values in result["by_name"].items():
+        known = [value for value in values if value is not None]
+        best = max(range(len(values)), key=lambda i: -math.inf if values[i] is None else values[i], default=None)
+        if best is None:
+            continue
+        text = texts[best]
+        seen = f"…{text[-100:]!r}" if len(text) > 100 else repr(text)
+        value = f"{values[best]} for {seen}, answer {answers[best]!r:.40}"
+        value += f"; mean {sum(known) / len(known):.3f}" if known else ""
+        same = len(known) > 1 and len(set(known)) == 1
+        advice = "the same for all samples" if same else "" if known else "None for all samples: it could score none"
+        checks.append(Check(name, value, bool(known), advice))
+    errors = int(totals["reward_errors"])
+    advice = "the first error is shown above: mend the function that --rewards names" * (errors > 0)
+    return [*checks, Check("rewards", f"{errors} errors in {totals['samples']:.0f} samples", errors == 0, advice)]
+
+
+def check_memory(shape: memory.Shape, load: memory.Load, limit: int, group_size: int) -> Check:
+    """The plan of the whole run, not of this batch."""
+    moment, size = memory.peak(shape, load)
+    value = f"up to {size / memory.GIB:.2f} GiB a rank, in the {moment}, of {limit / memory.GIB:.2f}; see --plan"
+    way = memory.remedy(shape, load, limit, group_size) if size > limit else ""
+    return Check("memory", value, size <= limit, "take a smaller --model, or larger devices" if way is None else way)
+
+
+def shown(tokenizer, ids: list[int]) -> str:
+    """Tokens as text, with special ones and line ends visible; the middle of a long one left out."""
+    text = repr(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+    return text if len(text) <= 600 else f"{text[:400]} … {text[-200:]}"
+
+
+def findings(checks: list[Check]) -> list[Check]:
+    """Rank 0's checks; of one that is wrong on another rank, the first such rank's. A collective."""
+    ranks = [None] * dist.get_world_size()
+    dist.all_gather_object(ranks, [tuple(check) for check in checks])
+    merged = {}
+    for rank, of_rank in enumerate(ranks):
+        for check in (Check(*fields) for fields in of_rank):
+            if check.name not in merged or (merged[check.name].ok and not check.ok):
+                merged[check.name] = check._replace(value=f"rank {rank}: {check.value}") if rank else check
+    return list(merged.values())
+
+
+def table(checks: list[Check]) -> str:
+    """A line a check, wrapped: ok or WRONG, its name, what was seen; and below it what mends it, or is to be known."""
+    width = max(len(check.name) for check in checks)
+    lines = []
+    for check in checks:
+        indent = " " * (width + 9)
+        lines.append(wrapped(check.value, f"{'ok' if check.ok else 'WRONG':7}{check.name:{width}}  ", indent))
+        if check.advice:
+            lines.append(wrapped(check.advice, indent + ("note: " if check.ok else "mend: "), indent + " " * 6))
+    wrong = sum(not check.ok for check in checks)
+    return "\n".join([*lines, f"{wrong or 'none'} of {len(checks)} checks found something wrong"])
+
+
+def wrapped(text: str, first: str, further: str) -> str:
+    return textwrap.fill(text, WIDTH, initial_indent=first, subsequent_indent=further, break_on_hyphens=False)

@@ -1,0 +1,115 @@
+"""Weak scaling: a step on 1, 2, … ranks with the same work a rank, and what of it is communication.
+
+    OMP_NUM_THREADS=1 python -m tools.scaling --ranks 1 2
+
+Steps are those of train.py, of the built-in model; ranks are processes of this machine, with gloo. Seconds are of the
+clock: ranks wait for each other, so they tell something only where each has a core to itself. Communication is timed
+by itself, ranks in step: one all_reduce of all gradients, the exchange of groups, and the small sums of counts.
+"""
+
+import argparse
+import gc
+import statistics
+import tempfile
+import time
+from dataclasses import replace
+
+import torch
+import torch.distributed as dist
+
+import train
+from engine.balance import share_out
+from gpg import global_sum
+from run import flags
+from tasks import addition
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m tools.scaling", description=__doc__.partition("\n")[0])
+    parser.error = flags.fail
+    parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2], help="processes (default: 1 2)")
+    parser.add_argument("--prompts", type=int, default=16, help="a rank, 8 completions each (default: 16)")
+    parser.add_argument("--steps", type=int, default=8, help="counted, after two that are not (default: 8)")
+    work = parser.parse_args(argv)
+    if min(*work.ranks, work.prompts, work.steps) < 1:
+        flags.fail("--ranks, --prompts, --steps: must be 1 or more")
+    addition.ensure(0)  # once, outside of what is measured
+    results = {}
+    for ranks in work.ranks:
+        with tempfile.TemporaryDirectory() as folder:
+            torch.multiprocessing.spawn(rank_main, args=(ranks, work, folder), nprocs=ranks)
+            results[ranks] = torch.load(f"{folder}/result.pt")
+    print(table(results))
+
+
+def rank_main(rank: int, ranks: int, work: argparse.Namespace, folder: str) -> None:
+    """One rank; rank 0 leaves what `steps` measures."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", store=dist.FileStore(f"{folder}/store", ranks), rank=rank, world_size=ranks)
+    result = steps(ranks, work, folder)  # the model, and what spreads it, must be gone before the group is
+    gc.collect()
+    if rank == 0:
+        torch.save(result, f"{folder}/result.pt")
+    dist.destroy_process_group()
+
+
+def steps(ranks: int, work: argparse.Namespace, folder: str) -> dict[str, float]:
+    """The median seconds of a step, and of each kind of communication in it."""
+    words = ["--prompts-per-step", str(work.prompts * ranks), "--beta-th", "0", "--out", f"{folder}/out"]
+    args = flags.parse_args(words)
+    device = torch.device("cpu")
+    model_folder, tokenizer, problems, _ = train.load_problems(args, None)
+    model = train.load_model(args, model_folder, device)
+    policy = train.make_policy(model, "ddp", args)
+    optimizer, state = train.make_optimizer(model, args), train.State()
+    rewards = train.parse_rewards(args.rewards, args.max_new_tokens)
+    grader = train.make_grader(args, rewards, problems, [])
+    seconds = []
+    for step in range(work.steps + 2):
+        dist.barrier()
+        began = time.perf_counter()
+        now = replace(state, step=step, position=step * args.prompts_per_step)
+        batch = train.collect(policy, tokenizer, problems, grader, args, now)
+        share = share_out(batch.rollout, train.weigh(batch, args))
+        grad_norm, loss, gap, _ = train.backward(policy, share, args)
+        _, _, loss, _ = train.global_totals(batch, loss, gap, args, device)
+        train.take_step(optimizer, batch, grad_norm, loss, args, now)
+        dist.barrier()  # the slowest rank's step
+        seconds.append(time.perf_counter() - began)
+    gradients = torch.zeros(sum(parameter.numel() for parameter in model.parameters()))
+    weights = train.weigh(batch, args)
+    return {
+        "step": statistics.median(seconds[2:]),
+        "gradients": timed(lambda: dist.all_reduce(gradients)),
+        "groups": timed(lambda: share_out(batch.rollout, weights)),
+        # valid groups of a round, counts of token_weights, totals of the step
+        "counts": timed(lambda: [global_sum(torch.zeros(30, dtype=torch.float64)) for _ in range(3)]),
+    }
+
+
+def timed(function) -> float:
+    """Median seconds of a collective, all ranks beginning together."""
+    seconds = []
+    for _ in range(20):
+        dist.barrier()
+        began = time.perf_counter()
+        function()
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds)
+
+
+def table(results: dict[int, dict]) -> str:
+    """Markdown: seconds of a step, the share of perfect scaling, and the shares of a step that communication takes."""
+    alone = next(iter(results.values()))["step"]
+    lines = [
+        "| ranks | s a step | of perfect | gradients | exchange of groups | sums of counts |",
+        "|--:|--:|--:|--:|--:|--:|",
+    ]
+    for ranks, result in results.items():
+        shares = [f"{result[name] / result['step']:.2%}" for name in ("gradients", "groups", "counts")]
+        lines.append(f"| {ranks} | {result['step']:.3f} | {alone / result['step']:.0%} | " + " | ".join(shares) + " |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
