@@ -1,8 +1,8 @@
 """Prompts in, completions out, through HF generate.
 
-A completion is a function of (seed, step, round, index of its prompt, index of the sample) and of the model: not of the
-batch it sat in, the number of ranks, or a restart. Each sample owns a stream of uniform numbers, one a token, and a
-token is the inverse of the CDF of softmax(logits / temperature) at its number. So the work can be cut in any way:
+A completion is a function of (seed, step, round, prompt's index, sample's index) and of the model: not of the batch it
+was in, the number of ranks, or a restart. Each sample owns a stream of uniform numbers, one per token; a token is drawn
+by inverting the CDF of softmax(logits / temperature) at its number. So the work can be cut in any way:
 
     prefill P prompts once -> repeat the cache G times -> decode a token -> finished rows leave -> decode a token -> ...
 
@@ -22,7 +22,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 @dataclass(frozen=True)
 class Rollout:
-    """What was sampled. Token ids in and out: no completion is ever decoded and encoded again."""
+    """What was sampled, as token ids: no completion is ever decoded and encoded again."""
 
     prompt_ids: torch.Tensor  # (P, L), padded left
     prompt_mask: torch.Tensor  # (P, L), 1 on tokens
@@ -49,12 +49,12 @@ def rollout(
 ) -> Rollout:
     """Draws group_size completions of each prompt (token ids, P lists) of at most max_new_tokens tokens.
 
-    key, indices: sample g of prompt p draws from the stream of (*key, indices[p], g); key is (seed, step, round) in
-    training and indices the prompts' places in the round (default 0..P-1). temperature 0 is greedy (log-probabilities
-    are then those at 1). top_p, top_k (1 and 0: off) restrict what is drawn; logprobs stay those of the whole softmax.
-    cache_tokens: prompt and completion tokens of the rows decoded at once (a group at least), which bounds the cache.
-    Stops at any EOS id of the model. Nothing else is inherited from the model's generation_config. The model samples in
-    eval mode and is put back after. P may be 0.
+    key, indices: sample g of prompt p draws from the stream of (*key, indices[p], g). In training key is (seed, step,
+    round) and indices are the prompts' places in the round (default 0..P-1). temperature 0 is greedy (log-probabilities
+    are then those at 1). top_p, top_k (1 and 0: off) restrict what is drawn; logprobs stay those of the full softmax.
+    cache_tokens: prompt and completion tokens of the rows decoded at once (at least one group); it bounds the cache.
+    A completion ends at any EOS id of the model; nothing else is inherited from its generation_config. The model
+    samples in eval mode, and its modes are restored. P may be 0.
     ValueError: an empty prompt, an option out of range, a cache that can't be reordered. FloatingPointError: logits
     that are not finite.
     """
@@ -96,23 +96,23 @@ def draw(
     top_p: float = 1.0,
     top_k: int = 0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Inverts the CDF of softmax(logits / temperature) at one number a row -> token ids, log-probabilities (N,)."""
+    """Inverts the CDF of softmax(logits / temperature) at one number per row -> token ids, log-probabilities (N,)."""
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     scaled = logits - logits.amax(dim=-1, keepdim=True)  # (N, V)
     if temperature not in (0, 1):
         scaled /= temperature
-    mass = scaled.exp()  # (N, V), not normalised: the sum is only needed where it is compared with
+    mass = scaled.exp()  # (N, V), not normalised: one number per row is scaled instead
     if temperature == 0:
         tokens, total = scaled.argmax(dim=-1), mass.sum(dim=-1)  # (N,)
     else:
         truncated = top_p < 1 or top_k > 0
-        kept = _truncate(mass, top_p, top_k) if truncated else mass
-        # float64: in float32 the steps of the CDF near 1 are coarser than many tokens of a large vocabulary are likely
-        cdf = kept.cumsum(dim=-1, dtype=torch.float64)  # (N, V)
+        candidates = _truncate(mass, top_p, top_k) if truncated else mass  # (N, V)
+        # float64: near 1, float32 steps are coarser than the probability of many tokens of a large vocabulary
+        cdf = candidates.cumsum(dim=-1, dtype=torch.float64)  # (N, V)
         total = mass.sum(dim=-1) if truncated else cdf[:, -1].to(mass.dtype)  # (N,)
-        # right=True: the first token whose CDF exceeds the number, so never one of mass 0
+        # right=True: the first token whose CDF exceeds the number, never one of mass 0
         tokens = torch.searchsorted(cdf, (uniforms * cdf[:, -1])[:, None], right=True).squeeze(1)  # (N,)
-        tokens = tokens.clamp(max=logits.shape[-1] - 1)  # only logits that are NaN reach past the end
+        tokens = tokens.clamp(max=logits.shape[-1] - 1)  # only NaN logits reach past the end
     return tokens, scaled.gather(1, tokens[:, None]).squeeze(1) - total.log()
 
 
@@ -140,8 +140,8 @@ def join(rollouts: Sequence[Rollout]) -> Rollout:
 def completion_texts(tokenizer, r: Rollout) -> list[str]:
     """The P * G completions as text, without special tokens, in the order of the flattened (P, G)."""
     ids, mask = r.completion_ids.flatten(0, 1).cpu(), r.completion_mask.flatten(0, 1).bool().cpu()
-    rows = [row[keep].tolist() for row, keep in zip(ids, mask, strict=True)]
-    # one by one: batch_decode makes an empty text out of no rows
+    rows = [row[is_token].tolist() for row, is_token in zip(ids, mask, strict=True)]
+    # one by one: batch_decode returns one empty text for no rows
     return [tokenizer.decode(row, skip_special_tokens=True, clean_up_tokenization_spaces=False) for row in rows]
 
 
@@ -157,7 +157,7 @@ def eos_ids(model, tokenizer) -> list[int]:
 
 
 def pad_id(model, tokenizer) -> int:
-    """An id to fill with. Which one does not matter: masks come from positions, never from comparing ids."""
+    """An id for padding. Which one does not matter: masks come from positions, never from comparing ids."""
     return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos_ids(model, tokenizer)[0]
 
 
@@ -171,7 +171,7 @@ def pad_left(prompts: Sequence[Sequence[int]], pad: int, device) -> tuple[torch.
 
 
 def _chunks(lengths: list[int], group_size: int, new_tokens: int, budget: int) -> list[list[int]]:
-    """Prompts by length, so that little is padded, cut so that samples * (longest prompt + new tokens) <= budget."""
+    """Prompts sorted by length, to pad little, and cut so that samples * (longest prompt + new tokens) <= budget."""
     chunks = []
     for p in sorted(range(len(lengths)), key=lengths.__getitem__):
         if chunks and (len(chunks[-1]) + 1) * group_size * (lengths[p] + new_tokens) <= budget:
@@ -182,9 +182,9 @@ def _chunks(lengths: list[int], group_size: int, new_tokens: int, budget: int) -
 
 
 def _decode(model, prompt_ids, prompt_mask, uniforms, eos, dtype, options):
-    """Completions of one batch of prompts: tokens and their log-probabilities (p, G, T), with noise after the end.
+    """Completions of one batch of prompts: tokens and their log-probabilities (p, G, T), undefined after the end.
 
-    Generate makes inputs and cache ready as for any model, and leaves the loop to the function that it is given.
+    `generate` prepares inputs and cache as for any model and leaves the loop to the function that it is given.
     """
     p, G, T = uniforms.shape
     tokens = torch.full((p * G, T), eos[0], device=prompt_ids.device)  # (n, T), n = p * G
@@ -192,23 +192,24 @@ def _decode(model, prompt_ids, prompt_mask, uniforms, eos, dtype, options):
     uniforms, ends = uniforms.flatten(0, 1), torch.tensor(eos, device=prompt_ids.device)
 
     def loop(model, ids, logits_processor, stopping_criteria, generation_config, **inputs):
-        del logits_processor, stopping_criteria, generation_config  # we draw, and rows end, in a way of our own
-        out = model(
-            **model.prepare_inputs_for_generation(ids, is_first_iteration=True, **inputs)
-        )  # one prefill a prompt
+        del logits_processor, stopping_criteria, generation_config  # drawing and stopping are done here
+        # one prefill per prompt
+        out = model(**model.prepare_inputs_for_generation(ids, is_first_iteration=True, **inputs))
         inputs = model._update_model_kwargs_for_generation(out, inputs)
-        alive = torch.arange(p * G, device=ids.device)  # (n,): the sample that each row is of
+        alive = torch.arange(p * G, device=ids.device)  # (n,): the sample in each row
         inputs = _take(inputs, alive // G)
         inputs["cache"] = _rows_of_cache(out.get("cache"), alive // G, room=T)
-        logits = out.logits[:, -1][alive // G]  # (n, V): its last logits give all samples of a prompt their first token
+        logits = out.logits[:, -1][
+            alive // G
+        ]  # (n, V): all samples of a prompt draw their first token from its last logits
         for t in range(T):
             drawn, logprob = draw(logits, uniforms[alive, t], **options)
             tokens[alive, t], logprobs[alive, t] = drawn, logprob.to(dtype)
-            going_on = ~torch.isin(drawn, ends)
-            if not going_on.all():  # a row that has ended leaves at once, and a later one takes its place
-                kept = _kept(going_on)
-                alive, drawn, inputs = alive[kept], drawn[kept], _take(inputs, kept)
-                _leave(inputs["cache"], kept)
+            unfinished = ~torch.isin(drawn, ends)
+            if not unfinished.all():  # a row that has ended leaves at once, and a later one takes its place
+                rows = _compact(unfinished)
+                alive, drawn, inputs = alive[rows], drawn[rows], _take(inputs, rows)
+                _compact_cache(inputs["cache"], rows)
             if t + 1 == T or len(alive) == 0:
                 return ids
             ids = drawn[:, None]
@@ -220,39 +221,39 @@ def _decode(model, prompt_ids, prompt_mask, uniforms, eos, dtype, options):
     return tokens.view(p, G, T), logprobs.view(p, G, T)
 
 
-def _kept(going_on: torch.Tensor) -> torch.Tensor:
-    """Where the m rows that go on (n,) are found, (m,): rows stay where they are, but for those that fill a gap."""
-    m = int(going_on.sum())
-    kept = torch.arange(m, device=going_on.device)
-    kept[~going_on[:m]] = going_on[m:].nonzero().squeeze(1) + m
-    return kept
+def _compact(unfinished: torch.Tensor) -> torch.Tensor:
+    """Where the m unfinished rows (n,) are found, (m,): rows stay in place, but for those that fill a gap."""
+    m = int(unfinished.sum())
+    rows = torch.arange(m, device=unfinished.device)
+    rows[~unfinished[:m]] = unfinished[m:].nonzero().squeeze(1) + m
+    return rows
 
 
 def _take(inputs: dict, rows: torch.Tensor) -> dict:
-    """The model's inputs for some rows: all that is a tensor of a row each, which the cache is not."""
+    """The model's inputs for some rows. The cache is no tensor and stays as it is."""
     return {name: x[rows] if isinstance(x, torch.Tensor) else x for name, x in inputs.items()}
 
 
 class _Rows(DynamicLayer):
-    """Keys and values in one buffer: a token is written into its place, a row leaves by the copy of one row into its.
+    """Keys and values in one buffer: a token is written in place, and a row that leaves is overwritten by a later one.
 
-    DynamicLayer concatenates, a copy of all of the past for every token.
+    DynamicLayer concatenates instead, which copies the whole past for every token.
     """
 
     def __init__(self, layer: DynamicLayer, rows: torch.Tensor, room: int):
-        vars(self).update(vars(layer))  # what a sliding window keeps count of, too
+        vars(self).update(vars(layer))  # including the counters of a sliding window
         device, dtype, length = self.keys.device.type, self.keys.dtype, self.keys.shape[2]
-        if torch.is_autocast_enabled(device):  # attention would cast all of the past to it, for every token
+        if torch.is_autocast_enabled(device):  # attention would cast the whole past to it, for every token
             dtype = torch.get_autocast_dtype(device)
         room = min(room, getattr(layer, "sliding_window", room))
         self.buffers = []
         for x in (self.keys, self.values):
             self.buffers.append(x.new_empty(len(rows), x.shape[1], length + room, x.shape[3], dtype=dtype))
             self.buffers[-1][:, :, :length] = x[rows]
-        self.look(len(rows), 0, length)
+        self.show(len(rows), 0, length)
 
-    def look(self, n: int, start: int, end: int) -> None:
-        """What the cache holds: of the first n rows of the buffer the positions from start to end."""
+    def show(self, n: int, start: int, end: int) -> None:
+        """Makes keys and values the first n rows of the buffers, positions start to end."""
         self.start, self.end = start, end
         self.keys, self.values = (buffer[:n, :, start:end] for buffer in self.buffers)
 
@@ -260,34 +261,34 @@ class _Rows(DynamicLayer):
         n, end = len(key_states), self.end + key_states.shape[2]
         for buffer, x in zip(self.buffers, (key_states, value_states), strict=True):
             buffer[:n, :, self.end : end] = x
-        self.look(n, self.start, end)
+        self.show(n, self.start, end)
         return self.keys, self.values
 
-    def leave(self, kept: torch.Tensor) -> None:
-        """Row i becomes what row kept[i] was; see _kept."""
-        moved = (kept != torch.arange(len(kept), device=kept.device)).nonzero().squeeze(1)
+    def compact(self, rows: torch.Tensor) -> None:
+        """Row i becomes what row rows[i] was; see _compact."""
+        moved = (rows != torch.arange(len(rows), device=rows.device)).nonzero().squeeze(1)
         for x in (self.keys, self.values):
-            x[moved] = x[kept[moved]]
-        self.look(len(kept), self.start, self.end)
+            x[moved] = x[rows[moved]]
+        self.show(len(rows), self.start, self.end)
 
 
 class _SlidingRows(_Rows, DynamicSlidingWindowLayer):
-    """The same for a layer that sees the last tokens only: they move to the front of a buffer that is full."""
+    """The same for a layer that sees only the last tokens: in a full buffer they move to the front."""
 
     def update(self, key_states, value_states, *_, **__):
         n, tokens = key_states.shape[0], key_states.shape[2]
         if self.end + tokens > self.buffers[0].shape[2]:
             for buffer in self.buffers:
                 buffer[:n, :, : self.end - self.start] = buffer[:n, :, self.start : self.end].clone()
-            self.look(n, 0, self.end - self.start)
+            self.show(n, 0, self.end - self.start)
         self.cumulative_length += tokens
         seen = super().update(key_states, value_states)
-        self.look(n, max(self.start, self.end - self.sliding_window + 1), self.end)
+        self.show(n, max(self.start, self.end - self.sliding_window + 1), self.end)
         return seen
 
 
 def _rows_of_cache(cache, rows: torch.Tensor, room: int):
-    """The prompts' cache, with a row a sample, and room for so many tokens more."""
+    """The prompts' cache with one row per sample, and room for that many more tokens."""
     if not hasattr(cache, "reorder_cache"):
         raise ValueError(f"{type(cache).__name__} is no key-value cache whose rows can be repeated: rollout needs one")
     in_place = {DynamicLayer: _Rows, DynamicSlidingWindowLayer: _SlidingRows}
@@ -299,14 +300,14 @@ def _rows_of_cache(cache, rows: torch.Tensor, room: int):
     return cache
 
 
-def _leave(cache, kept: torch.Tensor) -> None:
+def _compact_cache(cache, rows: torch.Tensor) -> None:
     for layer in cache.layers:
-        layer.leave(kept) if isinstance(layer, _Rows) else layer.reorder_cache(kept)
+        layer.compact(rows) if isinstance(layer, _Rows) else layer.reorder_cache(rows)
 
 
 @contextmanager
 def eval_mode(model):
-    """Every module in eval mode, and each put back after: some may have been in it before (frozen parts)."""
+    """Every module in eval mode; after it each has its own mode back, as frozen parts may have been in it before."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -318,7 +319,7 @@ def eval_mode(model):
 
 @contextmanager
 def _sampling_mode(model, eos, pad):
-    """Eval mode, the cache on, no sampling option but ours: a model's own generation_config may hide top-k and more."""
+    """Eval mode, the cache on, no sampling option but ours: a model's generation_config may hide top-k and more."""
     config = model.generation_config
     model.generation_config = GenerationConfig(
         do_sample=False, use_cache=True, return_dict_in_generate=True, eos_token_id=eos, pad_token_id=pad
@@ -331,7 +332,7 @@ def _sampling_mode(model, eos, pad):
 
 
 def _uniforms(key: tuple[int, ...], indices: Sequence[int], group_size: int, tokens: int) -> np.ndarray:
-    """(P, G, T) in [0, 1): each sample's own stream, whose start does not depend on how many tokens are asked for."""
+    """(P, G, T) in [0, 1): each sample's own stream, whose start does not depend on T."""
     streams = [np.random.SeedSequence((*key, p, g)) for p in indices for g in range(group_size)]
     numbers = [np.random.Generator(np.random.PCG64(stream)).random(tokens) for stream in streams]
     return np.array(numbers).reshape(len(indices), group_size, tokens)
@@ -343,7 +344,7 @@ def _truncate(mass: torch.Tensor, top_p: float, top_k: int) -> torch.Tensor:
         mass = mass.where(mass >= mass.topk(top_k, dim=-1).values[:, -1:], 0.0)
     if top_p < 1:
         ordered, places = mass.sort(dim=-1, descending=True, stable=True)
-        before = ordered.cumsum(dim=-1, dtype=torch.float64) - ordered  # (N, V): what likelier tokens hold together
+        before = ordered.cumsum(dim=-1, dtype=torch.float64) - ordered  # (N, V): mass of likelier tokens
         ordered = ordered.where(before < top_p * ordered.sum(dim=-1, keepdim=True, dtype=torch.float64), 0.0)
         mass = torch.zeros_like(mass).scatter_(1, places, ordered)
     return mass

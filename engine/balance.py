@@ -1,19 +1,21 @@
-"""Who trains on what: the valid groups of all ranks, shared out again so that none waits for the unluckiest.
+"""Who trains on what: the valid groups of all ranks, redistributed so that no rank waits for another.
 
-Each rank samples as many prompts as the others, but groups are valid by chance, and long by chance. Their token ids and
-weights are small beside what the update does with them: every rank gets all, and takes a share of about as many tokens.
-The gradient is a sum over samples with weights that are global already, so it does not matter where one is computed.
+Every rank samples equally many prompts, but how many groups are valid, and how long, is chance. Token ids and weights
+are small compared with the update's work: every rank gets all of them and takes a share of about equally many tokens.
+The gradient is a sum over samples whose weights are already global, so any rank may compute any part of it.
 """
 
+from collections.abc import Callable
 from dataclasses import fields
 from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
+from torch.nn.functional import pad
 
 from rollout import Rollout, join
 
-SLACK = 1.1  # groups are taken apart, and their prompt forwarded twice, where a rank has more than this over the mean
+SLACK = 1.1  # a group is split, and its prompt forwarded twice, if a rank has more than this times the mean
 
 
 class Share(NamedTuple):
@@ -21,62 +23,59 @@ class Share(NamedTuple):
 
     rollout: Rollout  # of S groups
     weights: torch.Tensor  # (S, G, T)
-    beside: dict[str, torch.Tensor]  # what else a method in engine/methods.py wants to know of each token, (S, G, T)
+    extras: dict[str, torch.Tensor]  # (S, G, T) each: what a compared method needs per token, see methods.prepare
     samples: torch.Tensor  # (n,)
     count: int  # samples of all ranks
-    tokens: int  # of their completions
-    before: float  # the longest rank's tokens over the mean, as sampled
-    after: float  # as shared out
+    tokens: int  # completion tokens of all ranks
+    before: float  # the fullest rank's tokens over the mean, as sampled
+    after: float  # the same, as shared out
 
 
-def share_out(r: Rollout, weights: torch.Tensor, beside: dict[str, torch.Tensor] | None = None) -> Share:
-    """This rank's groups and weights (P, G, T) -> its share of those of all ranks that have a weight. A collective.
+def share_out(r: Rollout, weights: torch.Tensor, extras: dict[str, torch.Tensor] | None = None) -> Share:
+    """This rank's groups and weights (P, G, T) -> its share of all ranks' samples that have a weight. A collective.
 
-    beside: more of each token, (P, G, T), that goes along; "scale" among it is a weight too.
+    extras: more tensors (P, G, T) that travel along; "scale" among them is a weight too.
     """
-    device, told = weights.device, {"weights": weights} | (beside or {})
-    weighted = weights.any(dim=2) | told.get("scale", weights).any(dim=2)  # (P, G)
+    device, tensors = weights.device, {"weights": weights} | (extras or {})
+    weighted = weights.any(dim=2) | tensors.get("scale", weights).any(dim=2)  # (P, G)
     valid = weighted.any(dim=1).nonzero().squeeze(1)
     mine = Rollout(**{field.name: getattr(r, field.name)[valid].cpu() for field in fields(r)})
     parts = [None] * dist.get_world_size()
-    dist.all_gather_object(parts, (mine, weighted[valid].cpu(), {name: x[valid].cpu() for name, x in told.items()}))
-    whole = join([part for part, _, _ in parts])
-    T = whole.completion_ids.shape[2]
-    told = {
-        name: torch.cat([torch.nn.functional.pad(x[name], (0, T - x[name].shape[2])) for _, _, x in parts]).to(device)
-        for name in told
+    dist.all_gather_object(parts, (mine, weighted[valid].cpu(), {name: x[valid].cpu() for name, x in tensors.items()}))
+    joined = join([part for part, _, _ in parts])
+    T = joined.completion_ids.shape[2]
+    tensors = {
+        name: torch.cat([pad(x[name], (0, T - x[name].shape[2])) for _, _, x in parts]).to(device) for name in tensors
     }  # (S, G, T) each
-    all_weighted = torch.cat([w for _, w, _ in parts])  # (S, G)
 
-    prompts, lengths = whole.prompt_mask.sum(dim=1).tolist(), whole.completion_mask.sum(dim=2).tolist()
-    G = all_weighted.shape[1]
+    all_weighted = torch.cat([w for _, w, _ in parts])  # (S, G)
+    G, prompts = all_weighted.shape[1], joined.prompt_mask.sum(dim=1).tolist()
+    lengths = joined.completion_mask.sum(dim=2).flatten().tolist()
     groups = [[s * G + g for g in row.nonzero().squeeze(1).tolist()] for s, row in enumerate(all_weighted)]
 
     def tokens(samples: list[int]) -> int:
-        return prompts[samples[0] // G] + sum(lengths[i // G][i % G] for i in samples)
+        return prompts[samples[0] // G] + sum(lengths[i] for i in samples)
 
     owners = [rank for rank, (part, *_) in enumerate(parts) for _ in range(len(part.truncated))]
     sampled = [[group for group, owner in zip(groups, owners, strict=True) if owner == k] for k in range(len(parts))]
     shares = even_shares(groups, tokens, len(parts))
     samples = [i for part in shares[dist.get_rank()] for i in part]
-    moved = Rollout(**{field.name: getattr(whole, field.name).to(device) for field in fields(whole)})
-    chosen = torch.tensor(samples, dtype=torch.long, device=device)
     return Share(
-        moved,
-        weights=told.pop("weights"),
-        beside=told,
-        samples=chosen,
+        Rollout(**{field.name: getattr(joined, field.name).to(device) for field in fields(joined)}),
+        weights=tensors.pop("weights"),
+        extras=tensors,
+        samples=torch.tensor(samples, dtype=torch.long, device=device),
         count=sum(map(len, groups)),
-        tokens=sum(lengths[i // G][i % G] for group in groups for i in group),
+        tokens=sum(lengths[i] for group in groups for i in group),
         before=imbalance(sampled, tokens),
         after=imbalance(shares, tokens),
     )
 
 
-def even_shares(groups: list[list[int]], tokens, ranks: int) -> list[list[list[int]]]:
-    """Groups of samples -> for each rank its groups, or parts of them, of about as many tokens.
+def even_shares(groups: list[list[int]], tokens: Callable, ranks: int) -> list[list[list[int]]]:
+    """Groups of samples -> for each rank its groups, or parts of them, of about equally many tokens.
 
-    The largest goes to the rank with the least so far. While that leaves a rank above SLACK times the mean, the largest
+    The largest part goes to the rank with the least so far. While a rank is above SLACK times the mean, the largest
     part of the fullest rank is halved.
     """
     parts = [(tokens(group), group) for group in groups if group]
@@ -94,7 +93,7 @@ def even_shares(groups: list[list[int]], tokens, ranks: int) -> list[list[list[i
         parts += [(tokens(half), half) for half in (largest[: len(largest) // 2], largest[len(largest) // 2 :])]
 
 
-def imbalance(shares: list[list[list[int]]], tokens) -> float:
-    """The longest rank's tokens over the mean; 1: all ranks have as much to do."""
+def imbalance(shares: list[list[list[int]]], tokens: Callable) -> float:
+    """The fullest rank's tokens over the mean of all ranks; 1: all have equally much to do."""
     loads = [sum(map(tokens, share)) for share in shares]
     return max(loads) * len(loads) / sum(loads) if sum(loads) else 1.0

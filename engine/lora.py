@@ -1,13 +1,13 @@
-"""Low-rank adapters (Hu et al. 2021): W x becomes W x + B A x, and A and B alone are trained. --lora-rank R.
+"""Low-rank adapters (Hu et al. 2021): W x becomes W x + B A x, and only A and B are trained. --lora-rank R.
 
-A (R, in) begins at random and B (out, R) at zero, so a run begins with the model as it is. They sit beside every linear
-layer but the output layer. alpha = R: the product is added as it is. Another alpha would be a constant factor on it,
-which AdamW all but undoes: a second --lr.
+A (R, in) begins random and B (out, R) zero, so a run begins with the unchanged model. Every linear layer but the output
+layer gets one. alpha = R, so the product is added as it is. Another alpha would be a constant factor on it, which AdamW
+nearly undoes: a second --lr.
 
-A checkpoint is the merged model, W + B A, which loads like any other; adapter/ in it holds A and B, in peft's form. A
-run that goes on reads W from --model again and A and B from there: the merged sum is rounded, and gives neither back.
+A checkpoint is the merged model, W + B A, which loads like any other; its adapter/ holds A and B, in peft's format. A
+resumed run reads W from --model again, and A and B from there: the merged sum is rounded, and W can't be recovered.
 
-peft, which is optional, puts the adapters in place. It is imported here only.
+peft, which is optional, inserts the adapters. Only this file imports it.
 """
 
 from dataclasses import replace
@@ -19,14 +19,14 @@ from safetensors.torch import load_file, save_file
 from transformers.pytorch_utils import Conv1D
 
 WEIGHTS = "adapter_model.safetensors"
-PREFIX = "base_model.model."  # peft's, of names in its files; in the model they have ".default" instead
+PREFIX = "base_model.model."  # of names in peft's files; in the model they have ".default" instead
 
 
 def add(model, rank: int, seed: int) -> None:
-    """Puts adapters into the model, in its dtype, and freezes all else. A is the same on every rank."""
+    """Inserts adapters into the model, in its dtype, and freezes all else. A is the same on every rank."""
     import peft
 
-    transposed = any(isinstance(module, Conv1D) for module in model.modules())  # GPT-2 keeps W as (in, out)
+    transposed = any(isinstance(module, Conv1D) for module in model.modules())  # GPT-2 stores W as (in, out)
     options = {"r": rank, "lora_alpha": rank, "target_modules": "all-linear", "fan_in_fan_out": transposed}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -34,9 +34,9 @@ def add(model, rank: int, seed: int) -> None:
 
 
 def load(model, folder: Path) -> None:
-    """Fills the model's adapters from a checkpoint's. ValueError, in one line: they are none, or not of its shapes."""
+    """Loads a checkpoint's adapters into the model's. ValueError, in one line: it has none, or of other shapes."""
     if not (folder / WEIGHTS).exists():
-        raise ValueError(f"--lora-rank: {folder.parent} holds no adapter, all of its weights were trained")
+        raise ValueError(f"--lora-rank: {folder.parent} holds no adapter: all of its weights were trained")
     mine = {name: p for name, p in model.named_parameters() if p.requires_grad}
     saved = {_in_model(name): x for name, x in load_file(folder / WEIGHTS).items()}
     if {name: x.shape for name, x in saved.items()} != {name: p.shape for name, p in mine.items()}:
@@ -47,8 +47,8 @@ def load(model, folder: Path) -> None:
 
 
 def split(model, weights: dict[str, torch.Tensor], base: str):
-    """The state_dict of a model with adapters, whole -> that of the merged model, and a function that writes the
-    adapter into a folder. base: the model that it was added to."""
+    """The full state_dict of a model with adapters -> that of the merged model, and a function that writes the adapter
+    into a folder. base: the model that it was added to."""
     adapter = {name: x.detach() for name, x in weights.items() if ".lora_" in name}
     merged = {}
     for name, w in weights.items():
@@ -63,7 +63,7 @@ def split(model, weights: dict[str, torch.Tensor], base: str):
 
 def _write(config, adapter: dict[str, torch.Tensor], base: str, folder: Path) -> None:
     config = replace(config, base_model_name_or_path=str(base), inference_mode=True)
-    config.target_modules = sorted(config.target_modules)  # a set's order is another in every process
+    config.target_modules = sorted(config.target_modules)  # a set's order differs between processes
     config.save_pretrained(folder)
     files = {PREFIX + name.replace(".default", ""): x.contiguous() for name, x in adapter.items()}
     save_file(files, folder / WEIGHTS, metadata={"format": "pt"})

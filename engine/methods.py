@@ -1,31 +1,39 @@
 """What the methods that GPG is compared with need, and GPG does not: ratios and clips, a reference, a critic.
 
-All else of them is an option of `gpg.token_weights`, so that a comparison differs in the formula and in nothing else:
-the same samples, masks, counts over ranks, micro-batches. On policy, with one update a rollout, every ratio is 1 and no
-clip acts: GRPO, Dr. GRPO and DAPO are then weights alone, and their recipes in config/ need nothing of this file. Its
-parts, each a flag of train.py; `--algo NAME` sets a bundle of them:
+Everything else is an option of `gpg.token_weights`, so a comparison differs in the formula and nothing else: the same
+samples, masks, counts over ranks and micro-batches. On policy, with one update per rollout, every ratio is 1, no clip
+acts, and GRPO, Dr. GRPO and DAPO are just weights: their recipes in config/ need nothing from this file. Each part
+is a flag of train.py; `--algo NAME` sets a bundle of them:
 
-    A = r - (mean of the group, or of the other samples, or of the step; reward of a greedy completion); or by GAE
+    A = r - (mean of the group, of its other samples, or of the step; reward of a greedy completion); or by GAE
     J = sum over tokens of  min(ratio * w, clip(ratio) * w) - kl_coef * scale * KL        w = scale * A
 
-`scale` is what gpg.token_scale says: one over the counts. Letters as in gpg.py; M completion tokens of a micro-batch.
+`scale` is gpg.token_scale: one over the counts. Letters as in gpg.py; M completion tokens of a micro-batch.
 
-TRPO is not here. Its step solves F x = g for the Fisher matrix F by conjugate gradients. Each product with F is a
-second derivative, through fused attention, which has none, and through logits, which are never whole; and its line
-search forwards the batch once a try. PPO's clip is what took its place.
+TRPO is left out. Its step solves F x = g for the Fisher matrix F by conjugate gradients. A product with F is a second
+derivative, through fused attention, which has none, and through logits, which are never whole; and its line search
+forwards the batch once per try. PPO's clip took its place.
 """
+
+from dataclasses import dataclass, replace
 
 import torch
 from torch.nn.functional import pad
 
-from engine.policy import completion_states, prompts_can_be_shared
-from gpg import global_sum, group_advantages
+from engine.balance import Share
+from engine.batch import Batch
+from engine.micro_batches import gather_tokens, micro_steps, per_token, scatter_tokens
+from engine.noise import in_halves
+from engine.optimizer import Gradient, clip_gradient, take_step
+from engine.parallel import unwrapped
+from engine.policy import autocast, completion_states, prompts_can_be_shared
+from gpg import global_sum, group_advantages, token_scale
 from rollout import Rollout, eos_ids, pad_id, pad_left
 
 BASELINES = ("group", "others", "batch", "greedy", "critic")
 KLS = ("k1", "k2", "k3")
 
-# The flags of each method, with their defaults of paper and code. Not given: the defaults, which are GPG's.
+# The flags of each method, with the values of paper and code. What is not named keeps GPG's default.
 _EVERY_GROUP = {"age": False, "beta_th": 0.0}
 _CLIP = {"clip": (0.2, 0.2)}
 ALGOS: dict[str, dict[str, object]] = {
@@ -33,7 +41,7 @@ ALGOS: dict[str, dict[str, object]] = {
     "reinforce": _EVERY_GROUP,  # with the mean of the group as its baseline: GPG without its two additions
     "grpo": _EVERY_GROUP | _CLIP | {"f_norm": "group", "norm": "sequence"},  # its KL term: --kl-coef 0.04
     "dr-grpo": _EVERY_GROUP | _CLIP | {"norm": "constant"},
-    # its dynamic sampling goes on until P groups are valid; its loss is the mean over their tokens
+    # its dynamic sampling continues until P groups are valid; its loss is the mean over their tokens
     "dapo": {"age": False, "beta_th": 1.0, "f_norm": "group", "norm": "valid_token", "clip": (0.2, 0.28)},
     "rloo": _EVERY_GROUP | {"baseline": "others", "norm": "constant"},  # the sum over tokens, but for a constant
     "reinforce++": _EVERY_GROUP | _CLIP | {"baseline": "batch", "f_norm": "batch", "norm": "token"},
@@ -43,7 +51,31 @@ ALGOS: dict[str, dict[str, object]] = {
 }
 
 
-def advantages(
+@dataclass(frozen=True)
+class Method:
+    """A method's options, by the names of train.py's flags; --help has what they mean. The defaults are GPG's."""
+
+    algo: str = "gpg"
+    baseline: str = "group"
+    f_norm: str = "none"
+    norm: str = "group"
+    max_new_tokens: int = 1
+    updates: int = 1
+    clip: tuple[float, float] | None = None
+    kl_coef: float = 0.0
+    kl: str = "k3"
+    kl_in: str = "loss"
+    gae_lambda: float = 0.95
+
+    def is_linear(self) -> bool:
+        """Whether all of the loss is weights * logprobs, as GPG's is."""
+        return not (self.updates > 1 or (self.kl_coef and self.kl_in == "loss"))
+
+
+# ------------------------------------------------------------------------------------------------ advantages and losses
+
+
+def baseline_advantages(
     rewards: torch.Tensor,  # (P, G)
     baseline: str,
     f_norm: str = "none",
@@ -67,8 +99,8 @@ def advantages(
 
 
 def gae(
-    rewards: torch.Tensor,  # (P, G, T), of a token
-    values: torch.Tensor,  # (P, G, T), before a token is drawn
+    rewards: torch.Tensor,  # (P, G, T), per token
+    values: torch.Tensor,  # (P, G, T), before the token is drawn
     mask: torch.Tensor,  # (P, G, T)
     lam: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -76,7 +108,7 @@ def gae(
 
         delta_t = r_t + V_{t+1} - V_t        A_t = delta_t + lam * A_{t+1}        return_t = A_t + V_t
 
-    V is 0 after the last token, that of a truncated completion too: what it would have come to, nobody rewards.
+    V is 0 after the last token, also of a truncated completion: what would have followed is not rewarded.
     """
     advantages, later, value = torch.zeros_like(values), 0.0, 0.0
     for t in reversed(range(values.shape[2])):
@@ -105,20 +137,20 @@ def clipped_objective(
 
 
 def is_clipped(logprobs: torch.Tensor, old: torch.Tensor, weights: torch.Tensor, clip: tuple[float, float]):
-    """(M,) bool: tokens whose gradient the clip has taken."""
+    """(M,) bool: tokens whose gradient the clip took."""
     ratio = (logprobs - old).exp()
     return ((weights > 0) & (ratio > 1 + clip[1])) | ((weights < 0) & (ratio < 1 - clip[0]))
 
 
 def kl_estimate(logprobs: torch.Tensor, reference: torch.Tensor, kind: str) -> torch.Tensor:
-    """KL(pi || reference) a token, from samples of pi (Schulman 2020), elementwise. With d = log pi - log reference:
+    """KL(pi || reference) per token, from samples of pi (Schulman 2020), elementwise. With d = log pi - log reference:
 
         "k1"  d                        unbiased; either sign
         "k2"  d^2 / 2                  biased; as a loss, its gradient is that of KL(pi || reference)
         "k3"  exp(-d) - 1 + d          unbiased, never negative (Eq. 27); as a loss, its gradient is another: that of
                                        KL(reference || pi)
 
-    As a loss, "k1" has a gradient of mean zero: it holds nothing back. In the reward it is the one that is right.
+    As a loss, "k1" has a gradient of mean zero, so it restrains nothing. In the reward it is the right one.
     """
     d = logprobs - reference
     if kind == "k1":
@@ -131,15 +163,142 @@ def overlong_penalty(lengths: torch.Tensor, max_len: int, buffer: int) -> torch.
     return ((max_len - buffer - lengths) / buffer).clamp(-1, 0)
 
 
-class Critic(torch.nn.Module):
-    """The value of what was written so far, before each completion token: a copy of the model, and a linear head.
+# ------------------------------------------------------------------------------------- around a step: before, in, after
 
-    The head begins at zero: the first advantages are those without a critic.
+
+def weights(batch: Batch, norm: str, max_len: int, num_groups: int) -> torch.Tensor:
+    """gpg.token_weights for a batch that brings its own advantages, (S, G, T). Options as there."""
+    options = {"norm": norm, "max_len": max_len, "num_groups": num_groups}
+    scale = token_scale(batch.rewards, batch.loss_mask, age=False, **options)  # (S, G)
+    return batch.advantages * scale.to(batch.rewards.dtype)[:, :, None] * batch.loss_mask
+
+
+def prepare(
+    batch: Batch, method: Method, reference: torch.nn.Module | None, critic: torch.nn.Module | None, budget: int
+) -> Batch:
+    """The batch with a method's advantages, and what its loss needs per token; GPG's as it is.
+
+    A penalty in the reward is -kl_coef * KL: of a sample, its sum over tokens; with a critic, of each token. budget:
+    padded tokens of a forward.
+    """
+    is_plain = reference is None and critic is None
+    if is_plain and method.baseline == "group" and method.algo != "sft":
+        return batch
+    r, mask, counted, extras = batch.rollout, batch.loss_mask, {}, {}
+    rewards, advantages = batch.rewards, None  # (S, G)
+    penalty = torch.zeros_like(r.logprobs)  # (S, G, T)
+    if reference is not None:
+        log_reference = per_token(reference, r, budget)  # (S, G, T)
+        counted["kl"] = float((kl_estimate(r.logprobs, log_reference, "k3") * mask).sum())
+        if method.kl_in == "loss":
+            extras["reference"] = log_reference
+        else:
+            penalty = method.kl_coef * kl_estimate(r.logprobs, log_reference, method.kl) * mask
+    if critic is not None:
+        values = per_token(unwrapped(critic), r, budget).to(rewards.dtype)  # (S, G, T)
+        is_last = mask.bool() & (mask.cumsum(dim=2) == mask.sum(dim=2, keepdim=True))  # (S, G, T)
+        token_rewards = rewards[:, :, None] * is_last - penalty  # (S, G, T)
+        advantages, extras["returns"] = gae(token_rewards, values, mask, method.gae_lambda)
+        if method.f_norm == "batch":
+            advantages = whiten(advantages, mask)
+        counted["value_error"] = float((((values - extras["returns"]) ** 2) * mask).sum())
+    elif method.algo == "sft":
+        advantages = torch.ones_like(mask, dtype=rewards.dtype)
+    elif method.baseline != "group" or (reference is not None and method.kl_in == "reward"):
+        penalised = rewards - penalty.sum(dim=2).to(rewards.dtype)
+        advantages = baseline_advantages(penalised, method.baseline, method.f_norm, batch.greedy)[:, :, None]
+    if extras:
+        norm = "token" if method.norm == "valid_token" else method.norm
+        scale = token_scale(rewards, mask, age=False, norm=norm, max_len=method.max_new_tokens)
+        extras["scale"] = scale[:, :, None] * mask  # (S, G, T): a mean over all tokens, whatever their reward
+    sums = replace(batch.sums, methods=batch.sums.methods | counted) if counted else batch.sums
+    return replace(batch, advantages=advantages, extras=extras, sums=sums)
+
+
+def backward(
+    policy: torch.nn.Module,
+    share: Share,
+    method: Method,
+    budget: int,
+    grad_clip: float,
+    halves: bool = False,
+    first: bool = True,
+) -> Gradient:
+    """train.backward for a loss that is not just weights * logprobs: clipped ratios, a KL term. Arguments as there.
+
+    Updates after the `first` on the same samples clip their ratios to the log-probabilities of the first, which are
+    left in share.extras["old"]; then share.extras["clipped"] is 1 on tokens whose gradient the clip took.
+    """
+    noise = {"grad_cosine": None} if halves else {}
+    if share.count == 0:
+        return Gradient(0.0, 0.0, 0.0, noise)
+    extras, sampled = share.extras, share.rollout.logprobs  # (S, G, T)
+    clips = bool(method.clip) and not first  # in the first update every ratio is 1
+    is_linear = not clips and "reference" not in extras  # then the gradient is known before the forward
+    if method.clip and method.updates > 1:
+        extras["old" if first else "clipped"] = torch.zeros_like(sampled)
+    loss, gap = share.weights.new_zeros(()), share.weights.new_zeros(())
+    for micro_batch in in_halves(policy, share, budget, noise) if halves else micro_steps(policy, share, budget):
+        w = gather_tokens(share.weights, micro_batch)  # (M,)
+        with micro_batch.context:
+            logprobs = policy(*micro_batch.samples, grad=-w if is_linear else None)  # (M,)
+            if clips:
+                old = gather_tokens(extras["old"], micro_batch)  # (M,)
+                part = -clipped_objective(logprobs, old, w, method.clip).sum()
+            else:
+                part = -(w * logprobs).sum()
+            if "reference" in extras:
+                kl = kl_estimate(logprobs, gather_tokens(extras["reference"], micro_batch), method.kl)  # (M,)
+                part = part + method.kl_coef * (gather_tokens(extras["scale"], micro_batch) * kl).sum()
+            part.backward()
+        loss += part.detach()
+        if micro_batch.rows is None:
+            continue
+        gap = torch.maximum(gap, (logprobs.detach() - gather_tokens(sampled, micro_batch)).abs().max())
+        if clips:
+            scatter_tokens(is_clipped(logprobs.detach(), old, w, method.clip), micro_batch, extras["clipped"])
+        elif "old" in extras:
+            scatter_tokens(logprobs.detach(), micro_batch, extras["old"])
+    norm = clip_gradient(policy, grad_clip).to(loss)
+    return Gradient(*torch.stack([norm, loss, gap]).tolist(), noise)
+
+
+def more_updates(
+    policy: torch.nn.Module,
+    critic: torch.nn.Module | None,
+    optimizer: torch.optim.Optimizer,
+    share: Share,
+    method: Method,
+    lr: float,
+    budget: int,
+    grad_clip: float,
+) -> dict[str, float]:
+    """The updates after the first on the same samples -> {"clipped_share"}: of the last one's tokens, if any clip."""
+    for _ in range(method.updates - 1):
+        gradient = backward(policy, share, method, budget, grad_clip, first=False)
+        fit_critic(critic, share, budget, grad_clip)
+        (loss,) = global_sum(torch.tensor([gradient.loss], dtype=torch.float64, device=share.weights.device)).tolist()
+        take_step(optimizer, lr, learn=share.count > 0 and gradient._replace(loss=loss).is_finite())
+    if method.updates == 1 or not method.clip:
+        return {}
+    mine = share.rollout.completion_mask.flatten(0, 1)[share.samples]  # (n, T)
+    clipped = share.extras["clipped"].sum() if share.count else share.weights.new_zeros(())
+    clipped, tokens = global_sum(torch.stack([clipped.double(), mine.sum().double()])).tolist()
+    return {"clipped_share": clipped / tokens if tokens else 0.0}
+
+
+# ---------------------------------------------------------------------------------------------- critic, demonstrations
+
+
+class Critic(torch.nn.Module):
+    """The value of the text before each completion token: a copy of the model, and a linear head.
+
+    The head begins at zero, so the first advantages are those without a critic.
     """
 
-    def __init__(self, model):
+    def __init__(self, model, dtype: str = "float32"):
         super().__init__()
-        self.model = model.base_model
+        self.model, self.dtype = model.base_model, dtype
         width = model.get_output_embeddings().weight.shape[1]
         self.head = torch.nn.Linear(width, 1, device=model.device, dtype=model.dtype)
         torch.nn.init.zeros_(self.head.weight)
@@ -148,12 +307,24 @@ class Critic(torch.nn.Module):
 
     def forward(self, *samples: torch.Tensor) -> torch.Tensor:
         """Samples as Policy.forward -> values (M,), in the weights' dtype: a value has few digits to lose."""
-        states = completion_states(self.model, *samples, shared=self.shared)  # (M, D)
-        return (states.to(self.head.weight.dtype) * self.head.weight).sum(dim=1) + self.head.bias
+        with autocast(self.dtype, samples[0].device):
+            states = completion_states(self.model, *samples, shared=self.shared)  # (M, D)
+            return (states.to(self.head.weight.dtype) * self.head.weight).sum(dim=1) + self.head.bias
+
+
+def fit_critic(critic: torch.nn.Module | None, share: Share, budget: int, grad_clip: float) -> None:
+    """The gradient of the values' squared error, (V - return)^2 / 2 per token (Eq. 21), with a clip of its own."""
+    if critic is None or share.count == 0:
+        return
+    for micro_batch in micro_steps(critic, share, budget):
+        with micro_batch.context:
+            error = critic(*micro_batch.samples) - gather_tokens(share.extras["returns"], micro_batch)  # (M,)
+            (gather_tokens(share.extras["scale"], micro_batch) * error**2 / 2).sum().backward()
+    clip_gradient(critic, grad_clip)
 
 
 def demonstrations(model, tokenizer, prompts: list[list[int]], solutions: list[list[int]]) -> Rollout:
-    """Prompts and solutions (token ids, P lists) as if the solutions, and then EOS, had been sampled: (P, 1, T).
+    """Prompts and solutions (token ids, P lists) as if each solution and then EOS had been sampled: (P, 1, T).
 
     Their logprobs are NaN, as they were never drawn.
     """
@@ -178,12 +349,12 @@ def demonstrations(model, tokenizer, prompts: list[list[int]], solutions: list[l
 
 
 def _divided(x: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
-    """x / std; 0 where nothing differs, by rule, as in gpg.group_advantages."""
+    """x / std; exactly 0 if nothing differs, as in gpg.group_advantages."""
     return x / std if std > 0 else torch.zeros_like(x)
 
 
 def _moments(x: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and sample standard deviation of what the mask holds, over all ranks. Two passes, as in gpg.py."""
+    """Mean and sample standard deviation where the mask is 1, over all ranks. Two passes, as in gpg.py."""
     total, count = global_sum(torch.stack([(x * mask).double().sum(), mask.double().sum()]))
     mean = total / count
     squares = global_sum(((x - mean) ** 2 * mask).double().sum())

@@ -1,42 +1,42 @@
-"""The log-probabilities of completions under the model that is trained, and their gradient, at the least work.
+"""The log-probabilities of completions under the trained model, and their gradient, at the least work.
 
-What the method does not need is not computed. A prompt goes through the model once a group, not once a sample: its keys
-and values stay in the graph, and the group's completions go on from them, so G * (prompt + completion) tokens become
-prompt + G * completion, with the same gradient. Logits are made of completion tokens only, in slices (gpg.py).
-Completions go through by length, in as many forwards as padding makes worth it.
+What the method does not need is not computed. A prompt goes through the model once per group, not once per sample: its
+keys and values stay in the graph and the group's completions attend to them, so G * (prompt + completion) tokens become
+prompt + G * completion, with the same gradient. Logits are made for completion tokens only, in slices
+(output_layer.py). Completions are sorted by length and go through in as many forwards as the saved padding is worth.
 
 Letters: N samples of p prompts, L prompt tokens (padded left), T completion tokens (padded right), M completion tokens
 of all N samples (no padding), D hidden width, V vocabulary.
 """
 
 import inspect
-from functools import partial
 
 import torch
-from torch.overrides import TorchFunctionMode
 from transformers.cache_utils import Cache, DynamicLayer
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from gpg import sliced_logprobs, token_logprobs
-from rollout import Rollout, eval_mode
+from engine.output_layer import sliced_logprobs, token_logprobs
+from rollout import eval_mode
 
-FORWARD_TOKENS = 256  # a forward pass more is worth it where it saves so many padded tokens
+FORWARD_TOKENS = 256  # one more forward pass is worth it where it saves this many padded tokens
 
 
 class Policy(torch.nn.Module):
     """Samples in, log-probabilities out. DistributedDataParallel wraps it: every trained forward must go through that.
 
-    shared: a prompt is forwarded once for all its samples; not if a model's cache can't (it is tried, on a few tokens).
-    sliced: logits are the output layer times hidden states, and never made whole; not with a soft cap or a scale.
+    temperature: of the log-probabilities, as in sampling. dtype: of matrix products; "bfloat16" leaves the weights in
+    float32. shared: a prompt is forwarded once for all its samples, if a trial shows that the model's cache allows it.
+    sliced: logits are never made whole, if a trial shows that they are just the output layer times the hidden states
+    (no soft cap, no scale).
     """
 
-    def __init__(self, model, temperature: float):
+    def __init__(self, model, temperature: float, dtype: str = "float32"):
         super().__init__()
-        self.model, self.temperature = model, temperature
-        for module in model.modules():  # our caches are the same when a layer is run again, see _Prompts
+        self.model, self.temperature, self.dtype = model, temperature, dtype
+        for module in model.modules():  # our caches stay the same when a layer is run again, see _Prompts
             if isinstance(module, GradientCheckpointingLayer):
                 module._can_checkpoint_with_cache = True
-        self.uniform = False  # whether every forward must run the model's layers as often: twice
+        self.uniform = False  # whether every forward must run the model's layers equally often: twice
         self.sliced = output_is_linear(model)
         self.shared = prompts_can_be_shared(model)
 
@@ -46,7 +46,7 @@ class Policy(torch.nn.Module):
         prompt_mask: torch.Tensor,  # (p, L)
         completion_ids: torch.Tensor,  # (N, T), the longest first
         completion_mask: torch.Tensor,  # (N, T)
-        prompt_of: torch.Tensor,  # (N,): which of the prompts a completion is of
+        prompt_of: torch.Tensor,  # (N,): the prompt of each completion
         grad: torch.Tensor | None = None,  # (M,)
     ) -> torch.Tensor:
         """log pi of the M completion tokens, (M,) float32 or wider, in the order of completion_ids[completion_mask].
@@ -54,14 +54,20 @@ class Policy(torch.nn.Module):
         grad: d loss / d log pi, where it is known beforehand: saves making the logits twice.
         """
         samples = prompt_ids, prompt_mask, completion_ids, completion_mask, prompt_of
-        options = {"shared": self.shared, "uniform": self.uniform, "logits": not self.sliced}
-        states = completion_states(self.model, *samples, **options)  # (M, D) or (M, V)
         ids = completion_ids[completion_mask.bool()]  # (M,)
-        if not self.sliced:
-            return token_logprobs(states, ids, self.temperature)
-        head = self.model.get_output_embeddings()
-        options = {"bias": getattr(head, "bias", None), "temperature": self.temperature, "grad": grad}
-        return sliced_logprobs(states, head.weight, ids, **options)
+        with autocast(self.dtype, ids.device):
+            options = {"shared": self.shared, "uniform": self.uniform, "logits": not self.sliced}
+            states = completion_states(self.model, *samples, **options)  # (M, D) or (M, V)
+            if not self.sliced:
+                return token_logprobs(states, ids, self.temperature)
+            head = self.model.get_output_embeddings()
+            options = {"bias": getattr(head, "bias", None), "temperature": self.temperature, "grad": grad}
+            return sliced_logprobs(states, head.weight, ids, **options)
+
+
+def autocast(dtype: str, device: torch.device) -> torch.autocast:
+    """bfloat16 matrix products over float32 weights, if dtype is "bfloat16"; in sampling and in training alike."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == "bfloat16")
 
 
 def completion_states(
@@ -78,8 +84,8 @@ def completion_states(
 ) -> torch.Tensor:
     """The last hidden states that predict the completion tokens, (M, D); arguments as Policy.forward.
 
-    shared: each prompt once, else once a sample: the same numbers. uniform: all completions in one forward, and one
-    even if they have a token each. logits: the model's logits (M, V) in their place.
+    shared: each prompt once, not once per sample: the same numbers. uniform: all completions in one forward, even if
+    they have one token each. logits: the model's logits (M, V) in their place.
     """
     forward = _forward(model, logits)
     if shared:
@@ -89,23 +95,23 @@ def completion_states(
     assert lengths == sorted(lengths, reverse=True), "completion_states: the longest completion goes first"
     pieces = []
     for start, stop in [(0, len(lengths))] if uniform else cut_by_length(lengths):
-        T, of = lengths[start], prompt_of[start:stop]
+        T, parents = lengths[start], prompt_of[start:stop]  # (n,)
         fed = max(T - 1, int(uniform))  # the last id predicts nothing
         ids, mask = completion_ids[start:stop, :fed], completion_mask[start:stop, :T]
-        seen = torch.cat([prompt_mask[of], completion_mask[start:stop, :fed]], dim=1)  # (n, L + T - 1)
+        seen = torch.cat([prompt_mask[parents], completion_mask[start:stop, :fed]], dim=1)  # (n, L + T - 1)
         if not shared:
-            states = forward(torch.cat([prompt_ids[of], ids], dim=1), seen, last=T)  # (n, T, D)
+            states = forward(torch.cat([prompt_ids[parents], ids], dim=1), seen, last=T)  # (n, T, D)
         elif fed == 0:
-            states = last[of][:, None]  # (n, 1, D)
+            states = last[parents][:, None]  # (n, 1, D)
         else:
-            cache = Cache(layers=[_Completions(layer, of) for layer in prompts.layers])
-            states = torch.cat([last[of][:, None], forward(ids, seen, cache=cache)], dim=1)[:, :T]  # (n, T, D)
+            cache = Cache(layers=[_Completions(layer, parents) for layer in prompts.layers])
+            states = torch.cat([last[parents][:, None], forward(ids, seen, cache=cache)], dim=1)[:, :T]  # (n, T, D)
         pieces.append(states[mask.bool()])
     return torch.cat(pieces)  # (M, D)
 
 
 def _forward(model, logits: bool):
-    """A function: ids (n, t), the mask of all that they see (n, s >= t) -> the model's states or logits, of the last.
+    """A function: ids (n, t), mask (n, s >= t) of all positions they see -> the model's last states or logits.
 
     Positions count tokens, not padding, as in sampling: learned positions (GPT-2) would be off by it otherwise.
     """
@@ -127,7 +133,7 @@ def _forward(model, logits: bool):
 class _Prompts(DynamicLayer):
     """A layer's keys and values (p, H, L, d) of the prompts, in the graph.
 
-    Gradient checkpointing runs a layer again in the backward pass, and the update too: so it sets, and adds nothing.
+    Gradient checkpointing runs a layer, and so this update, again in the backward pass: it sets and never appends.
     """
 
     def update(self, key_states, value_states, *_, **__):
@@ -136,15 +142,15 @@ class _Prompts(DynamicLayer):
 
 
 class _Completions(DynamicLayer):
-    """What completions (n,) see in a layer: their prompt's keys and values, and their own, which need no keeping."""
+    """What completions (n,) see in a layer: their prompt's keys and values, then their own, which are not stored."""
 
-    def __init__(self, prompts: _Prompts, prompt_of: torch.Tensor):
+    def __init__(self, prompts: _Prompts, parents: torch.Tensor):
         super().__init__()
-        self.keys, self.values, self.is_initialized, self.prompt_of = prompts.keys, prompts.values, True, prompt_of
+        self.keys, self.values, self.is_initialized, self.parents = prompts.keys, prompts.values, True, parents
 
     def update(self, key_states, value_states, *_, **__):
-        of = self.prompt_of
-        return torch.cat([self.keys[of], key_states], dim=2), torch.cat([self.values[of], value_states], dim=2)
+        pairs = (self.keys, key_states), (self.values, value_states)
+        return tuple(torch.cat([prompts[self.parents], own], dim=2) for prompts, own in pairs)
 
 
 @torch.no_grad()
@@ -158,17 +164,17 @@ def output_is_linear(model) -> bool:
 
 
 def prompts_can_be_shared(model) -> bool:
-    """Whether the states of completions that go on from their prompt's keys and values are those of whole forwards.
+    """Whether completions that continue from their prompt's keys and values have the states of complete forwards.
 
-    Tried in the mode that the model is in, as gradient checkpointing may drop a cache. Recurrent layers fail here: they
-    keep another kind of state.
+    Tried in the model's present mode, as gradient checkpointing may drop a cache. Recurrent layers, which keep another
+    kind of state, fail here.
     """
     samples = trial(model)
     try:
-        shared, whole = (completion_states(model, *samples, shared=shared).detach() for shared in (True, False))
+        shared, plain = (completion_states(model, *samples, shared=shared).detach() for shared in (True, False))
     except (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError):
         return False
-    return bool(torch.linalg.norm(shared - whole) <= 1e-3 * torch.linalg.norm(whole))
+    return bool(torch.linalg.norm(shared - plain) <= 1e-3 * torch.linalg.norm(plain))
 
 
 def trial(model) -> tuple[torch.Tensor, ...]:
@@ -180,79 +186,10 @@ def trial(model) -> tuple[torch.Tensor, ...]:
     return ids[:6].view(2, 3), prompt_mask, ids[6:].view(3, 3), completion_mask, prompt_of
 
 
-def keep_float64(model) -> None:
-    """Lets no module of a float64 model round to float32, as transformers' norms do whatever the dtype of the model.
-
-    So a gradient is the same to 1e-10 however the batch is cut: a sum of rounded parts is not the rounded sum.
-    """
-
-    def kept(forward, *args, **kwargs):
-        with _KeepFloat64():
-            return forward(*args, **kwargs)
-
-    for module in model.modules():
-        if not any(module.children()):
-            module.forward = partial(kept, module.forward)
-
-
-class _KeepFloat64(TorchFunctionMode):
-    """A cast of float64 to float32 does nothing."""
-
-    def __torch_function__(self, function, _, args=(), kwargs=None):
-        casts = function is torch.Tensor.to and torch.float32 in args or function is torch.Tensor.float
-        if casts and args[0].dtype == torch.float64:
-            return args[0]
-        return function(*args, **(kwargs or {}))
-
-
-def sample_rows(r: Rollout, samples: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Samples (N,), in 0..P*G-1, the longest first, as arguments of Policy.forward: without common padding."""
-    prompts, prompt_of = torch.unique(samples // r.truncated.shape[1], return_inverse=True)  # (p,), (N,)
-    prompt_mask, completion_mask = r.prompt_mask[prompts], r.completion_mask.flatten(0, 1)[samples]
-    L, T = int(prompt_mask.sum(dim=1).max()), int(completion_mask.sum(dim=1).max())
-    completion_ids = r.completion_ids.flatten(0, 1)[samples]
-    return r.prompt_ids[prompts][:, -L:], prompt_mask[:, -L:], completion_ids[:, :T], completion_mask[:, :T], prompt_of
-
-
 def cut_by_length(lengths: list[int]) -> list[tuple[int, int]]:
-    """Lengths (N), the longest first -> (start, stop) of forwards, cut where that saves FORWARD_TOKENS of padding."""
+    """Lengths (N), the longest first -> (start, stop) of each forward, cut where it saves FORWARD_TOKENS of padding."""
     cuts = [0]
     for i, length in enumerate(lengths):
         if (lengths[cuts[-1]] - length) * (len(lengths) - i) > FORWARD_TOKENS:
             cuts.append(i)
     return list(zip(cuts, [*cuts[1:], len(lengths)], strict=True))
-
-
-def micro_batches(r: Rollout, samples: torch.Tensor, budget: int, *, shared: bool = True) -> list[torch.Tensor]:
-    """Samples (N,) cut so that the padded tokens of a forward of each are within the budget; each the longest first.
-
-    Groups stay whole where they fit, so that their prompt is forwarded once; they go by their longest completion. A
-    sample longer than the budget goes alone.
-    """
-    of = (samples // r.truncated.shape[1]).tolist()  # (N,)
-    prompt_lengths, lengths = (
-        r.prompt_mask.sum(dim=1).tolist(),
-        r.completion_mask.flatten(0, 1).sum(dim=1)[samples].tolist(),
-    )
-
-    def fits(rows: list[int]) -> bool:
-        prompts = {of[i] for i in rows} if shared else [of[i] for i in rows]
-        longest = max(prompt_lengths[p] for p in prompts)
-        by_length = sorted((lengths[i] for i in rows), reverse=True)
-        completions = sum((stop - start) * by_length[start] for start, stop in cut_by_length(by_length))
-        return len(prompts) * longest + completions <= budget
-
-    def halved(rows: list[int]) -> list[list[int]]:
-        middle = len(rows) // 2
-        return [rows] if len(rows) == 1 or fits(rows) else halved(rows[:middle]) + halved(rows[middle:])
-
-    groups: dict[int, list[int]] = {}
-    for i in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
-        groups.setdefault(of[i], []).append(i)
-    pieces: list[list[int]] = []
-    for rows in [part for group in groups.values() for part in halved(group)]:
-        if pieces and fits(pieces[-1] + rows):
-            pieces[-1] += rows
-        else:
-            pieces.append(rows)
-    return [samples[sorted(rows, key=lengths.__getitem__, reverse=True)] for rows in pieces]

@@ -1,16 +1,16 @@
-"""A run on disk: what is saved is whole or absent, and a resumed run continues to the same bits.
+"""A run on disk: what is saved is complete or absent, and a resumed run continues to the same bits.
 
     OUT/config.json            the flags, after defaults, and where the run was made
-    OUT/metrics.jsonl          a row a step
-    OUT/samples.jsonl          some completions a step
+    OUT/metrics.jsonl          one row per step
+    OUT/samples.jsonl          a few completions per step
     OUT/groups.jsonl           rewards and lengths of all samples of a step, by group
-    OUT/rollouts/              what --record keeps, see run/record.py
-    OUT/checkpoint-N/          after step N: a Hugging Face folder, and in it trainer.pt: optimizer and state;
-                               and manifest.json: size and SHA-256 of every other file, written last
+    OUT/rollouts/              the steps that --record names, see record.py
+    OUT/checkpoint-N/          after step N: a Hugging Face folder; in it trainer.pt, the optimizer and the state; and
+                               manifest.json, size and SHA-256 of every other file, written last
     OUT/final/                 the same, after the last step
 
-A folder is written under a temporary name and renamed: a kill at any moment leaves the last whole one. What is damaged
-later, by a disk or half a copy, is found by its manifest. Randomness needs no saving: a step is a function of (seed,
+A folder is written under a temporary name and renamed: a kill at any moment leaves the last complete one. Later damage,
+by a disk or an incomplete copy, is found by its manifest. Randomness needs no saving: a step is a function of (seed,
 step, position in the data), see rollout.py and tasks/data.py.
 """
 
@@ -20,16 +20,29 @@ import os
 import shutil
 from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 
-ROW_FILES = ("metrics.jsonl", "samples.jsonl", "groups.jsonl")  # a step adds to each
+ROW_FILES = ("metrics.jsonl", "samples.jsonl", "groups.jsonl")  # every step appends to each
 RUN_FILES = ("config.json", *ROW_FILES)
 MANIFEST = "manifest.json"
 CRITIC = "critic.safetensors"
 ADAPTER = "adapter"  # a folder
+
+
+@dataclass(frozen=True)
+class State:
+    """All that a run remembers besides its weights and its optimizer."""
+
+    step: int = 0
+    position: int = 0  # problems taken from the endless stream of tasks.data.order
+    generated_tokens: int = 0  # completion tokens since the start, over all ranks
+    seconds: float = 0.0  # since the start
+    skipped: int = 0  # steps left out because loss or gradient was not finite
+    skipped_in_a_row: int = 0
 
 
 def exists(out: Path) -> bool:
@@ -49,8 +62,8 @@ def save(
 ) -> None:
     """Writes the Hugging Face folder, trainer.pt and the manifest, all or nothing. The folder must not exist yet.
 
-    weights, optimizer, critic: state_dicts, whole; a critic is only PPO's. adapter: writes one into a folder, see lora.
-    OSError, in one line, if it can't be written: no part of it is left, and what was there before is whole.
+    weights, optimizer, critic: full state_dicts; only PPO has a critic. adapter: writes one into a folder, see lora.
+    OSError, in one line, if it can't be written: no part of it is left, and earlier checkpoints are untouched.
     """
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)  # left behind by a kill
@@ -58,7 +71,7 @@ def save(
         with _writing(folder):
             model.save_pretrained(temporary, state_dict=weights)
             tokenizer.save_pretrained(temporary)
-            with open(temporary / "trainer.pt", "wb") as file:  # by its name, torch would hide why it can't be written
+            with open(temporary / "trainer.pt", "wb") as file:  # given only a name, torch would hide why it can't write
                 torch.save({"optimizer": optimizer, "state": state}, file)
             if critic:
                 save_file(critic, temporary / CRITIC)
@@ -67,24 +80,24 @@ def save(
             files = sorted(filter(Path.is_file, temporary.rglob("*")))
             manifest = {str(file.relative_to(temporary)): _fingerprint(file) for file in files}
             (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-            # what the name stands for must be on the disk before it, the rows up to this step too
+            # the files, and the rows up to this step, must be on the disk before the name is
             rows = filter(Path.exists, map(folder.parent.joinpath, RUN_FILES))
             for path in [*temporary.rglob("*"), temporary, *rows]:
                 _sync(path)
             temporary.rename(folder)
             _sync(folder.parent)
     except OSError:
-        shutil.rmtree(temporary, ignore_errors=True)  # half of it would hold the room that the next try needs
+        shutil.rmtree(temporary, ignore_errors=True)  # half of it would take the space that the next try needs
         raise
 
 
 def latest(out: Path) -> Path | None:
-    """The checkpoint of the latest step, final before all others, whole or not; None where there is none."""
+    """The checkpoint of the latest step, final before all others, intact or not; None where there is none."""
     return next(iter(_newest_first(out)), None)
 
 
 def newest(out: Path, refuse: Callable[[str], None]) -> Path | None:
-    """The folder to resume from: the latest whole one; None where there is none. refuse: told why later ones aren't."""
+    """The folder to resume from: the latest intact one, or None. refuse: called with the reason for each later one."""
     for folder in _newest_first(out):
         wrong = damage(folder)
         if wrong is None:
@@ -94,7 +107,7 @@ def newest(out: Path, refuse: Callable[[str], None]) -> Path | None:
 
 
 def damage(folder: Path) -> str | None:
-    """What is wrong with a checkpoint, held against its manifest; None: every byte is what was saved."""
+    """What differs between a checkpoint and its manifest; None: every byte is what was saved."""
     try:
         files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         for name, fingerprint in files.items():
@@ -113,16 +126,16 @@ def damage(folder: Path) -> str | None:
 
 
 def restore(folder: Path, optimizer, device, cut: Callable[[dict, object], dict]) -> dict:
-    """Loads trainer.pt, cut for this rank, into the optimizer and returns the state that was saved beside it."""
+    """Loads trainer.pt, cut for this rank, into the optimizer, and returns the state that was saved with it."""
     saved = torch.load(folder / "trainer.pt", map_location=device, weights_only=True)
     optimizer.load_state_dict(cut(saved["optimizer"], optimizer))
     return saved["state"]
 
 
 def reopen(out: Path, step: int, taken: Path | None) -> None:
-    """Puts the folder back to where it was after a step: later rows go, and final becomes a checkpoint again.
+    """Puts the folder back to where it was after a step: drops later rows, and final becomes a checkpoint again.
 
-    taken: the checkpoint of that step. Later ones were refused: they are renamed NAME.damaged, and count no more.
+    taken: the checkpoint of that step. Later ones were refused; renamed NAME.damaged, they no longer count.
     """
     for leftover in [*out.glob(".*.tmp"), *out.glob(".*.old")]:  # of a kill
         if leftover.name[1:].startswith(("checkpoint-", "final.")):
@@ -144,7 +157,7 @@ def prune(out: Path, keep: int) -> None:
 
 
 def clear(out: Path) -> None:
-    """Deletes a run's own files and folders, and nothing else that a user may keep beside them."""
+    """Deletes a run's own files and folders, and nothing else that a user may keep in the same place."""
     for folder in [*_newest_first(out), *out.glob("checkpoint-*.damaged"), *out.glob("final.damaged")]:
         _delete(folder)
     for name in RUN_FILES:
@@ -158,7 +171,7 @@ def append(file: Path, row: dict) -> None:
 
 
 def write(file: Path, content: str | bytes) -> None:
-    """The whole content or what was there before, whenever it is killed. OSError, in one line, if that can't be."""
+    """All of the content or the previous file, even if killed. OSError, in one line, if it can't be written."""
     temporary = file.with_name(f".{file.name}.tmp")
     with _writing(file):
         file.parent.mkdir(exist_ok=True)
@@ -195,7 +208,7 @@ def _move(folder: Path, target: Path) -> None:
 
 
 def _delete(folder: Path) -> None:
-    """Renamed first: a folder that is half deleted must not pass for a whole one."""
+    """Renamed first: a half-deleted folder must not pass for a complete one."""
     temporary = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(temporary, ignore_errors=True)
     folder.rename(temporary)
@@ -203,7 +216,7 @@ def _delete(folder: Path) -> None:
 
 
 def _fingerprint(file: Path) -> dict:
-    """Size in bytes, and SHA-256: what processors have instructions for, at a speed above most disks'."""
+    """Size in bytes, and SHA-256, which processors have instructions for: faster than most disks."""
     digest = hashlib.sha256()
     with open(file, "rb") as handle:
         while block := handle.read(1 << 22):
@@ -212,7 +225,7 @@ def _fingerprint(file: Path) -> dict:
 
 
 def _sync(path: Path) -> None:
-    """Returns when a file, or the names in a folder, are on the disk."""
+    """Returns once a file, or a folder's list of names, is on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -222,10 +235,10 @@ def _sync(path: Path) -> None:
 
 @contextmanager
 def _writing(path: Path):
-    """Whatever stops a write becomes an OSError of one line: safetensors and torch have errors of their own for it."""
+    """Turns whatever stops a write into an OSError of one line: safetensors and torch raise errors of their own."""
     try:
         yield
     except Exception as error:
-        causes = [error, error.__context__]  # torch complains of its archive while it handles the disk's error
+        causes = [error, error.__context__]  # torch raises about its archive while it handles the disk's error
         reason = next(filter(None, (getattr(e, "strerror", None) for e in causes)), str(error).partition("\n")[0])
         raise OSError(f"{path} can't be written: {reason}") from error

@@ -1,8 +1,8 @@
-"""What can go wrong in a run beside its numbers: signals, ranks that are lost or differ, rewards that hang.
+"""What can go wrong in a run apart from its numbers: signals, ranks that are lost or differ, rewards that hang.
 
 The store of the process group carries notes: `doing/R`, what rank R began last; `beat/R`, a count that a thread of
-rank R raises every second; `ended/R`, why it ended by itself. A rank whose collective breaks off reads them. They
-change no number: without them, a run would end with "Connection closed by peer", and no one would know which.
+rank R raises every second; `ended/R`, why it ended by itself. A rank whose collective fails reads them. They change no
+number: without them, a run would end with "Connection closed by peer", and nobody would know which peer.
 """
 
 import faulthandler
@@ -20,12 +20,12 @@ import torch
 import torch.distributed as dist
 
 BEAT = 1.0  # seconds
-GRACE = 5.0  # seconds; for a reward that holds the interpreter, so that no Python thread can end it
+GRACE = 5.0  # seconds; for a reward that holds the interpreter lock, so that no Python thread can end it
 
 
 @contextmanager
 def beating() -> Iterator[None]:
-    """A thread that shows the others that this process is alive, whatever its main thread waits for."""
+    """A thread that shows the other ranks that this process is alive, whatever its main thread waits for."""
     store, rank, stop = _store().clone(), dist.get_rank(), threading.Event()
 
     def beat():
@@ -34,7 +34,7 @@ def beating() -> Iterator[None]:
             count += 1
             try:
                 store.set(f"beat/{rank}", str(count))
-            except RuntimeError:  # the store has gone, with the rank or the agent that held it
+            except RuntimeError:  # the store is gone, with the rank or the agent that held it
                 return
 
     thread = threading.Thread(target=beat, daemon=True)
@@ -47,33 +47,33 @@ def beating() -> Iterator[None]:
 
 
 def doing(what: str) -> None:
-    """Notes what this rank begins, for the others to name it by."""
+    """Notes what this rank begins, so that the others can name it."""
     _store().set(f"doing/{dist.get_rank()}", what)
 
 
 def ends(reason: str = "") -> None:
-    """Notes that this rank ends by itself, and why, if the others do not know: they will miss it."""
+    """Notes that this rank ends by itself, and why, unless the others know: they will miss it."""
     try:
         _store().set(f"ended/{dist.get_rank()}", reason)
     except RuntimeError:
-        pass  # whoever held the store ended before; nobody is left to read it
+        pass  # whoever held the store has ended; nobody is left to read the note
 
 
 def broke_off(error: BaseException) -> bool:
-    """Whether an error is that of a collective: a rank did not come, and not this one is at fault."""
+    """Whether an error is that of a collective: another rank did not come."""
     return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
 
 
 def ignore_signals() -> None:
-    """For a rank that is about to end anyway: the agent of torchrun sends one to all that it finds alive."""
+    """For a rank that is about to end anyway: the agent of torchrun signals every process it finds alive."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
 
 def end_without_others(error: BaseException, remark: str = "") -> None:
-    """Ends this rank with exit code 1 and one line that names the ranks that are lost, and what they did last.
+    """Ends this rank with exit code 1 and one line that names the lost ranks and what they did last.
 
-    At once, without taking the group apart: that could wait for the very rank that is lost.
+    At once, without destroying the group: that could wait for the very rank that is lost.
     """
     ignore_signals()
     named = gone() or _elsewhere() or [" ".join(str(error).split()).partition(". ")[0]]
@@ -84,7 +84,7 @@ def end_without_others(error: BaseException, remark: str = "") -> None:
 
 
 def gone() -> list[str]:
-    """The other ranks that ended for a reason of theirs, or show no sign of life, in words. Takes up to 3 seconds."""
+    """The other ranks that ended for a reason of their own, or show no sign of life, in words. Takes up to 3 s."""
     try:
         before, ended = _read("beat"), _read("ended")
         if others() - ended.keys():
@@ -94,11 +94,11 @@ def gone() -> list[str]:
         return ["the store does not answer: rank 0, or the agent of torchrun, is gone"]
     silent = [r for r in sorted(others() - ended.keys()) if before.get(r) == after.get(r)]
     words = [f"rank {r} ended: {reason}" for r, reason in ended.items() if r in others() and reason]
-    return words + [f"rank {r} is gone; the last it began was the {last.get(r, 'start')}" for r in silent]
+    return words + [f"rank {r} is gone; the last thing it began was the {last.get(r, 'start')}" for r in silent]
 
 
 def _elsewhere() -> list[str]:
-    """The other ranks that live, but do another thing than this one, which has waited for them in vain."""
+    """The other ranks that are alive but busy with something else, while this one waited for them in vain."""
     last = _read("doing")
     late = [r for r in sorted(others()) if last.get(r) != last.get(dist.get_rank())]
     return [f"rank {r} did not come within --rank-timeout; it is in the {last.get(r, 'start')}" for r in late]
@@ -109,11 +109,11 @@ def others() -> set[int]:
 
 
 def limited(name: str, reward: Callable, seconds: float) -> Callable:
-    """The reward; a call of it that takes longer ends this process with one line that names it. 0 seconds: no limit.
+    """The reward; a call that takes longer ends this process with one line that names it. 0 seconds: no limit.
 
-    Nothing in Python can stop a thread, and grading in processes would cost every reward its state: so the run ends,
-    and its last checkpoint stands. If even that line can't be printed, for the reward holds the interpreter (a regular
-    expression that backtracks does), the traceback of where it hangs is, a little later, from outside of Python.
+    Python can't stop a thread, and grading in processes would cost every reward its state: so the run ends, with its
+    last checkpoint intact. If a reward holds the interpreter lock, as a backtracking regular expression does, that line
+    can't be printed; then a traceback of where it hangs is, a little later, from outside Python.
     """
     if not seconds:
         return reward
@@ -136,7 +136,7 @@ def limited(name: str, reward: Callable, seconds: float) -> Callable:
 def _end_hung(name: str, seconds: float, completions: int) -> None:
     reason = f"reward {name!r} took longer than --reward-timeout {seconds:g} s for {completions} completions"
     ends(reason)
-    hint = "the last checkpoint stands: mend the reward, then --resume"
+    hint = "mend it, then --resume continues from the last checkpoint"
     print(f"\ntrain.py: rank {dist.get_rank()}: {reason}; {hint}", file=sys.stderr, flush=True)
     os._exit(1)
 
@@ -148,27 +148,26 @@ def check_same_parameters(model: torch.nn.Module, step: int) -> None:
     dist.all_gather(hashes, mine)
     hashes = [int(x) for x in hashes]
     common = Counter(hashes).most_common(1)[0][0]  # of equally many, that of the lowest rank
-    others = [str(rank) for rank, x in enumerate(hashes) if x != common]
-    if others:
-        raise FloatingPointError(
-            f"after step {step} the parameters of rank {', '.join(others)} are not those of rank {hashes.index(common)}"
-        )
+    differing = [str(rank) for rank, x in enumerate(hashes) if x != common]
+    if differing:
+        wrong, right = ", ".join(differing), hashes.index(common)
+        raise FloatingPointError(f"after step {step} the parameters of rank {wrong} are not those of rank {right}")
 
 
 def _hash(model: torch.nn.Module) -> torch.Tensor:
-    """64 bits of all parameters, bit by bit: sums of integers, so exact in any order and on any device."""
+    """A 64-bit hash of every bit of all parameters: sums of integers, so exact in any order and on any device."""
     total = torch.zeros(1, dtype=torch.int64, device=next(model.parameters()).device)
     kinds = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
     for parameter in model.parameters():
-        for piece in parameter.detach().reshape(-1).split(1 << 22):  # no copy of a large matrix in 64 bits
+        for piece in parameter.detach().reshape(-1).split(1 << 22):  # a large matrix in 64 bits might not fit
             bits = piece.view(kinds[piece.element_size()]).to(torch.int64)
             places = torch.arange(1, len(bits) + 1, device=bits.device)
-            total = total * 1_000_003 + (bits * places).sum()  # wraps; places: two that are swapped must show
+            total = total * 1_000_003 + (bits * places).sum()  # wraps around; places: a swap of two must show
     return total
 
 
 def _read(name: str) -> dict[int, str]:
-    """The notes of that name: rank -> text."""
+    """All ranks' notes of one kind: rank -> text."""
     store = _store()
     keys = {rank: f"{name}/{rank}" for rank in range(dist.get_world_size())}
     return {rank: store.get(key).decode() for rank, key in keys.items() if store.check([key])}
@@ -180,15 +179,15 @@ def _store() -> dist.Store:
 
 @contextmanager
 def stop_signals(at_once: bool = True):
-    """SIGINT and SIGTERM raise KeyboardInterrupt, wherever the program is, and are noted in the list it gives.
+    """SIGINT and SIGTERM raise KeyboardInterrupt, wherever the program is, and are noted in the list it yields.
 
-    Not at_once: they are only noted, see stop_together.
+    Without at_once they are only noted, see stop_together.
     """
     noted = []
 
     def stop(number, _):
         noted.append(number)
-        if at_once and len(noted) == 1:  # a second one must not break the checkpoint that the first one makes
+        if at_once and len(noted) == 1:  # a second one must not break the checkpoint that the first one causes
             raise KeyboardInterrupt
 
     previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}

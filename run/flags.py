@@ -1,6 +1,6 @@
 """The flags of train.py, with their units and the paper's values. A wrong one ends in one line, with exit code 2.
 
-Later ones win: the paper's defaults, then the built-in model's or the resumed run's, then a recipe's, then the user's.
+Later values win: the paper's defaults, then the built-in model's or the resumed run's, then a recipe's, the user's last.
 """
 
 import argparse
@@ -18,13 +18,13 @@ from torch.distributed.fsdp import FSDPModule
 from engine.methods import ALGOS, BASELINES, KLS
 from gpg import F_NORMS, NORMS
 from run import checkpoint, record
-from tasks import addition, data
+from tasks import addition, prompts
 
 BUILT_IN = "tiny"  # the --model that needs no download
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """The flags after defaults, checked; exits with 2 on the first that can't be."""
+    """The flags with their defaults, checked; exits with 2 at the first wrong one."""
     parser = make_parser()
     given = parser.parse_args(argv)
     config = Path(given.out) / "config.json"
@@ -35,10 +35,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         if not config.exists():
             fail(f"--resume: no run in {given.out}, it has no config.json; give the run's folder with --out")
         try:
-            switches = dict.fromkeys(("resume", "overwrite", "plan", "doctor"), False)  # of one command, not of a run
+            switches = dict.fromkeys(
+                ("resume", "overwrite", "plan", "doctor"), False
+            )  # they belong to a command, not to a run
             saved = json.loads(config.read_text(encoding="utf-8")) | switches
         except ValueError as error:
-            fail(f"--resume: {config} is damaged ({error}); restore it, or start anew with --overwrite")
+            fail(f"--resume: {config} is damaged ({error}); restore it, or start a new run with --overwrite")
         parser.set_defaults(**{name: saved[name] for name in vars(given) if name in saved})
     else:
         parser.set_defaults(**(addition.DEFAULTS if given.model == BUILT_IN else {}) | ALGOS[given.algo])
@@ -54,6 +56,7 @@ def make_parser() -> argparse.ArgumentParser:
         usage="torchrun train.py [@config/NAME.args] [--flag value ...]",
         description="Group Policy Gradient. Defaults are those of the paper's 7B run where it gives them; the built-in "
         "model brings its own. @FILE reads flags from a file, with # comments.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         fromfile_prefix_chars="@",
         allow_abbrev=False,
     )
@@ -66,12 +69,12 @@ def make_parser() -> argparse.ArgumentParser:
     add("--data", metavar="SOURCE",
         help="problems: .jsonl, .json, .parquet or hub data set; a,b joins, a[:N] takes the first N (paper: DAPO-17k)")
     add("--eval-data", metavar="SOURCE", help="held-out problems, as --data; without it nothing is evaluated")
-    add("--problem-field", metavar="NAME", help="column of the problem, where it isn't found by itself")
-    add("--answer-field", metavar="NAME", help="column of the answer, where it isn't found by itself")
+    add("--problem-field", metavar="NAME", help="column of the problem, if it isn't found by itself")
+    add("--answer-field", metavar="NAME", help="column of the answer, if it isn't found by itself")
     add("--skip-bad-rows", action="store_true", help="count broken rows instead of stopping at the first")
     add("--system-prompt", default="none", metavar="NAME",
-        help=f"{', '.join(data.SYSTEM_PROMPTS)}, or a text of your own (paper's 7B: qwen-7b)")
-    add("--template", metavar="FILE", help="prompt with {problem} in it, in place of the tokenizer's chat template")
+        help=f"{', '.join(prompts.SYSTEM_PROMPTS)}, or a text of your own (paper's 7B: qwen-7b)")
+    add("--template", metavar="FILE", help="text file of a prompt with {problem} in it, in place of the tokenizer's chat template")
     add("--rewards", default="accuracy", metavar="SPEC",
         help="NAME=WEIGHT,... of accuracy, format, accuracy_boxed, tag_count, cosine, choice and "
              "path/to/file.py:function (paper's 7B: accuracy)")
@@ -81,11 +84,11 @@ def make_parser() -> argparse.ArgumentParser:
     add("--prompts-per-step", type=int, default=144, help="P, prompts over all ranks (paper: 144)")
     add("--group-size", type=int, default=8, help="G, completions of a prompt (paper: 8)")
     add("--f-norm", choices=F_NORMS, default="none", help="F_norm of Eq. 6: 1, std of group or batch (paper: none)")
-    add("--norm", choices=NORMS, default="group", help="mean over tokens, see gpg.token_weights (paper: group, Eq. 5)")
+    add("--norm", choices=NORMS, default="group", help="how tokens are averaged, see gpg.token_weights (paper: group, Eq. 5)")
     add("--no-age", dest="age", action="store_false", help="leave out alpha of Eq. 7 (paper: alpha is on)")
     add("--beta-th", type=float, default=0.6,
         help="collect until the valid groups are this share of P; 0: one round (paper: 0.6)")
-    add("--max-rounds", type=int, default=20, help="most rounds a step (paper: not given; released code: 19)")
+    add("--max-rounds", type=int, default=20, help="most rounds per step (paper: not given; released code: 19)")
     add("--mask-truncated", action="store_true",
         help="leave completions that hit --max-new-tokens out of the loss and of their group's mean (paper: no)")
 
@@ -95,14 +98,14 @@ def make_parser() -> argparse.ArgumentParser:
     add("--max-prompt-tokens", type=int, default=1024, help="longer ones are skipped and counted (paper: not given)")
     add("--max-new-tokens", type=int, default=2048, help="tokens of a completion (paper: not given; code: 2048)")
     add("--temperature", type=float, default=1.0, help="of sampling and log-probabilities (paper: not given; code: 1)")
-    add("--top-p", type=float, default=1.0, help="draw among the fewest tokens of this mass; 1: off (code: 1)")
-    add("--top-k", type=int, default=0, help="draw among so many likeliest tokens; 0: off (code: 50, unsaid)")
+    add("--top-p", type=float, default=1.0, help="draw among the fewest tokens that hold this probability; 1: off (code: 1)")
+    add("--top-k", type=int, default=0, help="draw among this many likeliest tokens; 0: off (code: 50, by a hidden default)")
     add("--cache-tokens", type=int, default=2**18,
         help="prompt and completion tokens of the rows decoded at once: memory of the key-value cache, not results")
 
     add = parser.add_argument_group("optimizer").add_argument
     add("--optimizer", choices=("adamw", "sgd"), default="adamw",
-        help="sgd: without momentum, to see what AdamW hides: it undoes a constant factor of the loss (paper: adamw)")
+        help="sgd: without momentum; AdamW undoes a constant factor of the loss, sgd does not (paper: adamw)")
     add("--lr", type=float, default=1e-6, help="learning rate (paper: 1e-6)")
     add("--schedule", choices=("constant", "cosine"), default="constant", help="of the learning rate (paper: constant)")
     add("--warmup", type=int, default=0, help="steps of linear warm-up (paper: not given)")
@@ -110,12 +113,12 @@ def make_parser() -> argparse.ArgumentParser:
     add("--weight-decay", type=float, default=0.1, help="of matrices (paper: 0.1)")
     add("--grad-clip", type=float, default=1.0, help="greatest gradient norm; 0: off (paper: not given; code: 1)")
     add("--lora-rank", type=int, default=0, metavar="R",
-        help="train adapters of that rank beside all linear layers but the last, and leave the weights, which stay in "
-             "float32; 0: train all weights. Wants a larger --lr, some ten times; needs peft (paper: 0)")
+        help="train adapters of this rank at all linear layers but the last, and freeze the weights, which stay in "
+             "float32; 0: train all weights. Needs peft, and about ten times the --lr (paper: 0)")
     add("--tokens-per-micro-batch", type=int, default=16384, help="padded tokens of a forward: memory, not results")
     add("--gradient-checkpointing", action="store_true", help="recompute activations in the backward: less memory")
     add("--parallel", choices=("ddp", "fsdp", "auto"), default="ddp",
-        help="the model whole on each rank, or cut over them; auto: cut if it does not fit (paper: DeepSpeed ZeRO-2)")
+        help="a full copy of the model on each rank, or shards; auto: shards if it does not fit (paper: ZeRO-2)")
     add("--dtype", choices=("float32", "bfloat16", "float64"), default="float32",
         help="of matrix products; bfloat16 keeps float32 weights (paper: not given; code: bfloat16)")
 
@@ -125,23 +128,23 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def add_compared_flags(add) -> None:
-    """What GPG does without. A default here is a part that is not there."""
+    """What GPG does without: by default each of these parts is absent."""
     # fmt: off
     add("--algo", choices=ALGOS, default="gpg",
-        help="the flags of another method, as defaults: see baselines.ALGOS; sft: on reference solutions (paper: gpg)")
+        help="another method, as defaults for its flags: see docs/methods.md; sft: on reference solutions (paper: gpg)")
     add("--baseline", choices=BASELINES, default="group",
-        help="what a reward is held against: mean of its group, of the others in it (RLOO), of the step (REINFORCE++), "
-             "a greedy completion's (ReMax), a critic's values (PPO) (paper: group)")
+        help="what is subtracted from a reward: mean of its group, of the others in it (RLOO), of the step "
+             "(REINFORCE++), a greedy completion's reward (ReMax), a critic's values (PPO) (paper: group)")
     add("--updates", type=int, default=1, help="optimizer steps on the same samples (paper: 1)")
     add("--clip", type=clip_range, default=None, metavar="LOW[,HIGH]",
         help="clip ratios to 1 - LOW, 1 + HIGH from the second update on; off: no ratio (GRPO: 0.2; DAPO: 0.2,0.28)")
     add("--kl-coef", type=float, default=0.0,
-        help="weight of KL(policy || the model at the start) a token; 0: no reference (paper: 0; GRPO: 0.04)")
-    add("--kl", choices=KLS, default="k3", help="its estimate, see baselines.kl_estimate (paper's Eq. 27: k3)")
-    add("--kl-in", choices=("loss", "reward"), default="loss", help="where it is a penalty (GRPO: loss; PPO: reward)")
+        help="weight of KL(policy || the model at the start) per token; 0: no reference (paper: 0; GRPO: 0.04)")
+    add("--kl", choices=KLS, default="k3", help="estimator of the KL term, see methods.kl_estimate (paper's Eq. 27: k3)")
+    add("--kl-in", choices=("loss", "reward"), default="loss", help="where the KL term is a penalty (GRPO: loss; PPO: reward)")
     add("--overlong-buffer", type=int, default=0,
         help="tokens before --max-new-tokens over which the reward falls by up to 1; 0: off (DAPO: 4096 of 20480)")
-    add("--gae-lambda", type=float, default=0.95, help="lambda of the critic's advantages; 1: rewards as they are")
+    add("--gae-lambda", type=float, default=0.95, help="lambda of the critic's advantages; 1: the plain return (usual: 0.95)")
     add("--critic-lr-factor", type=float, default=10.0, help="learning rate of the critic, in multiples of --lr")
     add("--solution-field", metavar="NAME", default="solution", help="column of the worked solution, for --algo sft")
     # fmt: on
@@ -156,33 +159,33 @@ def clip_range(text: str) -> tuple[float, float] | None:
 
 
 def add_run_flags(add) -> None:
-    """Where a run is kept, how it is gone on with, and what it watches over."""
+    """Where a run is stored, how it continues, and what it checks."""
     # fmt: off
     add("--out", default="out", metavar="DIR", help="folder of the run")
     add("--seed", type=int, default=0, help="of the data's order, of sampling, and of the built-in model")
     add("--eval-every", type=int, default=50, help="steps between evaluations; 0: only before and after")
     add("--save-every", type=int, default=50, help="steps between checkpoints; 0: only the final one")
     add("--noise-every", type=int, default=0,
-        help="steps between measures of the gradient's noise, the cosine between the gradients of two halves of the "
-             "valid groups; 0: none (paper: not given)")
+        help="steps between measurements of the gradient's noise, the cosine between the gradients of two halves of "
+             "the valid groups; 0: none (paper: not given)")
     add("--check-every", type=int, default=50, help="steps between checks that all ranks hold the same bits; 0: none")
     add("--rank-timeout", type=float, default=1800, metavar="SECONDS",
-        help="how long a rank waits for the others, while one saves or rewards, say, before the run ends")
+        help="how long a rank waits for the others, for instance while one saves, before the run ends")
     add("--reward-timeout", type=float, default=600, metavar="SECONDS",
-        help="how long one call of a reward may take before the run ends; 0: as long as it likes (paper: not given)")
+        help="how long one call of a reward may take before the run ends; 0: no limit (paper: not given)")
     add("--record", type=int, default=0, metavar="N",
-        help="keep the samples of every Nth step in OUT/rollouts, for --replay; 0: of none")
+        help="write the samples of every Nth step to OUT/rollouts, for --replay; 0: of none")
     add("--replay", metavar="FILE",
-        help="make only the update of a recorded step, print what came of it, and write nothing; flags that are not "
+        help="repeat only the update of a recorded step, print its result, and write nothing; flags that are not "
              "given are the run's, and --model is its checkpoint before that step")
-    add("--keep", type=int, default=2, help="checkpoints that stay, beside the final one; 0: all")
-    add("--resume", action="store_true", help="go on from --out's newest checkpoint; flags not given are the run's")
+    add("--keep", type=int, default=2, help="how many checkpoints to retain, besides the final one; 0: all")
+    add("--resume", action="store_true", help="continue from --out's newest checkpoint; flags not given are the run's")
     add("--auto-resume", action="store_true",
-        help="--resume where --out holds a run, else a new one: for jobs that torchrun or a cluster starts again")
-    add("--plan", action="store_true", help="print what each rank will take of its memory, in GiB, and stop")
+        help="--resume if --out holds a run, else start one: for jobs that torchrun or a cluster restarts")
+    add("--plan", action="store_true", help="print how much memory each rank will take, in GiB, and stop")
     add("--doctor", action="store_true",
-        help="try a run's parts on one small batch, print what is wrong and which flag mends it, and stop")
-    add("--overwrite", action="store_true", help="delete the run that is in --out and start anew")
+        help="check a run's parts on one small batch, print what is wrong and which flag mends it, and stop")
+    add("--overwrite", action="store_true", help="delete the run in --out and start a new one")
     add("--tensorboard", action="store_true", help="log to OUT/tensorboard too (needs tensorboard)")
     add("--wandb", metavar="PROJECT", help="log to Weights & Biases too (needs wandb)")
     # fmt: on
@@ -197,7 +200,7 @@ def recipe_line(line: str) -> list[str]:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Stops at the first flag that can't be, before anything slow."""
+    """Stops at the first wrong flag, before anything slow."""
     out, built_in = Path(args.out), args.model == BUILT_IN
     least = dict.fromkeys(("top_k", "warmup", "weight_decay", "grad_clip", "seed", "lora_rank"), 0)
     least |= dict.fromkeys(("kl_coef", "overlong_buffer", "gae_lambda", "critic_lr_factor"), 0) | {"updates": 1}
@@ -210,10 +213,10 @@ def check(args: argparse.Namespace) -> None:
         if not bound <= getattr(args, name) < math.inf:
             fail(f"--{name.replace('_', '-')} {getattr(args, name)}: must be {bound} or more")
     folder = next(parent for parent in (out, *out.absolute().parents) if parent.exists())
-    grouped = args.baseline in ("group", "others") and args.algo != "sft"  # what a sample is held against is its group
+    grouped = args.baseline in ("group", "others") and args.algo != "sft"  # the baseline of a sample is its group
     penalised = args.kl_coef and args.kl_in == "reward"  # then no two rewards of a group are equal
     taken = checkpoint.exists(out) and not (args.resume or args.overwrite or args.doctor)
-    new = not args.replay  # which reads no data, and writes nothing
+    new = not args.replay  # a replay reads no data and writes nothing
     for wrong, message in (
         (
             new and not built_in and not args.data,
@@ -236,67 +239,53 @@ def check(args: argparse.Namespace) -> None:
         ),
         (
             (not grouped or penalised) and (args.age or args.beta_th or args.norm == "valid_token"),
-            "alpha, --beta-th and --norm valid_token are for groups that carry no gradient, and with "
-            f"--baseline {args.baseline} and --kl-in {args.kl_in} all do: give --no-age --beta-th 0 and another --norm",
+            "alpha, --beta-th and --norm valid_token are for groups without gradient, and with --baseline "
+            f"{args.baseline} and --kl-in {args.kl_in} all have one: give --no-age --beta-th 0 and another --norm",
         ),
         (not grouped and args.f_norm == "group", f"--f-norm group: not with --baseline {args.baseline}; batch or none"),
         (
             (args.kl_coef or args.baseline == "critic") and args.parallel != "ddp",
-            f"--parallel {args.parallel}: a reference and a critic are whole on each rank; give --parallel ddp",
+            f"--parallel {args.parallel}: a reference and a critic need a full copy on each rank; give --parallel ddp",
         ),
         (args.overlong_buffer > args.max_new_tokens, "--overlong-buffer: must be at most --max-new-tokens"),
         (args.seed >= 2**32, f"--seed {args.seed}: must be below 2^32"),
         (not new and (args.resume or args.overwrite), "--replay writes nothing: leave out --resume and --overwrite"),
         (not args.model, f"--replay {args.replay}: the checkpoint before its step is not there; give it with --model"),
-        (args.resume and args.overwrite, "--resume goes on with the run in --out, --overwrite deletes it: give one"),
+        (args.resume and args.overwrite, "--resume continues the run in --out, --overwrite deletes it: give one"),
         (
             args.parallel != "ddp" and not hasattr(FSDPModule, "set_force_sum_reduction_for_comms"),
-            f"--parallel {args.parallel}: torch {torch.__version__} can't sum gradients of shards; take a newer one",
+            f"--parallel {args.parallel}: torch {torch.__version__} can't sum gradients of shards; install a newer one",
         ),
         (args.lora_rank and args.replay, "--replay: not with --lora-rank, whose checkpoints hold the merged model"),
         (args.lora_rank and not importlib.util.find_spec("peft"), "--lora-rank: pip install peft"),
         (args.wandb and not importlib.util.find_spec("wandb"), "--wandb: pip install wandb"),
         (args.tensorboard and not importlib.util.find_spec("tensorboard"), "--tensorboard: pip install tensorboard"),
-        (args.doctor and args.algo == "sft", "--doctor: looks at samples, and --algo sft draws none; leave it out"),
+        (args.doctor and args.algo == "sft", "--doctor: checks samples, and --algo sft draws none; leave it out"),
         (out.exists() and not out.is_dir(), f"--out {out}: is a file; give a folder"),
         (new and not os.access(folder, os.W_OK), f"--out {out}: can't write to {folder}; give another folder"),
-        (new and taken, f"--out {out}: holds a run; --resume goes on with it, --overwrite deletes it"),
+        (new and taken, f"--out {out}: holds a run; --resume continues it, --overwrite deletes it"),
     ):
         if wrong:
             fail(message)
-    user_input(data.system_prompt, args.system_prompt)
+    user_input(prompts.system_prompt, args.system_prompt)
     if args.template:
-        user_input(data.load_template, args.template)
+        user_input(prompts.load_template, args.template)
 
 
 def fail(message: str, *, any_rank: bool = False) -> None:
     """A user's mistake: one line that says what, where, and what would be right; exit code 2.
 
-    From rank 0, as all find it; any_rank: from this one, which may be the only one.
+    Printed by rank 0, as all ranks find it; any_rank: by this one, which may be the only one to find it.
     """
     if any_rank or int(os.environ.get("RANK", 0)) == 0:
-        below = "\n" * any_rank  # the bar of a run that is under way
+        below = "\n" * any_rank  # below the progress bar
         print(f"{below}{Path(sys.argv[0]).name}: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(2)
 
 
 def user_input(function, *arguments, **options):
-    """Calls a function on what the user gave; if it can't use that, its complaint is the one line."""
+    """Calls a function on what the user gave; its complaint, if any, becomes the one line."""
     try:
         return function(*arguments, **options)
     except (ValueError, OSError, FloatingPointError) as error:
         fail(str(error))
-
-
-def pretrained(kind, name: str | Path, **options):
-    """What a class's from_pretrained makes of a folder or hub name, with all its weights; a failure is the one line."""
-    try:
-        loaded = kind.from_pretrained(name, **options)
-    except Exception as error:  # those of the hub, of configurations and of weights have no ancestor in common
-        reason = str(error).strip().partition("\n")[0]
-        fail(f"--model {name}: no causal LM could be read ({reason}); give its folder or its hub name")
-    if options.get("output_loading_info"):
-        loaded, info = loaded
-        if info["missing_keys"]:  # they would be random
-            fail(f"--model {name}: weights are missing, {sorted(info['missing_keys'])[0]} for one; give a whole model")
-    return loaded

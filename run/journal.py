@@ -1,114 +1,136 @@
-"""What a run tells: the row of a step, the lines for who watches, and what is wrong, with advice.
+"""What a run reports: the row of a step, the lines on the terminal, and warnings with advice.
 
-metrics.jsonl, samples.jsonl and groups.jsonl are written by rank 0, a step at a time. Letters: P prompts a step, G
-samples of each, S groups of all rounds and ranks.
+metrics.jsonl, samples.jsonl and groups.jsonl are written by rank 0, one step at a time. Letters: P prompts per step,
+G samples of each, S groups of all rounds and ranks.
 """
 
 import json
 import math
 import sys
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
-from engine.update import learning_rate
+from engine.balance import Share
+from engine.batch import Batch, Sums, flatten, unflatten
+from engine.optimizer import Gradient
 from gpg import alpha, global_sum
 from run import checkpoint
+from run.checkpoint import State
 
 HEAD = """\
                      held-  groups, %                     gradient     en-    cut   tokens/s
 step    reward ± se  out %  valid easy hard  alpha      norm   cos   tropy  off %   draw grade train"""
 HEAD_EVERY = 25  # lines
 
-PATIENCE = 5  # steps in a row for which a sign must hold that chance alone makes now and then
-COLLAPSED = 0.1  # of the entropy of the first step; the default job learns its task with a quarter of it left
-GAP = 0.1  # between a token's log-probability in sampling and in the update; far above the 1e-5 of float32
+PATIENCE = 5  # steps in a row, for a sign that chance alone shows now and then
+COLLAPSED = 0.1  # of the first step's entropy; the default job learns its task with a quarter of it left
+GAP = 0.1  # between a token's log-probability in sampling and in the update; float32 rounding makes 1e-5
 
 
-def global_totals(batch, loss: float, gap: float, args, device):
-    """Over all ranks: sums {name: total}, rewards and lengths of all samples (2, S, G), loss, greatest gap; all in one
-    all_reduce, where each rank has places of its own for its samples and its gap.
+@dataclass(frozen=True)
+class Evaluation:
+    """Greedy accuracy on all held-out problems, over all ranks, and this rank's part of them."""
 
-    Samples are in the order of the rounds and of the prompts in a round, whatever the number of ranks. Metrics are made
-    of totals, never of means of means.
+    accuracy: float
+    standard_error: float
+    rows: list[dict]
+    completions: list[str]
+    right: list[float]
+
+
+class Totals(NamedTuple):
+    """A step's counts over all ranks."""
+
+    sums: Sums
+    groups: torch.Tensor  # (2, S, G): rewards and lengths, in the order of rounds and of prompts in a round
+    loss: float
+    gap: float  # the greatest
+
+
+def global_totals(batch: Batch, gradient: Gradient, num_prompts: int, device: torch.device) -> Totals:
+    """The counts of all ranks by one all_reduce, in which each rank has places of its own for its samples and its gap.
+
+    num_prompts: P, over all ranks. The number of ranks does not change the result.
     """
-    rank, ranks, P, (_, G) = dist.get_rank(), dist.get_world_size(), args.prompts_per_step, batch.rewards.shape
-    groups = torch.zeros((2, batch.rounds, P, G), dtype=torch.float64, device=device)
+    rank, ranks, G = dist.get_rank(), dist.get_world_size(), batch.rewards.shape[1]
+    groups = torch.zeros((2, batch.rounds, num_prompts, G), dtype=torch.float64, device=device)
     mine = torch.stack([batch.rewards.double(), batch.rollout.completion_mask.sum(dim=2).double()])
-    groups[:, :, rank::ranks] = mine.view(2, batch.rounds, len(range(rank, P, ranks)), G)
-    gaps = [gap if other == rank else 0.0 for other in range(ranks)]
-    numbers = torch.tensor([*batch.sums.values(), loss, *gaps], dtype=torch.float64, device=device)
+    groups[:, :, rank::ranks] = mine.view(2, batch.rounds, len(range(rank, num_prompts, ranks)), G)
+    gaps = [gradient.gap if other == rank else 0.0 for other in range(ranks)]
+    numbers = torch.tensor([*flatten(batch.sums), gradient.loss, *gaps], dtype=torch.float64, device=device)
     totals = global_sum(torch.cat([numbers, groups.flatten()])).cpu()
     numbers, groups = totals[: len(numbers)].tolist(), totals[len(numbers) :].view(2, -1, G)
-    named, (loss, *gaps) = numbers[: len(batch.sums)], numbers[len(batch.sums) :]
-    return dict(zip(batch.sums, named, strict=True)), groups, loss, max(gaps)
+    *counts, loss = numbers[:-ranks]
+    return Totals(unflatten(batch.sums, counts), groups, loss, max(numbers[-ranks:]))
 
 
-def metrics(batch, share, totals: dict, groups, grad_norm: float, loss: float, gap: float, args, state) -> dict:
-    """The row of metrics.jsonl; shares are of groups, tokens of completions. See the README for each.
+def metrics(batch: Batch, share: Share, totals: Totals, grad_norm: float, lr: float, args, state: State) -> dict:
+    """The row of metrics.jsonl; shares are of groups, tokens of completions. docs/metrics.md explains each column.
 
-    entropy: the mean of -log pi over all drawn tokens, in nats. At each, its expectation is the entropy of the policy
-    there, at --temperature, and it costs nothing, as sampling knows log pi. Not with --top-p or --top-k: there tokens
-    are drawn from another distribution than they are scored under.
+    entropy: the mean of -log pi over all drawn tokens, in nats. For each, its expectation is the policy's entropy
+    there, at --temperature, and it is free, as sampling knows log pi. Not with --top-p or --top-k: there tokens are
+    drawn from another distribution than they are scored under.
     """
-    count, samples, entropy = totals["groups"], totals["samples"], totals["surprise"] / totals["tokens"]
+    sums, loss, gap = totals.sums, totals.loss, totals.gap
+    entropy = sums.surprise / sums.tokens
     row = {
         "step": state.step + 1,
-        "reward": totals["reward"] / samples,
-        "reward_se": standard_error(groups[0]),
-        "reward_std": totals["reward_std"] / count,
-        "valid_share": totals["valid"] / count,
-        "easy_share": totals["easy"] / count,
-        "hard_share": totals["hard"] / count,
+        "reward": sums.reward / sums.samples,
+        "reward_se": standard_error(totals.groups[0]),
+        "reward_std": sums.reward_std / sums.groups,
+        "valid_share": sums.valid / sums.groups,
+        "easy_share": sums.easy / sums.groups,
+        "hard_share": sums.hard / sums.groups,
         "alpha": alpha(args.prompts_per_step, batch.num_valid) if batch.num_valid else None,
         "rounds": batch.rounds,
-        "completion_tokens": totals["tokens"] / samples,
-        "truncated_share": totals["truncated"] / samples,
-        "left_out_share": totals["left_out"] / samples,
-        "reward_errors": int(totals["reward_errors"]),
+        "completion_tokens": sums.tokens / sums.samples,
+        "truncated_share": sums.truncated / sums.samples,
+        "left_out_share": sums.left_out / sums.samples,
+        "reward_errors": int(sums.reward_errors),
         "entropy": entropy if math.isfinite(entropy) else None,  # demonstrations were not drawn
         "loss": loss if math.isfinite(loss) else None,
         "grad_norm": grad_norm if math.isfinite(grad_norm) else None,
         "logprob_gap": gap if math.isfinite(gap) else None,
         "imbalance": share.after,
         "imbalance_sampled": share.before,
-        "lr": learning_rate(args, state.step),
+        "lr": lr,
         "skipped": state.skipped + (not math.isfinite(grad_norm + loss)),
         "trained_tokens": args.updates * share.tokens,
-        "generated_tokens": state.generated_tokens + int(totals["drawn"]),
+        "generated_tokens": state.generated_tokens + int(sums.drawn),
     }
-    for name in [name.removeprefix("count ") for name in totals if name.startswith("count ")]:
-        known = totals[f"count {name}"]
-        row[f"reward/{name}"] = totals[f"total {name}"] / known if known else None
-    row |= {name: totals[name] / totals["tokens"] for name in ("kl", "value_error") if name in totals}
-    graded = {name.removeprefix("graded "): n for name, n in totals.items() if name.startswith("graded ")}
-    if graded:
-        row["given_up"] = int(graded.pop("given_up"))
-        row |= {f"answer_rule/{rule}": n / max(1, sum(graded.values())) for rule, n in graded.items()}
+    for name, scored in sums.scored.items():
+        row[f"reward/{name}"] = sums.by_reward[name] / scored if scored else None
+    row |= {name: x / sums.tokens for name, x in sums.methods.items()}
+    if sums.graded:
+        rules = {rule: n for rule, n in sums.graded.items() if rule != "given_up"}
+        row["given_up"] = int(sums.graded["given_up"])
+        row |= {f"answer_rule/{rule}": n / max(1, sum(rules.values())) for rule, n in rules.items()}
     return row | batch.seconds
 
 
 def standard_error(rewards: torch.Tensor) -> float | None:
     """Of the mean of rewards (S, G), clustered by group: samples of one prompt are alike, prompts are independent.
 
-    The standard deviation of the S means of groups over sqrt(S); None for one group.
+    The standard deviation of the S group means over sqrt(S); None for one group.
     """
     means = rewards.mean(dim=1)  # (S,)
     return float(means.std()) / math.sqrt(len(means)) if len(means) > 1 else None
 
 
-def make_logger(args, state, before):
+def make_logger(args, state: State, before: Evaluation | None):
     """The function that writes a step's row, samples and groups wherever this run logs; on rank 0 only."""
     if dist.get_rank():
         return lambda *_: None
     out, boards, lines = Path(args.out), [], 0
     say(
-        "the loss is no measure of progress: a sum of log-probabilities times advantages, which are 0 in the mean of a "
-        "group; it may rise or fall while the model learns, only its gradient has a meaning. Watch reward and held-out "
-        "accuracy"
+        "the loss does not measure progress: it sums log-probabilities times advantages, whose mean over a group is 0. "
+        "It may rise or fall while the model learns; only its gradient has a meaning. Watch reward and held-out accuracy"
     )
     say(f"{HEAD}\n{step_line({'step': state.step} | accuracy_of(before), 0)}")
     bar = tqdm(total=args.steps, initial=state.step, desc="GPG", dynamic_ncols=True, disable=None)  # for a terminal
@@ -145,7 +167,7 @@ def make_logger(args, state, before):
 
 
 def step_line(row: dict, tokens: int) -> str:
-    """A row under HEAD: is it learning? Of what it has not there is a dash. tokens: sampled in the step."""
+    """A row under HEAD: is it learning? A dash for a missing value. tokens: sampled in the step."""
 
     def cell(name: str, width: int, form: str, scale: int = 1, missing: str = "-") -> str:
         x = row.get(name)
@@ -171,8 +193,8 @@ def step_line(row: dict, tokens: int) -> str:
 
 
 def make_watch(args, rows: Path):
-    """The function that looks at a step's row -> warnings with advice, each once a run. rows: of the steps before."""
-    first, in_a_row, said = {}, Counter(), set()
+    """The function from a step's row to warnings with advice, each once per run. rows: the file of earlier steps."""
+    first, in_a_row, warned = {}, Counter(), set()
     if rows.exists():
         with open(rows, encoding="utf-8") as file:
             first = json.loads(file.readline() or "{}")
@@ -182,8 +204,8 @@ def make_watch(args, rows: Path):
         warnings = []
         for name, (holds, patience, text) in signs(row, first, args).items():
             in_a_row[name] = in_a_row[name] + 1 if holds else 0
-            if in_a_row[name] >= patience and name not in said:
-                said.add(name)
+            if in_a_row[name] >= patience and name not in warned:
+                warned.add(name)
                 warnings.append(f"warning, step {row['step']}: {text}")
         return warnings
 
@@ -191,14 +213,14 @@ def make_watch(args, rows: Path):
 
 
 def signs(row: dict, first: dict, args) -> dict[str, tuple[bool, int, str]]:
-    """{name: whether it shows in the row, for how many steps in a row it must, what it means and what may help}."""
+    """{name: (whether the row shows it, how many steps in a row must, what it means and what may help)}."""
     if row["easy_share"] > row["hard_share"]:
-        helps = "the problems are too easy for this model, give harder ones"
+        helps = "the problems are too easy for this model; give harder ones"
     else:
         helps = (
-            "see in samples.jsonl whether completions end and have an answer that is found (answer_rule/none); then "
+            "see in samples.jsonl whether completions end and whether their answer is found (answer_rule/none); then "
         )
-        helps += "easier problems, a larger --group-size, or a reward that has degrees"
+        helps += "try easier problems, a larger --group-size, or a graded reward"
     gap, rounding = row["logprob_gap"] or 0.0, "in float32 rounding makes 1e-5"
     if args.dtype == "bfloat16":
         rounding = "in bfloat16 rounding alone has made 0.25, which is harmless"
@@ -206,36 +228,38 @@ def signs(row: dict, first: dict, args) -> dict[str, tuple[bool, int, str]]:
         "invalid": (
             row["valid_share"] == 0 and row["grad_norm"] == 0,  # compared methods may learn from any group
             PATIENCE,
-            f"no group was valid for {PATIENCE} steps, so that nothing moves: {helps}",
+            f"no group was valid for {PATIENCE} steps, so nothing is learned: {helps}",
         ),
         "truncated": (
             row["truncated_share"] > 0.5,
             1,
             f"{row['truncated_share']:.0%} of the completions hit --max-new-tokens {args.max_new_tokens}: allow more; "
-            "or, if samples.jsonl shows texts that never end, the template or the end token is not the model's",
+            "or, if texts in samples.jsonl never end, the template or the end token is not the model's",
         ),
         "entropy": (
             row["entropy"] is not None and row["entropy"] < COLLAPSED * (first.get("entropy") or 0.0),
             PATIENCE,
-            f"entropy was below {COLLAPSED:.0%} of the first step's for {PATIENCE} steps, a group's samples become the "
-            "same: where the reward is high, the run is done; else go on from before with a lower --lr",
+            f"entropy was below {COLLAPSED:.0%} of the first step's for {PATIENCE} steps: a group's samples become alike. "
+            "If the reward is high, the run is done; else resume from before it with a lower --lr",
         ),
         "gap": (
             gap > GAP,
             1,
-            f"logprob_gap is {gap:.2g}: what is trained is not quite what sampled. {rounding}; where it is more, see "
-            "whether --dtype float32 brings it down; if not, report a bug",
+            f"logprob_gap is {gap:.2g}: the trained policy is not quite the one that sampled. {rounding}; if it is more, "
+            "see whether --dtype float32 brings it down; if not, report a bug",
         ),
     }
 
 
-def accuracy_of(evaluation) -> dict[str, float]:
+def accuracy_of(evaluation: Evaluation | None) -> dict[str, float]:
     return {"accuracy": evaluation.accuracy, "accuracy_se": evaluation.standard_error} if evaluation else {}
 
 
-def report(args, first: int, before, after) -> None:
-    """What the run came to: accuracy before and after, and what one problem's completion was and is."""
-    say(f"done: {args.out}/final loads with AutoModelForCausalLM.from_pretrained; rows are in {args.out}/metrics.jsonl")
+def report(args, first: int, before: Evaluation | None, after: Evaluation | None) -> None:
+    """The run's result: accuracy before and after, and one problem's completion before and after."""
+    say(
+        f"done: {args.out}/final loads with AutoModelForCausalLM.from_pretrained; metrics are in {args.out}/metrics.jsonl"
+    )
     if before is None or dist.get_rank():
         return
     change = f"before (step {first}) {percent(before)}, after (step {args.steps}) {percent(after)}"
@@ -247,12 +271,12 @@ def report(args, first: int, before, after) -> None:
         say(f"--- {name}, {'right' if evaluation.right[i] else 'wrong'}:\n{evaluation.completions[i]}")
 
 
-def percent(evaluation) -> str:
+def percent(evaluation: Evaluation) -> str:
     return f"{100 * evaluation.accuracy:.1f} ± {100 * evaluation.standard_error:.1f} %"
 
 
 def say(text: str) -> None:
-    """Lines for the person who watches, from rank 0, above the bar."""
+    """Prints lines above the progress bar, from rank 0 only."""
     if dist.get_rank() == 0:
         tqdm.write(text)
         sys.stdout.flush()

@@ -1,9 +1,9 @@
-"""What a run takes of each rank's memory, by arithmetic on the model's configuration, before anything slow.
+"""How much memory a run takes on each rank, by arithmetic on the model's configuration, before anything slow.
 
     python train.py --model NAME --data FILE --plan        prints the plan and stops
 
-The parts are counted at their largest: prompts and completions of full length, every micro-batch filled. Three moments
-can be the peak: the rollout, the update, the optimizer's step. Held against what was measured in tests/test_memory.py.
+The parts are counted at their largest: prompts and completions of full length, every micro-batch full. Three moments
+can be the peak: the rollout, the update, the optimizer's step. tests/run/test_memory.py compares it with measurements.
 """
 
 import math
@@ -13,19 +13,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM
+import torch.distributed as dist
+from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
-SLICE = 2**25  # logits at once in the update, gpg.sliced_logprobs
-DRAW_BYTES = 24  # a logit in the rollout: as made, repeated, scaled, exponential, and its CDF in float64
-HOST_GROWTH = 64 << 20  # bytes by which a process grows beside its tensors: modules, buffers, what malloc keeps
-DEVICE_BASE = 1 << 30  # bytes that libraries take on a GPU, and what its allocator can't use; not measured
+from run.flags import BUILT_IN, fail
+from run.journal import say
+from run.models import pretrained
+from tasks import addition
+
+SLICE = 2**25  # logits at once in the update, engine/output_layer.py
+DRAW_BYTES = 24  # per logit in the rollout: as made, repeated, scaled, exponential, and its CDF in float64
+HOST_GROWTH = 64 << 20  # bytes by which a process grows besides its tensors: modules, buffers, malloc's reserve
+DEVICE_BASE = 1 << 30  # bytes that libraries take on a GPU and that its allocator can't use; not measured
 GIB = 1 << 30
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes of a model that its memory follows from."""
+    """The sizes of a model that decide its memory."""
 
     parameters: int
     layers: int
@@ -34,32 +40,65 @@ class Shape:
     query: int  # query heads * width of one
     key: int  # key-value heads * width of one
     vocabulary: int
-    linear: int = 0  # inputs and outputs of all linear layers but the last: what an adapter of rank 1 has
+    linear: int = 0  # inputs and outputs of all linear layers but the last: parameters of an adapter of rank 1
 
 
 @dataclass(frozen=True)
 class Load:
-    """What of the flags and of the world its memory follows from."""
+    """The sizes of a run that decide its memory."""
 
     tokens: int  # padded tokens of a micro-batch of the update
-    completion_share: float  # of them that are of completions: only they have logits
-    prefix_share: float  # tokens of prompts that the completions look back at, each at its own copy, per such token
+    completion_share: float  # of these tokens, the share in completions: only they have logits
+    prefix_share: float  # prompt tokens that completions attend to, each its own copy, per such token
     width: int  # prompt and completion, in tokens
     rows: int  # decoded at once
     samples: int  # of a step on this rank, in all its rounds
-    trained: int  # samples of all ranks, which each rank gathers
+    trained: int  # samples of all ranks, which every rank gathers
     dtype: str = "float32"
     checkpointing: bool = False
-    moments: int = 2  # that the optimizer keeps of a gradient: AdamW's two, SGD's none
-    beside: int = 0  # numbers a parameter that stay for a reference (weights) and a critic (gradient and moments too)
-    halves: bool = False  # the gradient of one half of the groups is kept aside, for --noise-every
-    lora_rank: int = 0  # of the adapters that are trained in place of the weights; 0: none
+    moments: int = 2  # of a gradient in the optimizer: AdamW's two, SGD's none
+    compared: int = 0  # numbers per parameter for a reference (weights) and a critic (also gradient and moments)
+    halves: bool = False  # a copy of the gradient of half of the groups, for --noise-every
+    lora_rank: int = 0  # of the adapters trained in place of the weights; 0: none
     shards: int = 1  # over which parameters, gradients and optimizer are cut; 1: DistributedDataParallel
     base: int = 0  # bytes of the process itself: interpreter, libraries, a device's context
 
 
+def choose_parallel(args, resumed: Path | None, device: torch.device) -> str:
+    """ "ddp" or "fsdp", as --parallel says or the ranks' memory allows. --plan prints the plan; without it, a run that
+    takes more than there is ends here."""
+    kind, shape, load, limit = planned(args, resumed, device)
+    if args.plan:
+        say(describe(shape, load, limit))
+        return kind
+    moment, size = peak(shape, load)
+    if size > limit:
+        way = remedy(shape, load, limit, args.group_size)
+        way = f"{way} would fit" if way else "no flag would make it fit; take a smaller model, or larger devices"
+        wanted = f"the {moment} takes up to {size / GIB:.1f} GiB per rank, and there are {limit / GIB:.1f}"
+        fail(f"memory: {wanted}; {way} (see --plan)")
+    return kind
+
+
+def planned(args, resumed: Path | None, device: torch.device) -> tuple[str, Shape, Load, int]:
+    """ "ddp" or "fsdp", the model's sizes, a rank's load, and the bytes that every rank can use."""
+    make = args.model == BUILT_IN and not resumed
+    config = addition.make_config(addition.make_tokenizer()) if make else pretrained(AutoConfig, resumed or args.model)
+    shape, (limit, base) = shape_of(config), room(device)
+    least = torch.tensor(limit, device=device)
+    dist.all_reduce(least, dist.ReduceOp.MIN)  # all ranks must choose alike
+    limit, ranks = int(least), dist.get_world_size()
+    loads = {"ddp": load_of(args, ranks, base), "fsdp": load_of(args, ranks, base, shards=ranks)}
+    kind, (moment, size) = args.parallel, peak(shape, loads["ddp"])
+    if kind == "auto":
+        kind = "ddp" if size <= limit else "fsdp"
+        takes = f"a full copy takes {size / GIB:.1f} GiB of each rank's {limit / GIB:.1f}"
+        say(f"--parallel auto: {kind}, as {takes} in the {moment}")
+    return kind, shape, loads[kind], limit
+
+
 def shape_of(config) -> Shape:
-    """The shape behind a Hugging Face configuration; parameters are counted on the meta device, which holds none."""
+    """The shape of a Hugging Face configuration; parameters are counted on the meta device, which takes no memory."""
     config = config.get_text_config()
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
@@ -78,13 +117,13 @@ def shape_of(config) -> Shape:
 
 
 def linear_layers(model) -> list[torch.nn.Module]:
-    """Those that an adapter goes beside: all but the output layer."""
+    """The layers that get an adapter: all but the output layer."""
     kinds = (torch.nn.Linear, Conv1D)
     return [m for m in model.modules() if isinstance(m, kinds) and m is not model.get_output_embeddings()]
 
 
 def load_of(args, ranks: int, base: int = 0, shards: int = 1) -> Load:
-    """The load of a run with these flags on one of so many ranks."""
+    """The load of a run with these flags on one of `ranks` ranks."""
     L, T, G = args.max_prompt_tokens, args.max_new_tokens, args.group_size
     rounds, prompts = args.max_rounds if args.beta_th else 1, math.ceil(args.prompts_per_step / ranks)
     group = L + G * T  # tokens: the prompt goes through the model once
@@ -99,7 +138,7 @@ def load_of(args, ranks: int, base: int = 0, shards: int = 1) -> Load:
         dtype=args.dtype,
         checkpointing=args.gradient_checkpointing,
         moments=(moments := 2 if args.optimizer == "adamw" else 0),
-        beside=bool(args.kl_coef) + (args.baseline == "critic") * (2 + moments),
+        compared=bool(args.kl_coef) + (args.baseline == "critic") * (2 + moments),
         halves=args.noise_every > 0,
         lora_rank=args.lora_rank,
         shards=shards,
@@ -119,48 +158,47 @@ def moments(shape: Shape, load: Load) -> dict[str, dict[str, int]]:
 
 
 def lasting(shape: Shape, load: Load) -> dict[str, int]:
-    """What stays from the first step on: the gradients too, in the buckets of DistributedDataParallel."""
+    """What stays from the first step on, including gradients, in the buckets of DistributedDataParallel."""
     one, adapter = shape.parameters * stored(load) // load.shards, load.lora_rank * shape.linear * stored(load)
     trained = adapter // load.shards if load.lora_rank else one
-    compared = {"reference and critic": load.beside * one} if load.beside else {}
+    compared = {"reference and critic": load.compared * one} if load.compared else {}
     adapters = {"adapters": trained} if load.lora_rank else {}
-    lasts = {"weights": one} | adapters | {"gradients": trained, "optimizer": load.moments * trained}
-    return lasts | compared
+    return {"weights": one} | adapters | {"gradients": trained, "optimizer": load.moments * trained} | compared
 
 
 def largest(shape: Shape, load: Load) -> int:
-    """Numbers of the largest matrix that is trained: the embedding; of adapters, one beside the feed-forward."""
+    """Numbers in the largest trained matrix: the embedding, or an adapter of the feed-forward."""
     return load.lora_rank * shape.intermediate if load.lora_rank else shape.vocabulary * shape.hidden
 
 
 def sampling(shape: Shape, load: Load) -> dict[str, int]:
-    """The key-value cache at full length; logits; what is kept of it."""
+    """The key-value cache at full length, the logits, and the samples."""
     return {
         "cache": 2 * shape.layers * shape.key * load.rows * load.width * computed(load),
         "logits": DRAW_BYTES * load.rows * shape.vocabulary,
         "samples": 40 * load.samples * load.width,  # ids, masks, log-probabilities and uniform numbers
-        "whole weights": computed(load) * shape.parameters if load.shards > 1 else 0,
+        "all weights": computed(load) * shape.parameters if load.shards > 1 else 0,
     }
 
 
 def training(shape: Shape, load: Load) -> dict[str, int]:
-    """Activations of a micro-batch, its logits in slices, and the copies of weights that its products take."""
+    """Activations of a micro-batch, its logits in slices, and the copies of weights for its products."""
     layer = load.tokens * layer_bytes(shape, load) + int(load.tokens * load.prefix_share) * prefix_bytes(shape, load)
     inputs = load.tokens * shape.hidden * stored(load)  # of a layer
-    # of layers that are run again about three are there at once, measured: one run, one gone through, one given back
-    kept = shape.layers * inputs + 3 * layer if load.checkpointing else shape.layers * layer
-    # the gradients of a layer's three widest tensors, while it is gone back through
+    # of the layers that run again, about three are held at once (measured): one run, one in use, one being freed
+    layers = shape.layers * inputs + 3 * layer if load.checkpointing else shape.layers * layer
+    # the gradients of a layer's three widest tensors during its backward
     passing = 3 * load.tokens * (shape.intermediate + shape.hidden) * computed(load)
     logits = min(SLICE, int(load.tokens * load.completion_share) * shape.vocabulary)
-    cast = load.dtype == "bfloat16"  # a slice as it is made and as it is multiplied, and its share of the gradient
-    # the gradient of the output layer, and under bfloat16 its copy, which is made also where it is frozen
+    cast = load.dtype == "bfloat16"  # a slice in both dtypes, and its gradient
+    # the gradient of the output layer, and its bfloat16 copy, which is made even if the layer is frozen
     head = shape.vocabulary * shape.hidden * (stored(load) * (load.lora_rank == 0) + 2 * cast)
     copies = 2 * shape.parameters if load.dtype == "bfloat16" else 0
     if load.shards > 1:  # two layers at a time, and embedding and output layer
         matrices = 2 * (shape.parameters - 2 * shape.vocabulary * shape.hidden) // shape.layers
         copies = computed(load) * (matrices + 2 * shape.vocabulary * shape.hidden)
     return {
-        "activations": kept + passing,
+        "activations": layers + passing,
         "attention mask": 5 * load.tokens * load.width,  # rows * width^2, as bool and as float32
         "logits": logits * (max(4, computed(load)) + 4 * cast) + head,
         "copies of weights": copies,
@@ -169,22 +207,22 @@ def training(shape: Shape, load: Load) -> dict[str, int]:
 
 
 def layer_bytes(shape: Shape, load: Load) -> int:
-    """Bytes a token that a decoder layer keeps for its backward: each norm its input, the normalised input and its
-    output, attention its query, keys and values (repeated for every query head) and output, the gated feed-forward
-    four intermediates. Under bfloat16 the norms stay in float32, and their outputs are kept in both."""
+    """Bytes per token that a decoder layer holds for its backward: each norm its input, the normalised input and its
+    output; attention its query, keys and values (repeated for every query head) and output; the gated feed-forward
+    four intermediates. Under bfloat16 the norms stay in float32, and their outputs are held in both."""
     norms, products = 6 * shape.hidden, 4 * shape.query + 4 * shape.intermediate
     twice = 2 * shape.hidden if load.dtype == "bfloat16" else 0
     return norms * stored(load) + (products + twice) * computed(load)
 
 
 def prefix_bytes(shape: Shape, load: Load) -> int:
-    """Bytes that a layer keeps for a token of a prompt and each completion that looks back at it: keys and values,
-    repeated for every query head."""
+    """Bytes that a layer holds for a prompt token and each completion that attends to it: keys and values, repeated for
+    every query head."""
     return 2 * shape.query * computed(load)
 
 
 def stored(load: Load) -> int:
-    """Bytes of a weight, and of what is not under autocast."""
+    """Bytes of a weight, and of anything not under autocast."""
     return 8 if load.dtype == "float64" else 4
 
 
@@ -194,13 +232,13 @@ def computed(load: Load) -> int:
 
 
 def peak(shape: Shape, load: Load) -> tuple[str, int]:
-    """The moment that takes most, and its bytes."""
+    """The moment that takes most memory, and its bytes."""
     totals = {moment: sum(parts.values()) for moment, parts in moments(shape, load).items()}
     return max(totals.items(), key=lambda item: item[1])
 
 
 def remedy(shape: Shape, load: Load, limit: int, group_size: int) -> str | None:
-    """The flags that make it fit, from the cheapest on; None if no flag does."""
+    """The flags that make it fit, the cheapest first; None if none do."""
     tokens, rows, flags = load.tokens, load.rows, []
     while peak(shape, load)[1] > limit:
         moment = peak(shape, load)[0]
@@ -219,7 +257,7 @@ def remedy(shape: Shape, load: Load, limit: int, group_size: int) -> str | None:
 
 
 def room(device: torch.device) -> tuple[int, int]:
-    """Bytes that this rank can have, and those of them that are not the model's: the process and its libraries."""
+    """Bytes that this rank can use, and how many of them the process and its libraries take."""
     if device.type != "cpu":
         return torch.accelerator.get_memory_info(device)[0], DEVICE_BASE
     base = resident()
@@ -227,8 +265,8 @@ def room(device: torch.device) -> tuple[int, int]:
 
 
 def resident(field: str = "VmRSS") -> int:
-    """Bytes of this process in memory, now (VmRSS) or at the most (VmHWM). The system's ru_maxrss is not asked where
-    there is better: it begins with what the parent held."""
+    """Bytes of this process in memory, now (VmRSS) or at its peak (VmHWM). ru_maxrss is only the fallback: it begins
+    with what the parent held."""
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.exists() else []
     sizes = [int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:")]
@@ -236,7 +274,7 @@ def resident(field: str = "VmRSS") -> int:
 
 
 def _host_room() -> int:
-    """Bytes that this machine, or the group that this process is confined to, still has; for each of its ranks."""
+    """Bytes that this machine, or this process's control group, still has, per rank on it."""
     lines = Path("/proc/meminfo").read_text().splitlines() if Path("/proc/meminfo").exists() else []
     rooms = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
     for names in (("max", "current"), ("limit_in_bytes", "usage_in_bytes")):  # of cgroup v2, and v1
@@ -248,8 +286,8 @@ def _host_room() -> int:
 
 
 def describe(shape: Shape, load: Load, limit: int) -> str:
-    """The plan in lines, for people."""
-    lines = [f"{shape.parameters / 1e6:,.1f} million parameters; GiB a rank, at the largest that the flags allow:"]
+    """The plan in lines of text."""
+    lines = [f"{shape.parameters / 1e6:,.1f} million parameters; GiB per rank, at the largest that the flags allow:"]
     for moment, parts in moments(shape, load).items():
         named = ", ".join(f"{name} {size / GIB:.2f}" for name, size in parts.items() if size)
         lines.append(f"{moment:>15}  {sum(parts.values()) / GIB:8.2f} = {named}")

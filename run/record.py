@@ -1,11 +1,11 @@
-"""The samples of a step in one file, from which its update can be made again: a bug report is one file.
+"""The samples of a step in one file, from which its update can be repeated: a bug report is one file.
 
-    python train.py ... --record 10                                   keeps those of every tenth step
-    python train.py --replay OUT/rollouts/step-000010.safetensors     makes its update, prints what came of it
+    python train.py ... --record 10                                   writes those of every tenth step
+    python train.py --replay OUT/rollouts/step-000010.safetensors     repeats its update and prints the result
 
-A tensor RANK/NAME is what a rank brought to the update: token ids, masks, log-probabilities, rewards, and what
-the methods of engine/methods.py look at beside them. The header holds config.json, the step, and a digest of all bytes. On
-as many ranks as recorded it, an update has the same bits; on others each takes the share of several, or none.
+A tensor RANK/NAME is what a rank brought to the update: token ids, masks, log-probabilities, rewards, and as beside/NAME
+what a compared method needs per token. The header holds config.json, the step, and a digest of all bytes. On as many
+ranks as recorded it, an update has the same bits; on others each takes the share of several, or none.
 """
 
 import hashlib
@@ -23,10 +23,11 @@ from rollout import Rollout, join
 from run import checkpoint
 
 ROLLOUT = [field.name for field in fields(Rollout)]
+EXTRAS = "beside/"  # the prefix of Batch.extras in a file
 
 
-def keep(batch, args, state) -> None:
-    """Writes OUT/rollouts/step-N.safetensors by rank 0, if the step is one of those that --record names. A collective.
+def write(batch, args, state) -> None:
+    """Writes OUT/rollouts/step-N.safetensors by rank 0, if --record names the step. A collective.
 
     OSError, in one line, if it can't be written.
     """
@@ -35,10 +36,10 @@ def keep(batch, args, state) -> None:
         return
     mine = {name: getattr(batch.rollout, name) for name in ROLLOUT}
     mine |= {"rewards": batch.rewards, "loss_mask": batch.loss_mask}
-    mine |= {f"beside/{name}": x for name, x in batch.beside.items()}
+    mine |= {f"{EXTRAS}{name}": x for name, x in batch.extras.items()}
     if batch.advantages is not None:
         mine["advantages"] = batch.advantages.expand(batch.loss_mask.shape)
-    # masks as bytes, which are most of the file
+    # masks are most of the file: as bytes
     mine = {name: (x.bool() if name.endswith("mask") else x).cpu().contiguous() for name, x in mine.items()}
     parts = [None] * ranks if dist.get_rank() == 0 else None
     dist.gather_object(mine, parts)
@@ -52,48 +53,42 @@ def keep(batch, args, state) -> None:
 
 
 def load(file: str, device: torch.device) -> tuple[dict, int]:
-    """What this rank brings to the update, by the names of train.Batch, and the number of the step.
+    """What this rank brings to the update, by the names of Batch, and the number of the step.
 
-    ValueError, in one line: a file that is none of a run's, or not as it was written.
+    ValueError, in one line: not a file that --record wrote, or damaged since.
     """
     facts, _, tensors = read(file)
     mine = [str(k) for k in range(facts["ranks"]) if k % dist.get_world_size() == dist.get_rank()]
 
-    def parts(name: str) -> list[torch.Tensor]:
+    def pieces(name: str) -> list[torch.Tensor]:
         found = [tensors[f"{k}/{name}"] for k in mine] or [tensors[f"0/{name}"][:0]]
         return [(x.long() if name.endswith("mask") else x).to(device) for x in found]
 
-    columns = {name: parts(name) for name in dict.fromkeys(key.partition("/")[2] for key in tensors)}
+    columns = {name: pieces(name) for name in dict.fromkeys(key.partition("/")[2] for key in tensors)}
     rollouts = [Rollout(**dict(zip(ROLLOUT, row, strict=True))) for row in zip(*map(columns.pop, ROLLOUT), strict=True)]
-    whole = join(rollouts)
-    T = whole.completion_ids.shape[2]
+    rollout = join(rollouts)
+    T = rollout.completion_ids.shape[2]
     rewards = torch.cat(columns.pop("rewards"))
     tokens = {name: torch.cat([pad(x, (0, T - x.shape[2])) for x in column]) for name, column in columns.items()}
-    beside = {name.removeprefix("beside/"): x for name, x in tokens.items() if name.startswith("beside/")}
-    kept = {"loss_mask": tokens["loss_mask"], "advantages": tokens.get("advantages"), "beside": beside}
-    kept |= {"num_valid": facts["num_valid"], "rounds": facts["rounds"]}
-    return {"rollout": whole, "rewards": rewards, **kept}, facts["step"]
+    extras = {name.removeprefix(EXTRAS): x for name, x in tokens.items() if name.startswith(EXTRAS)}
+    parts = {"loss_mask": tokens["loss_mask"], "advantages": tokens.get("advantages"), "extras": extras}
+    parts |= {"num_valid": facts["num_valid"], "rounds": facts["rounds"]}
+    return {"rollout": rollout, "rewards": rewards, **parts}, facts["step"]
 
 
 def flags_of(file: str) -> dict:
-    """The flags of the run that recorded a file, and as --model what its step began with: the checkpoint beside it, or
-    the run's own model for step 1; None where there is no such checkpoint. ValueError as `load`."""
+    """The flags of the run that recorded a file, with --model as its step began: the checkpoint of the step before, or
+    the run's own model for step 1; None if that checkpoint is gone. ValueError as `load`."""
     facts, config, _ = read(file)
     before = Path(file).absolute().parent.parent / f"checkpoint-{facts['step'] - 1}"
     model = config["model"] if facts["step"] == 1 else str(before) if before.exists() else None
-    unread = {
-        "template": None,
-        "system_prompt": "none",
-        "resume": False,
-        "overwrite": False,
-        "plan": False,
-        "record": 0,
-    }
+    unread = {"template": None, "system_prompt": "none", "record": 0}
+    unread |= dict.fromkeys(("resume", "overwrite", "plan"), False)
     return config | unread | {"model": model}
 
 
 def read(file: str) -> tuple[dict, dict, dict[str, torch.Tensor]]:
-    """Facts, config.json and tensors of a file, held against its digest. ValueError as `load`."""
+    """Facts, config.json and tensors of a file, once its digest is checked. ValueError as `load`."""
     try:
         with safe_open(file, "pt") as opened:
             header = opened.metadata() or {}
@@ -101,14 +96,14 @@ def read(file: str) -> tuple[dict, dict, dict[str, torch.Tensor]]:
     except (OSError, SafetensorError) as error:
         raise ValueError(f"--replay {file}: can't be read ({error}); give a file that --record wrote") from None
     if not {"config", "facts", "sha256"} <= header.keys():
-        raise ValueError(f"--replay {file}: holds tensors, but of no run; give a file that --record wrote")
+        raise ValueError(f"--replay {file}: holds tensors, but not those of a run; give a file that --record wrote")
     if digest(tensors, header) != header["sha256"]:
-        raise ValueError(f"--replay {file}: is damaged, its bytes are not those that --record wrote")
+        raise ValueError(f"--replay {file}: is damaged: its bytes are not those that --record wrote")
     return json.loads(header["facts"]), json.loads(header["config"]), tensors
 
 
 def digest(tensors: dict[str, torch.Tensor], header: dict[str, str]) -> str:
-    """SHA-256 of all that a file says."""
+    """SHA-256 of header and tensors."""
     found = hashlib.sha256((header["config"] + header["facts"]).encode())
     for name, x in sorted(tensors.items()):
         found.update(name.encode() + x.numpy().tobytes())
@@ -116,7 +111,7 @@ def digest(tensors: dict[str, torch.Tensor], header: dict[str, str]) -> str:
 
 
 def cut_back(out: Path, step: int) -> None:
-    """Deletes what was recorded of later steps, and the folder if nothing is left in it."""
+    """Deletes the records of later steps, and the folder if nothing is left in it."""
     folder = out / "rollouts"
     for leftover in folder.glob(".step-*.tmp"):  # of a kill
         leftover.unlink()

@@ -1,12 +1,14 @@
-"""What a long run would stumble over, seen on one small batch before it: train.py --doctor.
+"""Pre-flight checks on one small batch, one function each.
 
-A check holds one thing against what it must be: it says what it saw and, where that is wrong, which flag mends it. Most
-of what is looked for here is silent: the run would go on, and learn worse or nothing. Nothing is trained, and nothing
-is written.
+    python train.py ... --doctor        or python -m tools.doctor ..., with the flags of the run
+
+A check says what it saw and, if that is wrong, which flag mends it. Most faults it looks for are silent: the run would
+continue and learn worse, or nothing. Nothing is trained, and nothing is written.
 """
 
 import argparse
 import math
+import sys
 import textwrap
 import unicodedata
 from typing import NamedTuple
@@ -15,22 +17,32 @@ import torch
 import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
-from engine.parallel import plain, whole_weights
-from engine.update import per_token
+import train
+from engine.batch import Batch, Sums, flatten, unflatten
+from engine.methods import Method
+from engine.micro_batches import per_token
+from engine.parallel import gathered, unwrapped
 from gpg import alpha, global_sum
+from rewards import parse_rewards
 from rollout import Rollout, eos_ids, pad_id
 from run import memory
+from run.checkpoint import State
+from run.flags import user_input
+from run.journal import say
+from run.models import Trained, load_adapted, make_policy
+from run.problems import load_problems, make_scorer
+from run.resume import find_checkpoint
 
-# Parameters times sampled tokens of a rank's batch: half a minute of one slow core, measured; an accelerator does more.
+# Parameters times sampled tokens of a rank's batch: half a minute of one slow core, measured; more on an accelerator.
 WORK, WORK_ACCELERATED = 4e11, 2e13
-DECODED = 1024  # most tokens of a completion: some 30 ms each on an accelerator, however few rows
-FEWEST_TOKENS = 16  # of a completion: with fewer, sampling and update would be compared on prompts alone
+DECODED = 1024  # most tokens of a completion: about 30 ms each on an accelerator, however few rows
+FEWEST_TOKENS = 16  # of a completion: fewer would compare sampling and update on prompts alone
 
-# Greatest difference of two log-probabilities of a token that rounding explains. float32 gave 1e-5 and bfloat16 0.25 at
-# worst (README, logprob_gap); a wrong position, mask or dropout gives 1 and more.
+# Greatest difference between two log-probabilities of a token that rounding explains. float32 gave 1e-5 and bfloat16
+# 0.25 at worst (docs/metrics.md, logprob_gap); a wrong position or mask, or dropout, gives 1 and more.
 ROUNDING = {"float64": 1e-8, "float32": 1e-3, "bfloat16": 0.5}
-LOST = 0.1  # share of updates that may round to nothing: most of AdamW's are smaller still than lr
-TRUNCATED = 0.5  # share of completions without an end, above which most of a batch says nothing of an answer
+LOST = 0.1  # share of updates that may round to nothing: most of AdamW's are even smaller than lr
+TRUNCATED = 0.5  # share of truncated completions above which most of a batch has no answer
 WIDTH = 120
 
 
@@ -38,29 +50,55 @@ class Check(NamedTuple):
     name: str
     value: str  # what was seen
     ok: bool
-    advice: str = ""  # how to mend it; or, where all is well, what to know
+    advice: str = ""  # how to mend it; or, if all is well, what to know
+
+
+def run(args, device: torch.device) -> bool:
+    """Tries a run's parts on a small batch and prints the table -> whether a check found something wrong."""
+    rewards = user_input(parse_rewards, args.rewards, args.max_new_tokens)
+    resumed = find_checkpoint(args)
+    kind, shape, load, limit = memory.planned(args, resumed, device)
+    small = small_batch(args, shape.parameters, device)
+    memory.choose_parallel(small, resumed, device)  # ends here if even that does not fit
+    folder, tokenizer, problems, held_out = load_problems(args, resumed)
+    scorer, graded = make_scorer(args, rewards, problems, held_out), []
+    model = load_adapted(args, folder, resumed, device)
+    trained = Trained(model, make_policy(model, kind, args), tokenizer, optimizer=None, method=Method())
+    checks = user_input(of_model, args, model, tokenizer, problems)
+
+    def watched(prompts, texts, ids, columns):
+        graded.append((texts, columns.get("answer", []), scorer(prompts, texts, ids, columns)))
+        return graded[-1][-1]
+
+    batch = train.collect(trained, problems, watched, small, State())
+    gap = logprob_gap(trained.policy, batch.rollout, args.tokens_per_micro_batch)
+    checks += of_batch(args, small, model, tokenizer, batch, graded, gap)
+    checks.append(check_memory(shape, load, limit, args.group_size))
+    checks = findings(checks)
+    say(table(checks))
+    return not all(check.ok for check in checks)
 
 
 def small_batch(args, parameters: int, device: torch.device) -> argparse.Namespace:
-    """The flags of a step of seconds: G as it is, one round, completions fewer and shorter where they must be."""
+    """The flags of a step of a few seconds: G as given, one round, fewer and shorter completions if need be."""
     tokens = (WORK if device.type == "cpu" else WORK_ACCELERATED) / parameters  # of a rank
-    longest = max(FEWEST_TOKENS, int(tokens / (4 * args.group_size)))  # so that it is four prompts, if it can
+    longest = max(FEWEST_TOKENS, int(tokens / (4 * args.group_size)))  # room for four prompts, if possible
     new_tokens = min(args.max_new_tokens, DECODED, longest)
     prompts = max(1, int(tokens / (args.group_size * new_tokens))) * dist.get_world_size()
     limits = {"max_new_tokens": new_tokens, "prompts_per_step": min(prompts, args.prompts_per_step)}
     return argparse.Namespace(**vars(args) | limits | {"max_rounds": 1, "beta_th": 0.0})
 
 
-def logprob_gap(policy: torch.nn.Module, r: Rollout, args) -> float:
+def logprob_gap(policy: torch.nn.Module, r: Rollout, budget: int) -> float:
     """The greatest |Δ log π| between sampling and the update's forward, over all tokens of this rank's rollout."""
-    with whole_weights(policy):  # ranks make different numbers of forwards
-        logprobs = per_token(plain(policy), r, args)  # (S, G, T)
+    with gathered(policy):  # ranks make different numbers of forwards
+        logprobs = per_token(unwrapped(policy), r, budget)  # (S, G, T)
     gaps = (logprobs - r.logprobs).abs()[r.completion_mask.bool()]
     return float(gaps.max()) if len(gaps) else 0.0
 
 
 def of_model(args, model, tokenizer, problems: list[dict]) -> list[Check]:
-    """What needs no sample. ValueError: neither model nor tokenizer has an EOS."""
+    """The checks that need no sample. ValueError: neither model nor tokenizer has an EOS."""
     return [
         check_sampling(args, model),
         check_eos(model, tokenizer, args.template),
@@ -70,10 +108,10 @@ def of_model(args, model, tokenizer, problems: list[dict]) -> list[Check]:
     ]
 
 
-def of_batch(args, small, model, tokenizer, batch, graded: list, gap: float) -> list[Check]:
-    """What a batch of small_batch's flags shows. graded: what the rewards were given, and what they gave, a round."""
-    totals = global_sum(torch.tensor(list(batch.sums.values()), dtype=torch.float64, device=model.device)).tolist()
-    totals = dict(zip(batch.sums, totals, strict=True))
+def of_batch(args, small, model, tokenizer, batch: Batch, graded: list, gap: float) -> list[Check]:
+    """The checks on a batch of small_batch's flags. graded: per round, what the rewards got and what they returned."""
+    numbers = torch.tensor(flatten(batch.sums), dtype=torch.float64, device=model.device)
+    totals = unflatten(batch.sums, global_sum(numbers).tolist())
     cut = small.max_new_tokens if small.max_new_tokens < args.max_new_tokens else 0
     return [
         check_pad(model, tokenizer, batch.rollout),
@@ -85,7 +123,7 @@ def of_batch(args, small, model, tokenizer, batch, graded: list, gap: float) -> 
 
 
 def check_sampling(args, model) -> Check:
-    """What completions are drawn with; what the model's own generation_config.json would have changed unsaid."""
+    """How completions are drawn; what the model's own generation_config.json would have changed silently."""
     top = f"top-p {args.top_p:g}, top-k {args.top_k or 'off'}"
     value = f"temperature {args.temperature:g}, {top}, up to {args.max_new_tokens} new tokens"
     unused = {
@@ -102,7 +140,7 @@ def check_sampling(args, model) -> Check:
 
 
 def check_eos(model, tokenizer, template: str | None) -> Check:
-    """A turn of the chat template must end with what ends a completion: else each runs on into turns of its own."""
+    """The chat template must end a turn with what ends a completion: else completions continue into further turns."""
     ids = eos_ids(model, tokenizer)
     value = "a completion ends with " + " or ".join(f"{i} {shown(tokenizer, [i])}" for i in ids[:8])
     value += f" or one of {len(ids) - 8} more" * (len(ids) > 8)
@@ -119,19 +157,19 @@ def check_eos(model, tokenizer, template: str | None) -> Check:
 
 
 def turn_end(tokenizer) -> int | None:
-    """The first token of the chat template behind what the assistant says; None where there is none."""
-    said = "the answer is 2"
-    chat = [{"role": "user", "content": "1+1=?"}, {"role": "assistant", "content": said}]
+    """The chat template's first token after the assistant's text; None if there is none."""
+    reply = "the answer is 2"
+    chat = [{"role": "user", "content": "1+1=?"}, {"role": "assistant", "content": reply}]
     try:
         text = tokenizer.apply_chat_template(chat, tokenize=False)
     except Exception:  # no template, or one that takes no assistant: jinja's and transformers' errors have no ancestor
         return None
-    ids = tokenizer.encode(text.rpartition(said)[2].strip(), add_special_tokens=False)
+    ids = tokenizer.encode(text.rpartition(reply)[2].strip(), add_special_tokens=False)
     return ids[0] if ids else None
 
 
 def check_bos(tokenizer, problems: list[dict], template: str | None) -> Check:
-    """One at the start, where there is one. Further on it may mark a role: SmolLM2 begins its turns so."""
+    """One BOS at the start, if the tokenizer has one. Later it may mark a role: SmolLM2 begins its turns with it."""
     bos = tokenizer.bos_token_id
     if bos is None:
         return Check("bos", "the tokenizer has none", True)
@@ -143,37 +181,37 @@ def check_bos(tokenizer, problems: list[dict], template: str | None) -> Check:
     value = f"prompts begin with {most} BOS, {bos} {shown(tokenizer, [bos])}"
     if most > 1:
         where = "the --template" if template else "the model's chat template, or give one of your own by --template"
-        return Check("bos", value, False, f"leave {most - 1} out of {where}")
+        return Check("bos", value, False, f"remove {most - 1} from {where}")
     expected = tokenizer("a").input_ids[0] == bos
     return Check("bos", value, True, "the tokenizer would put one there" * (expected and not most))
 
 
 def check_prompt(model, tokenizer, problems: list[dict]) -> Check:
-    """The first prompt as the model sees it; of all, that they hold their problem, and no token that is none."""
+    """The first prompt as the model sees it; whether all contain their problem, and only tokens that the model has."""
     longest = max(len(row["prompt_ids"]) for row in problems)
     ids = problems[0]["prompt_ids"]
     value = f"{len(problems)} of up to {longest} tokens, the first: {shown(tokenizer, ids)}"
     rows, unknown = len(model.get_input_embeddings().weight), tokenizer.unk_token_id
     beyond = [row for row in problems if max(row["prompt_ids"]) >= rows]
     if beyond:
-        advice = f"{len(beyond)} have a token above the model's {rows} embeddings: model and tokenizer do not fit"
+        advice = f"{len(beyond)} have a token above the model's {rows} embeddings: model and tokenizer do not match"
         return Check("prompt", value, False, f"{advice}; give a --model folder whose files belong together")
     lost = [row for row in problems if squeezed(row["problem"]) not in squeezed(tokenizer.decode(row["prompt_ids"]))]
     if lost:
-        advice = f"{len(lost)} do not hold the text of their problem, the first of them {lost[0]['problem'][:60]!r}"
+        advice = f"{len(lost)} do not contain the text of their problem, the first {lost[0]['problem'][:60]!r}"
         return Check("prompt", value, False, f"{advice}: give a prompt that does by --template")
     num = sum(unknown in row["prompt_ids"] for row in problems) if unknown is not None else 0
-    return Check("prompt", value, True, f"{num} hold characters that the tokenizer does not know" * bool(num))
+    return Check("prompt", value, True, f"{num} have characters that the tokenizer does not know" * bool(num))
 
 
 def squeezed(text: str) -> str:
-    """What of a text any tokenizer keeps: no spaces, no case, one spelling of a character."""
+    """What any tokenizer preserves of a text: no spaces, no case, one spelling of a character."""
     return "".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def check_rounding(model, lr: float) -> Check:
-    """The share of weights that an AdamW step of the size lr leaves as they are: lr is below half a unit of their last
-    place. Kept in bfloat16 most would be, as that is 1/512 to 1/256 of a weight: hence float32, where it is 2^-25."""
+    """The share of weights that an AdamW step of the size lr leaves unchanged: lr is below half a unit in the last place.
+    In bfloat16 that is 1/512 to 1/256 of a weight, so most would not move; hence float32 weights, where it is 2^-25."""
     lost, count = {model.dtype: 0, torch.bfloat16: 0}, 0
     for parameter in model.parameters():
         if not parameter.requires_grad:
@@ -191,20 +229,20 @@ def check_rounding(model, lr: float) -> Check:
 
 
 def stuck_from(lr: float, dtype: torch.dtype) -> float:
-    """The least |w| that w ± lr rounds back to. From one power of two to the next half a unit of the last place is
-    eps / 2 of the lower one; so it is the first power of two above 2 lr / eps."""
+    """The least |w| that w ± lr rounds back to. Between two powers of two, half a unit in the last place is eps / 2 of the
+    lower one; so it is the first power of two above 2 lr / eps."""
     return 2.0 ** (math.floor(math.log2(2 * lr / torch.finfo(dtype).eps)) + 1)
 
 
 def check_pad(model, tokenizer, r: Rollout) -> Check:
-    """Filling is out of the loss by its position, so it may be the EOS; the EOS that ends a completion is in it."""
+    """Padding is out of the loss by its position, so it may be the EOS; the EOS that ends a completion is in the loss."""
     pad, rows, ends = pad_id(model, tokenizer), len(model.get_input_embeddings().weight), eos_ids(model, tokenizer)
     ids, mask = r.completion_ids.flatten(0, 1), r.completion_mask.flatten(0, 1)  # (N, T)
     last = (mask.sum(dim=1) - 1).clamp(min=0)  # (N,)
     trained = torch.isin(ids.gather(1, last[:, None]).squeeze(1), torch.tensor(ends, device=ids.device))  # (N,)
     finished = ~r.truncated.flatten() if len(last) else trained
     num, seen = int(finished.sum()), int((trained & finished).sum())
-    value = f"filled with {pad} {shown(tokenizer, [pad])}" + ", no pad token" * (tokenizer.pad_token_id is None)
+    value = f"padded with {pad} {shown(tokenizer, [pad])}" + ", no pad token" * (tokenizer.pad_token_id is None)
     value += f"; the EOS of {seen} of {num} finished completions is trained on"
     advice = "the model would not learn to stop: a fault of this code, no flag mends it" * (seen < num)
     if pad >= rows:
@@ -215,33 +253,33 @@ def check_pad(model, tokenizer, r: Rollout) -> Check:
 def check_gap(gap: float, dtype: str) -> Check:
     """Sampling and update must be one policy: the same weights, positions, masks and no dropout."""
     ok = gap <= ROUNDING[dtype]
-    advice = "the update scores another policy than sampled, maybe a cache or mask that this model gets wrong; try "
+    advice = "the update scores a policy other than the one that sampled, maybe a cache or mask that this model gets wrong; try "
     advice += "--dtype float32" if dtype == "bfloat16" else "another version of transformers, or another --model"
     value = f"sampling and update differ by {gap:.1e} at most; rounding in {dtype} explains {ROUNDING[dtype]:g}"
     return Check("log π", value, ok, advice * (not ok))
 
 
-def check_truncated(totals: dict[str, float], most: int, cut: int) -> Check:
-    """cut: the tokens that this batch was held to, where a run's completions may be longer, `most`; else 0."""
-    share, length = totals["truncated"] / totals["samples"], totals["tokens"] / totals["samples"]
-    value = f"{share:.0%} of {totals['samples']:.0f} completions; their mean length is {length:.0f} tokens"
+def check_truncated(totals: Sums, most: int, cut: int) -> Check:
+    """cut: the most tokens of this batch's completions, if a run's may be longer, `most`; else 0."""
+    share, length = totals.truncated / totals.samples, totals.tokens / totals.samples
+    value = f"{share:.0%} of {totals.samples:.0f} completions; their mean length is {length:.0f} tokens"
     if cut:
-        return Check("truncated", f"{value}, cut at {cut} tokens here", True, f"says little of a run's {most}")
+        return Check("truncated", f"{value}, cut at {cut} tokens here", True, f"says little about a run's {most}")
     advice = f"raise --max-new-tokens {most}, or ask for less by --system-prompt"
     return Check("truncated", value, share <= TRUNCATED, advice * (share > TRUNCATED))
 
 
-def check_groups(totals: dict[str, float], args, cut: int) -> Check:
+def check_groups(totals: Sums, args, cut: int) -> Check:
     """Only groups of unequal rewards carry gradient; cut: as in check_truncated."""
-    groups, valid, easy, hard = (int(totals[name]) for name in ("groups", "valid", "easy", "hard"))
+    groups, valid, easy, hard = (int(x) for x in (totals.groups, totals.valid, totals.easy, totals.hard))
     value = f"{valid} of {groups} valid, {easy} easy, {hard} hard"
     if valid or args.baseline not in ("group", "others"):
         rounds = math.ceil(args.beta_th * groups / max(1, valid))
         value += f": alpha {alpha(groups, valid):.2f}"
-        value += f", about {rounds} rounds a step for --beta-th {args.beta_th:g}" * (rounds > 1)
+        value += f", about {rounds} rounds per step for --beta-th {args.beta_th:g}" * (rounds > 1)
         few = rounds > args.max_rounds
         return Check("groups", value, True, f"--max-rounds {args.max_rounds} ends a step sooner" * few)
-    if cut and totals["truncated"] > TRUNCATED * totals["samples"]:
+    if cut and totals.truncated > TRUNCATED * totals.samples:
         return Check("groups", value, True, "says little: completions were cut before their answer")
     way = "take harder problems (--data), or a higher --temperature"
     if hard >= easy:
@@ -250,8 +288,8 @@ def check_groups(totals: dict[str, float], args, cut: int) -> Check:
     return Check("groups", value, False, f"nothing to learn from; {way}")
 
 
-def check_rewards(totals: dict[str, float], texts: list[str], answers: list, result: dict) -> list[Check]:
-    """For each reward the sample that it likes best; none where this rank has no sample."""
+def check_rewards(totals: Sums, texts: list[str], answers: list, result: dict) -> list[Check]:
+    """For each reward the sample with its highest value; no check if this rank has no sample."""
     checks = []
     for name, values in result["by_name"].items():
         known = [value for value in values if value is not None]
@@ -263,41 +301,41 @@ def check_rewards(totals: dict[str, float], texts: list[str], answers: list, res
         value = f"{values[best]} for {seen}, answer {answers[best]!r:.40}"
         value += f"; mean {sum(known) / len(known):.3f}" if known else ""
         same = len(known) > 1 and len(set(known)) == 1
-        advice = "the same for all samples" if same else "" if known else "None for all samples: it could score none"
+        advice = "the same for all samples" if same else "" if known else "None for all samples: it could not score any"
         checks.append(Check(name, value, bool(known), advice))
-    errors = int(totals["reward_errors"])
+    errors = int(totals.reward_errors)
     advice = "the first error is shown above: mend the function that --rewards names" * (errors > 0)
-    return [*checks, Check("rewards", f"{errors} errors in {totals['samples']:.0f} samples", errors == 0, advice)]
+    return [*checks, Check("rewards", f"{errors} errors in {totals.samples:.0f} samples", errors == 0, advice)]
 
 
 def check_memory(shape: memory.Shape, load: memory.Load, limit: int, group_size: int) -> Check:
     """The plan of the whole run, not of this batch."""
     moment, size = memory.peak(shape, load)
-    value = f"up to {size / memory.GIB:.2f} GiB a rank, in the {moment}, of {limit / memory.GIB:.2f}; see --plan"
+    value = f"up to {size / memory.GIB:.2f} GiB per rank, in the {moment}, of {limit / memory.GIB:.2f}; see --plan"
     way = memory.remedy(shape, load, limit, group_size) if size > limit else ""
     return Check("memory", value, size <= limit, "take a smaller --model, or larger devices" if way is None else way)
 
 
 def shown(tokenizer, ids: list[int]) -> str:
-    """Tokens as text, with special ones and line ends visible; the middle of a long one left out."""
+    """Tokens as text, with special tokens and line ends visible, and without the middle of a long text."""
     text = repr(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
     return text if len(text) <= 600 else f"{text[:400]} … {text[-200:]}"
 
 
 def findings(checks: list[Check]) -> list[Check]:
-    """Rank 0's checks; of one that is wrong on another rank, the first such rank's. A collective."""
+    """Rank 0's checks; for one that fails only on other ranks, the first such rank's. A collective."""
     ranks = [None] * dist.get_world_size()
     dist.all_gather_object(ranks, [tuple(check) for check in checks])
     merged = {}
-    for rank, of_rank in enumerate(ranks):
-        for check in (Check(*fields) for fields in of_rank):
+    for rank, found in enumerate(ranks):
+        for check in (Check(*fields) for fields in found):
             if check.name not in merged or (merged[check.name].ok and not check.ok):
                 merged[check.name] = check._replace(value=f"rank {rank}: {check.value}") if rank else check
     return list(merged.values())
 
 
 def table(checks: list[Check]) -> str:
-    """A line a check, wrapped: ok or WRONG, its name, what was seen; and below it what mends it, or is to be known."""
+    """One wrapped line per check: ok or WRONG, its name, what was seen; and below it what mends it, or a note."""
     width = max(len(check.name) for check in checks)
     lines = []
     for check in checks:
@@ -311,3 +349,7 @@ def table(checks: list[Check]) -> str:
 
 def wrapped(text: str, first: str, further: str) -> str:
     return textwrap.fill(text, WIDTH, initial_indent=first, subsequent_indent=further, break_on_hyphens=False)
+
+
+if __name__ == "__main__":
+    train.main(["--doctor", *sys.argv[1:]])

@@ -1,0 +1,105 @@
+"""A rank's samples, cut into micro-batches within a budget of padded tokens: memory, not results.
+
+Letters: S groups of G samples, N samples in a micro-batch, T completion tokens (padded), M without padding.
+"""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import NamedTuple
+
+import torch
+
+from engine.balance import Share
+from engine.parallel import accumulating, common_count, unwrapped
+from engine.policy import cut_by_length
+from rollout import Rollout
+
+
+class MicroBatch(NamedTuple):
+    samples: tuple[torch.Tensor, ...]  # N samples, the longest first, as arguments of Policy.forward
+    rows: torch.Tensor | None  # (N,): their places in the flattened (S, G); None: one token without weight, see below
+    context: AbstractContextManager  # of the forward and the backward
+
+
+def micro_steps(module: torch.nn.Module, share: Share, budget: int) -> Iterator[MicroBatch]:
+    """The micro-batches of this rank's share. budget: padded tokens of a forward.
+
+    All ranks take part in collectives: one that has no sample, or fewer micro-batches where the model is in shards,
+    forwards a token of weight 0.
+    """
+    pieces = micro_batches(share.rollout, share.samples, budget, shared=unwrapped(module).shared)
+    count = common_count(module, len(pieces), share.weights.device)
+    one = torch.ones((1, 1), dtype=torch.long, device=share.weights.device)
+    for i in range(count):
+        rows = pieces[i] if i < len(pieces) else None
+        samples = (one, one, one, one, one[0] - 1) if rows is None else sample_rows(share.rollout, rows)
+        yield MicroBatch(samples, rows, accumulating(module, last=i == count - 1))
+
+
+def gather_tokens(x: torch.Tensor, micro_batch: MicroBatch) -> torch.Tensor:
+    """The values of x (S, G, T) for the completion tokens of a micro-batch, (M,); 0 for a token without weight."""
+    if micro_batch.rows is None:
+        return x.new_zeros(1)
+    mask = micro_batch.samples[3].bool()  # (N, T)
+    return x.flatten(0, 1)[micro_batch.rows, : mask.shape[1]][mask]
+
+
+def scatter_tokens(tokens: torch.Tensor, micro_batch: MicroBatch, out: torch.Tensor) -> None:
+    """The inverse of gather_tokens: writes tokens (M,) into out (S, G, T), and 0 into the padding of their rows."""
+    mask = micro_batch.samples[3].bool()  # (N, T)
+    padded = torch.zeros(mask.shape, dtype=out.dtype, device=out.device)  # (N, T)
+    padded[mask] = tokens.to(out.dtype)
+    out.flatten(0, 1)[micro_batch.rows, : mask.shape[1]] = padded
+
+
+@torch.no_grad()
+def per_token(module: torch.nn.Module, r: Rollout, budget: int) -> torch.Tensor:
+    """The module's value for every completion token of a rollout, (S, G, T), and 0 elsewhere. No collective."""
+    out = torch.zeros_like(r.logprobs)
+    everything = torch.arange(r.truncated.numel(), device=r.truncated.device)
+    for rows in micro_batches(r, everything, budget, shared=module.shared):
+        samples = sample_rows(r, rows)
+        scatter_tokens(module(*samples), MicroBatch(samples, rows, None), out)
+    return out
+
+
+def sample_rows(r: Rollout, samples: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Samples (N,), in 0..P*G-1, the longest first, as arguments of Policy.forward: without common padding."""
+    prompts, prompt_of = torch.unique(samples // r.truncated.shape[1], return_inverse=True)  # (p,), (N,)
+    prompt_mask, completion_mask = r.prompt_mask[prompts], r.completion_mask.flatten(0, 1)[samples]
+    L, T = int(prompt_mask.sum(dim=1).max()), int(completion_mask.sum(dim=1).max())
+    completion_ids = r.completion_ids.flatten(0, 1)[samples]
+    return r.prompt_ids[prompts][:, -L:], prompt_mask[:, -L:], completion_ids[:, :T], completion_mask[:, :T], prompt_of
+
+
+def micro_batches(r: Rollout, samples: torch.Tensor, budget: int, *, shared: bool = True) -> list[torch.Tensor]:
+    """Samples (N,) in pieces whose padded tokens are within the budget; in each the longest sample comes first.
+
+    Groups are taken in the order of their longest completion and stay together where they fit, so that their prompt is
+    forwarded once. A sample longer than the budget is a piece of its own.
+    """
+    prompt_of = (samples // r.truncated.shape[1]).tolist()  # (N,)
+    prompt_lengths = r.prompt_mask.sum(dim=1).tolist()  # (S,)
+    lengths = r.completion_mask.flatten(0, 1).sum(dim=1)[samples].tolist()  # (N,)
+
+    def fits(rows: list[int]) -> bool:
+        prompts = {prompt_of[i] for i in rows} if shared else [prompt_of[i] for i in rows]
+        longest = max(prompt_lengths[p] for p in prompts)
+        by_length = sorted((lengths[i] for i in rows), reverse=True)
+        completions = sum((stop - start) * by_length[start] for start, stop in cut_by_length(by_length))
+        return len(prompts) * longest + completions <= budget
+
+    def halved(rows: list[int]) -> list[list[int]]:
+        middle = len(rows) // 2
+        return [rows] if len(rows) == 1 or fits(rows) else halved(rows[:middle]) + halved(rows[middle:])
+
+    groups: dict[int, list[int]] = {}
+    for i in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
+        groups.setdefault(prompt_of[i], []).append(i)
+    pieces: list[list[int]] = []
+    for rows in [part for group in groups.values() for part in halved(group)]:
+        if pieces and fits(pieces[-1] + rows):
+            pieces[-1] += rows
+        else:
+            pieces.append(rows)
+    return [samples[sorted(rows, key=lengths.__getitem__, reverse=True)] for rows in pieces]

@@ -1,0 +1,61 @@
+"""--noise-every: how much of a gradient is noise, at the cost of one copy of it and no forward pass."""
+
+import math
+from collections.abc import Iterator
+
+import torch
+
+from engine.balance import Share
+from engine.micro_batches import MicroBatch, micro_steps
+from engine.parallel import full_tensors
+
+
+def in_halves(module: torch.nn.Module, share: Share, budget: int, noise: dict) -> Iterator[MicroBatch]:
+    """micro_steps of one half of the groups, then of the other; the gradient is the sum of theirs.
+
+    Sets noise["grad_cosine"], the cosine between them: None for a single group, or if a half has no gradient. What
+    groups have in common is signal, the rest is noise: with a cosine c, signal is about c of the squared norm of a
+    half's gradient, and 2c / (1 + c) of the sum's.
+    """
+    noise["grad_cosine"] = None
+    first, second = split_groups(share)
+    if first is None:
+        yield from micro_steps(module, share, budget)
+        return
+    yield from micro_steps(module, share._replace(samples=first), budget)
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    grads = [parameter.grad for parameter in trained]  # summed over ranks, as after each half
+    firsts = [grad.clone() for grad in grads]
+    for grad in grads:
+        grad.zero_()
+    yield from micro_steps(module, share._replace(samples=second), budget)
+    grads = [parameter.grad for parameter in trained]
+    ab, aa, bb = (dot(x, y) for x, y in ((firsts, grads), (firsts, firsts), (grads, grads)))
+    noise["grad_cosine"] = ab / math.sqrt(aa * bb) if aa * bb > 0 else None
+    for grad, other in zip(grads, firsts, strict=True):
+        grad += other
+
+
+def split_groups(share: Share) -> tuple[torch.Tensor, torch.Tensor] | tuple[None, None]:
+    """This rank's samples of two halves of all ranks' groups, (n,) each; None for fewer than two groups.
+
+    Groups alternate in the order of their tokens, so a half depends neither on the number of ranks nor on rewards.
+    """
+    r, (S, G) = share.rollout, share.rollout.truncated.shape
+    if S < 2:
+        return None, None
+
+    def tokens(s: int) -> list[list[int]]:
+        pairs = ((r.prompt_ids, r.prompt_mask), (r.completion_ids, r.completion_mask))
+        return [ids[s][mask[s].bool()].tolist() for ids, mask in pairs]
+
+    order = sorted(range(S), key=tokens)
+    is_second = torch.zeros(S, dtype=torch.bool, device=share.samples.device)
+    is_second[order[1::2]] = True
+    in_second = is_second[share.samples // G]  # (n,)
+    return share.samples[~in_second], share.samples[in_second]
+
+
+def dot(xs: list[torch.Tensor], ys: list[torch.Tensor]) -> float:
+    """The inner product of two gradients, one tensor per parameter; a collective where they are shards."""
+    return float(full_tensors(sum((x * y).sum(dtype=torch.float64) for x, y in zip(xs, ys, strict=True))))

@@ -1,0 +1,113 @@
+"""The output layer: log-probabilities of tokens from hidden states, in slices, so that logits are never made whole.
+
+A slice of logits is the largest tensor of an update. GPG's d loss / d log pi is known before the forward pass (it is
+-weight), so values and gradients come from the same logits, made once.
+
+Letters: M tokens, n of them in a slice, D hidden width, V vocabulary.
+"""
+
+import torch
+
+
+def token_logprobs(logits: torch.Tensor, ids: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
+    """log softmax(logits / temperature)[id]: (..., V), (...) -> (...). In float32 or wider, whatever the logits are."""
+    scaled = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
+    return scaled.gather(-1, ids[..., None]).squeeze(-1) - scaled.logsumexp(dim=-1)
+
+
+def sliced_logprobs(
+    hidden: torch.Tensor,  # (..., D)
+    weight: torch.Tensor,  # (V, D), the output layer
+    ids: torch.Tensor,  # (...)
+    *,
+    bias: torch.Tensor | None = None,  # (V,)
+    temperature: float = 1.0,
+    slice_tokens: int | None = None,
+    grad: torch.Tensor | None = None,  # (...)
+) -> torch.Tensor:
+    """token_logprobs(hidden @ weight.T + bias, ids, temperature), with at most slice_tokens rows of logits alive.
+
+    -> (...), float32 or wider. The same values and gradients. grad: d loss / d logprobs where it is known beforehand,
+    as GPG's -w is; then the gradient is made along with the values, from the same logits. Without it logits are made
+    again in the backward pass. Under autocast the matrix products run in its dtype, the softmax and the sums over
+    slices in float32. slice_tokens: without it as many rows as make 2^25 logits, 128 MB in float32, whatever V is.
+    AssertionError: the backward pass brings another gradient than `grad`.
+    """
+    device = hidden.device.type
+    compute_dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+    options = temperature, slice_tokens or max(1, 2**25 // len(weight)), compute_dtype
+    known = None if grad is None or not torch.is_grad_enabled() else grad.flatten()
+    flat = _SlicedLogprobs.apply(hidden.reshape(-1, hidden.shape[-1]), weight, bias, ids.flatten(), known, options)
+    return flat if ids.dim() == 1 else flat.view(ids.shape)  # no view, where none is needed: shards forbid its editing
+
+
+class _SlicedLogprobs(torch.autograd.Function):
+    """One node for the whole output layer, so that a micro-batch has one backward, as DistributedDataParallel demands.
+
+    With z = (h W^T + b) / temperature and p = softmax(z):  d logp[id] / dz = onehot(id) - p. Logits are edited in
+    place: a slice of them is the largest thing alive.
+    """
+
+    @staticmethod
+    def forward(ctx, hidden, weight, bias, ids, known, options):
+        temperature, slice_tokens, compute_dtype = options
+        w = weight.to(compute_dtype)  # (V, D)
+        grads = None if known is None else _zero_grads(hidden, weight, bias, ctx.needs_input_grad)
+        logprobs, normalisers = [], []
+        for start in range(0, len(hidden), slice_tokens):
+            piece = slice(start, start + slice_tokens)
+            z = _logits(hidden[piece].to(compute_dtype), w, bias).div_(temperature)  # (n, V)
+            picked, top = z.gather(1, ids[piece, None]), z.amax(dim=1, keepdim=True)  # (n, 1)
+            total = z.sub_(top).exp_().sum(dim=1, keepdim=True)  # (n, 1)
+            normalisers.append((total.log() + top).squeeze(1))  # (n,) log of the sum of exp z
+            logprobs.append(picked.squeeze(1) - normalisers[-1])
+            if grads is not None:
+                _add_grads(grads, z.div_(total), hidden, w, ids, known, piece, temperature)
+        saved = (hidden, weight, bias, ids, torch.cat(normalisers)) if grads is None else (known, *grads)
+        ctx.save_for_backward(*saved)
+        ctx.options = options, grads is not None
+        return torch.cat(logprobs)  # (M,)
+
+    @staticmethod
+    def backward(ctx, grad):  # (M,)
+        (temperature, slice_tokens, compute_dtype), is_known = ctx.options
+        if is_known:
+            known, *grads = ctx.saved_tensors
+            assert torch.equal(grad, known.to(grad.dtype)), "sliced_logprobs: the gradient is not the one it was told"
+            return *grads, None, None, None
+        hidden, weight, bias, ids, normalisers = ctx.saved_tensors
+        w = weight.to(compute_dtype)  # (V, D)
+        grads = _zero_grads(hidden, weight, bias, ctx.needs_input_grad)
+        for start in range(0, len(hidden), slice_tokens):
+            piece = slice(start, start + slice_tokens)
+            z = _logits(hidden[piece].to(compute_dtype), w, bias).div_(temperature)  # (n, V)
+            p = z.sub_(normalisers[piece, None]).exp_()
+            _add_grads(grads, p, hidden, w, ids, grad, piece, temperature)
+        return *grads, None, None, None
+
+
+def _zero_grads(hidden, weight, bias, needed) -> tuple[torch.Tensor | None, ...]:
+    """Room for the gradients of the hidden states, the output layer and its bias; None where not needed."""
+    return tuple(torch.zeros_like(x) if need else None for x, need in zip((hidden, weight, bias), needed, strict=False))
+
+
+def _add_grads(grads, p, hidden, w, ids, grad, piece, temperature) -> None:
+    """Adds what a slice with probabilities p (n, V), which are edited in place, gives to the three gradients."""
+    grad_hidden, grad_weight, grad_bias = grads
+    dz = p.neg_().scatter_add_(1, ids[piece, None], torch.ones_like(p[:, :1]))  # (n, V): onehot(id) - p
+    dz.mul_((grad[piece, None] / temperature).to(dz.dtype))  # a float64 factor would make all of it slow
+    if grad_bias is not None:
+        grad_bias += dz.sum(dim=0)
+    dz, rows = dz.to(w.dtype), hidden[piece].to(w.dtype)
+    if grad_hidden is not None:
+        grad_hidden[piece] = dz @ w
+    if grad_weight is not None and grad_weight.dtype == dz.dtype:
+        grad_weight.addmm_(dz.T, rows)
+    elif grad_weight is not None:
+        grad_weight += dz.T @ rows
+
+
+def _logits(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """The output layer, (n, D) -> (n, V), in float32 or wider whatever the dtype of the product."""
+    logits = (rows @ weight.T).to(torch.promote_types(rows.dtype, torch.float32))
+    return logits if bias is None else logits.add_(bias)

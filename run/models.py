@@ -1,0 +1,114 @@
+"""The models of a run: what is trained, on all ranks, and what only compared methods need; its optimizer."""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from engine import lora
+from engine.float64 import keep_float64
+from engine.methods import Critic, Method
+from engine.optimizer import make_optimizer
+from engine.parallel import spread
+from engine.policy import Policy
+from run import checkpoint
+from run.flags import BUILT_IN, fail, user_input
+from run.journal import say
+from tasks import addition
+
+
+class Trained(NamedTuple):
+    """What a run trains and saves, and what it is compared with."""
+
+    model: torch.nn.Module
+    policy: torch.nn.Module  # the model as Policy, spread over all ranks
+    tokenizer: object
+    optimizer: torch.optim.Optimizer
+    method: Method
+    reference: Policy | None = None  # of a KL term: the model as the run began
+    critic: torch.nn.Module | None = None  # PPO's
+
+
+def load_trained(args, folder, tokenizer, kind: str, resumed: Path | None, device: torch.device) -> Trained:
+    """The models of a run; kind is "ddp" or "fsdp". The optimizer has no state yet."""
+    model = load_adapted(args, folder, resumed, device)
+    policy = make_policy(model, kind, args)
+    reference, critic = make_compared(args, resumed, device)
+    options = {"lr": args.lr, "weight_decay": args.weight_decay, "critic_lr_factor": args.critic_lr_factor}
+    optimizer = make_optimizer(model, critic, kind=args.optimizer, **options)
+    method = Method(**{field.name: getattr(args, field.name) for field in fields(Method)})
+    return Trained(model, policy, tokenizer, optimizer, method, reference, critic)
+
+
+def load_adapted(args, folder, resumed: Path | None, device: torch.device):
+    """The folder's model; with --lora-rank the run's first model and adapters, new or from the checkpoint."""
+    adapter = resumed / checkpoint.ADAPTER if resumed else None
+    if not args.lora_rank:
+        if resumed and adapter.exists():
+            fail(f"--lora-rank 0: the run of {resumed} trains adapters; leave the flag out")
+        return load_model(args, folder, device)
+    model = load_model(args, first_model(args), device)
+    lora.add(model, args.lora_rank, args.seed)
+    if resumed:
+        user_input(lora.load, model, adapter)
+    return model
+
+
+def first_model(args) -> str | Path:
+    """The model that the run began with."""
+    return addition.ensure(args.seed) if args.model == BUILT_IN else args.model
+
+
+def load_model(args, folder, device: torch.device):
+    """The model in float32 (float64 with --dtype float64), without dropout: with it, another policy would be scored."""
+    config = pretrained(AutoConfig, folder).to_dict()
+    options = {name: 0.0 for name, value in config.items() if "drop" in name and isinstance(value, float)}
+    options["dtype"] = torch.float64 if args.dtype == "float64" else torch.float32
+    model = pretrained(AutoModelForCausalLM, folder, output_loading_info=True, **options).to(device)
+    if args.dtype == "float64":
+        keep_float64(model)
+    if args.gradient_checkpointing:
+        user_input(model.activation_checkpointing_enable)
+    return model.train()
+
+
+def make_policy(model, kind: str, args) -> torch.nn.Module:
+    """The trained policy on all ranks, with a line on each saving that this model does not allow."""
+    policy = Policy(model, args.temperature, args.dtype)
+    name = type(model).__name__
+    if not policy.sliced:
+        say(f"{name}: logits are more than a linear layer of hidden states, so they are made whole, not in slices")
+    if not policy.shared:
+        say(f"{name}: completions can't continue from a prompt's cache, so a prompt is forwarded once per sample")
+    return spread(policy, kind)
+
+
+def make_compared(args, resumed: Path | None, device: torch.device) -> tuple[Policy | None, torch.nn.Module | None]:
+    """The reference of a KL term, the model as the run began; and PPO's critic. None for GPG."""
+    reference, critic = None, None
+    if args.kl_coef:
+        first = load_model(args, first_model(args), device).eval()
+        reference = Policy(first, args.temperature, args.dtype).requires_grad_(False)
+    if args.baseline == "critic":
+        critic = Critic(load_model(args, first_model(args), device), args.dtype)
+        if resumed:
+            critic.load_state_dict(load_file(resumed / checkpoint.CRITIC))
+        critic = spread(critic, "ddp")
+    return reference, critic
+
+
+def pretrained(kind, name: str | Path, **options):
+    """The result of a class's from_pretrained for a folder or hub name, with all weights. A failure is one line."""
+    try:
+        loaded = kind.from_pretrained(name, **options)
+    except Exception as error:  # those of the hub, of configurations and of weights have no ancestor in common
+        reason = str(error).strip().partition("\n")[0]
+        fail(f"--model {name}: no causal LM could be read ({reason}); give its folder or its hub name")
+    if options.get("output_loading_info"):
+        loaded, info = loaded
+        if info["missing_keys"]:  # they would be random
+            fail(f"--model {name}: weights are missing, {sorted(info['missing_keys'])[0]} for one; give a whole model")
+    return loaded

@@ -1,0 +1,127 @@
+"""What a run trains on and how it is scored: problems with their prompts, and the function that grades completions."""
+
+import json
+import math
+import os
+import random
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from transformers import AutoConfig, AutoTokenizer
+
+from rewards import compares_answers, num_as_text, score
+from run import faults
+from run.flags import BUILT_IN, fail, user_input
+from run.journal import say
+from run.models import pretrained
+from tasks import addition, data, prompts
+
+
+def load_problems(args, resumed: Path | None):
+    """Finds what is wrong with data, prompts or model before anything slow -> the model's folder, the tokenizer, and
+    the problems for training and evaluation, each with its "prompt_ids"."""
+    rows, held_out = built_in_rows() if args.model == BUILT_IN else read_rows(args)
+    tokenizer = tokenizer_of(args, resumed)
+    problems, held_out = with_prompts(rows, tokenizer, args), with_prompts(held_out, tokenizer, args)
+    if args.algo == "sft":
+        problems = with_solutions(problems, tokenizer, args)
+    folder = resumed or args.model
+    if folder == BUILT_IN:
+        folder = make_built_in(args)
+        tokenizer = pretrained(AutoTokenizer, folder)
+    return folder, tokenizer, problems, held_out
+
+
+def built_in_rows() -> tuple[list[dict], list[dict]]:
+    """The problems of the built-in model, for training and held out."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)  # its matrices are so small that a second thread costs more than it brings
+    say("flags that the built-in model sets: " + json.dumps(addition.DEFAULTS))
+    say(f"it was shown sums that forget {addition.FORGET:.0%} of the carries on purpose; only the reward repairs that")
+    return addition.problems("train"), addition.problems("test")
+
+
+def read_rows(args) -> tuple[list[dict], list[dict]]:
+    """The rows of --data and --eval-data."""
+    load = partial(data.load, problem_field=args.problem_field, answer_field=args.answer_field)
+    load = partial(user_input, load, skip_bad_rows=args.skip_bad_rows)
+    rows, bad = load(args.data, split="train")
+    held_out, bad_held_out = load(args.eval_data, split="test") if args.eval_data else ([], 0)
+    say(f"{len(rows)} problems to train on, {len(held_out)} held out; bad rows skipped: {bad} and {bad_held_out}")
+    shared = {row["problem"] for row in rows} & {row["problem"] for row in held_out}
+    if shared:
+        say(f"warning: {len(shared)} problems of --eval-data are in --data too; accuracy on them is not held out")
+    return rows, held_out
+
+
+def tokenizer_of(args, resumed: Path | None):
+    """The model's tokenizer, once its positions are known to be enough. The built-in model need not exist for that."""
+    make, folder = args.model == BUILT_IN and not resumed, resumed or args.model
+    tokenizer = addition.make_tokenizer() if make else pretrained(AutoTokenizer, folder)
+    config = addition.make_config(tokenizer) if make else pretrained(AutoConfig, folder).get_text_config()
+    positions = getattr(config, "max_position_embeddings", None) or math.inf
+    if args.max_prompt_tokens + args.max_new_tokens > positions:
+        fail(f"--max-prompt-tokens + --max-new-tokens is above the {positions} positions of {args.model}")
+    return tokenizer
+
+
+def make_built_in(args) -> Path:
+    """The folder of the built-in model, which the first rank of a machine makes and the others find."""
+    if int(os.environ.get("LOCAL_RANK", 0)) == 0:
+        addition.ensure(args.seed)
+    dist.barrier()
+    return addition.ensure(args.seed)
+
+
+def with_prompts(rows: list[dict], tokenizer, args) -> list[dict]:
+    """The rows with "prompt_ids". Prompts above --max-prompt-tokens are dropped and counted, never cut."""
+    template = prompts.load_template(args.template) if args.template else None
+    system, suffix = prompts.system_prompt(args.system_prompt)
+    encode = partial(prompts.encode_prompt, tokenizer, system=system, suffix=suffix, template=template)
+    ids = user_input(lambda: [encode(row["problem"]) for row in rows])
+    fits = [len(i) <= args.max_prompt_tokens for i in ids]
+    shortest = min(map(len, ids), default=0)
+    return with_ids(rows, "prompt_ids", ids, fits, f"--max-prompt-tokens {args.max_prompt_tokens}", shortest)
+
+
+def with_solutions(rows: list[dict], tokenizer, args) -> list[dict]:
+    """The rows with "solution_ids", for --algo sft. Solutions that leave no room for EOS are dropped and counted."""
+    name = args.solution_field
+    if args.model == BUILT_IN:
+        solve = partial(addition.demonstration, forget=0.0, rng=random.Random(0))
+        rows = [row | {name: solve(row["problem"])} for row in rows]
+    if missing := [row for row in rows if not isinstance(row.get(name), str)]:
+        fail(f"--solution-field {name}: not a text in {len(missing)} of {len(rows)} rows; give the column of solutions")
+    ids = [tokenizer(row[name], add_special_tokens=False).input_ids for row in rows]
+    fits = [len(i) < args.max_new_tokens for i in ids]
+    shortest = min(map(len, ids), default=0) + 1
+    return with_ids(rows, "solution_ids", ids, fits, f"--max-new-tokens {args.max_new_tokens}", shortest)
+
+
+def with_ids(rows, name: str, ids: list[list[int]], fits: list[bool], limit: str, shortest: int) -> list[dict]:
+    """The rows that fit a limit, with their token ids as the column `name`."""
+    what = name.removesuffix("_ids") + "s"
+    if rows and not any(fits):
+        fail(f"{limit}: all {what} are longer, from {shortest} up")
+    if not all(fits):
+        say(f"skipped {fits.count(False)} of {len(rows)} {what}, longer than {limit.partition(' ')[0]}")
+    return [row | {name: i} for row, i, fit in zip(rows, ids, fits, strict=True) if fit]
+
+
+def make_scorer(args, rewards: list, problems: list[dict], held_out: list[dict]) -> Callable:
+    """The function that scores completions by all of --rewards, each bounded in time; with a line on what one should
+    know of scoring: sampling that is not what is scored, answers that can't be parsed."""
+    if args.top_p < 1 or args.top_k:
+        say("--top-p, --top-k: drawn from part of the distribution but scored under all of it, as in the released code")
+    for flag, rows in (("--data", problems if compares_answers(rewards) else []), ("--eval-data", held_out)):
+        if num := num_as_text([row["answer"] for row in rows]):
+            say(f"{num} of {len(rows)} answers of {flag} can't be parsed: they are compared as text only")
+    bounded = []
+    for name, reward, weight in rewards:
+        if not compares_answers([(name, reward, weight)]):  # the grader bounds itself
+            reward = faults.limited(name, reward, args.reward_timeout)
+        bounded.append((name, reward, weight))
+    return partial(score, bounded, shown=set())
