@@ -1,8 +1,8 @@
-"""The built-in model: what `train.py` trains when it is given no model. No download; made in under a minute.
+"""The built-in task and model, which `train.py` uses if given no model. Made in under a minute without a download.
 
-The task is column addition, written out one line a column, units first. The model is a Qwen2 of 0.4 million parameters,
-warmed up on demonstrations that are flawed on purpose: they forget most of the carries. So it can write every column of
-a sum, and seldom gets a sum right that carries. It is never shown where it errs: the reward alone repairs it.
+The task is column addition, one line per column, units first. The model is a Qwen2 of 0.4 million parameters, warmed up
+on demonstrations that are flawed on purpose: they forget most carries. So it can write every column of a sum, but
+seldom gets a sum with carries right. It is never shown its errors: only the reward corrects them.
 """
 
 import hashlib
@@ -19,35 +19,35 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-# Where a model of this size needs other values than the paper's. The keys are the flags of train.py.
+# Flags of train.py for which a model of this size needs values other than the paper's.
 DEFAULTS: dict[str, object] = {
     "steps": 50,  # the reward has levelled off; later, few groups are still mixed
-    "prompts_per_step": 16,  # 128 completions: enough for a decoding step to cost its rows, not its overhead
-    "group_size": 8,  # the paper's, named because the valid shares aimed at hold for groups of 8
+    "prompts_per_step": 16,  # 128 completions, enough to hide the overhead of a decoding step
+    "group_size": 8,  # as in the paper; FORGET is chosen for groups of 8
     "max_prompt_tokens": 32,  # the longest prompt has 11
     "max_new_tokens": 40,  # the longest demonstration has 34
-    "temperature": 1.0,  # the model samples its mistakes as often as it was shown them
+    "temperature": 1.0,  # mistakes are sampled as often as they were demonstrated
     "lr": 1e-4,  # 1e-6 is for a billion parameters
     "schedule": "constant",  # the run is too short to decay
-    "warmup": 10,  # steps; so that the first ones show the model as it came
-    "weight_decay": 0.0,  # so few steps leave nothing to regularise
-    "grad_clip": 1.0,  # rarely acts: norms are .1 to .4
+    "warmup": 10,  # steps; the first ones show the initial model
+    "weight_decay": 0.0,  # too few steps to need it
+    "grad_clip": 1.0,  # rarely clips: norms are .1 to .4
     "beta_th": 0.25,  # alpha is at most 4; a second round is rare before the reward levels off
     "max_rounds": 4,
-    "tokens_per_micro_batch": 4096,  # two or three passes a step, which fit a small cache
+    "tokens_per_micro_batch": 4096,  # two or three passes per step, which fit a small cache
     "eval_every": 10,
     "noise_every": 10,
 }
 
-DIGITS = (2, 3, 3)  # of both operands, drawn from these
-LEVELS = (0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 2)  # carries of a problem; both splits cycle through them
+DIGITS = (2, 3, 3)  # of both operands; the three are equally likely
+LEVELS = (0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 2)  # numbers of carries; both splits cycle through them
 SIZES = {"train": 6000, "test": 300}
 
-# This share of the carries is forgotten in the demonstrations. A sum with k carries then comes out right with
-# probability .25 ** k: a third of all samples is right, and groups are of every kind: all right, mixed and all wrong.
+# The share of carries that demonstrations forget. A sum with k carries is then right with probability .25 ** k: a third
+# of all samples is right, and there are groups of every kind: all right, mixed and all wrong.
 FORGET = 0.75
 
-WARMUP_STEPS = 800  # with 640, some seeds never learned rare sums like 4+0+1: no sample was right, nothing to reward
+WARMUP_STEPS = 800  # with 640, some seeds never got rare sums like 4+0+1 right, so nothing was rewarded
 WARMUP_BATCH = 16  # many small steps learn the sums sooner than few large ones
 WARMUP_LR = 2e-3
 
@@ -60,7 +60,7 @@ CHAT_TEMPLATE = (
 
 
 def count_carries(a: int, b: int) -> int:
-    """How many columns of a + b, numbers of equally many digits, hand a one to another column: at most digits - 1."""
+    """How many columns of a + b carry into another column, at most digits - 1; a and b have equally many digits."""
     inner = [10**i for i in range(1, len(str(a)))]
     return sum(a % unit + b % unit >= unit for unit in inner)
 
@@ -68,8 +68,8 @@ def count_carries(a: int, b: int) -> int:
 def problems(split: str) -> list[dict]:
     """The problems of a split, "train" or "test": rows of problem, answer and level, its number of carries.
 
-    They are the same in every run. A hash of its two numbers says to which split a sum belongs: no sum that is held out
-    is ever trained on, nor is it with its numbers exchanged."""
+    They are the same in every run. A hash of its operands decides the split of a sum, so that training never includes a
+    held-out sum, even with its operands swapped."""
     rng = random.Random(f"tiny {split}")
     rows, seen = [], set()
     while len(rows) < SIZES[split]:
@@ -84,8 +84,8 @@ def problems(split: str) -> list[dict]:
 
 
 def demonstration(problem: str, forget: float, rng: random.Random) -> str:
-    """A worked answer, in which each carry is forgotten with probability `forget`: the columns after it, and what is
-    boxed, are then consistently wrong. With probability 0 it is right."""
+    """A worked answer in which each carry is forgotten with probability `forget`; later columns and the boxed result
+    follow from that mistake. With probability 0 all is right."""
     a, b = problem.removesuffix("=?").split("+")
     lines, result, carry = [], "", 0
     for x, y in zip(reversed(a), reversed(b), strict=True):
@@ -97,10 +97,10 @@ def demonstration(problem: str, forget: float, rng: random.Random) -> str:
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
-    """The bytes of a text in Unicode NFC, so that nothing is unknown and all comes back; `\\boxed{` is one token.
+    """One token per byte of the text in Unicode NFC, so that no text is unknown or altered; `\\boxed{` is one token.
 
-    AutoTokenizer takes any tokenizer beside a Qwen2 model for Qwen2's. Hence NFC, and Qwen2's own name for padding: it
-    would else be added as a token that the model has no row for."""
+    AutoTokenizer takes any tokenizer in a Qwen2 model's folder for Qwen2's. Hence NFC, and Qwen2's own padding token,
+    which would otherwise be added as a token without an embedding."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE(vocab={byte: i for i, byte in enumerate(alphabet)}, merges=[]))
     tokenizer.normalizer = normalizers.NFC()
@@ -137,12 +137,12 @@ def make_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2Config:
 
 
 def make_model(tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
-    """A fresh model, initialised from torch's global generator."""
+    """A new model, initialised from torch's global generator."""
     return Qwen2ForCausalLM(make_config(tokenizer))
 
 
 def encode(tokenizer: PreTrainedTokenizerFast, problem: str, completion: str) -> tuple[list[int], list[int]]:
-    """One demonstration as the chat template puts it -> its tokens, and its labels: -100 on the prompt."""
+    """A demonstration in the chat template -> its tokens, and its labels, -100 on the prompt."""
     prompt = [{"role": "user", "content": problem}]
     answer = [{"role": "assistant", "content": completion}]
     asked = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False)
@@ -153,16 +153,16 @@ def encode(tokenizer: PreTrainedTokenizerFast, problem: str, completion: str) ->
 
 
 def warm_up(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, steps: int, rng: random.Random) -> None:
-    """Trains the model, in place, on flawed demonstrations of training problems; shows a bar on a terminal."""
+    """Trains the model, in place, on flawed demonstrations of training problems."""
     rows = problems("train")
     optimizer = torch.optim.AdamW(model.parameters(), lr=WARMUP_LR, betas=(0.9, 0.98), weight_decay=0.01)
-    # decays from the start: at a constant rate, some seeds were still copying digits wrongly at the end
+    # decays from the start: at a constant rate, some seeds still copied digits wrongly at the end
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min((step + 1) / 30, 1 - step / steps))
     model.train()
     for _ in (bar := tqdm(range(steps), desc="warm-up", unit="step", file=sys.stderr, disable=None)):
         chosen = [row["problem"] for row in rng.sample(rows, WARMUP_BATCH)]
         pairs = [encode(tokenizer, problem, demonstration(problem, FORGET, rng)) for problem in chosen]
-        # padded on the right, where a causal model needs no mask
+        # a causal model needs no mask for padding on the right
         tokens = pad_sequence([torch.tensor(t) for t, _ in pairs], True, tokenizer.pad_token_id)  # (N, L + T)
         labels = pad_sequence([torch.tensor(t) for _, t in pairs], True, -100)  # (N, L + T)
         loss = model(input_ids=tokens, labels=labels, use_cache=False).loss
@@ -176,7 +176,7 @@ def warm_up(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, steps: 
 
 
 def build(folder: str | Path, seed: int, warmup_steps: int = WARMUP_STEPS) -> None:
-    """Makes tokenizer and model, warms the model up and saves both as one folder, which appears whole or not at all."""
+    """Makes tokenizer and model, warms the model up and saves both as one folder, atomically."""
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     tokenizer = make_tokenizer()
@@ -192,21 +192,21 @@ def build(folder: str | Path, seed: int, warmup_steps: int = WARMUP_STEPS) -> No
 
 
 def ensure(seed: int, cache: str | Path | None = None) -> Path:
-    """The folder of the warmed-up model of this seed; makes it where it is missing.
+    """The folder of the warmed-up model of this seed, which is made if missing.
 
-    The cache is $XDG_CACHE_HOME/gpg-tiny, by default ~/.cache/gpg-tiny. A hash of this file is part of a folder's name:
-    an edited recipe is never served an old model."""
+    The cache is $XDG_CACHE_HOME/gpg-tiny, by default ~/.cache/gpg-tiny. The folder's name has a hash of this file, so
+    that editing the recipe makes a new model."""
     if cache is None:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "gpg-tiny")
     recipe = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
     folder = Path(cache, f"{recipe}-seed{seed}")
     if folder.is_dir():
         return folder
-    flaw = f"demonstrations that forget {FORGET:.0%} of the carries on purpose, a flaw that the reward will repair"
-    print(f"built-in model: making {folder} (once a seed) from {flaw}", file=sys.stderr)
+    flaw = f"demonstrations that forget {FORGET:.0%} of the carries on purpose, a flaw for the reward to correct"
+    print(f"built-in model: making {folder} (once per seed) from {flaw}", file=sys.stderr)
     try:
         build(folder, seed)
     except OSError:
-        if not folder.is_dir():  # else another process has made the same model meanwhile
+        if not folder.is_dir():  # otherwise another process has just made the same model
             raise
     return folder

@@ -1,0 +1,104 @@
+"""How a problem becomes the token ids that the model sees."""
+
+import re
+from pathlib import Path
+
+CONVERSATION = (
+    "A conversation between User and Assistant. The user asks a question, and the Assistant solves it. The assistant "
+    "first thinks about the reasoning process in the mind and then provides the user with the answer"
+)
+MONOLOGUE = (
+    "You are a helpful AI Assistant, designed to provided well-reasoned and detailed responses. You FIRST think about "
+    "the reasoning process as an internal monologue and then provide the user with the answer. "
+)
+IN_A_BOX = "Please reason step by step, and put your final answer within \\boxed{}."
+
+# Name -> (system message, suffix: what follows the problem in the user's message).
+SYSTEM_PROMPTS: dict[str, tuple[str, str]] = {
+    "none": ("", ""),
+    # paper B.3, Qwen 7B: the example without its chat markers; "\boxed{}" was lost in the paper's typesetting
+    "qwen-7b": ("You are a helpful assistant.", "\n" + IN_A_BOX),
+    # paper B.3, 1.5B
+    "1.5b": (
+        CONVERSATION + ". The reasoning process and answer are enclosed within <think> </think> and <answer> </answer> "
+        "tags, respectively, i.e., <think> reasoning process here </think><answer> answer here </answer>",
+        "",
+    ),
+    # released code, open-rs/recipes/gpg.yaml, used for the 1.5B runs; the doubled braces are in the recipe
+    "open-rs": (
+        CONVERSATION + ", and put your final answer within \\boxed{{}} . The reasoning process and answer are enclosed "
+        "within <think> </think> and <answer> </answer> tags, respectively, i.e., <think> reasoning process here "
+        "</think> <answer> answer here </answer>. Note that respond by English, NOT use other languages.",
+        "",
+    ),
+    # released code, open-r1/recipes: MATH-lighteval, 7B; and config_simple_rl_gpg.yaml, which asks for a box instead
+    "math-lighteval": (MONOLOGUE + "The reasoning process MUST BE enclosed within <think> and </think> tags.", ""),
+    "math-lighteval-boxed": (MONOLOGUE + IN_A_BOX, ""),
+}
+
+
+def system_prompt(name_or_text: str) -> tuple[str, str]:
+    """A name in SYSTEM_PROMPTS, or else the system message itself -> (system, suffix) for encode_prompt.
+    ValueError: a single word that is not a name."""
+    if name_or_text in SYSTEM_PROMPTS:
+        return SYSTEM_PROMPTS[name_or_text]
+    if name_or_text.split() == [name_or_text]:
+        names = ", ".join(SYSTEM_PROMPTS)
+        raise ValueError(f"no system prompt {name_or_text!r}; there are {names}; or write a text of several words")
+    return name_or_text, ""
+
+
+def load_template(path: str | Path) -> str:
+    """The user's own template: a text with {problem} and, optionally, {system}; other braces have no meaning. One
+    newline at its end is the editor's and is dropped. ValueError: no such file, or no {problem} in it."""
+    try:
+        template = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not a template, a text file with {{problem}} in it ({error})") from None
+    if "{problem}" not in template:
+        raise ValueError(f"{path}: no {{problem}} in the template; it marks where the problem goes")
+    return template.removesuffix("\n")
+
+
+def encode_prompt(
+    tokenizer, problem: str, *, system: str = "", suffix: str = "", template: str | None = None
+) -> list[int]:
+    """The prompt's token ids. The user's message is problem + suffix.
+
+    Formatted by the template, if given; else by the tokenizer's chat template, up to the assistant's turn; else as
+    plain text: system, an empty line, "Question: ...", "Answer:". A chat template contains its special tokens; other
+    text gets those that the tokenizer puts in front, but none at its end and no second BOS.
+    ValueError: a system message, and a template without {system}."""
+    user = problem + suffix
+    if template is None and tokenizer.chat_template:
+        return tokenizer.encode(chat_text(tokenizer, user, system), add_special_tokens=False)
+    if template is None:
+        template = "{system}\n\nQuestion: {problem}\nAnswer:" if system else "Question: {problem}\nAnswer:"
+    if system and "{system}" not in template:
+        raise ValueError("the template has no {system} for the system prompt; add it, or use --system-prompt none")
+    # in one pass, and not with str.format: problems contain braces
+    text = re.sub(r"\{(problem|system)\}", lambda hole: user if hole[1] == "problem" else system, template)
+
+    bare = tokenizer.encode(text, add_special_tokens=False)
+    if bare[:1] == [tokenizer.bos_token_id]:  # the template contains it
+        return bare
+    ids = tokenizer.encode(text)
+    start = next((i for i in range(len(ids)) if ids[i : i + len(bare)] == bare), 0)
+    return ids[:start] + bare  # without an EOS at the end: the answer is still to come
+
+
+def chat_text(tokenizer, user: str, system: str) -> str:
+    """System and user message in the chat template, up to the assistant's turn. A template that refuses or ignores
+    system messages gets the text at the start of the user's message."""
+
+    def render(*messages: tuple[str, str]) -> str:
+        chat = [{"role": role, "content": content} for role, content in messages]
+        return tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+
+    if not system.strip():
+        return render(("user", user))
+    try:
+        text = render(("system", system), ("user", user))
+    except Exception:  # a class of jinja, which is not imported here; a broken template fails again below
+        text = ""
+    return text if system.strip() in text else render(("user", f"{system}\n\n{user}"))
