@@ -11,7 +11,7 @@
     take_step    the optimizer's
 
 A process is a rank, and one process a world of size 1, not a path of its own. Letters: P prompts per step over all
-ranks, p of them on this rank, G samples of each, S groups of all rounds, T completion tokens, M tokens of a micro-batch.
+ranks, p of them on this rank, G samples of each, S groups of all rounds, T completion tokens, M of a micro-batch.
 """
 
 import gc
@@ -37,18 +37,16 @@ from engine.noise import in_halves
 from engine.optimizer import Gradient, clip_gradient, learning_rate, take_step
 from engine.parallel import full_tensors, gathered, unwrapped
 from gpg import global_sum, token_weights, valid_groups
-from rewards import accuracy, parse_rewards
+from rewards import accuracy
 from rollout import Rollout, completion_texts, rollout
 from run import checkpoint, faults, record
 from run.checkpoint import State
 from run.faults import stop_signals, uninterrupted
-from run.flags import fail, parse_args, user_input
+from run.flags import fail, parse_args
 from run.journal import Evaluation, accuracy_of, global_totals, make_logger, metrics, report, say
-from run.memory import choose_parallel
-from run.models import Trained, load_trained
-from run.problems import load_problems, make_scorer
+from run.models import Trained
 from run.ranks import init_distributed
-from run.resume import find_checkpoint, is_finished, open_run
+from run.setup import set_up
 from tasks import data
 
 MAX_SKIPPED_IN_A_ROW = 10  # steps without a finite gradient after which a run gives up
@@ -84,17 +82,10 @@ def main(argv: list[str] | None = None) -> None:
 
 def train(args, device: torch.device) -> None:
     """Sets up the run, then repeats Algorithm 1 until --steps."""
-    rewards = user_input(parse_rewards, args.rewards, args.max_new_tokens)
-    resumed = find_checkpoint(args)
-    kind = choose_parallel(args, resumed, device)
-    if args.plan:
+    run = set_up(args, device)
+    if run is None:
         return
-    folder, tokenizer, problems, held_out = load_problems(args, resumed)
-    scorer = make_scorer(args, rewards, problems, held_out)
-    trained = load_trained(args, folder, tokenizer, kind, resumed, device)
-    state = open_run(args, resumed, trained.optimizer, device)
-    if is_finished(args, resumed, state):
-        return
+    trained, problems, held_out, scorer, kind, state = run
 
     first, logged, budget = state.step, state.step, args.tokens_per_micro_batch
     after = before = evaluate(trained, held_out, args)

@@ -1,6 +1,6 @@
 """The flags of train.py, with their units and the paper's values. A wrong one ends in one line, with exit code 2.
 
-Later values win: the paper's defaults, then the built-in model's or the resumed run's, then a recipe's, the user's last.
+Later values win: the paper's, then the built-in model's or the resumed run's, then a recipe's, then the user's.
 """
 
 import argparse
@@ -74,7 +74,8 @@ def make_parser() -> argparse.ArgumentParser:
     add("--skip-bad-rows", action="store_true", help="count broken rows instead of stopping at the first")
     add("--system-prompt", default="none", metavar="NAME",
         help=f"{', '.join(prompts.SYSTEM_PROMPTS)}, or a text of your own (paper's 7B: qwen-7b)")
-    add("--template", metavar="FILE", help="text file of a prompt with {problem} in it, in place of the tokenizer's chat template")
+    add("--template", metavar="FILE",
+        help="text file of a prompt with {problem} in it, in place of the tokenizer's chat template")
     add("--rewards", default="accuracy", metavar="SPEC",
         help="NAME=WEIGHT,... of accuracy, format, accuracy_boxed, tag_count, cosine, choice and "
              "path/to/file.py:function (paper's 7B: accuracy)")
@@ -84,7 +85,8 @@ def make_parser() -> argparse.ArgumentParser:
     add("--prompts-per-step", type=int, default=144, help="P, prompts over all ranks (paper: 144)")
     add("--group-size", type=int, default=8, help="G, completions of a prompt (paper: 8)")
     add("--f-norm", choices=F_NORMS, default="none", help="F_norm of Eq. 6: 1, std of group or batch (paper: none)")
-    add("--norm", choices=NORMS, default="group", help="how tokens are averaged, see gpg.token_weights (paper: group, Eq. 5)")
+    add("--norm", choices=NORMS, default="group",
+        help="how tokens are averaged, see gpg.token_weights (paper: group, Eq. 5)")
     add("--no-age", dest="age", action="store_false", help="leave out alpha of Eq. 7 (paper: alpha is on)")
     add("--beta-th", type=float, default=0.6,
         help="collect until the valid groups are this share of P; 0: one round (paper: 0.6)")
@@ -98,8 +100,10 @@ def make_parser() -> argparse.ArgumentParser:
     add("--max-prompt-tokens", type=int, default=1024, help="longer ones are skipped and counted (paper: not given)")
     add("--max-new-tokens", type=int, default=2048, help="tokens of a completion (paper: not given; code: 2048)")
     add("--temperature", type=float, default=1.0, help="of sampling and log-probabilities (paper: not given; code: 1)")
-    add("--top-p", type=float, default=1.0, help="draw among the fewest tokens that hold this probability; 1: off (code: 1)")
-    add("--top-k", type=int, default=0, help="draw among this many likeliest tokens; 0: off (code: 50, by a hidden default)")
+    add("--top-p", type=float, default=1.0,
+        help="draw among the fewest tokens that hold this probability; 1: off (code: 1)")
+    add("--top-k", type=int, default=0,
+        help="draw among this many likeliest tokens; 0: off (code: 50, by a hidden default)")
     add("--cache-tokens", type=int, default=2**18,
         help="prompt and completion tokens of the rows decoded at once: memory of the key-value cache, not results")
 
@@ -140,11 +144,14 @@ def add_compared_flags(add) -> None:
         help="clip ratios to 1 - LOW, 1 + HIGH from the second update on; off: no ratio (GRPO: 0.2; DAPO: 0.2,0.28)")
     add("--kl-coef", type=float, default=0.0,
         help="weight of KL(policy || the model at the start) per token; 0: no reference (paper: 0; GRPO: 0.04)")
-    add("--kl", choices=KLS, default="k3", help="estimator of the KL term, see methods.kl_estimate (paper's Eq. 27: k3)")
-    add("--kl-in", choices=("loss", "reward"), default="loss", help="where the KL term is a penalty (GRPO: loss; PPO: reward)")
+    add("--kl", choices=KLS, default="k3",
+        help="estimator of the KL term, see methods.kl_estimate (paper's Eq. 27: k3)")
+    add("--kl-in", choices=("loss", "reward"), default="loss",
+        help="where the KL term is a penalty (GRPO: loss; PPO: reward)")
     add("--overlong-buffer", type=int, default=0,
         help="tokens before --max-new-tokens over which the reward falls by up to 1; 0: off (DAPO: 4096 of 20480)")
-    add("--gae-lambda", type=float, default=0.95, help="lambda of the critic's advantages; 1: the plain return (usual: 0.95)")
+    add("--gae-lambda", type=float, default=0.95,
+        help="lambda of the critic's advantages; 1: the plain return (usual: 0.95)")
     add("--critic-lr-factor", type=float, default=10.0, help="learning rate of the critic, in multiples of --lr")
     add("--solution-field", metavar="NAME", default="solution", help="column of the worked solution, for --algo sft")
     # fmt: on

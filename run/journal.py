@@ -130,7 +130,7 @@ def make_logger(args, state: State, before: Evaluation | None):
     out, boards, lines = Path(args.out), [], 0
     say(
         "the loss does not measure progress: it sums log-probabilities times advantages, whose mean over a group is 0. "
-        "It may rise or fall while the model learns; only its gradient has a meaning. Watch reward and held-out accuracy"
+        "It may rise or fall while the model learns; only its gradient means something. Watch reward and accuracy"
     )
     say(f"{HEAD}\n{step_line({'step': state.step} | accuracy_of(before), 0)}")
     bar = tqdm(total=args.steps, initial=state.step, desc="GPG", dynamic_ncols=True, disable=None)  # for a terminal
@@ -239,14 +239,14 @@ def signs(row: dict, first: dict, args) -> dict[str, tuple[bool, int, str]]:
         "entropy": (
             row["entropy"] is not None and row["entropy"] < COLLAPSED * (first.get("entropy") or 0.0),
             PATIENCE,
-            f"entropy was below {COLLAPSED:.0%} of the first step's for {PATIENCE} steps: a group's samples become alike. "
-            "If the reward is high, the run is done; else resume from before it with a lower --lr",
+            f"entropy was below {COLLAPSED:.0%} of the first step's for {PATIENCE} steps: a group's samples become "
+            "alike. If the reward is high, the run is done; else resume from before it with a lower --lr",
         ),
         "gap": (
             gap > GAP,
             1,
-            f"logprob_gap is {gap:.2g}: the trained policy is not quite the one that sampled. {rounding}; if it is more, "
-            "see whether --dtype float32 brings it down; if not, report a bug",
+            f"logprob_gap is {gap:.2g}: the trained policy is not quite the one that sampled. {rounding}; if it is "
+            "more, see whether --dtype float32 brings it down; if not, report a bug",
         ),
     }
 
@@ -257,9 +257,7 @@ def accuracy_of(evaluation: Evaluation | None) -> dict[str, float]:
 
 def report(args, first: int, before: Evaluation | None, after: Evaluation | None) -> None:
     """The run's result: accuracy before and after, and one problem's completion before and after."""
-    say(
-        f"done: {args.out}/final loads with AutoModelForCausalLM.from_pretrained; metrics are in {args.out}/metrics.jsonl"
-    )
+    say(f"done: {args.out}/final loads with AutoModelForCausalLM.from_pretrained; see {args.out}/metrics.jsonl")
     if before is None or dist.get_rank():
         return
     change = f"before (step {first}) {percent(before)}, after (step {args.steps}) {percent(after)}"

@@ -40,7 +40,7 @@ def is_finished(args, resumed: Path | None, state: State) -> bool:
 
 
 def open_run(args, resumed: Path | None, optimizer: torch.optim.Optimizer, device: torch.device) -> State:
-    """The state to continue from, with the optimizer's restored; the run's folder is new, emptied, or cut back to it."""
+    """The state to continue from, after restoring the optimizer; the folder is new, emptied, or cut back to it."""
     out, state = Path(args.out), State()
     if resumed:
         state = State(**user_input(checkpoint.restore, resumed, optimizer, device, cut_state))

@@ -133,16 +133,19 @@ def runs_main(rank, world, folder, commands):
     """Makes all runs on this rank; leaves every sample of every step, and how a run ended that did not end well."""
     import train
     from run import flags
+    from tools import replay
 
     os.dup2(os.open(f"{folder}/log-{world}-{rank}", os.O_WRONLY | os.O_CREAT), 2)
     os.dup2(2, 1)
     store = dist.FileStore(f"{folder}/store-{world}", world)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=world)
-    seen, steps, weigh, take_step = {}, Counter(), train.weigh, train.take_step
+    seen, steps, weigh, take_step, gradient_of = {}, Counter(), train.weigh, train.take_step, train.gradient_of
+    now = {}
 
     def watched(batch, args):
         """Notes (completion, reward, its tokens' weights) under (run, number of the step, round, place in it)."""
         weights = weigh(batch, args)
+        now["args"] = args
         places = list(range(rank, P, world))
         steps[args.out] += 1
         for group, rewards in enumerate(batch.rewards):
@@ -152,21 +155,26 @@ def runs_main(rank, world, folder, commands):
             seen[key] = (ids, rewards, weights[group].sum(dim=1))
         return weights
 
-    def drifting(optimizer, batch, grad_norm, loss, args, state):
-        take_step(optimizer, batch, grad_norm, loss, args, state)
+    def measured(*arguments, **options):
+        now["gradient"] = gradient_of(*arguments, **options)
+        return now["gradient"]
+
+    def drifting(optimizer, lr, learn):
+        take_step(optimizer, lr, learn)
+        args, step = now["args"], steps[now["args"].out]
         if args.record or args.replay:
             parameters = [p.detach().clone() for group in optimizer.param_groups for p in group["params"]]
-            seen[args.replay or f"step {state.step + 1}", world, rank] = grad_norm, parameters
-        if args.out.endswith("drift") and rank == world - 1 and state.step == 2:
+            seen[args.replay or f"step {step}", world, rank] = now["gradient"].norm, parameters
+        if args.out.endswith("drift") and rank == world - 1 and step == 3:
             with torch.no_grad():  # by one bit
                 x = optimizer.param_groups[0]["params"][1].view(-1)
                 x[3] = torch.nextafter(x[3], x[3] + 1)
 
-    train.weigh, train.take_step = watched, drifting
+    train.weigh, train.take_step, train.gradient_of = watched, drifting, measured
     for words in commands:
         args = flags.parse_args(words)
         try:
-            (train.replay if args.replay else train.train)(args, torch.device("cpu"))
+            (replay.run if args.replay else train.train)(args, torch.device("cpu"))
         except FloatingPointError as error:
             seen[args.out, "error"] = str(error)
     torch.save(seen, f"{folder}/seen-{world}-{rank}.pt")

@@ -16,7 +16,8 @@ from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import gpg
-from gpg import F_NORMS, NORMS, alpha, gpg_loss, group_advantages, sliced_logprobs, token_logprobs, token_weights
+from engine.output_layer import sliced_logprobs, token_logprobs
+from gpg import F_NORMS, NORMS, alpha, gpg_loss, group_advantages, token_weights
 
 EXACT = {"rtol": 1e-12, "atol": 1e-15}
 
@@ -387,7 +388,7 @@ def test_n8_constant_divides_by_the_budget_not_by_the_padded_width():
         ((f64([[1]]), torch.ones(1, 1, 3)), {}, "a group of one has no baseline"),  # A8
         ((f64([[1, math.nan]]), torch.ones(1, 2, 3)), {}, r"rewards\[0, 1\] is nan"),  # A7
         ((f64([[0, 1], [math.inf, 1]]), torch.ones(2, 2, 3)), {}, r"rewards\[1, 0\] is inf"),
-        ((f64([[0, 1]]), torch.ones(2, 1, 3)), {}, r"\(2, 1, 3\) for rewards \(1, 2\)"),
+        ((f64([[0, 1]]), torch.ones(2, 1, 3)), {}, r"\(2, 1, 3\) and \(1, 2\)"),
         ((f64([[0, 1]]), torch.ones(1, 2)), {}, r"completion_mask must be \(P, G, T\)"),
         (
             (f64([[0, 1]]), torch.ones(1, 2, 3)),

@@ -27,7 +27,7 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTra
 from transformers.generation.logits_process import TopKLogitsWarper, TopPLogitsWarper
 
 import rollout as R
-from gpg import token_logprobs
+from engine.output_layer import token_logprobs
 
 V, EOS = 50, [2, 7, 11, 13]
 SIZES = {"vocab_size": V, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}

@@ -10,7 +10,7 @@ import json
 import math
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -21,10 +21,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LM
 
 import rollout
 import train
-from engine import parallel, update
-from engine.policy import micro_batches, sample_rows
+from engine import parallel
+from engine.batch import Batch
+from engine.float64 import keep_float64
+from engine.micro_batches import micro_batches, sample_rows
+from engine.optimizer import make_optimizer
+from engine.policy import Policy
 from gpg import NORMS
-from run import flags
+from run import flags, models
+from run.checkpoint import State
 from tasks import addition
 
 ROOT = Path(train.__file__).parent
@@ -64,7 +69,7 @@ def test_sgd_step_is_the_gradient_of_eq_8_worked_out_apart(world, tmp_path, monk
     after = run(world, tmp_path, steps=1, **options)
 
     model = AutoModelForCausalLM.from_pretrained(world.folder / "model", dtype=torch.float64)
-    train.keep_float64(model)  # as the run does
+    keep_float64(model)  # as the run does
     (batch,) = kept
     r, P, G = batch.rollout, 5, 4
     valid = [len(set(group)) > 1 for group in batch.rewards.tolist()]
@@ -175,8 +180,8 @@ def test_a_step_that_is_not_finite_is_left_out_and_ten_in_a_row_end_the_run(worl
     backward = train.backward
 
     def spoiled(*arguments, **options):
-        norm, loss, gap, noise = backward(*arguments, **options)
-        return (norm, math.inf, gap, noise) if broken == "loss" else (math.nan, loss, gap, noise)
+        gradient = backward(*arguments, **options)
+        return gradient._replace(loss=math.inf) if broken == "loss" else gradient._replace(norm=math.nan)
 
     monkeypatch.setattr(train, "backward", spoiled)
     with pytest.raises(SystemExit, match="train.py: no finite gradient in the last 10 steps"):
@@ -212,8 +217,8 @@ def test_d1_every_forward_that_is_trained_goes_through_the_wrapper(world, tmp_pa
 
 def test_invalid_groups_and_zero_advantages_never_meet_the_model_again(world, tmp_path, monkeypatch):
     rows, batches = [], []
-    policy, collect = train.Policy.forward, train.collect
-    monkeypatch.setattr(train.Policy, "forward", lambda self, *a, **k: rows.append(len(a[2])) or policy(self, *a, **k))
+    policy, collect = Policy.forward, train.collect
+    monkeypatch.setattr(Policy, "forward", lambda self, *a, **k: rows.append(len(a[2])) or policy(self, *a, **k))
     monkeypatch.setattr(train, "collect", lambda *a: batches.append(collect(*a)) or batches[-1])
     run(world, tmp_path, steps=1, prompts_per_step=12, group_size=3)
     r = batches[0].rewards
@@ -229,13 +234,13 @@ def test_t16_dropout_is_off_so_that_the_policy_that_is_scored_is_the_one_that_sa
     tokenizer = AutoTokenizer.from_pretrained(world.folder / "model")
     tokenizer.save_pretrained(folder)
     args = flags.parse_args(world(tmp_path / "out", model=folder))
-    model = train.load_model(args, folder, torch.device("cpu"))
+    model = models.load_model(args, folder, torch.device("cpu"))
     assert model.training
     prompts = [[1, 2, 3], [4, 5]]
     r = rollout.rollout(model, tokenizer, prompts, 3, 9)
     [piece] = micro_batches(r, torch.arange(6), 1000)
     samples = sample_rows(r, piece)
-    logprobs = train.Policy(model, 1.0)(*samples)
+    logprobs = Policy(model, 1.0)(*samples)
     sampled = r.logprobs.flatten(0, 1)[piece, : samples[3].shape[1]][samples[3].bool()]
     assert_close(logprobs, sampled, rtol=1e-4, atol=1e-5)
 
@@ -277,7 +282,7 @@ def test_a9_a_step_counts_as_p_groups_or_as_the_valid_ones_if_they_are_more(worl
     args = flags.parse_args(world(tmp_path, prompts_per_step=3, no_age=True))
     rewards = torch.tensor([[1.0, 0.0]] * num_valid + [[1.0, 1.0]] * (6 - num_valid), dtype=torch.float64)
     sampled = rollout.Rollout(None, None, None, torch.ones(6, 2, 1), None, torch.zeros(6, 2))
-    batch = train.Batch(sampled, rewards, sampled.completion_mask, num_valid, 2, {}, {}, [])
+    batch = Batch(sampled, rewards, sampled.completion_mask, num_valid, 2, None, {}, [])
     # six groups in two rounds of P = 3; without alpha a token of a valid group weighs 1/2 / (counted * 2 tokens)
     assert train.weigh(batch, args)[0, 0, 0].item() == pytest.approx(1 / (4 * counted), rel=1e-12)
 
@@ -320,17 +325,17 @@ def test_samples_that_are_left_out_have_no_weight(world, tmp_path, monkeypatch, 
 def test_o4_learning_rates_by_hand(world, tmp_path):
     args = flags.parse_args(world(tmp_path, lr=8.0, warmup=4, steps=9))
     # 8 * 1/4, 2/4, 3/4, 4/4, and from then on 8
-    assert [update.learning_rate(args, step) for step in range(6)] == [2, 4, 6, 8, 8, 8]
+    assert [train.rate(args, State(step=step)) for step in range(6)] == [2, 4, 6, 8, 8, 8]
     args.schedule, args.lr_floor = "cosine", 0.25
     # down from 8 to 2 over steps 4 to 8: 2 + 6 * (1 + cos(pi * k / 4)) / 2
     expected = [8, 2 + 3 * (1 + math.sqrt(0.5)), 5, 2 + 3 * (1 - math.sqrt(0.5)), 2]
-    assert [update.learning_rate(args, step) for step in range(4, 9)] == pytest.approx(expected, rel=1e-12)
+    assert [train.rate(args, State(step=step)) for step in range(4, 9)] == pytest.approx(expected, rel=1e-12)
 
 
 def test_o5_norms_and_biases_do_not_decay(world, tmp_path):
     args = flags.parse_args(world(tmp_path, weight_decay=0.3))
     model = AutoModelForCausalLM.from_pretrained(world.folder / "model")
-    decayed, others = train.make_optimizer(model, args).param_groups
+    decayed, others = make_optimizer(model, kind="adamw", lr=args.lr, weight_decay=args.weight_decay).param_groups
     assert decayed["weight_decay"] == 0.3 and others["weight_decay"] == 0.0
     names = {id(p): name for name, p in model.named_parameters()}
     assert {names[id(p)] for p in others["params"]} == {n for n in names.values() if "norm" in n or "bias" in n}
@@ -499,7 +504,7 @@ def test_a_run_is_never_overwritten_unasked(world, tmp_path, capsys):
     rows = (tmp_path / "metrics.jsonl").read_text()
     with pytest.raises(SystemExit) as stopped:
         train.main(world(tmp_path))
-    assert stopped.value.code == 2 and "--resume goes on with it, --overwrite deletes it" in capsys.readouterr().err
+    assert stopped.value.code == 2 and "--resume continues it, --overwrite deletes it" in capsys.readouterr().err
     assert (tmp_path / "metrics.jsonl").read_text() == rows
     run(world, tmp_path, steps=1, overwrite=True)
     assert len(rows_of(tmp_path)) == 1 and (tmp_path / "notes.txt").read_text() == "mine"
@@ -557,5 +562,5 @@ def test_defaults_are_the_papers_but_for_the_built_in_model(tmp_path, monkeypatc
 
 
 def test_state_survives_its_file():
-    state = replace(train.State(), step=3, position=17, seconds=1.5)
-    assert train.State(**json.loads(json.dumps(train.asdict(state)))) == state
+    state = replace(State(), step=3, position=17, seconds=1.5)
+    assert State(**json.loads(json.dumps(asdict(state)))) == state

@@ -210,7 +210,7 @@ def squeezed(text: str) -> str:
 
 
 def check_rounding(model, lr: float) -> Check:
-    """The share of weights that an AdamW step of the size lr leaves unchanged: lr is below half a unit in the last place.
+    """The share of weights that an AdamW step of size lr leaves unchanged: lr is below half a unit in the last place.
     In bfloat16 that is 1/512 to 1/256 of a weight, so most would not move; hence float32 weights, where it is 2^-25."""
     lost, count = {model.dtype: 0, torch.bfloat16: 0}, 0
     for parameter in model.parameters():
@@ -229,13 +229,13 @@ def check_rounding(model, lr: float) -> Check:
 
 
 def stuck_from(lr: float, dtype: torch.dtype) -> float:
-    """The least |w| that w ± lr rounds back to. Between two powers of two, half a unit in the last place is eps / 2 of the
-    lower one; so it is the first power of two above 2 lr / eps."""
+    """The least |w| that w ± lr rounds back to. Between two powers of two, half a unit in the last place is eps / 2 of
+    the lower one; so it is the first power of two above 2 lr / eps."""
     return 2.0 ** (math.floor(math.log2(2 * lr / torch.finfo(dtype).eps)) + 1)
 
 
 def check_pad(model, tokenizer, r: Rollout) -> Check:
-    """Padding is out of the loss by its position, so it may be the EOS; the EOS that ends a completion is in the loss."""
+    """Padding is out of the loss by its position, so it may be EOS; the EOS that ends a completion is in the loss."""
     pad, rows, ends = pad_id(model, tokenizer), len(model.get_input_embeddings().weight), eos_ids(model, tokenizer)
     ids, mask = r.completion_ids.flatten(0, 1), r.completion_mask.flatten(0, 1)  # (N, T)
     last = (mask.sum(dim=1) - 1).clamp(min=0)  # (N,)
@@ -253,7 +253,7 @@ def check_pad(model, tokenizer, r: Rollout) -> Check:
 def check_gap(gap: float, dtype: str) -> Check:
     """Sampling and update must be one policy: the same weights, positions, masks and no dropout."""
     ok = gap <= ROUNDING[dtype]
-    advice = "the update scores a policy other than the one that sampled, maybe a cache or mask that this model gets wrong; try "
+    advice = "the update scores another policy than the one that sampled, maybe by a wrong cache or mask; try "
     advice += "--dtype float32" if dtype == "bfloat16" else "another version of transformers, or another --model"
     value = f"sampling and update differ by {gap:.1e} at most; rounding in {dtype} explains {ROUNDING[dtype]:g}"
     return Check("log π", value, ok, advice * (not ok))

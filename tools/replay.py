@@ -14,7 +14,6 @@ import torch.distributed as dist
 import train
 from engine.balance import share_out
 from engine.batch import Batch
-from engine.optimizer import take_step
 from engine.parallel import cut_state
 from gpg import alpha, global_sum
 from run import checkpoint, record
@@ -48,7 +47,7 @@ def run(args, device: torch.device) -> None:
     gap = torch.tensor(gradient.gap, dtype=torch.float64, device=device)
     dist.all_reduce(gap, dist.ReduceOp.MAX)
     lr = train.rate(args, state)
-    take_step(trained.optimizer, lr, learn=share.count > 0 and gradient._replace(loss=loss).is_finite())
+    train.take_step(trained.optimizer, lr, learn=share.count > 0 and gradient._replace(loss=loss).is_finite())
     train.more_updates(trained, share, lr, args)
     strength = alpha(args.prompts_per_step, batch.num_valid) if batch.num_valid else None
     row = {"step": step, "loss": loss, "grad_norm": gradient.norm, "logprob_gap": float(gap)}

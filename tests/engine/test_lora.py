@@ -19,6 +19,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import train
 from engine import lora, parallel
 from engine import policy as P
+from engine.float64 import keep_float64
+from engine.micro_batches import micro_batches, sample_rows
 from run import checkpoint, flags, memory
 from tasks import addition
 
@@ -53,8 +55,8 @@ def backward(model, weights):
     """Of (weights * log pi).sum() over a random batch; weights (G * P, T)."""
     r = random_rollout(0)
     policy = P.Policy(model, 0.7)
-    for piece in P.micro_batches(r, torch.arange(r.truncated.numel()), 60, shared=policy.shared):
-        samples = P.sample_rows(r, piece)
+    for piece in micro_batches(r, torch.arange(r.truncated.numel()), 60, shared=policy.shared):
+        samples = sample_rows(r, piece)
         mask = samples[3].bool()
         w = weights[piece, : mask.shape[1]][mask]
         (policy(*samples, grad=w) * w).sum().backward()
@@ -65,9 +67,9 @@ def backward(model, weights):
 def test_gradients_are_the_chain_rule_of_the_whole_gradient(kind, checkpointing):
     """W' = W + B A, so dA = B^T dW' and dB = dW' A^T, with dW' the merged model's gradient. alpha = R: no factor."""
     model, r = with_adapters(kind), random_rollout(0)
-    P.keep_float64(model)
+    keep_float64(model)
     whole = merged_copy(model, kind)
-    P.keep_float64(whole)
+    keep_float64(whole)
     if checkpointing:
         model.activation_checkpointing_enable()
     weights = torch.randn(r.completion_mask.flatten(0, 1).shape, generator=torch.Generator().manual_seed(2)).double()
@@ -165,7 +167,7 @@ def test_what_does_not_fit_on_resume_is_one_line(world, tmp_path, capsys):
     train.main(world(tmp_path / "lora", steps=1, eval_data=None, lora_rank=2))
     for run, rank, message in (
         ("lora", 3, "another rank"),
-        ("lora", 0, "of a run that trains adapters"),
+        ("lora", 0, "trains adapters"),
         ("whole", 3, "holds no adapter"),
     ):
         with pytest.raises(SystemExit) as stopped:
@@ -187,7 +189,7 @@ def test_sampling_marks_no_weight_as_frozen_and_training_all(world):
     lora.add(model, 2, 0)
     policy = P.Policy(model, 1.0)
     frozen = [p for p in policy.parameters() if not p.requires_grad]
-    with pytest.raises(KeyboardInterrupt), parallel.whole_weights(policy):
+    with pytest.raises(KeyboardInterrupt), parallel.gathered(policy):
         assert all(p.requires_grad for p in frozen)  # else autocast casts it for every token
         raise KeyboardInterrupt
     assert frozen and not any(p.requires_grad for p in frozen)

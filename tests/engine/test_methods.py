@@ -18,10 +18,22 @@ from torch.testing import assert_close
 from transformers import AutoModelForCausalLM
 
 import train
-from engine import methods, update
-from engine.methods import ALGOS, advantages, clipped_objective, gae, is_clipped, kl_estimate, overlong_penalty, whiten
-from engine.policy import keep_float64
-from gpg import gpg_loss, token_logprobs, token_scale, token_weights
+from engine import methods
+from engine.batch import Batch
+from engine.float64 import keep_float64
+from engine.methods import (
+    ALGOS,
+    Method,
+    baseline_advantages,
+    clipped_objective,
+    gae,
+    is_clipped,
+    kl_estimate,
+    overlong_penalty,
+    whiten,
+)
+from engine.output_layer import token_logprobs
+from gpg import gpg_loss, token_scale, token_weights
 from run import flags
 
 EXACT = {"rtol": 1e-10, "atol": 1e-12}
@@ -94,15 +106,15 @@ def surrogate(name, logprobs, rewards, mask):
 
 
 def weights_of(name, rewards, mask):
-    """What train.py makes of the method's flags: update.weigh on a batch."""
+    """What train.py makes of the method's flags: train.weigh on a batch."""
     options = {"f_norm": "none", "norm": "group", "age": True} | ALGOS[name]
     num_valid = int((rewards.amax(1) != rewards.amin(1)).sum())
     prompts = num_valid if name == "dapo" else len(rewards)  # DAPO samples until so many prompts are valid
     args = SimpleNamespace(**options | {"algo": name, "prompts_per_step": prompts, "max_new_tokens": mask.shape[2]})
-    args.baseline = options.get("baseline", "group")
+    method = Method(baseline=options.get("baseline", "group"), f_norm=args.f_norm, norm=args.norm)
     rollout = SimpleNamespace(logprobs=torch.zeros(mask.shape))
-    batch = train.Batch(rollout, rewards, mask, num_valid, 1, {}, {}, [])
-    return update.weigh(update.look(batch, None, None, args), args)
+    batch = Batch(rollout, rewards, mask, num_valid, 1, None, {}, [])
+    return train.weigh(methods.prepare(batch, method, None, None, budget=1), args)
 
 
 @pytest.mark.parametrize("name", ["grpo", "dr-grpo", "dapo", "reinforce", "rloo", "reinforce++"])
@@ -136,16 +148,16 @@ def test_the_recipes_are_the_bundles(recipe, tmp_path, monkeypatch):
 
 def test_baselines_by_hand():
     rewards, greedy = f64([[1, 0, 0, 1], [1, 1, 1, 1]]), f64([1, 0])
-    assert_close(advantages(rewards, "group"), f64([[0.5, -0.5, -0.5, 0.5], [0] * 4]), **EXACT)
+    assert_close(baseline_advantages(rewards, "group"), f64([[0.5, -0.5, -0.5, 0.5], [0] * 4]), **EXACT)
     # 1 - (0 + 0 + 1) / 3 = 2/3 and 0 - (1 + 0 + 1) / 3 = -2/3
-    assert_close(advantages(rewards, "others"), f64([[2 / 3, -2 / 3, -2 / 3, 2 / 3], [0] * 4]), **EXACT)
+    assert_close(baseline_advantages(rewards, "others"), f64([[2 / 3, -2 / 3, -2 / 3, 2 / 3], [0] * 4]), **EXACT)
     # the mean of all eight is 6/8: 1 - 3/4 and 0 - 3/4, in the group of equal rewards too
     expected = f64([[0.25, -0.75, -0.75, 0.25], [0.25] * 4])
-    assert_close(advantages(rewards, "batch"), expected, **EXACT)
+    assert_close(baseline_advantages(rewards, "batch"), expected, **EXACT)
     # squares: 6 / 16 + 2 * 9 / 16 = 24 / 16, over 7
-    assert_close(advantages(rewards, "batch", "batch"), expected / math.sqrt(1.5 / 7), **EXACT)
-    assert_close(advantages(rewards, "greedy", "none", greedy), f64([[0, -1, -1, 0], [1] * 4]), **EXACT)
-    assert torch.equal(advantages(torch.ones(2, 2), "batch", "batch"), torch.zeros(2, 2))
+    assert_close(baseline_advantages(rewards, "batch", "batch"), expected / math.sqrt(1.5 / 7), **EXACT)
+    assert_close(baseline_advantages(rewards, "greedy", "none", greedy), f64([[0, -1, -1, 0], [1] * 4]), **EXACT)
+    assert torch.equal(baseline_advantages(torch.ones(2, 2), "batch", "batch"), torch.zeros(2, 2))
 
 
 def test_gae_by_hand():
@@ -479,9 +491,9 @@ def test_two_ranks_make_the_run_of_one(world, tmp_path):
     [
         ({"algo": "ppo", "beta_th": 0.5}, "--beta-th and --norm valid_token are for groups"),
         ({"baseline": "batch"}, "with --baseline batch"),
-        ({"kl_coef": 0.1, "kl_in": "reward"}, "--kl-in reward all do"),
+        ({"kl_coef": 0.1, "kl_in": "reward"}, "--kl-in reward all have one"),
         ({"algo": "remax", "f_norm": "group"}, "--f-norm group: not with --baseline greedy"),
-        ({"kl_coef": 0.1, "parallel": "fsdp"}, "a reference and a critic are whole on each rank"),
+        ({"kl_coef": 0.1, "parallel": "fsdp"}, "a reference and a critic need a full copy on each rank"),
         ({"clip": "1.5"}, "--clip (1.5, 1.5): LOW between 0 and 1"),
         ({"clip": "x"}, "argument --clip: invalid clip_range value: 'x'"),
         ({"updates": 0}, "--updates 0: must be 1 or more"),
@@ -527,7 +539,7 @@ def test_loss_and_gradient_are_trls_on_the_same_tensors(name):
         old = logprobs.detach()  # its ratio is a sample's; on policy, where ours is the same
     options = {"grpo": ("group", "sequence"), "dr-grpo": ("none", "constant"), "dapo": ("group", "token")}
     f_norm, norm = options.get(name, ("none", "constant"))
-    A = advantages(rewards, "others" if name == "rloo" else "group", f_norm)  # (P, G)
+    A = baseline_advantages(rewards, "others" if name == "rloo" else "group", f_norm)  # (P, G)
     scale = token_scale(rewards, mask, norm=norm, age=False, max_len=T)[:, :, None] * mask
     kept = mask.bool()
     w = (A[:, :, None] * scale)[kept]

@@ -13,6 +13,7 @@ from torch.testing import assert_close
 from transformers import AutoModelForCausalLM
 
 import train
+from engine.float64 import keep_float64
 from run import memory
 from tasks import addition
 
@@ -26,7 +27,7 @@ def row_of(out):
 def gradient_of(world, batch, groups):
     """Of Eq. 8 over some of the valid groups, each sample forwarded alone: all parameters in one vector."""
     model = AutoModelForCausalLM.from_pretrained(world.folder / "model", dtype=torch.float64)
-    train.keep_float64(model)  # as the run does
+    keep_float64(model)  # as the run does
     r, loss = batch.rollout, 0.0
     for p in groups:
         tokens = int(r.completion_mask[p].sum())

@@ -22,12 +22,14 @@ from torch.testing import assert_close
 import rollout as R
 from engine import lora, parallel
 from engine import policy as P
+from engine.float64 import keep_float64
+from engine.micro_batches import micro_batches, sample_rows
 
 
 def two_steps(kind, rank, checkpointing, lora_rank=0):
     """What two steps of this rank's share leave: gradients' norms, sampled ids, weights, moments, all whole."""
     model = make_model("llama", dtype=torch.float64, tie_word_embeddings=True).train()
-    P.keep_float64(model)
+    keep_float64(model)
     if lora_rank:
         lora.add(model, lora_rank, 0)
     if checkpointing:
@@ -36,24 +38,24 @@ def two_steps(kind, rank, checkpointing, lora_rank=0):
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
     r, seen = random_rollout(rank, prompts=3 + rank), []
     for step in range(2):
-        with parallel.whole_weights(policy):  # ranks sample different numbers of tokens: no collective may run
+        with parallel.gathered(policy):  # ranks sample different numbers of tokens: no collective may run
             sampled = R.rollout(model, TOKENIZER, PROMPTS, 2, 3 + 4 * rank, key=(step,))
-        pieces = P.micro_batches(r, torch.arange(r.truncated.numel()), 40)[: 1 + 2 * rank]
-        count = parallel.micro_batches_here(policy, len(pieces), torch.device("cpu"))
+        pieces = micro_batches(r, torch.arange(r.truncated.numel()), 40)[: 1 + 2 * rank]
+        count = parallel.common_count(policy, len(pieces), torch.device("cpu"))
         one = torch.ones((1, 1), dtype=torch.long)
         for i in range(count):
-            samples = P.sample_rows(r, pieces[i]) if i < len(pieces) else (one, one, one, one, one[0] - 1)
+            samples = sample_rows(r, pieces[i]) if i < len(pieces) else (one, one, one, one, one[0] - 1)
             w = torch.full((int(samples[3].sum()),), float(i < len(pieces)), dtype=torch.float64)
             with parallel.accumulating(policy, last=i == count - 1):
                 (policy(*samples, grad=w) * w).sum().backward()
-        seen.append(parallel.whole(torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)))
+        seen.append(parallel.full_tensors(torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)))
         seen.append(sampled.completion_ids)
         optimizer.step()
         optimizer.zero_grad()
-    saved = parallel.whole(optimizer.state_dict())
+    saved = parallel.full_tensors(optimizer.state_dict())
     optimizer.load_state_dict(parallel.cut_state(saved, optimizer))
-    again = parallel.whole(optimizer.state_dict())
-    weights = parallel.whole(model.state_dict(keep_vars=True))
+    again = parallel.full_tensors(optimizer.state_dict())
+    weights = parallel.full_tensors(model.state_dict(keep_vars=True))
     assert weights["lm_head.weight"] is weights["model.embed_tokens.weight"]  # one tensor is saved once
     return seen, {name: x.detach() for name, x in weights.items()}, saved["state"], again["state"]
 
@@ -134,10 +136,10 @@ def test_auto_cuts_the_model_only_where_it_does_not_fit(world, tmp_path, monkeyp
     from run import memory
 
     train.main(world(tmp_path / "a", parallel="auto", plan=True))
-    assert "--parallel auto: ddp, as whole on each rank it takes" in capsys.readouterr().out
+    assert "--parallel auto: ddp, as a full copy takes" in capsys.readouterr().out
     monkeypatch.setattr(memory, "room", lambda _: (1 << 20, 0))
     train.main(world(tmp_path / "a", parallel="auto", plan=True))
-    assert "--parallel auto: fsdp, as whole on each rank it takes" in capsys.readouterr().out
+    assert "--parallel auto: fsdp, as a full copy takes" in capsys.readouterr().out
 
 
 @pytest.mark.slow

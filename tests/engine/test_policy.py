@@ -17,7 +17,9 @@ from transformers import MambaConfig, MambaForCausalLM
 
 import rollout as R
 from engine import policy as P
-from gpg import token_logprobs
+from engine.float64 import keep_float64
+from engine.micro_batches import micro_batches, sample_rows
+from engine.output_layer import token_logprobs
 
 
 def random_rollout(seed, prompts=6, G=3, longest=20):
@@ -35,8 +37,8 @@ def random_rollout(seed, prompts=6, G=3, longest=20):
 def by_policy(policy, r, budget=10_000, weights=None):
     """log pi (P, G, T) by the policy, in micro-batches; with weights (P, G, T), the backward of their sum too."""
     result = torch.zeros(r.completion_mask.shape, dtype=policy.model.dtype)
-    for piece in P.micro_batches(r, torch.arange(r.truncated.numel()), budget, shared=policy.shared):
-        samples = P.sample_rows(r, piece)
+    for piece in micro_batches(r, torch.arange(r.truncated.numel()), budget, shared=policy.shared):
+        samples = sample_rows(r, piece)
         mask = samples[3].bool()
         w = None if weights is None else weights.flatten(0, 1)[piece, : mask.shape[1]][mask]
         logprobs = policy(*samples, grad=w)
@@ -74,7 +76,7 @@ F32, F64 = {"rtol": 1e-4, "atol": 1e-4}, {"rtol": 1e-10, "atol": 1e-10}
 def exact(kind, **changes):
     """A model that computes in float64 throughout, norms too."""
     model = make_model(kind, dtype=torch.float64, **changes)
-    P.keep_float64(model)
+    keep_float64(model)
     return model
 
 
@@ -148,7 +150,7 @@ def test_L2_M5_padding_is_never_seen(kind):
 
 def test_a_gradient_that_is_not_the_one_it_was_told_is_refused():
     model, r = make_model("llama"), random_rollout(0)
-    samples = P.sample_rows(r, P.micro_batches(r, torch.arange(3), 1000)[0])
+    samples = sample_rows(r, micro_batches(r, torch.arange(3), 1000)[0])
     logprobs = P.Policy(model, 1.0)(*samples, grad=torch.ones(int(samples[3].sum())))
     with pytest.raises(AssertionError, match="not the one it was told"):
         (2 * logprobs).sum().backward()
@@ -157,8 +159,7 @@ def test_a_gradient_that_is_not_the_one_it_was_told_is_refused():
 def test_bfloat16_autocast_keeps_float32_weights_and_logprobs():
     model, r = make_model("llama"), random_rollout(5)
     expected = rescored(model, r)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        logprobs = by_policy(P.Policy(model, 1.0), r, weights=r.completion_mask.float())
+    logprobs = by_policy(P.Policy(model, 1.0, "bfloat16"), r, weights=r.completion_mask.float())
     assert logprobs.dtype == torch.float32 and all(p.grad.dtype == torch.float32 for p in model.parameters())
     assert 1e-4 < (logprobs - expected).abs().max() < 0.5  # L6: products in bfloat16, the softmax not
 
@@ -241,7 +242,7 @@ def test_N1_micro_batches_are_a_partition_within_the_budget(seed, shared):
         return len(of) * max(prompts[p] for p in of) + len(piece) * max(completions[i] for i in piece)
 
     for budget in (1, 30, 64, 200, 10_000):
-        pieces = [piece.tolist() for piece in P.micro_batches(r, samples, budget, shared=shared)]
+        pieces = [piece.tolist() for piece in micro_batches(r, samples, budget, shared=shared)]
         assert sorted(sum(pieces, [])) == sorted(samples.tolist())
         for piece in pieces:
             assert len(piece) == 1 or len(piece) > 12 or cost(piece) <= budget
@@ -250,13 +251,13 @@ def test_N1_micro_batches_are_a_partition_within_the_budget(seed, shared):
             group = [i for i in samples.tolist() if i // 3 == p]
             if group and cost(group) <= budget:
                 assert sum(any(i in piece for i in group) for piece in pieces) == 1
-    assert P.micro_batches(r, torch.arange(0), 100) == []
+    assert micro_batches(r, torch.arange(0), 100) == []
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_sample_rows_are_the_samples_without_common_padding(seed):
     r, samples = random_rollout(seed), torch.tensor([16, 3, 4, 9])
-    prompt_ids, prompt_mask, completion_ids, completion_mask, prompt_of = P.sample_rows(r, samples)
+    prompt_ids, prompt_mask, completion_ids, completion_mask, prompt_of = sample_rows(r, samples)
     assert prompt_ids.shape[0] == 3  # A2: 3 and 4 are samples of one prompt
     assert prompt_mask.any(dim=0).all() and completion_mask.any(dim=0).all()  # no column is all padding
     for row, sample in enumerate(samples.tolist()):

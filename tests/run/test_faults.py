@@ -158,7 +158,7 @@ def test_r4_a_damaged_checkpoint_is_refused_by_name_and_the_one_before_is_taken(
     printed = capsys.readouterr().out
     assert f"{out / 'final'} is refused: {message.format(whole // 2, whole)}\n" in printed
     assert f"{out / 'checkpoint-8'} is refused: the bytes of config.json are not those that were saved\n" in printed
-    assert f"going on from {out / 'checkpoint-7'}\n" in printed
+    assert f"resuming from {out / 'checkpoint-7'}\n" in printed
     assert_same_run(unstopped, out)
     assert checkpoint.damage(out / "final") is None and checkpoint.damage(out / "checkpoint-8") is None
     assert (out / "final.damaged").exists()  # for its owner to look at; a new run with --overwrite takes it away
@@ -171,7 +171,7 @@ def test_r4_with_no_whole_checkpoint_nothing_is_touched(world, tmp_path, capsys)
     with pytest.raises(SystemExit) as stopped:
         train.main(["--out", str(tmp_path), "--resume"])
     assert stopped.value.code == 2
-    assert capsys.readouterr().err.endswith("is whole; --overwrite starts anew\n")
+    assert capsys.readouterr().err.endswith("is intact; --overwrite starts a new run\n")
     assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")} == before
     (tmp_path / "config.json").write_text('{"steps": ')
     with pytest.raises(SystemExit) as stopped:
@@ -189,7 +189,7 @@ def test_a_full_disk_ends_the_run_in_one_line_and_the_last_checkpoint_stands(
     process = start(world(out, **CHANGES), log)
     process.join()
     assert process.exitcode == 1 and "Traceback" not in log.read_text()
-    there = f"{out / 'checkpoint-2'} stands, --resume goes on"
+    there = f"--resume continues from {out / 'checkpoint-2'}"
     assert last_line(log) == f"train.py: {out / 'checkpoint-3'} can't be written: No space left on device; {there}"
     assert sorted(x.name for x in out.iterdir() if x.is_dir()) == ["checkpoint-1", "checkpoint-2"]
     assert checkpoint.damage(out / "checkpoint-2") is None
@@ -217,7 +217,7 @@ def test_a_folder_that_turns_read_only_ends_the_run_in_one_line(world, tmp_path,
             assert process.is_alive()
     process.join()
     assert process.exitcode == 1 and "Traceback" not in log.read_text()
-    assert "can't be written: Read-only file system; " in last_line(log) and "stands" in last_line(log)
+    assert "can't be written: Read-only file system; " in last_line(log) and "--resume continues from" in last_line(log)
     remount("rw")
     process = start(["--out", str(out), "--resume"], log)
     process.join()
@@ -236,7 +236,7 @@ def test_a_write_that_fails_without_a_disk_of_its_own(tmp_path, unstopped, start
     process = start(["--out", str(out), "--resume"], log, 2_000_000)
     process.join()
     assert process.exitcode == 1 and "Traceback" not in log.read_text()
-    there = f"{out / 'checkpoint-2'} stands, --resume goes on"
+    there = f"--resume continues from {out / 'checkpoint-2'}"
     assert last_line(log) == f"train.py: {out / 'checkpoint-3'} can't be written: File too large; {there}"
     process = start(["--out", str(out), "--resume"], log)
     process.join()
@@ -317,8 +317,8 @@ def faulty(world, tmp_path, monkeypatch):
 def test_a_rank_that_is_killed_is_named_and_the_run_goes_on_from_before(world, tmp_path, faulty):
     _, lines = faulty("dies", ranks=3)
     out = tmp_path / "run"
-    there = f"{out / 'checkpoint-2'} stands, --resume goes on"
-    named = "rank 1 is gone; the last it began was the rewards of step 3"
+    there = f"--resume continues from {out / 'checkpoint-2'}"
+    named = "rank 1 is gone; the last thing it began was the rewards of step 3"
     # the agent of torchrun may be the first to tell a rank: then it stops as at any signal, and names it all the same
     assert {line.removesuffix(f"; {there}") for line in lines} <= {f"train.py: rank {r}: {named}" for r in (0, 2)}
     assert any(line.startswith("train.py: rank 0: ") for line in lines)
@@ -338,7 +338,7 @@ def test_a_rank_that_answers_no_more_is_named_after_the_time_limit(tmp_path, fau
         os.kill(int(file.read_text()), signal.SIGKILL)
 
     _, lines = faulty("freezes", during=kill_at_last, rank_timeout=4)
-    assert len(lines) == 1 and "rank 0: rank 1 is gone; the last it began was the rewards of step 3; " in lines[0]
+    assert len(lines) == 1 and "rank 0: rank 1 is gone; the last thing it began was the rewards of step 3; " in lines[0]
 
 
 @pytest.mark.slow
@@ -356,7 +356,7 @@ def test_a_signal_to_torchrun_makes_a_checkpoint(world, tmp_path, number):
     assert checkpoint.damage(folder) is None
     step = int(folder.name.removeprefix("checkpoint-"))
     assert len((out / "metrics.jsonl").read_text().splitlines()) == step
-    assert f"stopped after step {step}: {folder} stands, --resume goes on" in printed
+    assert f"stopped after step {step}: --resume continues from {folder}" in printed
     assert "train.py: " not in errors  # nobody is missed
 
 
@@ -395,7 +395,7 @@ def test_two_nodes_one_killed_the_same_commands_again_go_on(world, tmp_path):
             if node.poll() is None:
                 os.killpg(node.pid, signal.SIGKILL)
     train.main(world(tmp_path / "unstopped", **changes))
-    assert "going on from" in log.read_text()
+    assert "resuming from" in log.read_text()
     assert (out / "samples.jsonl").read_text() == (tmp_path / "unstopped" / "samples.jsonl").read_text()
     weights = [load_file(folder / "final" / "model.safetensors") for folder in (out, tmp_path / "unstopped")]
     for name, value in weights[1].items():
@@ -417,7 +417,7 @@ def test_a_nan_reward_on_one_rank_is_said_by_it_and_explained_to_the_others(faul
 def test_a_reward_that_hangs_on_one_rank_ends_both(faulty):
     _, lines = faulty("sleeps", reward_timeout=2)
     what = "reward 'sleeps' took longer than --reward-timeout 2 s for 8 completions"
-    assert f"train.py: rank 1: {what}; the last checkpoint stands: mend the reward, then --resume" in lines
+    assert f"train.py: rank 1: {what}; mend it, then --resume continues from the last checkpoint" in lines
     assert [line for line in lines if line.startswith(f"train.py: rank 0: rank 1 ended: {what}")]
 
 

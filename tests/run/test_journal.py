@@ -7,6 +7,7 @@ rewards for lengths, a warning that comes twice, a count of steps that is not be
 import io
 import json
 import math
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -71,7 +72,7 @@ def test_a_step_is_a_line_of_100_columns_under_its_head():
 
 def watched(rows, dtype="float32", before="/nowhere"):
     args = SimpleNamespace(dtype=dtype, max_new_tokens=8)
-    watch = journal.make_watch(args, train.Path(before))
+    watch = journal.make_watch(args, Path(before))
     return [watch(ROW | row | {"step": i}) for i, row in enumerate(rows, 1)]
 
 
@@ -106,7 +107,7 @@ def test_a_gap_is_told_from_rounding():
 def test_a_run_says_that_the_loss_is_no_progress_and_prints_a_line_a_step(world, tmp_path, capsys, monkeypatch):
     train.main(world(tmp_path / "log", steps=2))
     printed, bar = capsys.readouterr()
-    assert "the loss is no measure of progress" in printed and bar == ""  # a bar would be rubbish in a file
+    assert "the loss does not measure progress" in printed and bar == ""  # a bar would be rubbish in a file
     lines = printed.splitlines()
     start = lines.index(journal.HEAD.split("\n")[1])
     assert [line.split()[0] for line in lines[start + 1 :] if line[:4].strip().isdecimal()] == ["0", "1", "2"]

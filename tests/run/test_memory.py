@@ -62,7 +62,7 @@ def test_what_does_not_fit_ends_in_one_line_with_the_flags_that_would(world, tmp
         train.main(world(tmp_path / "out", **options))
     error = capsys.readouterr().err
     assert stopped.value.code == 2 and error.count("\n") == 1
-    assert "memory: the update takes up to 1.0 GiB a rank, and there are 0.1; " in error and "would fit" in error
+    assert "memory: the update takes up to 1.0 GiB per rank, and there are 0.1; " in error and "would fit" in error
     words = error.split("; ")[1].split(" would fit")[0].split()
     args = flags.parse_args([*world(tmp_path / "out", **options), *words])
     shape = memory.shape_of(addition.make_config(addition.make_tokenizer()))

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import train
-from run import checkpoint, record
+from run import checkpoint, models, record
 
 
 def rows_of(out):
@@ -24,13 +24,13 @@ def file_of(out, step):
 
 def replayed(monkeypatch, capsys, file, *words):
     """What --replay prints, and the weights that it leaves in memory."""
-    models = []
-    make_policy = train.make_policy
+    used = []
+    make_policy = models.make_policy
     with monkeypatch.context() as patch:
-        patch.setattr(train, "make_policy", lambda model, *a: models.append(model) or make_policy(model, *a))
+        patch.setattr(models, "make_policy", lambda model, *a: used.append(model) or make_policy(model, *a))
         capsys.readouterr()
         train.main(["--replay", str(file), *words])
-    return json.loads(capsys.readouterr().out.splitlines()[-1]), models[0].state_dict()
+    return json.loads(capsys.readouterr().out.splitlines()[-1]), used[0].state_dict()
 
 
 def files_of(out):
@@ -70,7 +70,7 @@ def test_flags_and_model_can_be_others(world, tmp_path, monkeypatch, capsys):
     for words in (["--norm", "token"], ["--model", str(world.folder / "model")]):  # of step 1
         assert replayed(monkeypatch, capsys, file, *words)[0]["grad_norm"] != row["grad_norm"]
     train.main(["--replay", str(file), "--model", str(tmp_path / "final")])
-    assert "final is not that of step 1, from which step 2 began" in capsys.readouterr().out
+    assert "final is not the checkpoint of step 1, before step 2" in capsys.readouterr().out
     moved = tmp_path / "elsewhere" / "bug" / file.name  # one file, and neither data nor --out of the run are here
     moved.parent.mkdir(parents=True)
     file.rename(moved)
@@ -119,7 +119,7 @@ def test_what_is_no_record_ends_in_one_line(world, tmp_path, capsys):
         ([tmp_path / "text"], "can't be read"),
         ([tmp_path / "nowhere"], "can't be read"),
         ([tmp_path], "can't be read"),
-        ([tmp_path / "final" / "model.safetensors"], "holds tensors, but of no run"),
+        ([tmp_path / "final" / "model.safetensors"], "holds tensors, but not those of a run"),
         ([file, "--resume"], "leave out --resume and --overwrite"),
         ([file, "--model", small], "no causal LM could be read"),
     ):

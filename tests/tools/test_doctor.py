@@ -7,7 +7,7 @@ generation_config.json passed over.
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import fields, replace
 from types import SimpleNamespace
 
 import pytest
@@ -18,7 +18,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 import rollout as R
 import train
 from engine import policy as P
-from run import memory
+from engine.batch import Sums
+from run import memory, models
 from tasks import addition
 from tools import doctor
 from tools.doctor import Check
@@ -141,7 +142,7 @@ def test_a_bos_of_the_template_and_one_of_the_tokenizer(world, tmp_path, capsys)
     )
     tokenizer.save_pretrained(folder)
     code, found = examined(capsys, world(tmp_path / "out", model=folder))
-    assert code == 1 and not found["bos"][0] and "leave 1 out of the model's chat template" in found["bos"][1]
+    assert code == 1 and not found["bos"][0] and "remove 1 from the model's chat template" in found["bos"][1]
 
 
 def test_prompts(model, tokenizer):
@@ -150,7 +151,7 @@ def test_prompts(model, tokenizer):
 
     assert check("What is\n 1+1?", "<|user|>what is 1+1?").ok
     lost = check("What is 1+1?", "<|user|><|assistant|>")
-    assert not lost.ok and "do not hold" in lost.advice and "'<|user|><|assistant|>'" in lost.value
+    assert not lost.ok and "do not contain" in lost.advice and "'<|user|><|assistant|>'" in lost.value
     above = doctor.check_prompt(model, tokenizer, [{"problem": "", "prompt_ids": [300]}])
     assert not above.ok and "model's 262 embeddings" in above.advice
 
@@ -180,11 +181,11 @@ def test_the_eos_is_in_the_loss(model, tokenizer):
     none = torch.zeros(1, 1, dtype=torch.long)
     r = R.Rollout(none, none, ids, mask, mask * -1.0, torch.tensor([[False, True]]))
     check = doctor.check_pad(model, tokenizer, r)
-    assert check.ok and "filled with 260 '<|endoftext|>'; the EOS of 1 of 1 finished" in check.value
+    assert check.ok and "padded with 260 '<|endoftext|>'; the EOS of 1 of 1 finished" in check.value
     without = replace(r, completion_mask=torch.tensor([[[1, 0, 0], [1, 1, 1]]]))
     assert not doctor.check_pad(model, tokenizer, without).ok
     tokenizer.pad_token = None
-    assert "filled with 259 '<|end|>', no pad token" in doctor.check_pad(model, tokenizer, r).value
+    assert "padded with 259 '<|end|>', no pad token" in doctor.check_pad(model, tokenizer, r).value
     tokenizer.add_special_tokens({"pad_token": "[PAD]"})  # a new id, which the model has no embedding for
     assert "name another pad_token" in doctor.check_pad(model, tokenizer, r).advice
 
@@ -193,43 +194,43 @@ def test_the_gap_is_the_one_that_is_there():
     model = make_model("llama", dtype=torch.float64)
     sampled = R.rollout(model, TOKENIZER, [[3, 4], [5, 6, 7]], 2, 6)
     policy = P.Policy(model, 1.0)
-    args = SimpleNamespace(tokens_per_micro_batch=12, dtype="float64")
-    assert doctor.logprob_gap(policy, sampled, args) < 1e-6
+    assert doctor.logprob_gap(policy, sampled, budget=12) < 1e-6
     sampled.logprobs[1, 1, 0] += 0.25
-    assert doctor.logprob_gap(policy, sampled, args) == pytest.approx(0.25, abs=1e-6)
+    assert doctor.logprob_gap(policy, sampled, budget=12) == pytest.approx(0.25, abs=1e-6)
     ok = {dtype: doctor.check_gap(0.25, dtype).ok for dtype in doctor.ROUNDING}
     assert ok == {"float64": False, "float32": False, "bfloat16": True}
     assert "--dtype float32" in doctor.check_gap(1.0, "bfloat16").advice
 
 
 def test_dropout_is_found(world, tmp_path, monkeypatch, capsys):
-    load = train.load_model
+    load = models.load_model
 
     def with_dropout(*arguments):
         model = load(*arguments)
         model.model.layers[0].self_attn.attention_dropout = 0.5
         return model
 
-    monkeypatch.setattr(train, "load_model", with_dropout)
+    monkeypatch.setattr(models, "load_model", with_dropout)
     code, found = examined(capsys, world(tmp_path / "out", dtype="float32"))
     assert code == 1 and not found["log π"][0]
 
 
-TOTALS = {"samples": 8, "tokens": 80, "groups": 2, "valid": 0, "easy": 0, "hard": 2, "truncated": 8, "reward_errors": 0}
+TOTALS = Sums(**dict.fromkeys((field.name for field in fields(Sums)), 0))
+TOTALS = replace(TOTALS, samples=8, tokens=80, groups=2, hard=2, truncated=8)
 
 
 def test_a_batch_that_was_cut_short_says_little():
     args = SimpleNamespace(beta_th=0.6, max_rounds=3, baseline="group")
     assert not doctor.check_truncated(TOTALS, 100, 0).ok and not doctor.check_groups(TOTALS, args, 0).ok
     assert doctor.check_truncated(TOTALS, 100, 10).ok and doctor.check_groups(TOTALS, args, 10).ok
-    assert not doctor.check_groups(TOTALS | {"truncated": 4}, args, 10).ok
+    assert not doctor.check_groups(replace(TOTALS, truncated=4), args, 10).ok
     args.baseline = "greedy"  # against which a sample can stand out although its group is of one mind
     assert doctor.check_groups(TOTALS, args, 0).ok
 
 
 def test_rounds_are_foretold():
     args = SimpleNamespace(beta_th=0.6, max_rounds=3, baseline="group")
-    check = doctor.check_groups(TOTALS | {"groups": 20, "valid": 3, "easy": 17}, args, 0)
+    check = doctor.check_groups(replace(TOTALS, groups=20, valid=3, easy=17), args, 0)
     # 3 of 20 a round: 0.6 * 20 = 12 valid groups take 4 rounds; alpha is 20 / 3
     assert "alpha 6.67, about 4 rounds" in check.value and check.ok and "--max-rounds 3" in check.advice
 
