@@ -101,29 +101,41 @@ _REFERENCE = re.compile(
 _ONE_VALUE = re.compile(rf"{_MATH}|{_NUMBER}(?:\s*[-+*/×=]\s*{_NUMBER})*")
 
 
+def is_right(completion: str, answer: str, *, prose: bool = True) -> bool:
+    """Whether a completion submits the gold `answer`; False if either is missing: an unusable gold is never a gift."""
+    candidate, gold = find_answer(completion, prose=prose)[1], extract_gold(answer)
+    return bool(candidate and gold) and is_equiv(candidate, gold)
+
+
+def extract_gold(answer: str) -> str:
+    """The gold of a data set's answer: a bare expression, or the box, `####` or answer block of a worked solution."""
+    worked = any(mark in answer for mark in (r"\boxed", r"\fbox", "####", "</answer>"))
+    return (extract_answer(answer) if worked else answer.strip()) or ""
+
+
 def extract_answer(completion: str) -> str | None:
-    """The answer that a completion submits, as it is written there, or None. See `find_answer`."""
+    """The answer that a completion submits, verbatim, or None. See `find_answer`."""
     return find_answer(completion)[1]
 
 
 def find_answer(completion: str, *, prose: bool = True) -> tuple[str, str | None]:
-    """Which of RULES found the answer that a completion submits, and that answer; ("none", None) if it has none.
+    """Which of RULES found the answer that a completion submits, and that answer; ("none", None) if there is none.
 
-    Only the first turn counts, and of that what follows the last `</think>` (an unclosed `<think>` has no answer), and
-    of that the inside of the last `<answer>…</answer>`, if there is one; LaTeX comments and a repeated prompt do not.
-    A model that goes on to problems of its own after an answer ("Problem: …") has given that answer.
+    Only the first turn counts; in it, only what follows the last `</think>` (an unclosed `<think>` has no answer); and
+    in that, only the inside of the last `<answer>…</answer>`, if there is one. LaTeX comments and a repeated prompt are
+    dropped. If the model continues with problems of its own ("Problem: …"), the answer before them counts.
 
-    boxed    the last `\\boxed{}`, `\\fbox{}` or `\\boxed 5`. Boxes joined by nothing but separators are one list; an
-             empty or unclosed last box is no answer, and there is no way back from it to what follows
+    boxed    the last `\\boxed{}`, `\\fbox{}` or `\\boxed 5`. Boxes with only separators between them are one list; if
+             the last box is empty or unclosed, there is no answer and no other rule is tried
     hashes   the last `#### x`
-    phrase   the last of `the answer is x`, `Answer: x` and their like, up to the end of what is stated. Two of them in
-             a row that disagree are no answer
+    phrase   the last of `the answer is x`, `Answer: x` and the like, up to the end of the statement. Two adjacent ones
+             that disagree are no answer
     tagged   the whole inside of `<answer>`
-    closing  the last sentence, if it is finished and states exactly one value; or a value that is all there is after
+    closing  the last sentence, if it is finished and states exactly one value; or a value that is all that follows
              `</think>`
 
-    An answer that is taken back at once ("or maybe 43") or comes with a plea to the grader is none. The last number is
-    never guessed at: that would pay for truncated text. Without prose: only boxed, hashes and tagged.
+    An answer that is taken back at once ("or maybe 43"), or a completion that pleads with the grader, counts as none.
+    The last number is never guessed at: that would pay for truncated text. Without prose: boxed, hashes and tagged.
     """
     text, place = _own_text(completion)
     if _PLEA.search(text):
