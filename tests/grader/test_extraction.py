@@ -1,4 +1,4 @@
-"""Tests of grader/extraction.py: which answer a completion submits, by which rule, and that no text is slow or breaks it."""
+"""Tests of grader/extraction.py: which answer a completion submits, by which rule; no text is slow or breaks it."""
 
 import time
 
@@ -293,36 +293,9 @@ def test_only_the_end_of_a_long_completion_is_read():
 # ---------------------------------------------------------------- hostile text (W1)
 
 PIECES = [r"\boxed{", "}", "{", r"\(", r"\)", "$", "$$", r"\[", r"\]", "the answer is ", "Answer: ", "####", "\n", " "]
-PIECES += [
-    "or ",
-    "**",
-    "problem:",
-    "a:",
-    "%",
-    ". ",
-    "= ",
-    "x = ",
-    "\\\\",
-    "1",
-    "So ",
-    "(C)",
-    ", and ",
-    " which",
-    "answer",
-]
-PIECES += [
-    "<answer>",
-    "</answer>",
-    "<think>",
-    "</think>",
-    "<|im_end|>",
-    r"\text{",
-    r"\boxed 1",
-    "?",
-    "\0",
-    "\ud800",
-    "é",
-]
+PIECES += ["or ", "**", "problem:", "a:", "%", ". ", "= ", "x = ", "\\\\", "1", "So ", "(C)", ", and ", " which"]
+PIECES += ["answer", "<answer>", "</answer>", "<think>", "</think>", "<|im_end|>", r"\text{", r"\boxed 1", "?"]
+PIECES += ["\0", "\ud800", "é"]
 
 
 def seconds(text):
