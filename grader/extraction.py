@@ -1,6 +1,6 @@
-"""Which answer a completion submits: text in, the answer as it is written there out, or none.
+"""Extraction: a completion in, the answer that it submits out, verbatim; and whether that is right.
 
-Completions are hostile text: only their end is read, every scan is linear, and the rules only find, never evaluate.
+Completions are hostile text: only their end is read, every scan is linear, and the rules only search, never evaluate.
 """
 
 import re
@@ -8,17 +8,17 @@ import re
 from grader.equality import is_equiv
 
 MAX_COMPLETION = 20_000  # characters read, from the end
-MAX_PROSE = 4_000  # of these, where the answer is neither in a box nor between tags
+MAX_PROSE = 4_000  # of these, if there is no box
 
 RULES = ("boxed", "tagged", "hashes", "phrase", "closing", "none")
 
-# Who speaks, what is not part of it, and what asks for a verdict instead of giving an answer.
+# turns of the chat, text that is not part of an answer, and pleas with the grader
 _TURN = re.compile(
     r"<\|(?:im_start|im_end|endoftext|end_of_text|eot_id|start_header_id)\|>|</s>|<(?:start|end)_of_turn>"
 )
 _TAG = re.compile("</?answer>", re.IGNORECASE)
 _COMMENT = re.compile(r"(?:^|(?<=[.,;:!?})]\s))[ \t]*%.*$", re.MULTILINE)
-_PROMPT = re.compile(  # a paragraph with such a heading, up to the one of the answer
+_PROMPT = re.compile(  # a paragraph with such a heading, up to the heading of the answer
     r"^[#* \t]*(?:problem|question|prompt|user|human|q) ?[0-9]*[* \t]*:[\s\S]*?"
     r"(?=\n[ \t]*\n|\b(?:solution|answer|response|assistant|a)[* \t]*:|\Z)",
     re.MULTILINE | re.IGNORECASE,
@@ -33,7 +33,7 @@ _BRACE_OR_BOX = re.compile(
     r"\\\\(?![bf])|\\[{}]|[{}]|\\(?:boxed|fbox|framebox)\s*\{"
     r"|\\(?:boxed|fbox|framebox) *(?P<bare>[-+]?[0-9]+(?:[.,/][0-9]+)*|[A-Z](?![a-zA-Z]))"
 )
-_JOINT = re.compile(  # stands between the boxes of one list, or the candidates between which nothing is decided
+_JOINT = re.compile(  # between the boxes of one list, or between alternatives
     r"(?:\n[ \t]*-|[\s,;/$&~()*]|\\\\|\\[,;:!()\[\]]|\\q?quad|\\text *\{[ ,]*(?:and|or)?[ ,]*\}"
     r"|(?:and|or|either|else|maybe|perhaps|possibly)\b|(?<=[\s$(])[a-zA-Z](?:_\{?[0-9]\}?)? *= *)*"
 )
@@ -57,7 +57,7 @@ _MARK = re.compile(
     r"|^[*_ \t]*(?:final )?ans(?:wer|\.)?[*_]*(?: [–—→-])? (?=[-$0-9]|\\[(\[])",
     re.MULTILINE | re.IGNORECASE,
 )
-_NOT_STATED = re.compile(  # what makes of "the answer is" a task, a question or a guess
+_NOT_STATED = re.compile(  # before "the answer is": a task, a question or a guess
     r"(?:\b(?:whether|your|maybe|perhaps|possibly|might|could|not sure|unsure)\b"
     r"|(?:^|[.:?!\n])[ *]*(?:show|prove|verify|check|suppose|assume)\b)[^.?!\n]*$",
     re.IGNORECASE,
@@ -67,7 +67,7 @@ _FILLER = re.compile(
     r"|about|roughly|equal to|given by|either|both|option|choice|probably|likely|the|final|correct|is|are)\b,?)*",
     re.IGNORECASE,
 )
-_CLAUSE = re.compile(  # goes on about the answer that was given
+_CLAUSE = re.compile(  # a remark that follows the answer
     r",? (?:because|since|which|where|when|although|though|but|i\.e\.|that is|as (?:we|shown|required|desired)"
     r"|and (?:so|we|this|the|it|i))\b|, (?:as|so|and not|not|if)\b| \((?![^()]*[0-9$\\])[^()]{3,}\)\s*$",
     re.IGNORECASE,
@@ -150,7 +150,7 @@ def find_answer(completion: str, *, prose: bool = True) -> tuple[str, str | None
 
 
 def _found(text, place, prose):
-    """The rule that looked for the answer in such a text, and the answer or None."""
+    """The rule that applies to the text, and the answer or None."""
     boxes, unclosed = _boxes(text)
     if boxes or unclosed:
         rule, answer = "boxed", None if unclosed else _last_boxes(text, boxes)
@@ -158,8 +158,8 @@ def _found(text, place, prose):
         text = text[-MAX_PROSE:]
         rule, answer = _marked(text, prose)
         if not rule and place == "block":
-            told = _closing(text) if prose and _CONCLUDES.match(text) else None
-            rule, answer = "tagged", told or text.strip("* \t\r\n")
+            value = _closing(text) if prose and _CONCLUDES.match(text) else None
+            rule, answer = "tagged", value or text.strip("* \t\r\n")
         elif not rule and prose:
             bare = text.strip("* \t\r\n.")
             alone = place == "after a thought" and _VALUE.match(bare) and _NO_WORDS.fullmatch(bare)
@@ -168,7 +168,7 @@ def _found(text, place, prose):
 
 
 def _own_text(completion):
-    """The part of a completion that may hold its answer, and its place: "block", "after a thought" or ""."""
+    """The part of a completion that may contain its answer, and its place: "block", "after a thought" or ""."""
     text = next((turn for turn in _TURN.split(completion) if turn.strip()), "")
     thought_end = text.rfind("</think>")
     if text.find("<think>", max(thought_end, 0)) >= 0:
@@ -194,7 +194,7 @@ def _boxes(text):
             opened.append((mark.start(), mark.end(), token != "{"))
         elif token == "}" and opened:
             start, inside, is_box = opened.pop()
-            while is_box and boxes and boxes[-1][0] > start:  # it was within this one
+            while is_box and boxes and boxes[-1][0] > start:  # nested in this one
                 boxes.pop()
             if is_box:
                 boxes.append((start, inside, mark.start(), mark.end()))
@@ -203,7 +203,7 @@ def _boxes(text):
 
 
 def _last_boxes(text, boxes):
-    """The inside of the last box, or of all the boxes at the end that only separators join, as one list."""
+    """The inside of the last box, or of all last boxes with only separators between them, as one list."""
     first = len(boxes) - 1
     if _SECOND_THOUGHT.match(text, boxes[first][3]):
         return None
@@ -212,11 +212,11 @@ def _last_boxes(text, boxes):
     insides = [text[inside:end].strip() for _, inside, end, _ in boxes[first:]]
     if len(insides) == 1 and _MARK.search(insides[0]):  # \\boxed{\\text{The answer is } 42}
         return _marked(re.sub(r"\\(?:text|math)[a-z]* *\{([^{}]*)\}", r"\1", insides[0]), prose=True)[1] or insides[0]
-    return ", ".join(dict.fromkeys(insides)) if insides[-1] else None  # the same box said twice is one answer
+    return ", ".join(dict.fromkeys(insides)) if insides[-1] else None  # the same box twice is one answer
 
 
 def _marked(text, prose):
-    """What the last mark states, as (rule, answer): ("", None) without a mark, (rule, None) if it is not settled."""
+    """What the last mark states, as (rule, answer): ("", None) without a mark, (rule, None) if that is ambiguous."""
     later = None  # of the mark that follows: rule, start, answer
     for mark in reversed(list(_MARK.finditer(text))):
         hashes = "####" in mark[0]
@@ -240,24 +240,24 @@ def _marked(text, prose):
 
 
 def _statement(text, start):
-    """What is stated from there on, without the words around it, and where its sentence ends."""
+    """What is stated from `start` on, without the words around it, and where its sentence ends."""
     start = _FILLER.match(text, start).end()
     end = next(match.start() for match in _MATH_OR_END.finditer(text, start) if not match["math"])
-    told = ""
+    stated = ""
     for piece in re.split(f"({_MATH})", text[start:end]):
         clause = None if re.fullmatch(_MATH, piece) else _CLAUSE.search(piece)
-        told += piece[: clause.start()] if clause else piece
+        stated += piece[: clause.start()] if clause else piece
         if clause:
             break
-    told = told.replace("**", "").strip("*_ \t\r\n").rstrip(".,;:")
-    told = re.sub(r"^[a-zA-Z' ]{1,60}\b(?:is|are|equals) ", "", told)  # the number of apples is 42
-    lone = _LONE.fullmatch(told)
-    return lone[1] if lone and not re.search(r"\b(?:or|and|to)\b", told) else told, end
+    stated = stated.replace("**", "").strip("*_ \t\r\n").rstrip(".,;:")
+    stated = re.sub(r"^[a-zA-Z' ]{1,60}\b(?:is|are|equals) ", "", stated)  # the number of apples is 42
+    lone = _LONE.fullmatch(stated)
+    return lone[1] if lone and not re.search(r"\b(?:or|and|to)\b", stated) else stated, end
 
 
 def _closing(text):
-    """The one value that the last sentence states, or None: if it is unfinished, asks, doubts, or speaks of more."""
-    text = re.sub(r"\s*\n\s*(?=\$\$|\\\[)", " ", text[-600:].rstrip())  # displayed math is of the sentence before it
+    """The one value that the last sentence states; None if it is unfinished, asks, doubts, or has several values."""
+    text = re.sub(r"\s*\n\s*(?=\$\$|\\\[)", " ", text[-600:].rstrip())  # displayed math ends the sentence before it
     ends = [match.start() for match in _MATH_OR_END.finditer(text) if not match["math"]]
     start, last = 0, ""
     for end in ends:

@@ -103,7 +103,7 @@ def clean(text):
 
 
 def without_commas(text):
-    """A cleaned text whose numbers have no thousands separators; in brackets, as in (100,200), commas separate members."""
+    """A cleaned text without thousands separators; in brackets, as in (100,200), commas separate members."""
 
     def joined(number):
         before = text[: number.start()]
@@ -174,7 +174,7 @@ def _group(text, position):
 
 
 def key_of(tokens):
-    """A normal form: texts with the same one are equal. Case is ignored if there are only letters: choices and words."""
+    """A normal form: texts that share it are equal. Case is ignored if there are only letters: choices and words."""
     parts = []
     for i, token in enumerate(tokens):
         digits = token.kind == "number" and i > 0 and tokens[i - 1].kind == "number"
