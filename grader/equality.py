@@ -7,6 +7,7 @@ are compared member by member; numbers and expressions are compared by value.
 
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cmp_to_key
 from zlib import crc32
 
 from grader.reading import (
@@ -156,13 +157,10 @@ def _chain(node):
     """x = 40 + 2 = 42 becomes the equation of x and 40 + 2. A chain whose links disagree is false; one without a name
     becomes its first exact value; two sides that differ are an equation."""
     sides, operators = list(node.args), list(node.value)
-    label = None
-    if _is_label(sides[0], sides[1:]):
-        label = sides.pop(0)
-        operators.pop(0)
-    elif _is_label(sides[-1], sides[:-1]):
-        label = sides.pop()
-        operators.pop()
+    end = 0 if _is_label(sides[0], sides[1:]) else -1 if _is_label(sides[-1], sides[:-1]) else None
+    label = None if end is None else sides.pop(end)
+    if label:
+        operators.pop(end)
     true = all(
         _rounds(sides[i], sides[i + 1]) if operator == "≈" else _same(_signs(sides[i]), _signs(sides[i + 1]))
         for i, operator in enumerate(operators)
@@ -255,14 +253,14 @@ def _same_lists(one, gold, depth):
     if len(members) != len(golds) or len(members) > 2 * MAX_MEMBERS:
         return ""
     for member in members:  # greedy is enough: equal members are interchangeable
-        match = next((i for i, other in enumerate(golds) if _same_or_undefined(member, other, depth + 1)), None)
+        match = next((i for i, other in enumerate(golds) if _same_if_defined(member, other, depth + 1)), None)
         if match is None:
             return ""
         del golds[match]
     return "list"
 
 
-def _same_or_undefined(one, gold, depth):
+def _same_if_defined(one, gold, depth):
     """`_same`, where a member without a value equals nothing."""
     try:
         return _same(one, gold, depth)
@@ -407,14 +405,9 @@ def _ordered(pieces):
         return pieces
     if any(symbols_of(end) for piece in pieces for end in (piece[0], piece[2])):
         return tuple(sorted(pieces, key=repr))
-    ordered = []
-    for piece in pieces:  # insertion sort: at most MAX_MEMBERS
-        place = len(ordered)
-        while place and _before(piece, ordered[place - 1]):
-            place -= 1
-        ordered.insert(place, piece)
-    merged = [ordered[0]]
-    for piece in ordered[1:]:
+    first, *others = sorted(pieces, key=cmp_to_key(lambda a, b: _order(a[0], b[0]) or b[1] - a[1]))
+    merged = [first]
+    for piece in others:
         low, closed, high, closes = merged[-1]
         order = _order(high, piece[0])
         if order > 0 or (order == 0 and (closes or piece[1])):
@@ -424,11 +417,6 @@ def _ordered(pieces):
         else:
             merged.append(piece)
     return tuple(merged)
-
-
-def _before(piece, other):
-    order = _order(piece[0], other[0])
-    return order < 0 or (order == 0 and piece[1] and not other[1])
 
 
 def _inequality(node):
@@ -558,9 +546,8 @@ def _same_scalars(one, gold):
     """The rule by which two expressions are equal, or ""."""
     if one == gold:
         return "same tree"
-    infinities = _infinity(one), _infinity(gold)
-    if infinities != (0, 0):
-        return "infinity" if infinities[0] == infinities[1] else ""
+    if _infinity(one) or _infinity(gold):
+        return "infinity" if _infinity(one) == _infinity(gold) else ""
     symbols = sorted(symbols_of(one) | symbols_of(gold))
     if len(symbols) > MAX_SYMBOLS:
         return ""
