@@ -672,8 +672,8 @@ def test_nesting_is_bounded_far_above_any_gold():
     assert not is_parsed("(" * 40 + "1" + ")" * 40) and not is_parsed(r"\sqrt{" * 40 + "x" + "}" * 40)
 
 
-# A process of its own, with little memory, that imports the grader only: prints what went wrong, the longest time of a
-# comparison and the growth in MiB. "fork": grades in a child of that process.
+# A fresh process with little memory that imports only the grader: prints what went wrong, the longest time of a
+# comparison and the growth in MiB. "fork": a child of that process does the work.
 CHILD = """
 import json, os, re, resource, signal, sys, time
 sys.path[0] = {root!r}
@@ -871,7 +871,7 @@ def of_lists(gold):
     members = gold.split(",")
     if len(members) == 1 or re.search(r"[(){}\[\]=\\<>]|,[0-9]{3}", gold):
         return []
-    found = [("turned round", ", ".join(members[::-1]), True), ("one left out", ",".join(members[1:]), False)]
+    found = [("reversed", ", ".join(members[::-1]), True), ("one left out", ",".join(members[1:]), False)]
     return found + [("a set", rf"\{{{gold}\}}", True), ("one more", gold + ", 987", False)]
 
 

@@ -64,7 +64,7 @@ def test_the_last_box_counts(completion, expected):
         (r"x=\boxed{3} or x=\boxed{5}", "3, 5"),
         (r"x_1 = \boxed{3}, x_2 = \boxed{5}", "3, 5"),
         (r"\boxed{3}, or maybe \boxed{5}", "3, 5"),  # W4: hedging is a list too, equal to no single gold
-        (r"\boxed{1}\boxed{2 \boxed{3}}", r"1, 2 \boxed{3}"),  # what is nested does not stand between
+        (r"\boxed{1}\boxed{2 \boxed{3}}", r"1, 2 \boxed{3}"),  # a nested box is not between two others
         (r"\boxed{3}\boxed{3}", "3"),  # said twice
         (r"\boxed{3} of the \boxed{5}", "5"),
     ],
@@ -125,7 +125,7 @@ def test_hashes(completion, expected):
         ("The answer is, therefore, 42.", "42"),
         ("The answer is `42`.", "42"),
         ("Answer: the number of apples is 42.", "42"),
-        ("Hence, the answer is 42 because 6*7 = 42.", "42"),  # what goes on about it is cut off
+        ("Hence, the answer is 42 because 6*7 = 42.", "42"),  # the remark after it is cut off
         ("The answer is $x=5$ and we are done.", "$x=5$"),
         ("The answer is 42, not 43.", "42"),
         ("The answer is 42 (see above).", "42"),

@@ -172,7 +172,7 @@ def test_without_workers_grading_continues(monkeypatch, capsys, command):
     grader = Grader(2)
     assert grader.verdicts(many()) == [is_equiv(*pair) for pair in many()]
     assert grader.verdicts(many(400)) == [is_equiv(*pair) for pair in many(400)]
-    assert capsys.readouterr().err.count("\n") == 1  # said once
+    assert capsys.readouterr().err.count("\n") == 1  # reported once
     assert grader._workers == []
 
 
