@@ -54,7 +54,7 @@ EQUAL = [  # (candidate, gold)
     ("−5", "-5"),  # a Unicode minus
     ("5 points", "5"),  # "point" makes a decimal, "points" are counted
     ("0.3333333333", r"\frac13"),  # ten digits that agree
-    ("1,2", "(1,2)"),  # a bare list may stand for a tuple in its order
+    ("1,2", "(1,2)"),  # a bare list may be a tuple, in order
 ]  # fmt: skip
 UNEQUAL = [
     ("42", "43"), ("-42", "42"), ("1,7", "17"), ("12", r"\frac12"), (r"x \geq 42", "42"), (r"x \neq 42", "42"),
@@ -71,12 +71,12 @@ UNEQUAL = [
     ("41=42", "42"),  # graders.md: accepted by every grader measured
     ("1 or 2 or 3", "2"),  # W4
     ("1, 2, 3", "2"),  # W4; official.md: \boxed{41, 42} against 42
-    ("1,1", "1,2"),  # each member has an answer of its own
+    ("1,1", "1,2"),  # each member matches a different one
     ("the answer could be 42 or maybe not", "42"),  # W4: the gold within a long answer
     ("0.9999999999", "1"),  # ten digits are for a gold without an end
     ("10^{-20}", "0"),  # relative, no absolute tolerance
     ("12345678901234567889", "12345678901234567890"),  # not through float
-    (r"3/2\pi", r"\frac{3\pi}{2}"),  # read both ways, so not at all
+    (r"3/2\pi", r"\frac{3\pi}{2}"),  # ambiguous, so not parsed
     ("2", "2√3"),  # official.md: the gold 2√3 was read as 2
     ("ros", "rose"),  # official.md: substrings passed
     ("１", "1"),  # digits of other alphabets are no digits here
@@ -86,7 +86,7 @@ UNEQUAL = [
 @pytest.mark.parametrize(("candidate", "gold"), EQUAL)
 def test_equal(candidate, gold):
     assert is_equiv(candidate, gold)
-    one_way = candidate in ("0.3333333333", "1.4142135623")  # a decimal stands for an endless gold, not the other way
+    one_way = candidate in ("0.3333333333", "1.4142135623")  # a decimal may round an endless gold, not vice versa
     assert is_equiv(gold, candidate) is not one_way
 
 
@@ -421,7 +421,7 @@ def test_every_reward_gets_the_same_keywords():
     assert calls == [{"prompts": ["p"], "completions": ["c"], "completion_ids": [[3, 4]], "answer": ["a"]}]
 
 
-def test_a_dataclass_of_the_users_loads(tmp_path):  # needs the module in sys.modules while it is made
+def test_a_dataclass_of_the_users_loads(tmp_path):  # needs the module in sys.modules while it is defined
     source = "from __future__ import annotations\nimport dataclasses\n@dataclasses.dataclass\nclass A:\n    x: int\n"
     path = write(tmp_path, source + "def one(completions, **_):\n    return [A(1).x for _ in completions]\n")
     assert run(parse_rewards(f"{path}:one"), ["a"])["total"] == [1.0]
@@ -595,12 +595,12 @@ def test_built_in_rewards_by_name():
     assert [name for name, compares in compare.items() if compares] == ["accuracy", "accuracy_boxed", "cosine"]
 
 
-def test_reward_text_decides_not_ids():  # W6: the ids are handed on, never read here
+def test_reward_text_decides_not_ids():  # W6: the ids are passed on, never read here
     got = score(parse_rewards("accuracy"), ["p"], [r"\boxed{4}"], [[]], {"answer": ["4"]})
     assert got["total"] == [1.0]
 
 
-# ---------------------------------------------------------------- labelled cases, where they are at hand
+# ---------------------------------------------------------------- labelled cases, if available
 
 
 def read(name):

@@ -598,7 +598,7 @@ def expressions(sympy):
 
 
 def test_probes_agree_with_simplify():
-    """simplify is slow and may hang, so it is no part of the grader; on these it decides."""
+    """simplify is slow and may hang, so the grader does not use it; on these expressions it decides."""
     sympy = pytest.importorskip("sympy")
     forms = (
         sympy.expand,
