@@ -1,12 +1,13 @@
-"""Whether two answers are equal: text in, a verdict out. The one place for equality.
+"""Equality: two answers in, a verdict out. Nothing else decides whether answers are equal.
 
-The text was written by a model: it goes through the tokenizer of grader/spelling.py and the grammar of grader/reading.py and no
-other, all work is bounded before it is done, and there is no clock, signal or lasting state, so that any thread or
-process may call it. Trees are compared member by member, and what is a number or an expression by its value.
+The text was written by a model, so only our own tokenizer and grammar read it (spelling.py, reading.py). All work is
+bounded before it is done, and there is no clock, signal or lasting state: any thread or process may call this. Trees
+are compared member by member; numbers and expressions are compared by value.
 """
 
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cmp_to_key
 from zlib import crc32
 
 from grader.reading import (
@@ -30,7 +31,7 @@ MAX_SYMBOLS = 8
 
 @dataclass(frozen=True)
 class Comparison:
-    """A verdict, the rule that decided, and what was read of both sides, printed for people."""
+    """A verdict, the rule that decided, and how both sides were parsed, for people to read."""
 
     equal: bool
     rule: str
@@ -39,36 +40,36 @@ class Comparison:
 
 
 def is_equiv(candidate: str, answer: str) -> bool:
-    """Whether two bare expressions are the same answer; `answer` is the gold. The one place that decides equality.
+    """Whether two bare expressions are the same answer; `answer` is the gold. Never raises.
 
-    Equal are the same mathematical values or objects, whatever their form: numbers, exactly if rational, else to 1200
-    digits; expressions, at several points of their letters, taken as positive reals; lists in any order, tuples,
-    intervals and matrices in theirs; an inequality and its interval; equations up to moved terms and a nonzero factor;
-    `x=5` and 5. A unit that one side leaves out is ignored. `28\\%` is 28 or 0.28 if the gold has the percent sign; the
-    gold 20 is `20\\%`, 0.75 is `75\\%`, but 20 is not 0.2. A decimal does not stand for a fraction or root that it
-    rounds, unless it shows 10 or more digits that agree.
+    The same mathematical values or objects are equal in any form: numbers (exactly if rational, else to 1200 digits);
+    expressions (at several points, their letters taken as positive reals); lists, in any order; tuples, intervals and
+    matrices, in order; an inequality and its interval; equations, up to moved terms and a nonzero factor; `x=5` and 5.
+    A unit missing on one side is ignored. `28\\%` is 28 or 0.28 if the gold has the percent sign; the gold 20 is
+    `20\\%`, 0.75 is `75\\%`, but 20 is not 0.2. A decimal equals a fraction or root that it rounds only if it shows 10
+    or more digits, all of which agree.
 
-    What is over a bound is unequal: a wrong "equal" teaches the model, a missed one only slows it. Never raises.
+    If a bound is exceeded, the verdict is unequal: a wrong "equal" teaches the model, a missed one only slows it.
     """
     return compare(candidate, answer).equal
 
 
 def compare(candidate: str, answer: str) -> Comparison:
-    """`is_equiv` with the rule that decided and both sides as they were read."""
+    """`is_equiv`, with the rule that decided and both sides as they were parsed."""
     if max(len(candidate), len(answer)) > MAX_EXPRESSION:
         return Comparison(False, "over a bound", candidate[:40], answer[:40])
     try:
         one, gold = read(candidate), read(answer)
         rule = _decide(one, gold)
         return Comparison(rule != "", rule or "different", show(one.node), show(gold.node))
-    except RecursionError:  # called from deep within another program; our own depth is bounded
+    except RecursionError:  # the caller is deep in its own recursion; our depth is bounded
         return Comparison(False, "over a bound", candidate, answer)
-    except Exception as error:  # a fault of ours costs one verdict, not a run; tests hold that there is none
+    except Exception as error:  # a bug of ours costs one verdict, not a run; tests check that there is none
         return Comparison(False, f"fault: {type(error).__name__}", candidate, answer)
 
 
 def is_parsed(answer: str) -> bool:
-    """Whether an answer is read as a number, expression, structure or words, so that more than its spelling counts."""
+    """Whether an answer is parsed as a number, expression, structure or words; else only the same text equals it."""
     try:
         found = read(answer) if len(answer) <= MAX_EXPRESSION else None
         return found is not None and found.key != "" and found.node.kind not in ("unreadable", "nothing")
@@ -77,7 +78,7 @@ def is_parsed(answer: str) -> bool:
 
 
 def _decide(candidate, gold):
-    """The name of the first rule by which the two are equal, or ""."""
+    """The first rule by which the two are equal, or ""."""
     if not candidate.key or not gold.key:
         return ""
     if candidate.key == gold.key:
@@ -100,7 +101,7 @@ def _decide(candidate, gold):
 
 
 def _readings(candidate, gold):
-    """The pairs to compare: 100,200 is a number, or a list if the other side is one."""
+    """The pairs of trees to compare: 100,200 is a number, or a list if the other side is one."""
     yield candidate, gold
     for thousands, other, first in (candidate, gold, True), (gold, candidate, False):
         if thousands.kind == "number" and thousands.args and other.kind in ("list", "brackets"):
@@ -114,7 +115,7 @@ _MINUS_INFINITY = negative(_INFINITY)
 
 
 def _same(one, gold, depth=0):
-    """The name of the rule by which two trees are equal, or "". Recursive by member; kind and brackets must match."""
+    """The rule by which two trees are equal, or "". Members are compared recursively; kind and brackets must match."""
     if depth > MAX_NESTING:
         raise Undefined("nested too deep")
     one, gold = _settled(one), _settled(gold)
@@ -137,7 +138,7 @@ def _same(one, gold, depth=0):
 
 
 def _settled(node):
-    """A tree without what does not change its meaning: a list of one, a label's chain, degrees as a unit."""
+    """A tree with its meaning in one form: no lists of one, no chains of relations, degrees as a unit."""
     while node.kind in ("list", "group") and len(node.args) == 1:
         node = node.args[0]
     if node.kind == "relation" and set(node.value) <= {"=", "≈"}:
@@ -153,16 +154,13 @@ def _settled(node):
 
 
 def _chain(node):
-    """x = 40 + 2 = 42 as the equation of x and 40 + 2; a chain whose links disagree is false, one without a name is
-    its first exact value; two sides that differ are an equation."""
+    """x = 40 + 2 = 42 becomes the equation of x and 40 + 2. A chain whose links disagree is false; one without a name
+    becomes its first exact value; two sides that differ are an equation."""
     sides, operators = list(node.args), list(node.value)
-    label = None
-    if _is_label(sides[0], sides[1:]):
-        label = sides.pop(0)
-        operators.pop(0)
-    elif _is_label(sides[-1], sides[:-1]):
-        label = sides.pop()
-        operators.pop()
+    end = 0 if _is_label(sides[0], sides[1:]) else -1 if _is_label(sides[-1], sides[:-1]) else None
+    label = None if end is None else sides.pop(end)
+    if label:
+        operators.pop(end)
     true = all(
         _rounds(sides[i], sides[i + 1]) if operator == "≈" else _same(_signs(sides[i]), _signs(sides[i + 1]))
         for i, operator in enumerate(operators)
@@ -176,7 +174,7 @@ def _chain(node):
 
 
 def _rounds(one, other):
-    """Whether one of two numbers is the other, rounded."""
+    """Whether one of two numbers is the other one rounded."""
     one, other = (side.args[0] if side.kind == "quantity" else side for side in (_settled(one), _settled(other)))
     for exact, rounded in (one, other), (other, one):
         if rounded.kind in ("number", "decimal") and exact.kind in SCALARS and not symbols_of(exact):
@@ -227,7 +225,7 @@ def _same_equations(one, gold, depth):
 
 
 def _renamed(name, value, gold_name):
-    """(value, whether the names agree), a function's letter put as in the gold: f(t) = t^2 is f(x) = x^2; y is f(x)."""
+    """(value, whether the names agree), with the gold's letters: f(t) = t^2 is f(x) = x^2; y is f(x)."""
     if name == gold_name:
         return value, True
     kinds = {name.kind, gold_name.kind}
@@ -239,12 +237,12 @@ def _renamed(name, value, gold_name):
     if any(letter.kind != "symbol" for pair in pairs for letter in pair):
         return value, False
     if (symbols_of(value) - {letter.value for letter in name.args}) & {letter.value for letter in gold_name.args}:
-        return value, False  # of f(y) = x no f(x) can be made
+        return value, False  # f(y) = x cannot be renamed to f(x)
     return _substituted(value, {letter.value: gold_letter for letter, gold_letter in pairs}), True
 
 
 def _same_lists(one, gold, depth):
-    """Each member has one of its own on the other side; a bare list may stand for a tuple in its order."""
+    """Each member matches a different one of the other side. A bare list may also be a tuple, in order."""
     for listed, other in (one, gold), (gold, one):
         if listed.kind == "list" and other.kind in ("brackets", "matrix"):
             ordered = Node("brackets", listed.args, other.value if other.kind == "brackets" else "()")
@@ -254,16 +252,16 @@ def _same_lists(one, gold, depth):
     golds = list(gold.args if gold.kind in ("list", "set") else (gold,))
     if len(members) != len(golds) or len(members) > 2 * MAX_MEMBERS:
         return ""
-    for member in members:  # greedy: equality leaves no choice that matters
-        match = next((i for i, other in enumerate(golds) if _same_or_undefined(member, other, depth + 1)), None)
+    for member in members:  # greedy is enough: equal members are interchangeable
+        match = next((i for i, other in enumerate(golds) if _same_if_defined(member, other, depth + 1)), None)
         if match is None:
             return ""
         del golds[match]
     return "list"
 
 
-def _same_or_undefined(one, gold, depth):
-    """`_same`; a member without a value equals none."""
+def _same_if_defined(one, gold, depth):
+    """`_same`, where a member without a value equals nothing."""
     try:
         return _same(one, gold, depth)
     except Undefined:
@@ -307,7 +305,7 @@ def _same_ratios(one, gold):
 
 
 def _same_bases(one, gold):
-    """204_5: base and digits agree; a gold with a base may be answered without it."""
+    """204_5: base and digits agree. The base may be missing if the gold has one."""
     if one.kind == gold.kind:
         return "base" if (one.args, one.value) == (gold.args, gold.value) else ""
     if gold.kind == "base":
@@ -316,7 +314,7 @@ def _same_bases(one, gold):
 
 
 def _is_region(node):
-    """Whether a node says where a letter may be. A plain bracket (a, b) may too, if the other side does."""
+    """Whether a node is a set of numbers. A plain bracket (a, b) is one only if the other side is."""
     if node.kind == "relation":
         return not set(node.value) <= {"=", "≈", "≡"}
     if node.kind == "list":
@@ -326,7 +324,7 @@ def _is_region(node):
 
 
 def _same_regions(one, gold, depth):
-    """The same set of numbers, however it is said; or the same inequality up to moved terms and a positive factor."""
+    """The same set of numbers in any form, or the same inequality up to moved terms and a positive factor."""
     region, gold_region = _region(one), _region(gold)
     if region is None or gold_region is None:
         return _same_relations(one, gold, depth)
@@ -345,8 +343,8 @@ def _same_regions(one, gold, depth):
 
 
 def _region(node):
-    """(subject, pieces) of a set of numbers: pieces (low, is it in, high, is it in) in order and apart; the subject is
-    the letter that is said to be there, or None. None if it is not such a set."""
+    """(subject, pieces) of a set of numbers, or None. Pieces (low, included, high, included) are ordered and disjoint;
+    the subject is the letter that is in the set, or None."""
     subject, pieces = None, None
     if node.kind == "brackets" and len(node.args) == 2:
         low, high = node.args
@@ -387,7 +385,7 @@ def _combined(node):
 
 
 def _complement(pieces):
-    """The real numbers that are in none of the ordered pieces."""
+    """The real numbers in none of the ordered pieces."""
     gaps, low, closed = [], _MINUS_INFINITY, False
     for piece in pieces:
         gaps.append((low, closed, piece[0], not piece[1]))
@@ -402,19 +400,14 @@ def _complement(pieces):
 
 
 def _ordered(pieces):
-    """Pieces in rising order, those that touch made one. As they are if they have letters in them."""
+    """Pieces in rising order, those that touch merged; if there are letters in them, only sorted as text."""
     if len(pieces) < 2:
         return pieces
     if any(symbols_of(end) for piece in pieces for end in (piece[0], piece[2])):
         return tuple(sorted(pieces, key=repr))
-    ordered = []
-    for piece in pieces:  # insertion: at most MAX_MEMBERS
-        place = len(ordered)
-        while place and _before(piece, ordered[place - 1]):
-            place -= 1
-        ordered.insert(place, piece)
-    merged = [ordered[0]]
-    for piece in ordered[1:]:
+    first, *others = sorted(pieces, key=cmp_to_key(lambda a, b: _order(a[0], b[0]) or b[1] - a[1]))
+    merged = [first]
+    for piece in others:
         low, closed, high, closes = merged[-1]
         order = _order(high, piece[0])
         if order > 0 or (order == 0 and (closes or piece[1])):
@@ -424,11 +417,6 @@ def _ordered(pieces):
         else:
             merged.append(piece)
     return tuple(merged)
-
-
-def _before(piece, other):
-    order = _order(piece[0], other[0])
-    return order < 0 or (order == 0 and piece[1] and not other[1])
 
 
 def _inequality(node):
@@ -471,7 +459,7 @@ def _is_subject(node, other):
 
 
 def _same_relations(one, gold, depth):
-    """Inequalities that are no intervals: link by link, each up to moved terms and a positive factor."""
+    """Inequalities that are not intervals: link by link, each up to moved terms and a positive factor."""
     if one.kind == gold.kind and one.kind in ("union", "list", "intersection", "difference", "builder"):
         if len(one.args) != len(gold.args):
             return ""
@@ -488,7 +476,7 @@ def _same_relations(one, gold, depth):
 
 
 def _links(node):
-    """(operator, left, right) of each link, turned so that the smaller side is on the left."""
+    """(operator, left, right) of each link, with the smaller side on the left."""
     links = [
         (_FLIPPED[operator], node.args[i + 1], node.args[i])
         if operator in ">≥"
@@ -509,7 +497,7 @@ def _same_links(link, gold_link, depth):
 
 
 def _same_quantities(one, gold):
-    """Equal numbers, of the same unit where both have one; percent by the gold's sign."""
+    """Equal numbers, with the same unit if both have one; percent depends on the gold's sign."""
     (value, unit), (gold_value, gold_unit) = _quantified(one, gold), _quantified(gold, one)
     if value.kind not in SCALARS or gold_value.kind not in SCALARS:
         return ""
@@ -517,7 +505,7 @@ def _same_quantities(one, gold):
     hundredth = Node("fraction", (gold_value, number_node(100)))
     if gold_unit == percent and not unit:
         return _same_scalars(value, gold_value) or _same_scalars(value, hundredth)
-    if unit == percent and not gold_unit:  # 0.5% for the gold 0.5 is not believed: a share below 1 is no percentage
+    if unit == percent and not gold_unit:  # 0.5% is not accepted for the gold 0.5: a share below 1 is no percentage
         share = Node("fraction", (value, number_node(100)))
         return _same_scalars(share, gold_value) or (
             _order(Node("abs", (gold_value,)), number_node(1)) >= 0 and _same_scalars(value, gold_value)
@@ -528,8 +516,8 @@ def _same_quantities(one, gold):
 
 
 def _quantified(node, other):
-    """(number, unit). Letters after a number and a space, as in 3 m/s, are a unit if the other side has a unit in
-    words, or is a bare number."""
+    """(number, unit). Letters after a number and a space, as in 3 m/s, are a unit if the other side is a bare number or
+    has a unit in words."""
     if node.kind == "quantity":
         return node.args[0], node.value
     bare = other.kind in ("number", "decimal") and node.value == "perhaps a unit"
@@ -558,14 +546,13 @@ def _same_scalars(one, gold):
     """The rule by which two expressions are equal, or ""."""
     if one == gold:
         return "same tree"
-    infinities = _infinity(one), _infinity(gold)
-    if infinities != (0, 0):
-        return "infinity" if infinities[0] == infinities[1] else ""
+    if _infinity(one) or _infinity(gold):
+        return "infinity" if _infinity(one) == _infinity(gold) else ""
     symbols = sorted(symbols_of(one) | symbols_of(gold))
     if len(symbols) > MAX_SYMBOLS:
         return ""
     bases = (True, False) if _has_plain_log(one) or _has_plain_log(gold) else (True,)
-    for natural in bases:  # log without a base is read either way, but the same way on both sides
+    for natural in bases:  # log without a base may be either, but the same on both sides
         rule = _same_at_points(one, gold, symbols, natural) if symbols else _same_constants(one, gold, natural)
         if rule:
             return rule
@@ -580,7 +567,7 @@ def _infinity(node):
 
 
 def _same_constants(one, gold, natural=True):
-    """Exact between rationals, else at both precisions. A decimal may agree with a gold that has no end."""
+    """Exact between rationals, else at both precisions. A decimal may round a gold that never ends."""
     at = At({}, PRECISION, natural)
     value, gold_value = evaluate(one, at), evaluate(gold, at)
     if isinstance(value, Fraction) and isinstance(gold_value, Fraction):
@@ -594,7 +581,7 @@ def _same_constants(one, gold, natural=True):
 
 
 def _is_rounded(one, gold, gold_value):
-    """Whether a decimal of 10 or more digits agrees with a gold that no decimal can write, to all the digits shown."""
+    """Whether a decimal of 10 or more digits agrees, in all of them, with a gold that no finite decimal equals."""
     if one.kind != "decimal" or gold.kind == "decimal" or one.value[2] < 10:
         return False
     value, places, _ = one.value
@@ -609,10 +596,8 @@ def _same_at_points(one, gold, symbols, natural):
     integers = _of_integers(one) or _of_integers(gold)
     points = _integer_points(symbols) if integers else _points(symbols)
     if not integers and not (_needs_positive(one) or _needs_positive(gold)):
-        mixed = [
-            {name: value * (-1) ** (i + 1) for i, (name, value) in enumerate(point.items())} for point in points[::4]
-        ]
-        points += mixed
+        for point in points[::4]:
+            points.append({name: value * (-1) ** (i + 1) for i, (name, value) in enumerate(point.items())})
     found = []
     for letters in points:
         at = At(letters, PRECISION, natural)
@@ -630,7 +615,7 @@ def _same_at_points(one, gold, symbols, natural):
 
 
 def _factor_between(one, gold):
-    """The sign (1, -1) of the constant factor by which two expressions differ, 0 if there is none."""
+    """The sign (1, -1) of the constant factor between two expressions, 0 if there is none."""
     symbols = sorted(symbols_of(one) | symbols_of(gold))
     if not symbols or len(symbols) > MAX_SYMBOLS:
         return 0
@@ -655,11 +640,11 @@ def _factor_between(one, gold):
         return 0
 
 
-_SCALES = (1, 1, 1, Fraction(1, 40), 12, 100)  # so that |x - 3| is not taken for 3 - x
+_SCALES = (1, 1, 1, Fraction(1, 40), 12, 100)  # so that |x - 3| differs from 3 - x
 
 
 def _points(symbols):
-    """Points between 0.3 and 3 and, by scale, far from there: fixed by the letters' names, in no simple relation."""
+    """Points between 0.3 and 3, some scaled: determined by the letters' names, and in no simple relation."""
     return [
         {name: scale * Fraction(2903 + crc32(f"{name} {k}".encode()) % 27_000, 9973) for name in symbols}
         for k, scale in enumerate(_SCALES)
@@ -667,14 +652,14 @@ def _points(symbols):
 
 
 def _integer_points(symbols):
-    """Small whole numbers: letters under a floor, in a factorial or a sign (-1)^n are such."""
+    """Small whole numbers, for letters under a floor, in a factorial or in a sign (-1)^n."""
     if len(symbols) == 1:
         return [{symbols[0]: Fraction(n)} for n in range(1, 19)]
     return [{name: Fraction(1 + crc32(f"{name} {k}".encode()) % 12) for name in symbols} for k in range(24)]
 
 
 def _order(one, other):
-    """-1, 0 or 1: which of two real constants is larger. Undefined if they are no such."""
+    """-1, 0 or 1: which of two real constants is larger. Undefined for anything else."""
     low, high = _infinity(one), _infinity(other)
     if low or high:
         return (low > high) - (low < high)
@@ -697,24 +682,21 @@ _WHOLE = frozenset("symbol number sum product".split())
 
 
 def _of_integers(node):
-    """Whether the letters of a tree count: they are under a floor, in a factorial, or say how often a sign turns."""
+    """Whether letters of a tree are whole numbers: in a floor, in a factorial, or the exponent of a negative base."""
     for part in walk(node):
         if part.kind in ("factorial", "binomial", "prod", "gcd", "lcm") or (part.kind == "sum" and part.value):
             return True
         if part.kind in ("floor", "ceiling") and not all(inner.kind in _WHOLE for inner in walk(part.args[0])):
-            return True  # but the letters in the floor of x are not whole
-        if (
-            part.kind == "power"
-            and symbols_of(part.args[1])
-            and part.args[0].kind == "number"
-            and part.args[0].value < 0
-        ):
-            return True
+            return True  # but x in the floor of x need not be whole
+        if part.kind == "power" and symbols_of(part.args[1]):
+            base = part.args[0]
+            if base.kind == "number" and base.value < 0:
+                return True
     return False
 
 
 def _needs_positive(node):
-    """Whether a tree has a root, a logarithm or a power that asks for positive letters."""
+    """Whether a tree has a root, a function or a power that may need positive letters."""
     for part in walk(node):
         if part.kind == "function":
             return True
@@ -724,14 +706,14 @@ def _needs_positive(node):
 
 
 def _substituted(node, letters):
-    """A tree with letters exchanged."""
+    """A tree with letters replaced."""
     if node.kind == "symbol":
         return letters.get(node.value, node)
     return node._replace(args=tuple(_substituted(part, letters) for part in node.args))
 
 
 def _signs(node):
-    """A tree in which each member with \\pm is two, for + and for -; all the signs of one member turn together."""
+    """A tree in which each member with \\pm becomes two, for + and for -; the signs within a member change together."""
     if not has(node, "signs"):
         return node
     if node.kind in ("list", "set"):

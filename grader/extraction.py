@@ -1,6 +1,6 @@
-"""Which answer a completion submits: text in, the answer as it is written there out, or none.
+"""Extraction: a completion in, the answer that it submits out, verbatim; and whether that is right.
 
-Completions are hostile text: only their end is read, every scan is linear, and the rules only find, never evaluate.
+Completions are hostile text: only their end is read, every scan is linear, and the rules only search, never evaluate.
 """
 
 import re
@@ -8,17 +8,17 @@ import re
 from grader.equality import is_equiv
 
 MAX_COMPLETION = 20_000  # characters read, from the end
-MAX_PROSE = 4_000  # of these, where the answer is neither in a box nor between tags
+MAX_PROSE = 4_000  # of these, if there is no box
 
 RULES = ("boxed", "tagged", "hashes", "phrase", "closing", "none")
 
-# Who speaks, what is not part of it, and what asks for a verdict instead of giving an answer.
+# turns of the chat, text that is not part of an answer, and pleas with the grader
 _TURN = re.compile(
     r"<\|(?:im_start|im_end|endoftext|end_of_text|eot_id|start_header_id)\|>|</s>|<(?:start|end)_of_turn>"
 )
 _TAG = re.compile("</?answer>", re.IGNORECASE)
 _COMMENT = re.compile(r"(?:^|(?<=[.,;:!?})]\s))[ \t]*%.*$", re.MULTILINE)
-_PROMPT = re.compile(  # a paragraph with such a heading, up to the one of the answer
+_PROMPT = re.compile(  # a paragraph with such a heading, up to the heading of the answer
     r"^[#* \t]*(?:problem|question|prompt|user|human|q) ?[0-9]*[* \t]*:[\s\S]*?"
     r"(?=\n[ \t]*\n|\b(?:solution|answer|response|assistant|a)[* \t]*:|\Z)",
     re.MULTILINE | re.IGNORECASE,
@@ -33,7 +33,7 @@ _BRACE_OR_BOX = re.compile(
     r"\\\\(?![bf])|\\[{}]|[{}]|\\(?:boxed|fbox|framebox)\s*\{"
     r"|\\(?:boxed|fbox|framebox) *(?P<bare>[-+]?[0-9]+(?:[.,/][0-9]+)*|[A-Z](?![a-zA-Z]))"
 )
-_JOINT = re.compile(  # stands between the boxes of one list, or the candidates between which nothing is decided
+_JOINT = re.compile(  # between the boxes of one list, or between alternatives
     r"(?:\n[ \t]*-|[\s,;/$&~()*]|\\\\|\\[,;:!()\[\]]|\\q?quad|\\text *\{[ ,]*(?:and|or)?[ ,]*\}"
     r"|(?:and|or|either|else|maybe|perhaps|possibly)\b|(?<=[\s$(])[a-zA-Z](?:_\{?[0-9]\}?)? *= *)*"
 )
@@ -57,7 +57,7 @@ _MARK = re.compile(
     r"|^[*_ \t]*(?:final )?ans(?:wer|\.)?[*_]*(?: [–—→-])? (?=[-$0-9]|\\[(\[])",
     re.MULTILINE | re.IGNORECASE,
 )
-_NOT_STATED = re.compile(  # what makes of "the answer is" a task, a question or a guess
+_NOT_STATED = re.compile(  # before "the answer is": a task, a question or a guess
     r"(?:\b(?:whether|your|maybe|perhaps|possibly|might|could|not sure|unsure)\b"
     r"|(?:^|[.:?!\n])[ *]*(?:show|prove|verify|check|suppose|assume)\b)[^.?!\n]*$",
     re.IGNORECASE,
@@ -67,7 +67,7 @@ _FILLER = re.compile(
     r"|about|roughly|equal to|given by|either|both|option|choice|probably|likely|the|final|correct|is|are)\b,?)*",
     re.IGNORECASE,
 )
-_CLAUSE = re.compile(  # goes on about the answer that was given
+_CLAUSE = re.compile(  # a remark that follows the answer
     r",? (?:because|since|which|where|when|although|though|but|i\.e\.|that is|as (?:we|shown|required|desired)"
     r"|and (?:so|we|this|the|it|i))\b|, (?:as|so|and not|not|if)\b| \((?![^()]*[0-9$\\])[^()]{3,}\)\s*$",
     re.IGNORECASE,
@@ -101,29 +101,41 @@ _REFERENCE = re.compile(
 _ONE_VALUE = re.compile(rf"{_MATH}|{_NUMBER}(?:\s*[-+*/×=]\s*{_NUMBER})*")
 
 
+def is_right(completion: str, answer: str, *, prose: bool = True) -> bool:
+    """Whether a completion submits the gold `answer`; False if either is missing: an unusable gold is never a gift."""
+    candidate, gold = find_answer(completion, prose=prose)[1], extract_gold(answer)
+    return bool(candidate and gold) and is_equiv(candidate, gold)
+
+
+def extract_gold(answer: str) -> str:
+    """The gold of a data set's answer: a bare expression, or the box, `####` or answer block of a worked solution."""
+    worked = any(mark in answer for mark in (r"\boxed", r"\fbox", "####", "</answer>"))
+    return (extract_answer(answer) if worked else answer.strip()) or ""
+
+
 def extract_answer(completion: str) -> str | None:
-    """The answer that a completion submits, as it is written there, or None. See `find_answer`."""
+    """The answer that a completion submits, verbatim, or None. See `find_answer`."""
     return find_answer(completion)[1]
 
 
 def find_answer(completion: str, *, prose: bool = True) -> tuple[str, str | None]:
-    """Which of RULES found the answer that a completion submits, and that answer; ("none", None) if it has none.
+    """Which of RULES found the answer that a completion submits, and that answer; ("none", None) if there is none.
 
-    Only the first turn counts, and of that what follows the last `</think>` (an unclosed `<think>` has no answer), and
-    of that the inside of the last `<answer>…</answer>`, if there is one; LaTeX comments and a repeated prompt do not.
-    A model that goes on to problems of its own after an answer ("Problem: …") has given that answer.
+    Only the first turn counts; in it, only what follows the last `</think>` (an unclosed `<think>` has no answer); and
+    in that, only the inside of the last `<answer>…</answer>`, if there is one. LaTeX comments and a repeated prompt are
+    dropped. If the model continues with problems of its own ("Problem: …"), the answer before them counts.
 
-    boxed    the last `\\boxed{}`, `\\fbox{}` or `\\boxed 5`. Boxes joined by nothing but separators are one list; an
-             empty or unclosed last box is no answer, and there is no way back from it to what follows
+    boxed    the last `\\boxed{}`, `\\fbox{}` or `\\boxed 5`. Boxes with only separators between them are one list; if
+             the last box is empty or unclosed, there is no answer and no other rule is tried
     hashes   the last `#### x`
-    phrase   the last of `the answer is x`, `Answer: x` and their like, up to the end of what is stated. Two of them in
-             a row that disagree are no answer
+    phrase   the last of `the answer is x`, `Answer: x` and the like, up to the end of the statement. Two adjacent ones
+             that disagree are no answer
     tagged   the whole inside of `<answer>`
-    closing  the last sentence, if it is finished and states exactly one value; or a value that is all there is after
+    closing  the last sentence, if it is finished and states exactly one value; or a value that is all that follows
              `</think>`
 
-    An answer that is taken back at once ("or maybe 43") or comes with a plea to the grader is none. The last number is
-    never guessed at: that would pay for truncated text. Without prose: only boxed, hashes and tagged.
+    An answer that is taken back at once ("or maybe 43"), or a completion that pleads with the grader, counts as none.
+    The last number is never guessed at: that would pay for truncated text. Without prose: boxed, hashes and tagged.
     """
     text, place = _own_text(completion)
     if _PLEA.search(text):
@@ -138,7 +150,7 @@ def find_answer(completion: str, *, prose: bool = True) -> tuple[str, str | None
 
 
 def _found(text, place, prose):
-    """The rule that looked for the answer in such a text, and the answer or None."""
+    """The rule that applies to the text, and the answer or None."""
     boxes, unclosed = _boxes(text)
     if boxes or unclosed:
         rule, answer = "boxed", None if unclosed else _last_boxes(text, boxes)
@@ -146,8 +158,8 @@ def _found(text, place, prose):
         text = text[-MAX_PROSE:]
         rule, answer = _marked(text, prose)
         if not rule and place == "block":
-            told = _closing(text) if prose and _CONCLUDES.match(text) else None
-            rule, answer = "tagged", told or text.strip("* \t\r\n")
+            value = _closing(text) if prose and _CONCLUDES.match(text) else None
+            rule, answer = "tagged", value or text.strip("* \t\r\n")
         elif not rule and prose:
             bare = text.strip("* \t\r\n.")
             alone = place == "after a thought" and _VALUE.match(bare) and _NO_WORDS.fullmatch(bare)
@@ -156,7 +168,7 @@ def _found(text, place, prose):
 
 
 def _own_text(completion):
-    """The part of a completion that may hold its answer, and its place: "block", "after a thought" or ""."""
+    """The part of a completion that may contain its answer, and its place: "block", "after a thought" or ""."""
     text = next((turn for turn in _TURN.split(completion) if turn.strip()), "")
     thought_end = text.rfind("</think>")
     if text.find("<think>", max(thought_end, 0)) >= 0:
@@ -182,7 +194,7 @@ def _boxes(text):
             opened.append((mark.start(), mark.end(), token != "{"))
         elif token == "}" and opened:
             start, inside, is_box = opened.pop()
-            while is_box and boxes and boxes[-1][0] > start:  # it was within this one
+            while is_box and boxes and boxes[-1][0] > start:  # nested in this one
                 boxes.pop()
             if is_box:
                 boxes.append((start, inside, mark.start(), mark.end()))
@@ -191,7 +203,7 @@ def _boxes(text):
 
 
 def _last_boxes(text, boxes):
-    """The inside of the last box, or of all the boxes at the end that only separators join, as one list."""
+    """The inside of the last box, or of all last boxes with only separators between them, as one list."""
     first = len(boxes) - 1
     if _SECOND_THOUGHT.match(text, boxes[first][3]):
         return None
@@ -200,11 +212,11 @@ def _last_boxes(text, boxes):
     insides = [text[inside:end].strip() for _, inside, end, _ in boxes[first:]]
     if len(insides) == 1 and _MARK.search(insides[0]):  # \\boxed{\\text{The answer is } 42}
         return _marked(re.sub(r"\\(?:text|math)[a-z]* *\{([^{}]*)\}", r"\1", insides[0]), prose=True)[1] or insides[0]
-    return ", ".join(dict.fromkeys(insides)) if insides[-1] else None  # the same box said twice is one answer
+    return ", ".join(dict.fromkeys(insides)) if insides[-1] else None  # the same box twice is one answer
 
 
 def _marked(text, prose):
-    """What the last mark states, as (rule, answer): ("", None) without a mark, (rule, None) if it is not settled."""
+    """What the last mark states, as (rule, answer): ("", None) without a mark, (rule, None) if that is ambiguous."""
     later = None  # of the mark that follows: rule, start, answer
     for mark in reversed(list(_MARK.finditer(text))):
         hashes = "####" in mark[0]
@@ -228,24 +240,24 @@ def _marked(text, prose):
 
 
 def _statement(text, start):
-    """What is stated from there on, without the words around it, and where its sentence ends."""
+    """What is stated from `start` on, without the words around it, and where its sentence ends."""
     start = _FILLER.match(text, start).end()
     end = next(match.start() for match in _MATH_OR_END.finditer(text, start) if not match["math"])
-    told = ""
+    stated = ""
     for piece in re.split(f"({_MATH})", text[start:end]):
         clause = None if re.fullmatch(_MATH, piece) else _CLAUSE.search(piece)
-        told += piece[: clause.start()] if clause else piece
+        stated += piece[: clause.start()] if clause else piece
         if clause:
             break
-    told = told.replace("**", "").strip("*_ \t\r\n").rstrip(".,;:")
-    told = re.sub(r"^[a-zA-Z' ]{1,60}\b(?:is|are|equals) ", "", told)  # the number of apples is 42
-    lone = _LONE.fullmatch(told)
-    return lone[1] if lone and not re.search(r"\b(?:or|and|to)\b", told) else told, end
+    stated = stated.replace("**", "").strip("*_ \t\r\n").rstrip(".,;:")
+    stated = re.sub(r"^[a-zA-Z' ]{1,60}\b(?:is|are|equals) ", "", stated)  # the number of apples is 42
+    lone = _LONE.fullmatch(stated)
+    return lone[1] if lone and not re.search(r"\b(?:or|and|to)\b", stated) else stated, end
 
 
 def _closing(text):
-    """The one value that the last sentence states, or None: if it is unfinished, asks, doubts, or speaks of more."""
-    text = re.sub(r"\s*\n\s*(?=\$\$|\\\[)", " ", text[-600:].rstrip())  # displayed math is of the sentence before it
+    """The one value that the last sentence states; None if it is unfinished, asks, doubts, or has several values."""
+    text = re.sub(r"\s*\n\s*(?=\$\$|\\\[)", " ", text[-600:].rstrip())  # displayed math ends the sentence before it
     ends = [match.start() for match in _MATH_OR_END.finditer(text) if not match["math"]]
     start, last = 0, ""
     for end in ends:

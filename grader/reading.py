@@ -1,4 +1,4 @@
-r"""What is read of an answer: tokens in, a tree out. This is the grammar, and nothing else decides what a text means.
+r"""The grammar of answers: tokens in, a tree out. Nothing else decides what a text means.
 
     answer    = item (("," | ";" | "and" | "or") item)*              a list, in any order
     item      = side (relation side)*                                = < > \le \ge \ne \approx \in …
@@ -12,8 +12,8 @@ r"""What is read of an answer: tokens in, a tree out. This is the grammar, and n
               | \sum_{k=a}^{b} product | \gcd ( answer ) | matrix | "|" sum "|" | floor | ceiling | brackets
     brackets  = "(" answer ")" | "[" answer ")" … | "\{" answer ["|" answer] "\}"
 
-What cannot be read so is a text: words are compared as words, anything else as its normalised spelling. The functions
-below are the rules, in their order; each takes its tokens from the end of a reversed list.
+Anything else is a text: words are compared as words, other text by its normal form. The functions below are the rules,
+in this order; each takes its tokens from the end of a reversed list.
 """
 
 import re
@@ -35,19 +35,18 @@ from grader.spelling import (
     words_of,
 )
 
-# All far above any gold answer seen in the usual benchmarks (210 characters, 8 digits, nesting 4).
-# All far above any gold answer seen in the usual benchmarks (210 characters, 8 digits, nesting 4).
+# all far above any gold answer in the usual benchmarks (210 characters, 8 digits, nesting 4)
 MAX_EXPRESSION = 500  # characters
 MAX_NESTING = 60  # steps of the grammar: 30 brackets, or 15 roots
-MAX_MEMBERS = 50  # of a list, tuple or side of a matrix
-MAX_CELLS = 100  # of a matrix
+MAX_MEMBERS = 50  # per list or tuple
+MAX_CELLS = 100  # per matrix
 MAX_SERIES = 2  # sums and products over an index
-MAX_DIGITS = 100  # of one literal
+MAX_DIGITS = 100  # per literal
 MAX_EXPONENT = 1000  # of a literal such as 1e400
 
 
 class Node(NamedTuple):
-    """One node of a parsed answer; what `value` holds depends on the kind."""
+    """A node of a parsed answer; the meaning of `value` depends on the kind."""
 
     kind: str
     args: tuple = ()
@@ -55,18 +54,18 @@ class Node(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What is read of one text."""
+    """A parsed answer."""
 
     node: Node
-    key: str  # its spelling in one normal form
-    words: str  # if it is nothing else
+    key: str  # its normal form
+    words: str  # if it consists of words, else ""
     choice: str  # the letter of the choice that it may be, or ""
-    alone: bool  # and that letter is all there is
+    alone: bool  # whether that letter is all of it
 
 
 @lru_cache(maxsize=512)
 def read(text):
-    """An answer of at most MAX_EXPRESSION characters. Never raises Unreadable: the tree then says so."""
+    """Parses at most MAX_EXPRESSION characters. A text outside the grammar becomes an "unreadable" node."""
     try:
         cleaned = clean(text)
     except Unreadable:
@@ -81,20 +80,20 @@ def read(text):
     except Unreadable:
         tokens, key = [], re.sub(r"\s+", "", cleaned)
         node = Node("unreadable", (), key)
-    spoken = all(token.kind in ("word", "number") or token.text in ".'!?" for token in tokens)
-    words = words_of(tokens) if spoken and any(token.kind == "word" and len(token.text) > 1 for token in tokens) else ""
+    wordy = all(token.kind in ("word", "number") or token.text in ".'!?" for token in tokens)
+    words = words_of(tokens) if wordy and any(token.kind == "word" and len(token.text) > 1 for token in tokens) else ""
     return Answer(node, key, words, *choice_of(tokens))
 
 
 def _tree(tokens, key):
-    """The tree of tokens: of mathematics if they can be read so, else of words."""
+    """The tree of tokens: mathematics if the grammar allows, else words."""
     if not tokens:
         return Node("nothing")
     if all(token.kind == "word" or (token.text == "-" and tokens[0] != token != tokens[-1]) for token in tokens):
         number = number_in_words([token for token in tokens if token.kind == "word"])
         if number is not None:
             return number_node(number)
-    members = _spoken_members(tokens)
+    members = _english_members(tokens)
     if members:
         return members
     try:
@@ -112,14 +111,14 @@ def _tree(tokens, key):
     return Node("unreadable", (), key)
 
 
-def _spoken_members(tokens):
-    """A text, or a list of texts, if there is nothing but words and their separators, one of them a real word."""
+def _english_members(tokens):
+    """A text, or a list of texts, if there are only words and separators, and one of the words is English."""
     separators = [i for i, token in enumerate(tokens) if token.text.lower() in (",", ";", "and", "or")]
     if not all(token.kind == "word" or i in separators for i, token in enumerate(tokens)):
         return None
     starts, ends = [0] + [i + 1 for i in separators], [*separators, len(tokens)]
     members = [tokens[start:end] for start, end in zip(starts, ends, strict=True) if end > start]
-    if len(members) > MAX_MEMBERS or not any(_is_spoken(word) for member in members for word in member):
+    if len(members) > MAX_MEMBERS or not any(_is_english(word) for member in members for word in member):
         return None
     texts = tuple(Node("text", (), words_of(member)) for member in members)
     if texts[0].value in _REALS and len(texts) == 1:
@@ -127,8 +126,8 @@ def _spoken_members(tokens):
     return texts[0] if len(texts) == 1 else Node("list", texts, ",")
 
 
-def _is_spoken(word):
-    """Ted and east are words; ab, AB, xyz and pi are not."""
+def _is_english(word):
+    """Whether a word is English: Ted and east are; ab, AB, xyz and pi are not."""
     text = word.text
     if text in _FUNCTIONS or text in _ALIASES or text in _GREEK or text in ("pi", "sqrt") or text.lower() in _INFINITE:
         return False
@@ -147,7 +146,6 @@ _GREEK = frozenset(
     "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon phi chi psi omega "
     "Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega ell hbar mho aleph ldots".split()
 )
-_SETS = frozenset("RZQNC")
 OF_LISTS = frozenset("gcd lcm max min".split())
 _INFINITE = frozenset("infinity inf infty oo".split())
 _REALS = frozenset(["all real number", "all real", "real number", "set of real number", "set of all real number"])
@@ -160,16 +158,12 @@ _UNIT_SPELLINGS = (
     "dollar dollars USD usd buck bucks;cent cents;euro euros;degree degrees deg;radian radians rad rads;unit units;"
     "N newton newtons;J joule joules;W watt watts;V volt volts;K kelvin kelvins;Hz hertz;Pa;mol moles mole;"
     "pm;am;erg ergs;eV;AU au;pc parsec parsecs;nm;AA angstrom angstroms;yuan;rupee rupees;acre acres;"
-    "percent pct;C celsius;"
-    "F fahrenheit"
+    "percent pct;C celsius;F fahrenheit"
 )
 UNITS = {name: names.split()[0] for names in _UNIT_SPELLINGS.split(";") for name in names.split()}
-_LETTER_UNITS = frozenset("mgshLNJKWV")  # which a lone letter after a number and a space may mean
-_COMPOUND_UNITS = {
-    "mph": (("mile", 1), ("hour", -1)),
-    "kph": (("km", 1), ("hour", -1)),
-    "fps": (("foot", 1), ("s", -1)),
-}
+_LETTER_UNITS = frozenset("mgshLNJKWV")  # a lone letter after a number and a space may be one of these
+_COMPOUND_UNITS = {"mph": (("mile", 1), ("hour", -1)), "kph": (("km", 1), ("hour", -1))}
+_COMPOUND_UNITS |= {"fps": (("foot", 1), ("s", -1))}
 _NOT_A_UNIT = frozenset(
     "not point plus minus times over mod modulo remainder squared cubed factorial infinity half halves third thirds "
     "quarter quarters is are was be but if when where because maybe perhaps probably about approximately roughly least "
@@ -186,13 +180,14 @@ _OPERATORS = frozenset(["+", "-", "*", "/", "^", "_", "(", "[", "{", r"\{", ",",
 _RELATIONS = {"=": "=", "<": "<", ">": ">"}
 _RELATION_COMMANDS = {"le": "≤", "ge": "≥", "ne": "≠", "approx": "≈", "in": "∈", "notin": "∉", "equiv": "≡"}
 _NAMED = {"pi": Node("constant", (), "pi"), "infty": Node("constant", (), "infinity"), "emptyset": Node("set")}
+_NAMED |= {name: Node("symbol", (), "\\" + name) for name in "RZQNC"}
 _CLOSERS = {"(": ")]", "[": "])", "{": "}", r"\{": r"\}"}
 _MONEY = {r"\dollar": "dollar", r"\euro": "euro", r"\pounds": "pound", r"\yen": "yen"}
 _MATRICES = frozenset("pmatrix bmatrix matrix Bmatrix smallmatrix array".split())
 
 
 def _bars(tokens):
-    """Each | as what opens or closes an absolute value: it closes one that is open, unless an operand must follow."""
+    """Each | becomes "|(" or ")|". It closes an absolute value if one is open, unless an operand must follow."""
     count = sum(token.text == "|" for token in tokens)
     result, opened = [], 0
     for i, token in enumerate(tokens):
@@ -207,7 +202,7 @@ def _bars(tokens):
 
 
 def _peek(tokens, *texts):
-    """Whether the next token is one of these; commands are written with their backslash."""
+    """Whether the next token is one of these; commands include their backslash."""
     return bool(tokens) and _text(tokens[-1]) in texts
 
 
@@ -216,7 +211,7 @@ def _text(token):
 
 
 def _accept(tokens, *texts):
-    """The next token's text, taken, if it is one of these, else ""."""
+    """Takes the next token if it is one of these; its text, else an empty one."""
     return _text(tokens.pop()) if _peek(tokens, *texts) else ""
 
 
@@ -228,7 +223,7 @@ def _expect(tokens, *texts):
 
 
 def _separator(tokens):
-    """The separator of list members that comes next, taken: ",", ";", "or", "and", or "". `, and` is one."""
+    """Takes the separator of list members that comes next: ",", ";", "or", "and", or "". `, and` counts as one."""
     found = ""
     while tokens:
         text = tokens[-1].text.lower() if tokens[-1].kind == "word" else _text(tokens[-1])
@@ -240,7 +235,7 @@ def _separator(tokens):
 
 
 def _answer(tokens, depth):
-    """answer = item (separator item)*; where commas and semicolons both stand, a semicolon ends a list."""
+    """answer = item (separator item)*; if there are commas and semicolons, a semicolon ends a list."""
     items, separators = [_item(tokens, depth)], []
     while tokens:
         separator = _separator(tokens)
@@ -282,7 +277,7 @@ def _item(tokens, depth):
 
 
 def _side(tokens, depth, label=False):
-    """side = ratio (set operator ratio)*; a word before "=" names what is equal."""
+    """side = ratio (set operator ratio)*; words before "=" are a name."""
     if label:
         named = _word_label(tokens)
         if named:
@@ -327,8 +322,6 @@ def _ratio(tokens, depth):
 
 def _quantity(tokens, depth):
     """quantity = ["\\$"] sum ["%" | unit]"""
-    if depth > MAX_NESTING:
-        raise Unreadable("nested too deep")
     if len(tokens) > 1 and tokens[-1].text == "-" and _text(tokens[-2]) in _MONEY:
         tokens[-2:] = tokens[-1:-3:-1]  # -\$5 is \$-5
     money = _accept(tokens, *_MONEY)
@@ -345,7 +338,7 @@ def _quantity(tokens, depth):
 
 
 def _starts_unit(tokens):
-    """Whether a word comes next that is a unit, not letters to be multiplied."""
+    """Whether the next word is a unit, not letters to be multiplied."""
     token = tokens[-1]
     if token.kind != "word" or token.text.lower() in ("and", "or", "to"):
         return False
@@ -355,13 +348,13 @@ def _starts_unit(tokens):
         return token.upright and (token.text in UNITS or (token.spaced and token.text.isupper()))
     low = token.text.lower()
     known = token.text in UNITS or low in UNITS or low in MULTIPLIERS or low in ("sq", "cu") or low in _COMPOUND_UNITS
-    return known or token.upright or (len(token.text) > 3 and _is_spoken(token))
+    return known or token.upright or (len(token.text) > 3 and _is_english(token))
 
 
 def _unit(tokens):
-    """The factor and the unit of the words that come next: cm^2, square inches, m/s, miles per hour, million dollars.
+    """The factor and the unit of the next words: cm^2, square inches, m/s, miles per hour, million dollars.
 
-    The unit is a tuple of (name, exponent). Unreadable if the words say anything that units do not.
+    The unit is a tuple of (name, exponent). Unreadable if there are words that units do not contain.
     """
     parts, factor, sign, power = [], 1, 1, 1
     while tokens and len(parts) < 6:
@@ -374,7 +367,7 @@ def _unit(tokens):
             factor *= MULTIPLIERS[word]
         elif word in _NOT_A_UNIT:
             raise Unreadable(f"{word} is no unit")
-        elif token.text in ("/",) or word == "per":
+        elif token.text == "/" or word == "per":
             sign = -1
         elif word in _COMPOUND_UNITS:
             parts += _COMPOUND_UNITS[word]
@@ -390,15 +383,13 @@ def _unit(tokens):
 
 
 def _unit_exponent(tokens):
-    """An integer of one digit, in braces or not."""
+    """A one-digit integer, in braces or not."""
     braces = _accept(tokens, "{")
     sign = -1 if _accept(tokens, "-") else 1
-    token = tokens.pop() if tokens else None
-    if token is None or token.text not in tuple("123456789"):
-        raise Unreadable("the exponent of a unit")
+    digit = int(_expect(tokens, *"123456789"))
     if braces:
         _expect(tokens, "}")
-    return sign * int(token.text)
+    return sign * digit
 
 
 def _sum(tokens, depth):
@@ -429,14 +420,14 @@ def negative(node):
 
 
 def _added(terms):
-    """A sum; or a set, taken away from another."""
+    """A sum, or the difference of two sets."""
     if len(terms) == 2 and terms[1].kind == "product" and terms[1].args[1].kind == "set":
         return Node("difference", (terms[0], terms[1].args[1]))
     return Node("sum", tuple(terms))
 
 
 def _multiplied(factors):
-    """A product; a matrix or column takes its factors inside."""
+    """A product; factors of a matrix or column go into its cells."""
     matrices = [factor for factor in factors if factor.kind == "matrix"]
     if len(matrices) != 1 or len(factors) == 1:
         return factors[0] if len(factors) == 1 else Node("product", tuple(factors))
@@ -445,7 +436,7 @@ def _multiplied(factors):
 
 
 def _product(tokens, depth):
-    """product = factor (["*" | "/"] factor)*, but not a/bc, which is read both ways, unless a and b are numbers"""
+    """product = factor (["*" | "/"] factor)*, but not a/bc, which is ambiguous, unless a and b are numbers"""
     factors, divided, unit = [_factor(tokens, depth)], False, False
     while tokens:
         sign = _accept(tokens, "*", "/")
@@ -479,7 +470,7 @@ _STOPS = frozenset(
 
 
 def _starts_factor(tokens, previous):
-    """Whether what comes next is multiplied without a sign."""
+    """Whether the next token starts a factor without a sign."""
     token = tokens[-1]
     if token.kind == "word":
         if token.text.lower() in ("and", "or", "to", "in") or _starts_unit(tokens):
@@ -525,7 +516,7 @@ def _raised(node, tokens, depth):
     """A power, and the transpose of a row or column."""
     if node.kind in ("matrix", "brackets") and _peek(tokens, "T", r"\top", "{"):
         braces = _accept(tokens, "{")
-        row = node.kind == "brackets" or 1 in node.value  # which stands for the column too
+        row = node.kind == "brackets" or 1 in node.value  # equal to the column
         if row and _accept(tokens, "T", r"\top") and (not braces or _accept(tokens, "}")):
             return node if node.kind == "matrix" else node._replace(value="()")
         raise Unreadable("a power of a matrix")
@@ -544,7 +535,7 @@ def _exponent(tokens, depth):
 
 
 def _based(node, tokens):
-    """204_5: the digits as they are written, and the base."""
+    """204_5: the digits as written, and the base."""
     braces = _accept(tokens, "{")
     token = tokens.pop() if tokens else None
     if token and token.kind == "word" and token.text == "base" and tokens:
@@ -558,7 +549,7 @@ def _based(node, tokens):
 
 
 def _argument(tokens, depth):
-    """What one LaTeX command takes: a group, a command, or one character (`\\frac12` is 1/2)."""
+    """The argument of a LaTeX command: a group, a command, or one character (`\\frac12` is 1/2)."""
     if not tokens:
         raise Unreadable("no argument")
     token = tokens[-1]
@@ -575,7 +566,7 @@ def _argument(tokens, depth):
 
 
 def _literal(text):
-    """A number as it is written; a decimal keeps its places and significant digits."""
+    """A number as written; a decimal keeps its places and significant digits."""
     mantissa, _, exponent = text.lower().partition("e")
     if len(mantissa) > MAX_DIGITS or abs(int(exponent or 0)) > MAX_EXPONENT:
         raise Unreadable("too many digits")
@@ -595,12 +586,9 @@ def _atom(tokens, depth):
     if depth > MAX_NESTING or not tokens:
         raise Unreadable("nested too deep, or nothing there")
     token = tokens[-1]
-    if token.kind == "number":
-        return _numeral(tokens, depth)
-    if token.kind == "word":
-        return _word(tokens, depth)
-    if token.kind == "command":
-        return _command(tokens, depth)
+    rule = {"number": _numeral, "word": _word, "command": _command}.get(token.kind)
+    if rule:
+        return rule(tokens, depth)
     tokens.pop()
     if token.text == "|(":
         node = _sum(tokens, depth + 1)
@@ -612,7 +600,7 @@ def _atom(tokens, depth):
 
 
 def _numeral(tokens, depth):
-    """A number: 0.1\\overline{6}, 1\\frac34, 1 3/4, or what a literal says."""
+    """A number: 0.1\\overline{6}, 1\\frac34, 1 3/4, or a literal."""
     token = tokens.pop()
     whole = _literal(token.text)
     if _peek(tokens, r"\overline", r"\dot") and re.fullmatch(r"[0-9]*\.[0-9]*", token.text):
@@ -653,7 +641,7 @@ def _repeating(text, tokens):
 
 
 def _continued(text):
-    """0.333\\ldots: a decimal that goes on as its last digits repeat: three times, or twice if they are many."""
+    """0.333\\ldots: a decimal whose last digits repeat: one digit three times, or several twice."""
     places = text.partition(".")[2]
     for length in range(1, len(places) // 2 + 1):
         block, times = places[-length:], 3 if length == 1 else 2
@@ -664,7 +652,7 @@ def _continued(text):
 
 
 def _word(tokens, depth):
-    """A function, a constant, or letters: the first of them, the others are put back."""
+    """A function, a constant, or letters: the first is taken, the others are put back."""
     token = tokens.pop()
     text = token.text
     if text in _FUNCTIONS or _ALIASES.get(text):
@@ -691,7 +679,7 @@ def _word(tokens, depth):
 
 
 def _letter(name, tokens, depth):
-    """A letter with its subscript and primes; or a function of the letter's name, applied."""
+    """A letter with its subscript and primes; or an unknown function of that name, applied."""
     if name == "e" or (name == "i" and not _peek(tokens, "_")):
         if not _peek(tokens, "_", "'"):
             return Node("constant", (), name)
@@ -713,7 +701,7 @@ def _letter(name, tokens, depth):
 
 
 def _lone_argument(tokens):
-    """Whether "(" and one letter or number and ")" come next: x(t) is a function of t, not a product."""
+    """Whether "(", one letter or number, and ")" come next: x(t) is a function of t, not a product."""
     if len(tokens) < 3 or tokens[-3].text != ")":
         return False
     inside = tokens[-2]
@@ -721,7 +709,7 @@ def _lone_argument(tokens):
 
 
 def _subscript(tokens):
-    """The text of a subscript: one token, or a group without braces in it."""
+    """The text of a subscript: one token, or a group without nested braces."""
     if not _accept(tokens, "{"):
         if not tokens or tokens[-1].kind == "sign":
             raise Unreadable("no subscript")
@@ -740,7 +728,7 @@ def _subscript(tokens):
 
 
 def _bar_of_builder(tokens, opening, closing):
-    """The colon of {x : x > 3} is its bar."""
+    """Replaces the colon of {x : x > 3} by a bar."""
     depth = 0
     for i in range(len(tokens) - 1, -1, -1):
         text = tokens[i].text
@@ -753,7 +741,7 @@ def _bar_of_builder(tokens, opening, closing):
 
 
 def _bracketed(tokens, depth, opening):
-    """( … ), [ … ), { … } and \\{ … \\}: grouping, if there is one member, else a tuple, an interval, a set."""
+    """( … ), [ … ), { … } and \\{ … \\}: a group if there is one member, else a tuple, an interval or a set."""
     closers = _CLOSERS[opening]
     if opening == r"\{":
         _bar_of_builder(tokens, opening, closers)
@@ -783,7 +771,7 @@ def _bracketed(tokens, depth, opening):
 
 
 def _command(tokens, depth):
-    """A LaTeX command and what belongs to it."""
+    """A LaTeX command with its arguments."""
     name = tokens.pop().text
     if name == "frac":
         top = _argument(tokens, depth)
@@ -795,8 +783,8 @@ def _command(tokens, depth):
         return Node("binomial", (top, _argument(tokens, depth)))
     if name in _FUNCTIONS or name in _ALIASES:
         return _function(name, tokens, depth)
-    if name in ("pi", "infty", "emptyset") or name in _SETS:
-        return _NAMED[name] if name in _NAMED else Node("symbol", (), "\\" + name)
+    if name in _NAMED:
+        return _NAMED[name]
     if name in ("lfloor", "lceil", "langle"):
         return _paired(name, tokens, depth)
     if name in ("sum", "prod"):
@@ -813,7 +801,7 @@ def _command(tokens, depth):
 
 
 def _fraction(top, bottom):
-    """A fraction; \\frac{dx}{dt} is a letter of that name, as x' is."""
+    """A fraction; \\frac{dx}{dt} is a letter of that name, like x'."""
     letters = [node.args[0] if node.kind == "product" else node for node in (top, bottom)]
     letters[0] = letters[0].args[0] if letters[0].kind == "power" else letters[0]
     if letters == [Node("symbol", (), "d")] * 2 and bottom.kind == "product":
@@ -853,7 +841,7 @@ def _paired(name, tokens, depth):
 
 
 def _root(tokens, depth, degree=2):
-    """\\sqrt{a}, \\sqrt[n]{a}, sqrt(a), \\sqrt13 as it is meant"""
+    """\\sqrt{a}, \\sqrt[n]{a}, sqrt(a); \\sqrt13 is the root of 13"""
     exponent = Node("fraction", (number_node(1), number_node(degree)))
     if _accept(tokens, "["):
         exponent = Node("fraction", (number_node(1), _sum(tokens, depth + 1)))
@@ -864,9 +852,7 @@ def _root(tokens, depth, degree=2):
 
 
 def _function(name, tokens, depth):
-    """sin x, \\sin^2 x, \\sin^{-1} x, \\log_{10} 2, \\ln(x): without brackets the argument is all that follows."""
-    if depth > MAX_NESTING:
-        raise Unreadable("nested too deep")
+    """sin x, \\sin^2 x, \\sin^{-1} x, \\log_{10} 2, \\ln(x): without brackets, all that follows is the argument."""
     name = _ALIASES.get(name, name)
     base = _argument(tokens, depth) if name == "log" and _accept(tokens, "_") else None
     power = _exponent(tokens, depth + 1) if _accept(tokens, "^") else None
@@ -883,12 +869,9 @@ def _function(name, tokens, depth):
             if token.text in _FUNCTIONS and token.kind in ("command", "word") or token.text in _ALIASES:
                 break
             factors.append(_factor(tokens, depth + 1))
-        if (
-            _peek(tokens, "/")
-            and len(tokens) > 1
-            and all(_is_number(f) or f == Node("constant", (), "pi") for f in factors)
-        ):
-            raise Unreadable("sin a/b is read both ways")
+        numbers = all(_is_number(factor) or factor == _NAMED["pi"] for factor in factors)
+        if _peek(tokens, "/") and len(tokens) > 1 and numbers:
+            raise Unreadable("sin a/b is ambiguous")
         argument = _multiplied(factors)
     if argument.kind in ("brackets", "set", "list", "relation", "quantity"):
         raise Unreadable("a function of a list")
@@ -958,7 +941,7 @@ def has(node, kind):
 
 
 def symbols_of(node):
-    """The names of the letters in a tree that no sum binds."""
+    """The names of the free letters in a tree; a sum or product binds its index."""
     if node.kind == "symbol":
         return {node.value}
     names = set()
@@ -967,15 +950,8 @@ def symbols_of(node):
     return names - {node.value} if node.kind in ("sum", "prod") else names
 
 
-_INFIX = {
-    "sum": " + ",
-    "product": "·",
-    "list": ", ",
-    "ratio": " : ",
-    "union": " ∪ ",
-    "intersection": " ∩ ",
-    "difference": " ∖ ",
-}
+_INFIX = {"sum": " + ", "product": "·", "list": ", ", "ratio": " : "}
+_INFIX |= {"union": " ∪ ", "intersection": " ∩ ", "difference": " ∖ "}
 
 
 def show(node):

@@ -1,24 +1,24 @@
-r"""How an answer is spelled: characters in, tokens out, and what tokens say that are words rather than mathematics.
+r"""Spelling: characters in, tokens out; and what tokens mean that are words rather than mathematics.
 
-LaTeX and plain text have many spellings for the same sign. Here they become one, so that the grammar of grader/reading.py
-need not know them. The text is hostile: its length is bounded by the caller, every pattern is linear.
+LaTeX and plain text have many spellings for the same sign. Here they become one, so that the grammar of reading.py need
+not know them. The text is hostile: the caller bounds its length, and every pattern is linear.
 """
 
 import re
 from typing import NamedTuple
 
-MAX_TOKENS = 400  # of one answer; the usual benchmarks have 210 characters at most
+MAX_TOKENS = 400  # per answer; the usual benchmarks have 210 characters at most
 
 
 class Token(NamedTuple):
     kind: str  # number | word | command | sign
     text: str
-    spaced: bool  # a space stands before it
+    spaced: bool  # a space precedes it
     upright: bool = False  # from \text{} and the like: a word, not letters
 
 
 class Unreadable(ValueError):
-    """This text is not of the grammar, or over one of its bounds."""
+    """The grammar does not cover this text, or a bound is exceeded."""
 
 
 # ---------------------------------------------------------------- characters to one spelling
@@ -34,7 +34,7 @@ _CHARACTERS = str.maketrans(
     | {"“": '"', "”": '"', "⅓": r"\frac13 ", "⅔": r"\frac23 ", "⁄": "/", "¥": r"\yen ", "÷": "/"}
 )
 _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
-_COMMANDS = {  # one for many
+_COMMANDS = {  # spelling used here: other spellings
     "frac": "dfrac tfrac cfrac", "binom": "dbinom tbinom", "overline": "bar", "le": "leq leqslant",
     "ge": "geq geqslant", "ne": "neq", "<": "lt", ">": "gt", "approx": "simeq sim", "*": "cdot times ast", "/": "div",
     "mod": "pmod", "or": "lor vee", "and": "land wedge", "setminus": "backslash", "emptyset": "varnothing",
@@ -60,7 +60,7 @@ _SUBSTITUTIONS = [
         (r"(?<=[0-9])\.([0-9]*)\(([0-9]+)\)", r".\1\\overline{\2}"),  # 0.1(6)
         (r"(?<![0-9a-z])\.(?= *\\(?:overline|bar)\b)", "0."),
         (r"(?<=[0-9]) *(\\text\{ *)?(?:in )?\(?base ([0-9]{1,2})\)?(?(1) *\})", r"_{\2}"),
-        (r"(?<=[0-9]) *(?:\{ *, *\}|,\\!|\\,) *(?=[0-9]{3}(?![0-9]))", ""),  # a comma of thousands, as LaTeX spaces it
+        (r"(?<=[0-9]) *(?:\{ *, *\}|,\\!|\\,) *(?=[0-9]{3}(?![0-9]))", ""),  # a thousands separator, as LaTeX spaces it
         (r"\{ *, *\}", ","),
         (r"(?<!\\)\\[,!;:> ]|(?<!\\)~", " "),
         (r"\\\$", r"\\dollar "),  # money
@@ -87,7 +87,7 @@ _SIGNS = {r"\%": "%", r"\|": "|", "<=": r"\le", ">=": r"\ge", "!=": r"\ne", "**"
 
 
 def clean(text):
-    """One spelling for spaces, commas of thousands, degrees; without the box around all."""
+    """The text with one spelling for spaces, thousands separators and degrees, and without a box around all of it."""
     text = " ".join(text.translate(_CHARACTERS).split())
     if not text.isprintable():
         raise Unreadable("characters that no answer has")
@@ -103,23 +103,21 @@ def clean(text):
 
 
 def without_commas(text):
-    """A cleaned text whose numbers have no commas of thousands; within brackets, as in (100,200), commas separate."""
-    return _THOUSANDS.sub(lambda number: _joined(number, text), text)
+    """A cleaned text without thousands separators; in brackets, as in (100,200), commas separate members."""
 
+    def joined(number):
+        before = text[: number.start()]
+        opened, closed = (sum(map(before.count, brackets)) for brackets in (("(", "[", r"\{"), (")", "]", r"\}")))
+        return number[0] if opened > closed else number[0].replace(",", "")
 
-def _joined(number, text):
-    before = text[: number.start()]
-    inside = before.count("(") + before.count("[") + before.count(r"\{") > (
-        before.count(")") + before.count("]") + before.count(r"\}")
-    )
-    return number[0] if inside else number[0].replace(",", "")
+    return _THOUSANDS.sub(joined, text)
 
 
 # ---------------------------------------------------------------- characters to tokens
 
 
 def tokenize(text, upright=False, depth=0):
-    """The tokens of a cleaned text; the insides of \\text{…} are tokens too, and upright."""
+    """The tokens of a cleaned text; those inside \\text{…} are upright."""
     tokens, position, spaced = [], 0, False
     while position < len(text):
         if text[position] == " ":
@@ -152,13 +150,13 @@ def tokenize(text, upright=False, depth=0):
 
 
 def _after_delimiter(text, position):
-    """The position after `\\left.` and `\\right.`, which show nothing."""
+    """The position after the invisible delimiter of `\\left.` and `\\right.`."""
     dot = re.compile(r" *\.").match(text, position)
     return dot.end() if dot else position
 
 
 def _group(text, position):
-    """The inside of the braces at a position, and the position after them; a single character does without."""
+    """The inside of the braces at a position, or a single character without braces; and the position after it."""
     while text[position : position + 1] == " ":
         position += 1
     if text[position : position + 1] != "{":
@@ -176,7 +174,7 @@ def _group(text, position):
 
 
 def key_of(tokens):
-    """What equal texts have in common. Letters alone have no case: choices and words."""
+    """A normal form: texts that share it are equal. Case is ignored if there are only letters: choices and words."""
     parts = []
     for i, token in enumerate(tokens):
         digits = token.kind == "number" and i > 0 and tokens[i - 1].kind == "number"
@@ -195,7 +193,7 @@ MULTIPLIERS = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10
 
 
 def number_in_words(words):
-    """ "twenty-one" -> 21, "three hundred" -> 300; None if it is no number."""
+    """ "twenty-one" -> 21, "three hundred" -> 300; None if not a number."""
     texts = [word.text.lower() for word in words]
     total = current = 0
     for i, text in enumerate(texts):
@@ -213,7 +211,7 @@ def number_in_words(words):
 
 
 def words_of(tokens):
-    """Words without case, articles, points and spaces; a last plural s is dropped."""
+    """The words in lower case, without leading articles, punctuation, and the plural of the last word."""
     texts = [token.text.lower() for token in tokens if token.text not in (".", ",", "'", "-", "!", "?", "(", ")")]
     while len(texts) > 1 and texts[0] in ("the", "a", "an"):
         del texts[0]
@@ -222,14 +220,14 @@ def words_of(tokens):
 
 
 def singular(word):
-    """An English word without the ending of its plural, or what looks like one."""
+    """An English word without its plural ending, or what looks like one."""
     if word.endswith(("xes", "ches", "shes", "sses")):
         return word[:-2]
     return word if len(word) < 4 or word.endswith("ss") else word.removesuffix("s")
 
 
 def choice_of(tokens):
-    """The letter of `C`, `(C)`, `(C) 42`, `C. 42`, and whether it is all; "" if there is none."""
+    """The letter of `C`, `(C)`, `(C) 42`, `C. 42`, or "", and whether nothing follows it."""
     texts = [token.text for token in tokens]
     if len(texts) > 1 and texts[0].lower() in ("option", "choice"):
         del texts[0]

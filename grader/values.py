@@ -1,8 +1,8 @@
-"""The value of a tree: exact, or a ball. A tree and the values of its letters in, a number with its error out.
+"""The value of a tree: a tree and the values of its letters in, a number with its error out.
 
-A number is exact (Fraction) as long as it is rational and small. Otherwise it is a ball: a complex midpoint and a bound
-on its error, so that "these two differ" is proven, and "these two are equal" means: they can't be told apart at the
-precision asked for. All work is bounded before it is done.
+A number is exact (Fraction) as long as it is rational and small. Otherwise it is a ball, a complex midpoint and a bound
+on its error: "these two differ" is then proven, and "these two are equal" means that they cannot be distinguished at
+the given precision. All work is bounded before it is done.
 """
 
 from fractions import Fraction
@@ -10,21 +10,21 @@ from math import comb, factorial, gcd, lcm
 from typing import NamedTuple
 from zlib import crc32
 
-from mpmath import libmp  # sympy's numeric core; its functions of mpf tuples have no context, so no state
+from mpmath import libmp  # sympy's numeric core; its functions of mpf tuples have no context, hence no state
 
 from grader.reading import OF_LISTS, TRIGONOMETRIC, walk
 
-MAX_BITS = 20_000  # of one exact number
+MAX_BITS = 20_000  # per exact number
 MAX_FACTORIAL = 1000
-MAX_TERMS = 100  # of a finite sum or product
+MAX_TERMS = 100  # per finite sum or product
 MAX_PARTS = 500  # nodes of all its terms
-# precisions in bits: 50 digits tell almost all that differ apart, 1200 are asked before two are called equal
-# bits: 50 digits tell almost all that differ apart, 1200 are asked before two are called equal
+MAX_SIZE = 2000  # bits before the point of a value that is no longer exact, so that its units digit is known too
+# bits: 50 digits distinguish almost all that differ; two are called equal only if 1200 digits agree
 PRECISION, MORE_PRECISION = 190, 4000
 
 
 class Undefined(ArithmeticError):
-    """This expression has no value there: a pole, 0/0, or too large to be computed."""
+    """This expression has no value there (a pole, 0/0), or it is too large to compute."""
 
 
 SCALARS = frozenset(
@@ -34,14 +34,14 @@ SCALARS = frozenset(
 
 
 class Ball(NamedTuple):
-    """A complex number, known to within 2^error: the pair of mpf tuples that mpmath's libmp computes with."""
+    """A complex number, known to within 2^error: a pair of mpf tuples, the type of mpmath's libmp."""
 
     pair: tuple
     error: int
 
 
 class At(NamedTuple):
-    """Where an expression is evaluated: the letters' values, the bits, whether log is ln, and degrees are radians."""
+    """Where an expression is evaluated: values of letters, bits, and whether log is ln and degrees become radians."""
 
     letters: dict
     precision: int
@@ -50,11 +50,10 @@ class At(NamedTuple):
 
 
 _NOTHING = -(10**9)  # the size of an exact zero
-MAX_SIZE = 2000  # bits before the point of a value that is no longer exact, so that its ones are known too
 
 
 def evaluate(node, at):
-    """The value of an expression: a Fraction as long as it is rational and small, else a Ball. Undefined if none."""
+    """The value of an expression, a Fraction or a Ball. Raises Undefined if there is none."""
     kind, args = node.kind, node.args
     if kind == "number":
         return node.value
@@ -97,15 +96,13 @@ def _product_value(values, _node, at):
 
 
 def _apply_value(values, node, at):
-    """A function that is only named, as some quadratic polynomial of its name: f(2x) is f(x+x), and not 2 f(x)."""
+    """An unknown function, as a quadratic polynomial that its name determines: f(2x) is f(x+x), but not 2 f(x)."""
     seed = crc32(node.value.encode())
     terms = [Fraction(seed % 991 + 7, 101)]
     for i, value in enumerate(values):
         linear, square = Fraction(seed % (641 + i) + 3, 53), Fraction(seed % (757 + i) + 5, 97)
-        terms += [
-            product_of(linear, value, at.precision),
-            product_of(square, product_of(value, value, at.precision), at.precision),
-        ]
+        squared = product_of(value, value, at.precision)
+        terms += [product_of(linear, value, at.precision), product_of(square, squared, at.precision)]
     return sum_of(terms, at.precision)
 
 
@@ -131,7 +128,7 @@ def _binomial_value(values, _node, _at):
 
 
 def _whole(value):
-    """A whole number, exact or so near that it can't be told from one."""
+    """A whole number, exact or indistinguishable from one."""
     number = value if isinstance(value, Fraction) else _nearest(value)
     if number.denominator != 1:
         raise Undefined("not a whole number")
@@ -141,7 +138,7 @@ def _whole(value):
 def _nearest(ball):
     """The whole number within a ball's error, or else the midpoint as a fraction."""
     real = _real(ball)
-    if _size(ball) > 2000:
+    if _size(ball) > MAX_SIZE:
         raise Undefined("too large for a floor")
     numerator, denominator = libmp.to_rational(real)
     number = Fraction(numerator, denominator)
@@ -189,7 +186,7 @@ _OPERATIONS = {
 
 
 def _series_value(node, at):
-    """A finite sum or product, term by term; none within another."""
+    """A finite sum or product, term by term. It may not be nested."""
     first, last = (_whole(evaluate(end, at)) for end in node.args[:2])
     index, body = node.value, node.args[2]
     count, parts = max(last - first + 1, 0), list(walk(body))
@@ -247,32 +244,23 @@ def _function_value(node, at):
         return quotient(logarithm, _logarithm(Fraction(10), precision), precision)
     if name in _RECIPROCALS:
         return quotient(Fraction(1), _elementary(_RECIPROCALS[name], value, precision), precision)
-    if name in ("tan", "tanh"):
-        sine, cosine = ("sin", "cos") if name == "tan" else ("sinh", "cosh")
-        return quotient(_elementary(sine, value, precision), _elementary(cosine, value, precision), precision)
-    if name in ("cot", "coth"):
-        sine, cosine = ("sin", "cos") if name == "cot" else ("sinh", "cosh")
-        return quotient(_elementary(cosine, value, precision), _elementary(sine, value, precision), precision)
+    if name in _QUOTIENTS:
+        return quotient(*(_elementary(part, value, precision) for part in _QUOTIENTS[name]), precision)
     if name in _INVERSE_RECIPROCALS:
         value, name = quotient(Fraction(1), value, precision), _INVERSE_RECIPROCALS[name]
     return _elementary(name, value, precision)
 
 
+_QUOTIENTS = {"tan": ("sin", "cos"), "cot": ("cos", "sin"), "tanh": ("sinh", "cosh"), "coth": ("cosh", "sinh")}
 _RECIPROCALS = {"sec": "cos", "csc": "sin", "sech": "cosh", "csch": "sinh"}
 _INVERSE_RECIPROCALS = {"arcsec": "arccos", "arccsc": "arcsin", "arccot": "arctan"}
 _ENTIRE = {"sin": libmp.mpc_sin, "cos": libmp.mpc_cos, "sinh": libmp.mpc_sinh, "cosh": libmp.mpc_cosh}
-_INVERSES = {
-    "arcsin": libmp.mpc_asin,
-    "arccos": libmp.mpc_acos,
-    "arctan": libmp.mpc_atan,
-    "arsinh": libmp.mpc_asinh,
-    "arcosh": libmp.mpc_acosh,
-    "artanh": libmp.mpc_atanh,
-}
+_INVERSES = {"arcsin": libmp.mpc_asin, "arccos": libmp.mpc_acos, "arctan": libmp.mpc_atan}
+_INVERSES |= {"arsinh": libmp.mpc_asinh, "arcosh": libmp.mpc_acosh, "artanh": libmp.mpc_atanh}
 
 
 def _elementary(name, value, precision):
-    """An entire function, or an inverse one, whose error is taken as the root of its argument's, as it is at ±1."""
+    """An entire or inverse function; an inverse one may have the square root of its argument's error, as at ±1."""
     ball = _ball(value, precision)
     size, error = _size(ball), max(ball.error, _size(ball) - precision, -precision)
     if size > precision // 2 or error > -20:
@@ -314,7 +302,7 @@ def _logarithm(value, precision):
 
 
 def sum_of(values, precision):
-    """The sum of values, exact while all are rational."""
+    """The sum of values, exact if all are rational."""
     if all(isinstance(value, Fraction) for value in values):
         total = Fraction(0)
         for value in values:
@@ -332,7 +320,7 @@ def sum_of(values, precision):
 
 
 def product_of(one, other, precision):
-    """A product, exact while both are rational and it is small."""
+    """A product, exact if both are rational and small."""
     if isinstance(one, Fraction) and isinstance(other, Fraction) and _bits(one) + _bits(other) <= MAX_BITS:
         return one * other
     one, other = _ball(one, precision), _ball(other, precision)
@@ -342,7 +330,7 @@ def product_of(one, other, precision):
 
 
 def quotient(one, other, precision):
-    """A quotient; Undefined if the divisor can't be told from 0."""
+    """A quotient; Undefined if the divisor is indistinguishable from 0."""
     if _is_zero(other):
         raise Undefined("a division by 0")
     if isinstance(one, Fraction) and isinstance(other, Fraction) and _bits(one) + _bits(other) <= MAX_BITS:
@@ -369,7 +357,7 @@ def _ball(value, precision):
 
 
 def _rounded(pair, error):
-    """A ball whose parts that can't be told from 0 are 0: so a real number stays one. Undefined if out of size."""
+    """A ball; parts indistinguishable from 0 become 0, so that a real number stays real. Undefined if too large."""
     if _pair_size(pair) > MAX_SIZE:
         raise Undefined("too large")
     return Ball(tuple(libmp.fzero if _mpf_size(part) <= error else part for part in pair), max(error, _NOTHING))
@@ -394,7 +382,7 @@ def _size(ball):
 
 
 def _is_zero(value):
-    """Whether a value is 0, or can't be told from it."""
+    """Whether a value is 0 or indistinguishable from it."""
     return value == 0 if isinstance(value, Fraction) else _size(value) <= value.error + 1
 
 
@@ -419,7 +407,7 @@ def sign_of(value):
 
 
 def agree(one, other, precision):
-    """Whether two values can't be told apart, though both are known to a third of the digits or better."""
+    """Whether two values are indistinguishable, though both are known to a third of the digits or better."""
     if isinstance(one, Fraction) and isinstance(other, Fraction):
         return one == other
     one, other = _ball(one, precision), _ball(other, precision)
@@ -433,7 +421,7 @@ def _bits(fraction):
     return max(fraction.numerator.bit_length(), fraction.denominator.bit_length())
 
 
-# constants are remembered by mpmath in two steps that threads could mix up: asked once for more bits than ever needed,
-# they are only read from then on
+# mpmath caches constants in two steps that threads could mix up: asked once for more bits than will ever be needed, the
+# cache is only read from then on
 for _constant_of in libmp.mpf_pi, libmp.mpf_e, libmp.mpf_ln2, libmp.mpf_ln10:
     _constant_of(2 * MORE_PRECISION)

@@ -1,8 +1,8 @@
-"""Equality of many pairs at once: asked once a pair, in worker processes where there are enough, within a time bound.
+"""Equality of many pairs at once: each pair is compared once, in worker processes if there are many, with a time limit.
 
-`answers.is_equiv` bounds its own work. The clock here is the last line of defence, for what that missed: a worker that
-takes longer is killed, its pair is unequal and counted, and another worker goes on. Workers import neither torch nor
-what the program imports; they read pairs from a pipe and end with it, so also when the program is killed.
+`is_equiv` bounds its own work. The clock here is the last line of defence, for what those bounds missed: a worker that
+takes too long is killed, its pair counts as unequal, and another worker continues. Workers import neither torch nor the
+main program; they read pairs from a pipe and end when it closes, even if the program is killed.
 """
 
 import contextlib
@@ -20,16 +20,18 @@ from dataclasses import dataclass, field
 from grader.equality import is_equiv
 
 ENOUGH = 64  # distinct new pairs that are worth workers: two of them win from 32 on, after 0.1 s for their start
-MAX_WORKERS = 4  # of a rank
+MAX_WORKERS = 4  # per rank
 CHUNK = 16  # pairs sent to a worker at once
-SECONDS = 10.0  # wall clock of one pair: ten times what the worst known text takes on a slow machine
+SECONDS = 10.0  # wall clock per pair: ten times what the worst known text takes on a slow machine
 START_SECONDS = 120.0  # until a worker has imported what it needs
-MAX_MEMORY = 2 * 2**30  # bytes of address space, of a worker
+MAX_MEMORY = 2 * 2**30  # bytes of address space per worker
 MAX_CACHED = 32_768  # pairs
 MAX_CACHED_TEXT = 1_500  # characters of such a pair; longer ones are refused at a glance
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-WORKER = [sys.executable, "-c", f"import sys; sys.path.insert(0, {ROOT!r}); from grader.workers import serve; serve()"]
+# the current directory, which is "" in sys.path, may hold files that are named like modules of ours or of Python's
+SERVE = f"import sys; sys.path[:] = [{ROOT!r}, *filter(None, sys.path)]; from grader.workers import serve; serve()"
+WORKER = [sys.executable, "-c", SERVE]
 
 
 @dataclass
@@ -41,24 +43,23 @@ class _Worker:
 
 
 class Grader:
-    """Verdicts on pairs, and the memory and the workers that they take. Any thread may ask, also
-    while the program does something else; they take turns."""
+    """Verdicts on pairs, with a cache and workers. Threads may share one; they take turns."""
 
     def __init__(self, num_workers: int | None = None, seconds: float = SECONDS):
-        """num_workers: default a few, and no more than this rank's share of the machine's cores; 0: never any."""
+        """num_workers: by default a few, at most this rank's share of the machine's cores; 0: none, ever."""
         self.num_workers = worker_count() if num_workers is None else num_workers
         self.seconds = seconds
-        self.num_given_up = 0  # pairs that were given up
-        self._cache = OrderedDict()  # pair -> verdict, the longest unused first
+        self.num_given_up = 0  # pairs
+        self._cache = OrderedDict()  # pair -> verdict, least recently used first
         self._lock = threading.Lock()
         self._workers = []
         self.close = weakref.finalize(self, _stop, self._workers)  # at the latest when the program ends
 
     def verdicts(self, pairs: list[tuple[str, str]]) -> list[bool]:
-        """Whether each candidate equals its answer, as `is_equiv(candidate, answer)`, in the order of the pairs.
+        """`is_equiv(candidate, answer)` for each pair, in order.
 
-        Fewer than ENOUGH new pairs are compared here, without a clock; the others by the workers, where one that takes
-        longer than `seconds`, or takes a worker down, is False and counted in `num_given_up`.
+        Fewer than ENOUGH new pairs are compared here, without a clock. Workers compare the others; a pair that takes
+        longer than `seconds`, or takes its worker down, is False and counted in `num_given_up`.
         """
         with self._lock:
             known = {pair: self._cache[pair] for pair in pairs if pair in self._cache}
@@ -74,7 +75,7 @@ class Grader:
             return [known[pair] for pair in pairs]
 
     def _by_workers(self, pairs):
-        """The verdicts on distinct pairs. If workers can't be had, the rest is compared here, and so from now on."""
+        """The verdicts on distinct pairs. If workers cannot be started, the rest is compared here, now and later."""
         verdicts, todo = [None] * len(pairs), deque(range(len(pairs)))
         try:
             with selectors.DefaultSelector() as selector:
@@ -85,13 +86,13 @@ class Grader:
             print(f"grading without worker processes, which can't be started: {error}", file=sys.stderr)
             _stop(self._workers)
             self.num_workers = 0
-        except BaseException:  # Ctrl-C: what is under way belongs to nobody now
+        except BaseException:  # Ctrl-C: nobody will ask for the pending verdicts
             _stop(self._workers)
             raise
         return [is_equiv(*pair) if verdict is None else verdict for pair, verdict in zip(pairs, verdicts, strict=True)]
 
     def _hand_out(self, pairs, todo, selector):
-        """A chunk to each idle worker, while there are any; workers that are missing are started."""
+        """Starts missing workers, and gives each idle one a chunk."""
         while len(self._workers) < min(self.num_workers, len(todo)):
             # a session of its own: Ctrl-C is the program's to handle
             pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "bufsize": 0}
@@ -102,7 +103,7 @@ class Grader:
             if worker.chunk or not todo:
                 continue
             chunk = [todo.popleft() for _ in range(min(CHUNK, len(todo)))]
-            try:  # an idle worker waits for this, so that it never blocks for long
+            try:  # an idle worker is reading, so this never blocks for long
                 worker.process.stdin.write(json.dumps([pairs[i] for i in chunk]).encode() + b"\n")
             except BrokenPipeError:  # killed from outside while idle; the next round starts another
                 todo.extendleft(reversed(chunk))
@@ -112,23 +113,22 @@ class Grader:
             worker.deadline = time.monotonic() + (self.seconds if worker.done == 0 else START_SECONDS)
 
     def _take_in(self, verdicts, todo, selector):
-        """Waits for news and notes the verdicts. A worker that ended, or is over its time, loses the pair it was at."""
+        """Waits for verdicts and stores them. A worker that ended or is late loses the pair that it was comparing."""
         busy = [worker for worker in self._workers if worker.chunk]
         wait = min((worker.deadline for worker in busy), default=0.0) - time.monotonic()
-        told = [key.data for key, _ in selector.select(max(0.0, wait))]
         lost = []
-        for worker in told:
-            news = os.read(worker.process.stdout.fileno(), 4096)
-            if not news:
+        for worker in [key.data for key, _ in selector.select(max(0.0, wait))]:
+            reply = os.read(worker.process.stdout.fileno(), 4096)
+            if not reply:
                 lost.append(worker)
-            for verdict in news:
+            for verdict in reply:
                 if worker.done >= 0:
                     verdicts[worker.chunk[worker.done]] = verdict == ord("1")
                 worker.done += 1
                 worker.deadline = time.monotonic() + self.seconds
             if worker.done == len(worker.chunk):
                 worker.chunk = []
-        # news come first: who has answered is not late, even if the whole program was stopped for a while
+        # only now: a worker that has answered is not late, even if the whole program was stopped for a while
         lost += [worker for worker in busy if worker not in lost and worker.deadline <= time.monotonic()]
         for worker in lost:
             self._drop(worker, selector)
@@ -152,7 +152,7 @@ def worker_count() -> int:
 
 
 def _stop(workers):
-    """Ends workers, which keep nothing that could be lost, and empties the list."""
+    """Kills workers, which have nothing to lose, and empties the list."""
     while workers:
         process = workers.pop().process
         process.kill()
@@ -162,25 +162,22 @@ def _stop(workers):
 
 
 def serve() -> None:
-    """A worker's life: lines of pairs in; out a byte when ready, and then one a pair. It ends with its input."""
+    """The worker: reads lines of pairs; writes one byte when ready, then one per pair. Ends when its input does."""
     replies = os.fdopen(os.dup(1), "wb", buffering=0)
-    os.dup2(2, 1)  # whatever prints does not answer
-    with contextlib.suppress(ImportError, ValueError, OSError):  # not on every system
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    os.dup2(2, 1)  # so that nothing printed is taken for a reply
+    _limit("RLIMIT_AS", MAX_MEMORY)
     with contextlib.suppress(BrokenPipeError):  # the program is gone
         replies.write(b"r")
         for line in sys.stdin.buffer:
             for candidate, answer in json.loads(line):
-                _bound_cpu_time()
+                # the system ends this process if the pair takes far too long, even if the program no longer can
+                _limit("RLIMIT_CPU", int(time.process_time() + 2 * SECONDS) + 1)
                 replies.write(b"1" if is_equiv(candidate, answer) else b"0")
 
 
-def _bound_cpu_time():
-    """The system ends this process if the next pair takes far too long, even if nobody is left to do so."""
-    with contextlib.suppress(ImportError, ValueError, OSError):
+def _limit(name, most):
+    with contextlib.suppress(ImportError, ValueError, OSError):  # not on every system
         import resource
 
-        most = int(time.process_time() + 2 * SECONDS) + 1
-        resource.setrlimit(resource.RLIMIT_CPU, (most, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+        kind = getattr(resource, name)
+        resource.setrlimit(kind, (most, resource.getrlimit(kind)[1]))

@@ -1,4 +1,4 @@
-"""Tests of grader/extraction.py: which answer a completion submits, by which rule, and that no text is slow or breaks it."""
+"""Tests of grader/extraction.py: which answer a completion submits, by which rule; no text is slow or breaks it."""
 
 import time
 
@@ -64,7 +64,7 @@ def test_the_last_box_counts(completion, expected):
         (r"x=\boxed{3} or x=\boxed{5}", "3, 5"),
         (r"x_1 = \boxed{3}, x_2 = \boxed{5}", "3, 5"),
         (r"\boxed{3}, or maybe \boxed{5}", "3, 5"),  # W4: hedging is a list too, equal to no single gold
-        (r"\boxed{1}\boxed{2 \boxed{3}}", r"1, 2 \boxed{3}"),  # what is nested does not stand between
+        (r"\boxed{1}\boxed{2 \boxed{3}}", r"1, 2 \boxed{3}"),  # a nested box is not between two others
         (r"\boxed{3}\boxed{3}", "3"),  # said twice
         (r"\boxed{3} of the \boxed{5}", "5"),
     ],
@@ -125,7 +125,7 @@ def test_hashes(completion, expected):
         ("The answer is, therefore, 42.", "42"),
         ("The answer is `42`.", "42"),
         ("Answer: the number of apples is 42.", "42"),
-        ("Hence, the answer is 42 because 6*7 = 42.", "42"),  # what goes on about it is cut off
+        ("Hence, the answer is 42 because 6*7 = 42.", "42"),  # the remark after it is cut off
         ("The answer is $x=5$ and we are done.", "$x=5$"),
         ("The answer is 42, not 43.", "42"),
         ("The answer is 42 (see above).", "42"),
@@ -293,36 +293,9 @@ def test_only_the_end_of_a_long_completion_is_read():
 # ---------------------------------------------------------------- hostile text (W1)
 
 PIECES = [r"\boxed{", "}", "{", r"\(", r"\)", "$", "$$", r"\[", r"\]", "the answer is ", "Answer: ", "####", "\n", " "]
-PIECES += [
-    "or ",
-    "**",
-    "problem:",
-    "a:",
-    "%",
-    ". ",
-    "= ",
-    "x = ",
-    "\\\\",
-    "1",
-    "So ",
-    "(C)",
-    ", and ",
-    " which",
-    "answer",
-]
-PIECES += [
-    "<answer>",
-    "</answer>",
-    "<think>",
-    "</think>",
-    "<|im_end|>",
-    r"\text{",
-    r"\boxed 1",
-    "?",
-    "\0",
-    "\ud800",
-    "é",
-]
+PIECES += ["or ", "**", "problem:", "a:", "%", ". ", "= ", "x = ", "\\\\", "1", "So ", "(C)", ", and ", " which"]
+PIECES += ["answer", "<answer>", "</answer>", "<think>", "</think>", "<|im_end|>", r"\text{", r"\boxed 1", "?"]
+PIECES += ["\0", "\ud800", "é"]
 
 
 def seconds(text):

@@ -1,5 +1,6 @@
-"""Tests of grader/workers.py: verdicts as without workers, each pair asked once, and nothing that hangs, dies or stays."""
+"""Tests of grader/workers.py: verdicts as without workers, pairs compared once, and no hang, crash or process left."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -106,7 +107,7 @@ def test_a_pair_is_asked_once(monkeypatch):
     assert asked == [("1", "1"), ("1", "2")]
 
 
-def test_the_cache_is_bounded_and_forgets_the_longest_unused(monkeypatch):
+def test_the_cache_is_bounded_and_drops_the_least_recently_used(monkeypatch):
     monkeypatch.setattr(workers, "MAX_CACHED", 3)
     grader = Grader(0)
     assert grader.verdicts(many(10)) == [i % 2 == 0 for i in range(10)]  # more than it holds
@@ -114,7 +115,7 @@ def test_the_cache_is_bounded_and_forgets_the_longest_unused(monkeypatch):
     grader.verdicts([many(10)[7]])
     grader.verdicts([("a", "b")])
     assert list(grader._cache) == [many(10)[9], many(10)[7], ("a", "b")]
-    grader.verdicts([("1" * workers.MAX_CACHED_TEXT, "1")])  # long texts are not kept
+    grader.verdicts([("1" * workers.MAX_CACHED_TEXT, "1")])  # long texts are not cached
     assert len(grader._cache) == 3 and ("a", "b") in grader._cache
 
 
@@ -166,12 +167,12 @@ def test_a_program_that_was_stopped_for_a_while_blames_no_pair(monkeypatch):
 
 
 @pytest.mark.parametrize("command", [["/nowhere/python"], [sys.executable, "-c", "raise SystemExit(3)"]])
-def test_without_workers_grading_goes_on(monkeypatch, capsys, command):
+def test_without_workers_grading_continues(monkeypatch, capsys, command):
     monkeypatch.setattr(workers, "WORKER", command)
     grader = Grader(2)
     assert grader.verdicts(many()) == [is_equiv(*pair) for pair in many()]
     assert grader.verdicts(many(400)) == [is_equiv(*pair) for pair in many(400)]
-    assert capsys.readouterr().err.count("\n") == 1  # said once
+    assert capsys.readouterr().err.count("\n") == 1  # reported once
     assert grader._workers == []
 
 
@@ -198,7 +199,7 @@ def test_threads_take_turns(grader):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(60)
     assert sum((got[start] for start in sorted(got)), []) == [i % 2 == 0 for i in range(1000)]
 
 
@@ -212,7 +213,9 @@ def test_workers_end_with_their_grader():
 
 
 PROGRAM = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit it as ignored
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
 sys.path.insert(0, {root!r})
 from grader import workers
 workers.WORKER = [sys.executable, {odd!r}]
@@ -222,6 +225,25 @@ grader.verdicts(pairs)
 print(*(worker.process.pid for worker in grader._workers), flush=True)
 {then}
 """
+
+
+@contextlib.contextmanager
+def program(tmp_path, then, odd=ODD):
+    """A running PROGRAM and the process ids of its workers. After a minute it is killed, so that no test hangs."""
+    path = tmp_path / "odd.py"
+    path.write_text(odd.format(root=str(ROOT)))
+    code = PROGRAM.format(root=str(ROOT), odd=str(path), then=then)
+    running = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    watchdog = threading.Timer(60, running.kill)
+    watchdog.start()
+    try:
+        pids = [int(pid) for pid in running.stdout.readline().split()]
+        assert len(pids) == 2
+        yield running, pids
+    finally:
+        watchdog.cancel()
+        running.kill()
+        running.communicate(timeout=10)
 
 
 @pytest.mark.parametrize(
@@ -235,30 +257,23 @@ print(*(worker.process.pid for worker in grader._workers), flush=True)
     ],
 )
 def test_workers_end_with_the_program(tmp_path, then, how):
-    odd = tmp_path / "odd.py"
-    odd.write_text(ODD.format(root=str(ROOT)))
-    code = PROGRAM.format(root=str(ROOT), odd=str(odd), then=then)
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as program:
-        pids = [int(pid) for pid in program.stdout.readline().split()]
-        assert len(pids) == 2
+    with program(tmp_path, then) as (running, pids):
         if how:
             assert all(alive(pid) for pid in pids)
-            program.send_signal(how)
+            running.send_signal(how)
         assert all(ends(pid) for pid in pids)
-        program.wait(10)
+        running.wait(10)
 
 
 @pytest.mark.slow
-def test_a_worker_at_work_ends_too_when_its_program_is_killed(tmp_path):  # by the system's bound on its CPU time
-    odd = tmp_path / "odd.py"
-    odd.write_text(ODD.format(root=str(ROOT)).replace("import grading\n", "import grading\ngrading.SECONDS = 0.5\n"))
+def test_a_busy_worker_ends_when_its_program_is_killed(tmp_path):  # by the limit on its CPU time
+    odd = ODD.replace("import workers\n", "import workers\nworkers.SECONDS = 0.5\n")
     then = "grader.verdicts([('hang', '1')] + [(str(i), '2') for i in range(200)])"
-    code = PROGRAM.format(root=str(ROOT), odd=str(odd), then=then)
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as program:
-        pids = [int(pid) for pid in program.stdout.readline().split()]
+    with program(tmp_path, then, odd) as (running, pids):
         time.sleep(0.5)
-        program.kill()
-        program.wait()
+        assert all(alive(pid) for pid in pids)
+        running.kill()
+        running.wait(10)
         assert all(ends(pid, 20) for pid in pids)
 
 
@@ -267,10 +282,24 @@ def test_ctrl_c_is_the_programs_not_the_workers(grader):
     assert all(os.getsid(worker.process.pid) == worker.process.pid for worker in grader._workers)
 
 
-def test_a_worker_imports_no_torch():
-    code = "import sys, grading; print(*sys.modules)"
-    modules = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True).stdout.split()
-    assert "grading" in modules and not {"torch", "numpy", "transformers"} & set(modules)
+def test_a_worker_imports_neither_torch_nor_the_main_program():
+    code = workers.SERVE.replace("; serve()", "; print(*sys.modules)")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    modules = set(done.stdout.split())
+    assert "grader.workers" in modules and not {"torch", "numpy", "transformers", "rewards", "train"} & modules
+
+
+def test_workers_start_from_any_folder(tmp_path, monkeypatch, capsys):
+    for name in ("grader", "json", "rewards"):  # named like a package of ours or of Python's, and unusable
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit(3)")
+    monkeypatch.chdir(tmp_path)
+    grader = Grader(1)
+    try:
+        assert grader.verdicts(many()) == [is_equiv(*pair) for pair in many()]
+        assert len(grader._workers) == 1 and capsys.readouterr().err == ""
+    finally:
+        grader.close()
 
 
 def test_ranks_share_the_cores(monkeypatch):
