@@ -44,6 +44,7 @@ from run.faults import stop_signals, uninterrupted
 from run.flags import BUILT_IN, fail, parse_args, pretrained, user_input
 from run.journal import accuracy_of, global_totals, make_logger, metrics, report, say
 from tasks import addition, data
+from tasks.prompts import encode_prompt, load_template, system_prompt
 from tools import doctor
 
 MAX_SKIPPED_IN_A_ROW = 10  # steps without a finite gradient after which a run gives up
@@ -520,9 +521,9 @@ def load_problems(args, resumed: Path | None):
 
 def with_prompts(rows: list[dict], tokenizer, args) -> list[dict]:
     """The rows whose prompt has at most max_prompt_tokens tokens, with it. The others are counted, never cut."""
-    template = data.load_template(args.template) if args.template else None
-    system, suffix = data.system_prompt(args.system_prompt)
-    encode = partial(data.encode_prompt, tokenizer, system=system, suffix=suffix, template=template)
+    template = load_template(args.template)
+    system, suffix = system_prompt(args.system_prompt)
+    encode = partial(encode_prompt, tokenizer, system=system, suffix=suffix, template=template)
     ids = user_input(lambda: [encode(row["problem"]) for row in rows])
     kept = [row | {"prompt_ids": i} for row, i in zip(rows, ids, strict=True) if len(i) <= args.max_prompt_tokens]
     if rows and not kept:

@@ -18,7 +18,7 @@ from torch.distributed.fsdp import FSDPModule
 from engine.methods import ALGOS, BASELINES, KLS
 from gpg import F_NORMS, NORMS
 from run import checkpoint, record
-from tasks import addition, data
+from tasks import addition, prompts
 
 BUILT_IN = "tiny"  # the --model that needs no download
 
@@ -70,7 +70,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--answer-field", metavar="NAME", help="column of the answer, where it isn't found by itself")
     add("--skip-bad-rows", action="store_true", help="count broken rows instead of stopping at the first")
     add("--system-prompt", default="none", metavar="NAME",
-        help=f"{', '.join(data.SYSTEM_PROMPTS)}, or a text of your own (paper's 7B: qwen-7b)")
+        help=f"{', '.join(prompts.SYSTEM_PROMPTS)}, or a text of your own (paper's 7B: qwen-7b)")
     add("--template", metavar="FILE", help="prompt with {problem} in it, in place of the tokenizer's chat template")
     add("--rewards", default="accuracy", metavar="SPEC",
         help="NAME=WEIGHT,... of accuracy, format, accuracy_boxed, tag_count, cosine, choice and "
@@ -264,9 +264,9 @@ def check(args: argparse.Namespace) -> None:
     ):
         if wrong:
             fail(message)
-    user_input(data.system_prompt, args.system_prompt)
+    user_input(prompts.system_prompt, args.system_prompt)
     if args.template:
-        user_input(data.load_template, args.template)
+        user_input(prompts.load_template, args.template)
 
 
 def fail(message: str, *, any_rank: bool = False) -> None:
