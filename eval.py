@@ -71,9 +71,7 @@ def evaluate(args: argparse.Namespace) -> None:
     rank, world_size = dist.get_rank(), dist.get_world_size()
     try:
         if rank == 0:
-            print(
-                "\n".join([*describe_sets(sets), *describe_decoding(args, tokenizer, problems, world_size)]), flush=True
-            )
+            print(describe(args, tokenizer, sets, problems, world_size), flush=True)
         todo = unfinished(problems, finished, args.max_prompt_tokens)[rank::world_size]
         model = load_model(args.model, args.dtype, device) if todo else None
         dist.barrier()  # every rank has read what is in --out, and has its model
@@ -286,20 +284,22 @@ def describe_sets(sets: dict[str, benchmarks.ProblemSet]) -> list[str]:
     return lines
 
 
-def describe_decoding(args: argparse.Namespace, tokenizer, problems: list[dict], ranks: int) -> list[str]:
+def describe(args, tokenizer, sets: dict[str, benchmarks.ProblemSet], problems: list[dict], world_size: int) -> str:
+    """What is evaluated and how, for comparison with other evaluations."""
     fitting = [problem for problem in problems if problem["prompt_tokens"] <= args.max_prompt_tokens]
     template = "the tokenizer's chat template" if tokenizer.chat_template else "plain text, for want of a chat template"
     template = f"--template {args.template}" if args.template else template
     lines = [
+        *describe_sets(sets),
         f"left out: {len(problems) - len(fitting)} prompts longer than {args.max_prompt_tokens} tokens",
-        f"model: {args.model}, {args.dtype}, {ranks} rank(s)",
+        f"model: {args.model}, {args.dtype}, {world_size} rank(s)",
         f"prompts: system prompt {args.system_prompt!r}, {template}; the first: {fitting[0]['prompt']!r}",
         f"completions: at most {args.max_new_tokens} tokens; one greedy and {args.samples} samples per problem",
     ]
     if args.samples:
         sampling = f"temperature {args.temperature}, top-p {args.top_p}, top-k {args.top_k}, seed {args.seed}"
         lines.append(f"samples: {sampling}")
-    return lines
+    return "\n".join(lines)
 
 
 # ----------------------------------------------------------------------------------------------------------- generating
@@ -347,31 +347,26 @@ def complete(model, tokenizer, problems: list[dict], args: argparse.Namespace) -
 
     A sample depends on seed, set, place of its problem in that and its own number, not on the batch or the rank."""
     rows = [without_ids(problem) | {"seconds": {}} for problem in problems]
+    prompt_ids = [problem["prompt_ids"] for problem in problems]
+    options = {"key": (args.seed, zlib.crc32(problems[0]["set"].encode())), "cache_tokens": args.cache_tokens}
+    options["indices"] = [problem["place"] for problem in problems]
     sampling = {"temperature": args.temperature, "top_p": args.top_p, "top_k": args.top_k}
-    for name, n, options in (("greedy", 1, {"temperature": 0.0}), ("samples", args.samples, sampling)):
+    for name, n, decoding in (("greedy", 1, {"temperature": 0.0}), ("samples", args.samples, sampling)):
         if n == 0:
             continue
         began = time.perf_counter()
         with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=args.dtype == "bfloat16"):
-            sampled = user_input(
-                rollout,
-                model,
-                tokenizer,
-                [problem["prompt_ids"] for problem in problems],
-                n,
-                args.max_new_tokens,
-                key=(args.seed, zlib.crc32(problems[0]["set"].encode())),
-                indices=[problem["place"] for problem in problems],
-                cache_tokens=args.cache_tokens,
-                **options,
-            )
+            sampled = user_input(rollout, model, tokenizer, prompt_ids, n, args.max_new_tokens, **options, **decoding)
         seconds = time.perf_counter() - began
         texts = completion_texts(tokenizer, sampled)
         tokens = sampled.completion_mask.sum(dim=2).flatten().tolist()
         truncated = sampled.truncated.flatten().tolist()
         for i, row in enumerate(rows):
             own = range(i * n, (i + 1) * n)
-            row[name] = [{"text": texts[j], "tokens": tokens[j], "truncated": truncated[j]} for j in own]
+            row[name] = [
+                {"verdict": None, "submitted": None, "text": texts[j], "tokens": tokens[j], "truncated": truncated[j]}
+                for j in own
+            ]
             row["seconds"][name] = seconds * sum(tokens[j] for j in own) / sum(tokens)  # the batch's, split by tokens
     return [graded(row) for row in rows]
 
@@ -385,11 +380,8 @@ def graded(row: dict) -> dict:
     """The row with verdicts and vote of the current grader."""
 
     def judge(completion: dict) -> dict:
-        text = completion["text"]
-        verdict = bool(rewards.accuracy(text, row["answer"]))
-        return {"verdict": verdict, "submitted": rewards.extract_answer(text)} | {
-            key: completion[key] for key in ("text", "tokens", "truncated")
-        }
+        verdict = bool(rewards.accuracy(completion["text"], row["answer"]))
+        return completion | {"verdict": verdict, "submitted": rewards.extract_answer(completion["text"])}
 
     judged = {name: [judge(completion) for completion in row[name]] for name in ("greedy", "samples")}
     vote = scores.majority([completion["submitted"] for completion in judged["samples"]], is_equiv)
@@ -402,13 +394,11 @@ def graded(row: dict) -> dict:
 def finished_rows(out: str, settings: dict) -> list[dict]:
     """The rows of an interrupted run. ValueError: its settings are not these."""
     saved, rows = scores.read_result(out)
-    for name in settings.keys() - {"versions"}:
-        if settings[name] != saved.get(name):
-            difference = (
-                f"{name} is {json.dumps(saved.get(name))[:120]} there, and {json.dumps(settings[name])[:120]} here"
-            )
+    for name in settings:
+        if name != "versions" and settings[name] != saved.get(name):
+            there, here = (json.dumps(each.get(name))[:120] for each in (saved, settings))
             remedy = "--regrade it first" if name == "grader" else "give the same flags, or another --out"
-            raise ValueError(f"--resume {out}: {difference}; {remedy}")
+            raise ValueError(f"--resume {out}: {name} is {there} there, and {here} here; {remedy}")
     return rows
 
 
@@ -435,20 +425,17 @@ def regrade(result: str, out: str | None, pass_k: str | None) -> None:
     settings, rows = user_input(scores.read_result, result)
     ks = user_input(parse_ks, pass_k, settings["samples"])
     regraded = [graded(row) for row in rows]
-    pairs = [
-        (new, "greedy" if i == 0 else f"sample {i - 1}", *completions)
-        for old, new in zip(rows, regraded, strict=True)
-        for i, completions in enumerate(
-            zip(old["greedy"] + old["samples"], new["greedy"] + new["samples"], strict=True)
-        )
-    ]
-    changes = [
-        f"  {row['set']} {row['place']}, {which}: now {'right' if after['verdict'] else 'wrong'}: "
-        f"{after['submitted']!r} for {row['answer']!r}"
-        for row, which, before, after in pairs
-        if before["verdict"] != after["verdict"]
-    ]
-    print("\n".join([f"{len(changes)} of {len(pairs)} verdicts changed", *changes]) + "\n")
+    changes, total = [], 0
+    for old, new in zip(rows, regraded, strict=True):
+        pairs = zip(old["greedy"] + old["samples"], new["greedy"] + new["samples"], strict=True)
+        for i, (before, after) in enumerate(pairs):
+            total += 1
+            if before["verdict"] != after["verdict"]:
+                which = f"sample {i - 1}" if i else "greedy"
+                verdict = "right" if after["verdict"] else "wrong"
+                answers = f"{after['submitted']!r} for {new['answer']!r}"
+                changes.append(f"  {new['set']} {new['place']}, {which}: now {verdict}: {answers}")
+    print("\n".join([f"{len(changes)} of {total} verdicts changed", *changes]) + "\n")
     settings["grader"] = grader_version()
     print(report(settings, regraded, ks), flush=True)
     if out:

@@ -75,7 +75,7 @@ def write_result(out: str | Path, settings: dict, rows: list[dict]) -> None:
         other.unlink()
 
 
-# ------------------------------------------------------------------------------------------------- numbers of a problem
+# -------------------------------------------------------------------------------------------------------------- numbers
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:
@@ -111,9 +111,6 @@ def measures(row: dict, ks: Sequence[int]) -> dict[str, float]:
         values[f"maj@{n}"] = float(vote is not None and row["samples"][vote]["verdict"])
         values |= {f"pass@{k}": pass_at_k(n, c, k) for k in ks}
     return values
-
-
-# ----------------------------------------------------------------------------------------------------- means and errors
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
@@ -219,9 +216,6 @@ def table(lines: Sequence[Sequence[str]]) -> str:
     return "\n".join(map("  ".join, rows))
 
 
-# ----------------------------------------------------------------------------------------------------------- comparison
-
-
 def compare(before: Sequence[dict], after: Sequence[dict]) -> str:
     """The paired difference, after - before, on the problems in both (same set, text and gold answer), with the 95 %
     interval of Student's t over problems; then the problems whose greedy verdict changed."""
@@ -264,7 +258,7 @@ def changes(pairs: Sequence[tuple[dict, dict]]) -> list[str]:
         lines = []
         for a, b in pairs:
             old, new = a["greedy"][0], b["greedy"][0]
-            if old["verdict"] != new["verdict"] and new["verdict"] == verdict:
+            if old["verdict"] != verdict == new["verdict"]:
                 answers = f"gold {a['answer']!r}, before {old['submitted']!r}, after {new['submitted']!r}"
                 lines.append(f"  {b['set']} {b['place']}: {answers}: {' '.join(b['problem'].split())[:60]}")
         paragraphs.append("\n".join([f"{title}: {len(lines)}", *lines]))
