@@ -217,7 +217,7 @@ def load_sets(args: argparse.Namespace) -> dict[str, benchmarks.ProblemSet]:
     fields = {"problem_field": args.problem_field, "answer_field": args.answer_field}
     rows, bad = data.load(args.data, split="test", skip_bad_rows=args.skip_bad_rows, **fields)
     problem_set = benchmarks.ProblemSet(rows, args.data, bad)
-    return {"data": benchmarks.checked("data", problem_set, args.skip_bad_rows)}
+    return {"data": benchmarks.check_golds("data", problem_set, args.skip_bad_rows)}
 
 
 def load_problems(args: argparse.Namespace, sets: dict[str, benchmarks.ProblemSet]) -> tuple[object, list[dict]]:

@@ -71,11 +71,11 @@ def load_sets(benches: str, folder: str | None, *, skip_bad_rows: bool) -> dict[
             source += f"[:{limit}]" if limit else ""
             rows, bad = data.load(source, split=benchmark.split, skip_bad_rows=skip_bad_rows)
         expected = min(benchmark.size, limit or benchmark.size)
-        sets[name] = checked(name, ProblemSet(rows, source, bad, expected, benchmark.size), skip_bad_rows)
+        sets[name] = check_golds(name, ProblemSet(rows, source, bad, expected, benchmark.size), skip_bad_rows)
     return sets
 
 
-def checked(name: str, problem_set: ProblemSet, skip_bad_rows: bool) -> ProblemSet:
+def check_golds(name: str, problem_set: ProblemSet, skip_bad_rows: bool) -> ProblemSet:
     """The set without the rows whose gold answer does not equal itself: no completion could be right on them.
     ValueError: there are such rows, and skip_bad_rows is not set."""
     rows = problem_set.rows

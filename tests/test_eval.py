@@ -1,8 +1,8 @@
 """eval.py: two models in temporary folders. One has random weights; the other is a chain, whose every token names the
-next: greedily it says \\boxed{7} and stops, whatever it is asked.
+next: greedily it says \\boxed{7} and stops, whatever the prompt.
 
-Tried by hand, each turns this file red: streams that do not depend on the place or on the set, a resumed run that does
-all again, a regrade that keeps old verdicts, a wrong count that is not said.
+Changes that make this file fail: streams that do not depend on the place or on the set, a resumed run that does
+everything again, a regrade that keeps old verdicts, a wrong count without a warning.
 """
 
 import json
@@ -275,7 +275,7 @@ def test_benchmarks_from_files(folders, tmp_path, capsys):
     assert settings["sets"]["aime24"]["whole"] and not settings["sets"]["minerva"]["whole"]
 
 
-def test_a_wrong_count_is_said(folders, tmp_path, capsys):
+def test_a_wrong_count_is_a_warning(folders, tmp_path, capsys):
     write_sums(tmp_path / "aime24.jsonl", 29)
     bench(folders, tmp_path, "--bench", "aime24")
     printed = capsys.readouterr().out
@@ -374,7 +374,7 @@ def test_w3_a_gold_must_equal_itself(folders, problems, tmp_path, capsys, monkey
 # ---------------------------------------------------------------------------------------- cut off, graded again, paired
 
 
-def test_a_run_that_was_cut_off_goes_on(run, folders, problems, tmp_path, capsys, monkeypatch):
+def test_an_interrupted_run_is_resumed(run, folders, problems, tmp_path, capsys, monkeypatch):
     flags = ("--samples", "3", "--dtype", "float64", "--cache-tokens", "1")
     whole, printed = run("random", *flags)
     out = tmp_path / "cut.jsonl"

@@ -1,6 +1,6 @@
-"""run/scores.py by hand: every expected number is worked out beside it.
+"""run/scores.py by hand: each expected number is derived in a comment.
 
-Tried by hand, each turns this file red: pass@k as 1 - (1 - c/n)^k, a tie that goes to the last class, samples without
+Changes that make this file fail: pass@k as 1 - (1 - c/n)^k, a tie that goes to the last class, samples without
 an answer that vote, the variance over P instead of P - 1, a comparison that pairs rows by their place alone, an average
 that is the first set's, one token too many.
 """
