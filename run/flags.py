@@ -18,7 +18,8 @@ from torch.distributed.fsdp import FSDPModule
 from engine.methods import ALGOS, BASELINES, KLS
 from gpg import F_NORMS, NORMS
 from run import checkpoint, record
-from tasks import addition, prompts
+from tasks import addition
+from tasks.prompts import SYSTEM_PROMPTS, load_template, system_prompt
 
 BUILT_IN = "tiny"  # the --model that needs no download
 
@@ -73,7 +74,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--answer-field", metavar="NAME", help="column of the answer, if it isn't found by itself")
     add("--skip-bad-rows", action="store_true", help="count broken rows instead of stopping at the first")
     add("--system-prompt", default="none", metavar="NAME",
-        help=f"{', '.join(prompts.SYSTEM_PROMPTS)}, or a text of your own (paper's 7B: qwen-7b)")
+        help=f"{', '.join(SYSTEM_PROMPTS)}, or a text of your own (paper's 7B: qwen-7b)")
     add("--template", metavar="FILE",
         help="text file of a prompt with {problem} in it, in place of the tokenizer's chat template")
     add("--rewards", default="accuracy", metavar="SPEC",
@@ -274,9 +275,8 @@ def check(args: argparse.Namespace) -> None:
     ):
         if wrong:
             fail(message)
-    user_input(prompts.system_prompt, args.system_prompt)
-    if args.template:
-        user_input(prompts.load_template, args.template)
+    user_input(system_prompt, args.system_prompt)
+    user_input(load_template, args.template)
 
 
 def fail(message: str, *, any_rank: bool = False) -> None:

@@ -17,7 +17,8 @@ from run import faults
 from run.flags import BUILT_IN, fail, user_input
 from run.journal import say
 from run.models import pretrained
-from tasks import addition, data, prompts
+from tasks import addition, data
+from tasks.prompts import encode_prompt, load_template, system_prompt
 
 
 def load_problems(args, resumed: Path | None):
@@ -78,9 +79,9 @@ def make_built_in(args) -> Path:
 
 def with_prompts(rows: list[dict], tokenizer, args) -> list[dict]:
     """The rows with "prompt_ids". Prompts above --max-prompt-tokens are dropped and counted, never cut."""
-    template = prompts.load_template(args.template) if args.template else None
-    system, suffix = prompts.system_prompt(args.system_prompt)
-    encode = partial(prompts.encode_prompt, tokenizer, system=system, suffix=suffix, template=template)
+    system, suffix = system_prompt(args.system_prompt)
+    options = {"system": system, "suffix": suffix, "template": load_template(args.template)}
+    encode = partial(encode_prompt, tokenizer, **options)
     ids = user_input(lambda: [encode(row["problem"]) for row in rows])
     fits = [len(i) <= args.max_prompt_tokens for i in ids]
     shortest = min(map(len, ids), default=0)

@@ -1,7 +1,7 @@
-"""A result of eval.py: its file, and what it comes to: pass@1, avg@n, maj@n, unbiased pass@k, two results compared.
+"""A result of eval.py: its file, its scores (pass@1, avg@n, maj@n, unbiased pass@k) and its comparison with another.
 
 A row is a problem as eval.py writes it: `greedy`, a list of one graded completion, and `samples`, a list of n; both are
-empty for a problem that was left out. Letters: P problems, n samples of each, c of them right.
+empty if its prompt was too long. Letters: P problems, n samples of each, c correct samples.
 """
 
 import json
@@ -11,7 +11,9 @@ import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-# Tables 3 and 4 of the paper, in %: the columns are its five sets, the average is over sets, not over problems
+import mpmath
+
+# Tables 3 and 4 of the paper, in %; the average is over the five sets, not over problems
 PAPER_SETS = {"aime24": "AIME24", "math500": "MATH-500", "amc23": "AMC23"}
 PAPER_SETS |= {"minerva": "Minerva", "olympiadbench": "OlympiadBench"}
 PAPER_ROWS = {
@@ -28,19 +30,19 @@ def as_line(value: dict) -> str:
     return json.dumps(value, ensure_ascii=False) + "\n"
 
 
-def part(out: str | Path, rank: int) -> Path:
-    """Where a rank writes: rank 0 to --out itself, the others beside it, until all is put together."""
+def rank_file(out: str | Path, rank: int) -> Path:
+    """Where a rank writes its rows: rank 0 to --out, other ranks to a file of their own until all are merged."""
     return Path(out) if rank == 0 else Path(f"{out}.rank{rank}")
 
 
-def parts(out: str | Path) -> list[Path]:
-    """What other ranks than 0 have left beside --out, however many they were."""
+def other_rank_files(out: str | Path) -> list[Path]:
+    """The files of all ranks but 0, however many wrote to --out."""
     name = re.compile(re.escape(Path(out).name) + r"\.rank\d+")
     return sorted(path for path in Path(out).parent.iterdir() if name.fullmatch(path.name))
 
 
 def read_lines(path: Path) -> list[dict]:
-    """The lines of a JSONL file. A last line that a kill cut is left out. ValueError: any other is not an object."""
+    """The lines of a JSONL file without an unfinished last one. ValueError: a line is not an object."""
     lines = Path(path).read_text(encoding="utf-8", errors="replace").split("\n")
     values = []
     for number, line in enumerate(lines[:-1], 1):
@@ -49,47 +51,47 @@ def read_lines(path: Path) -> list[dict]:
         except json.JSONDecodeError:
             values.append(None)
         if not isinstance(values[-1], dict):
-            raise ValueError(f"{path}, line {number}: not a line of eval.py ({line[:40]!r}); give a whole result")
+            raise ValueError(f"{path}, line {number}: not a line of eval.py ({line[:40]!r}); give an undamaged result")
     return values
 
 
 def read_result(path: str | Path) -> tuple[dict, list[dict]]:
-    """Settings and rows, those of unmerged parts too. ValueError: not a result of eval.py."""
+    """Settings and rows, including those not yet merged. ValueError: not a result of eval.py."""
     if not Path(path).is_file():
-        raise ValueError(f"{path}: no such file; give a result, eval.py's --out")
+        raise ValueError(f"{path}: no such file; give a result of eval.py, its --out")
     first, *rows = read_lines(path) or [{}]
-    rows += [row for other in parts(path) for row in read_lines(other)]
+    rows += [row for other in other_rank_files(path) for row in read_lines(other)]
     if "settings" not in first or any("greedy" not in row for row in rows):
         raise ValueError(f"{path}: not a result of eval.py, which begins with a line of settings")
     return first["settings"], list({(row["set"], row["place"]): row for row in rows}.values())
 
 
 def write_result(out: str | Path, settings: dict, rows: list[dict]) -> None:
-    """The whole file, which appears at once; parts, whose rows are among these, go."""
+    """Replaces the file atomically and removes those of other ranks, whose rows are included."""
     temporary = Path(out).with_name(f".{Path(out).name}.tmp")
     temporary.write_text("".join(map(as_line, [{"settings": settings}, *rows])), encoding="utf-8")
     temporary.replace(out)
-    for other in parts(out):
+    for other in other_rank_files(out):
         other.unlink()
 
 
-# ------------------------------------------------------------------------------------------------- numbers of a problem
+# -------------------------------------------------------------------------------------------------------------- numbers
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:
-    """Chen et al. 2021 (arXiv 2107.03374), Eq. 1: the chance that of k samples, drawn from n of which c are right, one
-    is right, 1 - C(n-c, k) / C(n, k): unbiased, unlike 1 - (1 - c/n)^k. ValueError: not 1 <= k <= n, 0 <= c <= n."""
+    """Chen et al. 2021 (arXiv 2107.03374), Eq. 1: the probability that k of the n samples include a correct one,
+    1 - C(n-c, k) / C(n, k): unbiased, unlike 1 - (1 - c/n)^k. ValueError: not 1 <= k <= n, 0 <= c <= n."""
     if not (1 <= k <= n and 0 <= c <= n):
         raise ValueError(f"pass@{k} of {n} samples, {c} right: needs 1 <= k <= n and 0 <= c <= n")
     return 1 - math.comb(n - c, k) / math.comb(n, k)
 
 
 def majority(submitted: Sequence[str | None], same: Callable[[str, str], bool]) -> int | None:
-    """The vote of maj@n: the index of the first sample of the largest class of equal answers, whose verdict is the
-    vote's; None if no sample submits an answer. A sample joins the first class whose first answer is `same`.
+    """The majority vote of maj@n: the index of the first sample in the largest class of equal answers, None if there is
+    no answer. An answer joins the first class whose first answer is `same`.
 
-    A tie goes to the class that came first, which is a fair draw, since samples are exchangeable. Samples without an
-    answer have no vote; truncated ones that submit an answer do."""
+    Ties go to the class that came first, a fair choice as samples are exchangeable. Samples without an answer have no
+    vote; truncated ones with an answer do."""
     classes: dict[int, int] = {}  # index of its first sample -> members
     for i, answer in enumerate(submitted):
         if answer is not None:
@@ -99,7 +101,7 @@ def majority(submitted: Sequence[str | None], same: Callable[[str, str], bool]) 
 
 
 def measures(row: dict, ks: Sequence[int]) -> dict[str, float]:
-    """Name -> value in [0, 1] of an answered problem."""
+    """Measure -> value in [0, 1] for a problem with completions."""
     values = {"greedy pass@1": float(row["greedy"][0]["verdict"])}
     n = len(row["samples"])
     if n:
@@ -111,34 +113,33 @@ def measures(row: dict, ks: Sequence[int]) -> dict[str, float]:
     return values
 
 
-# ----------------------------------------------------------------------------------------------------- means and errors
-
-
 def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
     """The mean over P problems and its standard error, sqrt(sum of (value - mean)^2 / (P (P - 1))); nan for P = 1.
 
-    Clustered by problem: the n samples of a problem are not independent, problems are, so a problem is one value."""
+    Clustered by problem: the n samples of a problem are not independent, so each problem contributes one value."""
     mean = statistics.fmean(values)
     error = math.sqrt(statistics.variance(values, mean) / len(values)) if len(values) > 1 else math.nan
     return mean, error
 
 
 def t_quantile(degrees: int) -> float:
-    """The 97.5 % quantile of Student's t, by Fisher's expansion about the normal one: within 0.01 from 4 degrees on."""
-    z = statistics.NormalDist().inv_cdf(0.975)
-    terms = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96, (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
-    return z + sum(term / degrees**power for power, term in enumerate(terms, 1))
+    """The 97.5 % quantile of Student's t: P(|T| > t), a regularized incomplete beta function, is .05 there."""
+
+    def excess(t):
+        return mpmath.betainc(degrees / 2, 0.5, 0, degrees / (degrees + t * t), regularized=True) - 0.05
+
+    return float(mpmath.findroot(excess, (1.9, 13), solver="anderson"))  # between those of 1 and of infinitely many
 
 
 def sign_test(better: int, worse: int) -> float:
-    """Two-sided exact p of a fair coin that gave `better` and `worse`; problems that did not change say nothing."""
+    """The exact two-sided p of `better` and `worse` under a fair coin; unchanged problems are ignored."""
     n = better + worse
     tail = sum(math.comb(n, i) for i in range(min(better, worse) + 1))
     return min(1.0, 2 * tail / 2**n)
 
 
 def average_of_sets(estimates: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """The plain mean over sets, as the paper's; their errors are independent."""
+    """The unweighted mean over sets, as in the paper; their errors are independent."""
     means, errors = zip(*estimates, strict=True)
     return statistics.fmean(means), math.sqrt(sum(error**2 for error in errors)) / len(errors)
 
@@ -147,7 +148,7 @@ def average_of_sets(estimates: Sequence[tuple[float, float]]) -> tuple[float, fl
 
 
 def by_set(rows: Sequence[dict], names: Sequence[str], ks: Sequence[int]) -> dict[str, dict[str, tuple[float, float]]]:
-    """Set -> measure -> mean and error over its answered problems; a set without any is left out."""
+    """Set -> measure -> mean and error over its problems with completions; sets without any are left out."""
     estimates = {}
     for name in names:
         values = [measures(row, ks) for row in rows if row["set"] == name and row["greedy"]]
@@ -157,85 +158,82 @@ def by_set(rows: Sequence[dict], names: Sequence[str], ks: Sequence[int]) -> dic
 
 
 def score_table(rows: Sequence[dict], names: Sequence[str], ks: Sequence[int]) -> str:
-    """Markdown, a row a set: problems answered, and every measure in % ± its standard error."""
+    """A row per set: how many problems have completions, and every measure in % ± its standard error."""
     estimates = by_set(rows, names, ks)
     columns = list(next(iter(estimates.values()), {}))
     lines = [["", "problems", *(f"{column}, %" for column in columns)]]
     for name, values in estimates.items():
         answered = sum(row["set"] == name and bool(row["greedy"]) for row in rows)
         lines.append([name, str(answered), *(percent(*values[column]) for column in columns)])
-    return markdown(lines)
+    return table(lines)
 
 
 def completion_table(rows: Sequence[dict], names: Sequence[str]) -> str:
-    """Markdown, a row a set and way of decoding. Tokens include the EOS; tokens/s are those of one rank, decoding."""
-    lines = [["", "decoding", "completions", "truncated, %", "without an answer, %", "mean tokens", "tokens/s a rank"]]
+    """A row per set and kind of decoding. Tokens include the EOS; tokens/s are of decoding, per rank."""
+    lines = [["", "decoding", "completions", "truncated, %", "no answer, %", "mean tokens", "tokens/s per rank"]]
     for name in names:
-        for part, decoding in (("greedy", "greedy"), ("samples", "sampled")):
-            mine = [row for row in rows if row["set"] == name and row[part]]
-            completions = [completion for row in mine for completion in row[part]]
+        for key, decoding in (("greedy", "greedy"), ("samples", "sampled")):
+            decoded = [row for row in rows if row["set"] == name and row[key]]
+            completions = [completion for row in decoded for completion in row[key]]
             if not completions:
                 continue
-            tokens = sum(completion["tokens"] for completion in completions)
-            seconds = sum(row["seconds"][part] for row in mine)
-            truncated = sum(completion["truncated"] for completion in completions) / len(completions)
-            silent = sum(completion["submitted"] is None for completion in completions) / len(completions)
-            cells = f"{100 * truncated:.1f}", f"{100 * silent:.1f}", f"{tokens / len(completions):.1f}"
-            speed = f"{tokens / seconds:.0f}" if seconds else "–"
+            seen = [(each["truncated"], each["submitted"] is None, each["tokens"]) for each in completions]
+            truncated, no_answer, tokens = map(statistics.fmean, zip(*seen, strict=True))
+            seconds = sum(row["seconds"][key] for row in decoded)
+            cells = f"{100 * truncated:.1f}", f"{100 * no_answer:.1f}", f"{tokens:.1f}"
+            speed = f"{tokens * len(completions) / seconds:.0f}" if seconds else "–"
             lines.append([name, decoding, f"{len(completions):,}", *cells, speed])
-    return markdown(lines)
+    return table(lines)
 
 
-def paper_table(model: str, rows: Sequence[dict], whole: Sequence[str]) -> str:
-    """Markdown in the columns of the paper's Tables 3 and 4, whose rows for GPG stand below. whole: the sets that were
-    run in full; the others have an asterisk. The average is that of all five, or none."""
+def paper_table(model: str, rows: Sequence[dict], complete_sets: Sequence[str]) -> str:
+    """The columns of the paper's Tables 3 and 4, with its own rows at the end. Sets that are not complete get
+    an asterisk. There is no average unless all five sets were run."""
     estimates = by_set(rows, list(PAPER_SETS), ())
     lines = [["%, ± standard error", "Average", *PAPER_SETS.values()]]
     for measure in next(iter(estimates.values()), {}):
         scores = {name: values[measure] for name, values in estimates.items()}
-        cells = {name: percent(*score) + ("" if name in whole else " *") for name, score in scores.items()}
+        cells = {name: percent(*score) + ("" if name in complete_sets else " *") for name, score in scores.items()}
         average = "–"
         if len(scores) == len(PAPER_SETS):
-            average = percent(*average_of_sets(list(scores.values()))) + ("" if set(scores) <= set(whole) else " *")
+            comparable = set(scores) <= set(complete_sets)
+            average = percent(*average_of_sets(list(scores.values()))) + ("" if comparable else " *")
         lines.append([f"{model}, {measure}", average, *(cells.get(name, "–") for name in PAPER_SETS)])
     for name, numbers in PAPER_ROWS.items():
         lines.append([name, f"{statistics.fmean(numbers):.1f}", *map(str, numbers)])
-    part = any(cell.endswith("*") for line in lines for cell in line)
-    return markdown(lines) + ("\n\n\\* not the whole set: not to be compared with the paper" if part else "")
+    footnote = any(cell.endswith(" *") for line in lines for cell in line)
+    return table(lines) + ("\n* not the whole set, so not comparable with the paper" if footnote else "")
 
 
 def percent(mean: float, error: float) -> str:
     return f"{100 * mean:.1f}" + ("" if math.isnan(error) else f" ± {100 * error:.1f}")
 
 
-def markdown(lines: Sequence[Sequence[str]]) -> str:
-    """A table whose first line is its head; all columns but the first are flush right."""
-    head, *body = ["| " + " | ".join(line) + " |" for line in lines]
-    return "\n".join([head, "|:--|" + "--:|" * (len(lines[0]) - 1), *body])
-
-
-# ----------------------------------------------------------------------------------------------------------- comparison
+def table(lines: Sequence[Sequence[str]]) -> str:
+    """The cells in aligned columns, two spaces apart; all but the first column are flush right."""
+    first, *others = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    rows = [[line[0].ljust(first), *map(str.rjust, line[1:], others)] for line in lines]
+    return "\n".join(map("  ".join, rows))
 
 
 def compare(before: Sequence[dict], after: Sequence[dict]) -> str:
-    """The paired difference, after - before, on the problems that both answered (same set, problem and gold), with the
-    95 % interval of Student's t over problems; and the problems whose greedy verdict changed."""
-    known = {identity(row): row for row in before if row["greedy"]}
-    pairs = [(known[identity(row)], row) for row in after if row["greedy"] and identity(row) in known]
+    """The paired difference, after - before, on the problems in both (same set, text and gold answer), with the 95 %
+    interval of Student's t over problems; then the problems whose greedy verdict changed."""
+    earlier = {identity(row): row for row in before if row["greedy"]}
+    pairs = [(earlier[identity(row)], row) for row in after if row["greedy"] and identity(row) in earlier]
     if not pairs:
-        raise ValueError("no problem is in both")
+        raise ValueError("the two results have no problem in common")
     names = list(dict.fromkeys(row["set"] for _, row in pairs))
     lines = [["", "problems", "measure", "before, %", "after, %", "difference, points", "95 % interval"]]
     lines[0] += ["better, worse", "sign test, p"]
     for name in names:
-        mine = [pair for pair in pairs if pair[1]["set"] == name]
-        values = [tuple(measures(row, ()) for row in pair) for pair in mine]
+        values = [(measures(a, ()), measures(b, ())) for a, b in pairs if b["set"] == name]
         shared = [measure for measure in values[0][0] if measure in values[0][1]]
         lines += [
-            [name, str(len(mine)), measure, *paired([(a[measure], b[measure]) for a, b in values])]
+            [name, str(len(values)), measure, *paired([(a[measure], b[measure]) for a, b in values])]
             for measure in shared
         ]
-    return "\n\n".join([markdown(lines), *changes(pairs)])
+    return "\n\n".join([table(lines), *changes(pairs)])
 
 
 def identity(row: dict) -> tuple[str, str, str]:
@@ -243,24 +241,24 @@ def identity(row: dict) -> tuple[str, str, str]:
 
 
 def paired(values: Sequence[tuple[float, float]]) -> list[str]:
-    """P pairs -> the cells of the table from "before" on."""
+    """The cells of `compare`'s table from "before" on, for one pair of values per problem."""
     differences = [b - a for a, b in values]
     mean, error = mean_and_error(differences)
     better, worse = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
-    half = error * t_quantile(len(values) - 1) if len(values) > 4 else math.nan  # fewer tell nothing
+    half = error * t_quantile(len(values) - 1) if len(values) > 4 else math.nan  # fewer are too few
     interval = "–" if math.isnan(half) else f"{100 * (mean - half):+.1f} to {100 * (mean + half):+.1f}"
     shares = [f"{100 * statistics.fmean(column):.1f}" for column in zip(*values, strict=True)]
     return [*shares, f"{100 * mean:+.1f}", interval, f"{better}, {worse}", f"{sign_test(better, worse):.3g}"]
 
 
 def changes(pairs: Sequence[tuple[dict, dict]]) -> list[str]:
-    """Two paragraphs, wrong -> right and right -> wrong: a line a problem, with the gold and both submitted answers."""
+    """Two paragraphs, wrong -> right and right -> wrong: a line per problem with gold and submitted answers."""
     paragraphs = []
     for verdict, title in ((True, "wrong before, right after"), (False, "right before, wrong after")):
         lines = []
         for a, b in pairs:
             old, new = a["greedy"][0], b["greedy"][0]
-            if old["verdict"] != new["verdict"] and new["verdict"] == verdict:
+            if old["verdict"] != verdict == new["verdict"]:
                 answers = f"gold {a['answer']!r}, before {old['submitted']!r}, after {new['submitted']!r}"
                 lines.append(f"  {b['set']} {b['place']}: {answers}: {' '.join(b['problem'].split())[:60]}")
         paragraphs.append("\n".join([f"{title}: {len(lines)}", *lines]))

@@ -61,26 +61,21 @@ def load_sets(benches: str, folder: str | None, *, skip_bad_rows: bool) -> dict[
     """The chosen benchmarks by name, from files in the folder or else from the hub. ValueError: one can't be used."""
     sets = {}
     for name, limit in parse_benches(benches).items():
-        size = BENCHMARKS[name].size
-        problem_set = ProblemSet(*read(name, limit, folder, skip_bad_rows), min(size, limit or size), size)
-        sets[name] = checked(name, problem_set, skip_bad_rows)
+        benchmark = BENCHMARKS[name]
+        if name == "addition":
+            rows, bad, source = addition.problems("test")[:limit], 0, "the built-in task"
+        else:
+            if folder and not Path(folder, benchmark.file).is_file():
+                raise ValueError(f"--data-dir {folder}: has no file {benchmark.file}, from which {name} is read")
+            source = str(Path(folder, benchmark.file)) if folder else benchmark.hub
+            source += f"[:{limit}]" if limit else ""
+            rows, bad = data.load(source, split=benchmark.split, skip_bad_rows=skip_bad_rows)
+        expected = min(benchmark.size, limit or benchmark.size)
+        sets[name] = check_golds(name, ProblemSet(rows, source, bad, expected, benchmark.size), skip_bad_rows)
     return sets
 
 
-def read(name: str, limit: int | None, folder: str | None, skip_bad_rows: bool) -> tuple[list[dict], str, int]:
-    """-> (rows, source, number of bad rows left out)"""
-    benchmark = BENCHMARKS[name]
-    if name == "addition":
-        return addition.problems("test")[:limit], "the built-in task", 0
-    if folder and not Path(folder, benchmark.file).is_file():
-        raise ValueError(f"--data-dir {folder}: has no file {benchmark.file}, from which {name} is read")
-    source = str(Path(folder, benchmark.file)) if folder else benchmark.hub
-    source += f"[:{limit}]" if limit else ""
-    rows, bad = data.load(source, split=benchmark.split, skip_bad_rows=skip_bad_rows)
-    return rows, source, bad
-
-
-def checked(name: str, problem_set: ProblemSet, skip_bad_rows: bool) -> ProblemSet:
+def check_golds(name: str, problem_set: ProblemSet, skip_bad_rows: bool) -> ProblemSet:
     """The set without the rows whose gold answer does not equal itself: no completion could be right on them.
     ValueError: there are such rows, and skip_bad_rows is not set."""
     rows = problem_set.rows

@@ -74,9 +74,9 @@ def to_row(columns: object, exact: object, problem_field: str | None, answer_fie
     if not isinstance(columns, dict):
         raise ValueError(f"a row is an object of columns, not {columns!r:.60}")
     name, value = find(columns, problem_field, PROBLEM_FIELDS, "problem")
-    problem = checked(name, last_user_message(value))
+    problem = checked_text(name, last_user_message(value))
     name, value = find(exact, answer_field, ANSWER_FIELDS, "answer")
-    answer = checked(name, spelled(value))
+    answer = checked_text(name, spelled(value))
 
     row = {name + "_" if name in RESERVED else name: value for name, value in columns.items()}
     if worked := GSM8K_ANSWER.search(answer):
@@ -116,7 +116,7 @@ def spelled(value: object) -> object:
     return str(value) if is_number and value - value == 0 else value  # inf - inf and nan - nan are nan
 
 
-def checked(name: str, value: object) -> str:
+def checked_text(name: str, value: object) -> str:
     """The value, if it is a text that is not blank. ValueError: it isn't."""
     if not isinstance(value, str):
         raise ValueError(f"{name} is {value!r:.60}, not text")

@@ -48,9 +48,11 @@ def system_prompt(name_or_text: str) -> tuple[str, str]:
     return name_or_text, ""
 
 
-def load_template(path: str | Path) -> str:
+def load_template(path: str | Path | None) -> str | None:
     """The user's own template: a text with {problem} and, optionally, {system}; other braces have no meaning. One
-    newline at its end is the editor's and is dropped. ValueError: no such file, or no {problem} in it."""
+    newline at its end is the editor's and is dropped. None stays None. ValueError: no such file, or no {problem}."""
+    if path is None:
+        return None
     try:
         template = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -1,8 +1,8 @@
 """eval.py: two models in temporary folders. One has random weights; the other is a chain, whose every token names the
-next: greedily it says \\boxed{7} and stops, whatever it is asked.
+next: greedily it says \\boxed{7} and stops, whatever the prompt.
 
-Tried by hand, each turns this file red: streams that do not depend on the place or on the set, a resumed run that does
-all again, a regrade that keeps old verdicts, a wrong count that is not said.
+Changes that make this file fail: streams that do not depend on the place or on the set, a resumed run that does
+everything again, a regrade that keeps old verdicts, a wrong count without a warning.
 """
 
 import json
@@ -13,14 +13,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from test_scores import cells
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
 import eval as evaluation
-import rewards
-from tasks import addition
+from tasks import addition, benchmarks
 
 ROOT = Path(__file__).parents[1]
-SHARED = Path(__file__).parents[2] / "shared" / "data"
 CHAIN = ("<|assistant|>", "\\boxed{", "7", "}", "<|end|>")
 
 
@@ -88,13 +87,6 @@ def untimed(file):
 
 def completions(rows):
     return [row["greedy"] + row["samples"] for row in rows]
-
-
-def cells(printed, *names):
-    """The cells after those that a line of a table begins with."""
-    start = f"| {' | '.join(names)} |"
-    (line,) = [line for line in printed.splitlines() if line.startswith(start)]
-    return [cell.strip() for cell in line.removeprefix(start).strip("|").split("|")]
 
 
 # ------------------------------------------------------------------------------------------------------------- numbers
@@ -251,9 +243,6 @@ def test_fields_and_bad_rows(run, tmp_path):
 # ---------------------------------------------------------------------------------------------------------- benchmarks
 
 
-SIZES = {"aime24": 30, "math500": 500, "amc23": 40, "minerva": 272, "olympiadbench": 675, "gsm8k": 1319}  # the issue's
-
-
 def write_sums(file, count, answer=7):
     """So many different problems, to which the chain's answer is right in every second."""
     rows = [{"problem": f"{i}+7=?", "answer": str(answer if i % 2 else i + 8)} for i in range(count)]
@@ -286,15 +275,14 @@ def test_benchmarks_from_files(folders, tmp_path, capsys):
     assert settings["sets"]["aime24"]["whole"] and not settings["sets"]["minerva"]["whole"]
 
 
-def test_a_wrong_count_is_said(folders, tmp_path, capsys):
+def test_a_wrong_count_is_a_warning(folders, tmp_path, capsys):
     write_sums(tmp_path / "aime24.jsonl", 29)
     bench(folders, tmp_path, "--bench", "aime24")
     printed = capsys.readouterr().out
-    assert "warning: aime24 has 29 problems, not the 30 that it should have" in printed
+    assert "warning: aime24 has 29 problems instead of 30" in printed
     assert cells(printed, f"{folders['chain']}, greedy pass@1")[1].endswith("*")
     bench(folders, tmp_path, "--bench", "aime24[:30]")
-    assert "warning: aime24 has 29 problems, not the 30" in capsys.readouterr().out
-    assert {name: benchmark.problems for name, benchmark in evaluation.BENCHMARKS.items()} == SIZES
+    assert "warning: aime24 has 29 problems instead of 30" in capsys.readouterr().out
 
 
 def test_the_samples_of_a_set_do_not_depend_on_the_other_sets(folders, tmp_path):
@@ -332,6 +320,22 @@ def test_benchmarks_from_the_hub(folders, tmp_path, monkeypatch, capsys):
     assert cells(printed, "gsm8k", "2") == ["100.0 ± 0.0"]
 
 
+def test_the_built_in_task(folders, tmp_path, capsys):
+    out = tmp_path / "out.jsonl"
+    evaluation.main(["--model", folders["chain"], "--bench", "addition", "--out", str(out)])
+    rows, problems = untimed(out), addition.problems("test")
+    assert [(row["problem"], row["answer"]) for row in rows] == [(row["problem"], row["answer"]) for row in problems]
+    printed = capsys.readouterr().out
+    assert "addition: 300 problems of the built-in task" in printed and "warning" not in printed
+    assert "longer than 32 tokens" in printed and "at most 40 tokens" in printed  # as in training
+    assert cells(printed, "addition", "300") == ["0.0 ± 0.0"]
+    settings = json.loads(out.read_text().splitlines()[0])["settings"]
+    assert settings["sets"]["addition"]["whole"] and settings["max_new_tokens"] == 40
+    flags = ["--bench", "addition[:2]", "--max-new-tokens", "3", "--out", str(out), "--overwrite"]
+    evaluation.main(["--model", folders["chain"], *flags])
+    assert [row["greedy"][0]["tokens"] for row in untimed(out)] == [3, 3]
+
+
 def test_without_the_hub_one_line_says_so(folders, tmp_path, capsys):
     error = error_of(capsys, "--model", folders["chain"], "--bench", "aime24", "--out", str(tmp_path / "o"))
     assert "HuggingFaceH4/aime_2024: no local file, and the hub failed" in error and "a local file works too" in error
@@ -340,11 +344,11 @@ def test_without_the_hub_one_line_says_so(folders, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("bench", "words"),
     [
-        ("aime25", "'aime25' is no benchmark; there are aime24, math500, amc23, minerva, olympiadbench, gsm8k"),
+        ("aime", "'aime' is no benchmark; there are aime24, math500, amc23, minerva, olympiadbench, gsm8k, addition"),
         ("aime24,aime24[:2]", "'aime24[:2]' is given twice"),
         ("aime24,", "'' is no benchmark"),
         ("aime24[:0]", "'aime24[:0]' is no benchmark"),
-        ("amc23", "amc23 is read from its file amc23.jsonl, which is not there"),
+        ("amc23", "has no file amc23.jsonl, from which amc23 is read"),
     ],
 )
 def test_a_wrong_benchmark_ends_in_one_line(folders, tmp_path, capsys, bench, words):
@@ -353,37 +357,24 @@ def test_a_wrong_benchmark_ends_in_one_line(folders, tmp_path, capsys, bench, wo
 
 
 def test_w3_a_gold_must_equal_itself(folders, problems, tmp_path, capsys, monkeypatch):
-    same = evaluation.answers.is_equiv
-    monkeypatch.setattr(evaluation.answers, "is_equiv", lambda a, b: b != "7.0" and same(a, b))
-    monkeypatch.setattr(evaluation.answers, "is_parsed", lambda gold: gold != "8", raising=False)
+    same = benchmarks.is_equiv
+    monkeypatch.setattr(benchmarks, "is_equiv", lambda a, b: b != "7.0" and same(a, b))
+    monkeypatch.setattr(benchmarks, "is_parsed", lambda gold: gold != "8")
     out = str(tmp_path / "o")
     flags = ["--model", folders["chain"], "--data", problems, "--max-prompt-tokens", "32", "--max-new-tokens", "8"]
-    assert (
-        "data: 1 answers that do not equal themselves, so that nothing is right; the first is of problem 3, '7.0'"
-        in (error_of(capsys, *flags, "--out", out))
-    )
+    error = error_of(capsys, *flags, "--out", out)
+    assert "data: 1 answers do not equal themselves; the first is problem 3's, '7.0'; --skip-bad-rows" in error
     evaluation.main([*flags, "--out", out, "--skip-bad-rows"])
     printed = capsys.readouterr().out
-    assert "left out of data: 0 bad rows, 1 whose answer no grader takes" in printed
+    assert "left out of data: 0 bad rows, 1 whose answer does not equal itself" in printed
     assert "data: 1 answers that the grader compares as text only; the first: '8'" in printed
     assert [row["answer"] for row in untimed(out)] == ["7", "7", "8"]
-
-
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the benchmarks are not here")
-def test_w3_every_gold_of_the_six_benchmarks_equals_itself():
-    args = evaluation.parse_args(["--model", "m", "--bench", ",".join(SIZES), "--data-dir", str(SHARED)])
-    sets = evaluation.load_sets(args)
-    assert {name: len(about["rows"]) for name, about in sets.items()} == SIZES
-    assert all(about["whole"] and about["unequal"] == 0 for about in sets.values())
-    for about in sets.values():
-        golds = [row["answer"] for row in about["rows"]]
-        assert all(rewards.accuracy(f"so \\boxed{{{gold}}}", gold) == 1.0 for gold in golds)
 
 
 # ---------------------------------------------------------------------------------------- cut off, graded again, paired
 
 
-def test_a_run_that_was_cut_off_goes_on(run, folders, problems, tmp_path, capsys, monkeypatch):
+def test_an_interrupted_run_is_resumed(run, folders, problems, tmp_path, capsys, monkeypatch):
     flags = ("--samples", "3", "--dtype", "float64", "--cache-tokens", "1")
     whole, printed = run("random", *flags)
     out = tmp_path / "cut.jsonl"
@@ -400,7 +391,7 @@ def test_a_run_that_was_cut_off_goes_on(run, folders, problems, tmp_path, capsys
     monkeypatch.setattr(evaluation, "complete", interrupted)
     with pytest.raises(KeyboardInterrupt):
         evaluation.main(command)
-    assert f"--resume goes on with {out}" in capsys.readouterr().out and len(untimed(out)) == 2
+    assert f"--resume continues {out}" in capsys.readouterr().out and len(untimed(out)) == 2
     with open(out, "a") as file:
         file.write('{"set": "data", "place": 2, "prob')  # a kill in the middle of a line
     evaluation.main([*command, "--resume"])
@@ -417,7 +408,7 @@ def test_a_run_that_was_cut_off_goes_on(run, folders, problems, tmp_path, capsys
         (["--data", f"{problems}[:2]"], "sets is"),
     ):
         assert words in error_of(capsys, *command, "--resume", *changed)
-    monkeypatch.setattr(evaluation, "grader", lambda: "another")
+    monkeypatch.setattr(evaluation, "grader_version", lambda: "another")
     assert "--regrade it first" in error_of(capsys, *command, "--resume")
 
 
@@ -440,7 +431,7 @@ def test_regrade_says_what_changed_and_generates_nothing(run, tmp_path, capsys, 
 
     strict = evaluation.rewards.accuracy
     monkeypatch.setattr(evaluation.rewards, "accuracy", lambda text, gold: gold == "8" or strict(text, gold))
-    monkeypatch.setattr(evaluation, "grader", lambda: "kinder")
+    monkeypatch.setattr(evaluation, "grader_version", lambda: "kinder")
     evaluation.main(["--regrade", str(old), "--out", str(new), "--pass-k", "1"])
     printed = capsys.readouterr().out
     assert printed.startswith("5 of 20 verdicts changed\n  data 2, greedy: now right: '7' for '8'\n  data 2, sample 0")
@@ -510,9 +501,9 @@ def error_of(capsys, *flags) -> str:
         (["--pass-k", "1"], "which is 0"),
         (["--samples", "4", "--pass-k", "two"], "--pass-k two"),
         (["--bench", "aime24"], "--bench or --data"),
-        (["--data-dir", "."], "--data-dir is of --bench"),
+        (["--data-dir", "."], "--data-dir needs --bench"),
         (["--resume", "--overwrite"], "give one"),
-        (["--resume"], "is not there to --resume"),
+        (["--resume"], "does not exist; start it without --resume"),
         (["--regrade", "file"], "give one of --model"),
         (["--tempreature", "1"], "--tempreature"),
         (["--dtype", "float16"], "bfloat16"),
@@ -557,7 +548,7 @@ def test_a_result_is_only_replaced_by_overwrite(folders, problems, tmp_path, cap
     evaluation.main([*flags, "--data", problems])
     assert len(untimed(out)) == 4
     capsys.readouterr()
-    assert f"--out {out}: exists; --resume goes on, --overwrite replaces it" in error_of(
+    assert f"--out {out}: exists; --resume continues it, --overwrite replaces it" in error_of(
         capsys, *flags, "--data", f"{problems}[:1]"
     )
     assert len(untimed(out)) == 4

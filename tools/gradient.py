@@ -39,7 +39,8 @@ from gpg import token_weights, valid_groups
 from rewards import accuracy
 from rollout import completion_texts, rollout
 from run.scores import mean_and_error
-from tasks import addition, data
+from tasks import addition
+from tasks.prompts import encode_prompt
 from tools import plot
 
 P, G = 8, 8  # prompts of a batch and completions of each, as in the studies
@@ -134,7 +135,7 @@ def built_in(groups: int) -> tuple[Callable, torch.Tensor, int]:
     folder = addition.ensure(0)
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
     problems = random.Random(0).sample(addition.problems("train"), groups)
-    prompts = [data.encode_prompt(tokenizer, row["problem"]) for row in problems]
+    prompts = [encode_prompt(tokenizer, row["problem"]) for row in problems]
     longest = addition.DEFAULTS["max_new_tokens"]
     r = rollout(model, tokenizer, prompts, G, longest)
     texts = completion_texts(tokenizer, r)

@@ -1,6 +1,6 @@
-"""run/scores.py by hand: every expected number is worked out beside it.
+"""run/scores.py by hand: each expected number is derived in a comment.
 
-Tried by hand, each turns this file red: pass@k as 1 - (1 - c/n)^k, a tie that goes to the last class, samples without
+Changes that make this file fail: pass@k as 1 - (1 - c/n)^k, a tie that goes to the last class, samples without
 an answer that vote, the variance over P instead of P - 1, a comparison that pairs rows by their place alone, an average
 that is the first set's, one token too many.
 """
@@ -8,8 +8,10 @@ that is the first set's, one token too many.
 import itertools
 import json
 import math
+import re
 from fractions import Fraction
 
+import mpmath
 import pytest
 
 from run import scores
@@ -32,9 +34,10 @@ def left_out(name, place):
 
 
 def cells(text, *names):
-    start = f"| {' | '.join(names)} |"
-    (line,) = [line for line in text.splitlines() if line.startswith(start)]
-    return [cell.strip() for cell in line.removeprefix(start).strip("|").split("|")]
+    """The cells that follow the given ones in their line of a table."""
+    lines = [re.split(" {2,}", line) for line in text.splitlines()]
+    (line,) = [line for line in lines if line[: len(names)] == list(names)]
+    return line[len(names) :]
 
 
 # ---------------------------------------------------------------------------------------------------------- a problem
@@ -105,9 +108,24 @@ def test_e3_the_error_is_clustered_by_problem():
     assert mean == 1.0 and math.isnan(error)
 
 
-@pytest.mark.parametrize(("degrees", "table"), [(4, 2.7764), (5, 2.5706), (10, 2.2281), (29, 2.0452), (1000, 1.9623)])
-def test_t_quantile_is_that_of_the_tables(degrees, table):
-    assert scores.t_quantile(degrees) == pytest.approx(table, abs=0.008)
+# the usual table, for 1 to 30 degrees of freedom
+T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
+T_95 += (2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042)
+
+
+def test_t_quantile_is_that_of_the_tables():
+    assert [round(scores.t_quantile(degrees), 3) for degrees in range(1, 31)] == list(T_95)
+
+
+def test_t_quantile_is_exact():
+    # closed forms: P(|T| < t) is 2/pi atan(t) for 1 degree, t / sqrt(t^2 + 2) for 2
+    assert scores.t_quantile(1) == pytest.approx(math.tan(0.475 * math.pi), rel=1e-9)
+    assert scores.t_quantile(2) == pytest.approx(0.95 * math.sqrt(2 / (1 - 0.95**2)), rel=1e-9)
+    for degrees in (3, 4, 7, 29, 100, 1318):  # the density, integrated
+        density = mpmath.gamma((degrees + 1) / 2) / mpmath.gamma(degrees / 2) / mpmath.sqrt(degrees * mpmath.pi)
+        inside = mpmath.quad(lambda x, n=degrees: (1 + x * x / n) ** (-(n + 1) / 2), [0, scores.t_quantile(degrees)])
+        assert 2 * density * inside == pytest.approx(0.95, abs=1e-9)
+    assert scores.t_quantile(10**5) == pytest.approx(1.959988, abs=1e-6)  # of the normal distribution: 1.959964
 
 
 def test_sign_test_by_hand():
@@ -135,6 +153,14 @@ def rows():
     ]
 
 
+def test_columns_are_aligned():
+    assert scores.table([["", "n", "mean, %"], ["math500", "500", "9.1"], ["a", "3", "10.0 ± 1.5"]]).splitlines() == [
+        "           n     mean, %",
+        "math500  500         9.1",
+        "a          3  10.0 ± 1.5",
+    ]
+
+
 def test_score_table(rows):
     text = scores.score_table(rows, ["a", "b"], [1, 2])
     assert cells(text, "") == ["problems", "greedy pass@1, %", "avg@2, %", "maj@2, %", "pass@1, %", "pass@2, %"]
@@ -148,7 +174,7 @@ def test_completion_table(rows):
     text = scores.completion_table(rows, ["a", "b"])
     assert cells(text, "a", "greedy") == ["2", "0.0", "0.0", "10.0", "20"]  # 20 tokens in twice .5 s
     assert cells(text, "a", "sampled") == ["4", "25.0", "25.0", "12.5", "12"]  # 50 tokens in 4 s, to even
-    assert len(text.splitlines()) == 6
+    assert len(text.splitlines()) == 5
 
 
 def test_the_papers_rows_have_the_papers_averages():
@@ -169,7 +195,7 @@ def test_paper_table_marks_parts_and_averages_five_sets_only():
 
     text = scores.paper_table("mine", rows, ["aime24"])
     assert cells(text, "mine, greedy pass@1")[:3] == ["40.0 ± 14.1 *", "50.0 ± 50.0", "100.0 ± 0.0 *"]
-    assert text.endswith("\\* not the whole set: not to be compared with the paper")
+    assert text.endswith("\n* not the whole set, so not comparable with the paper")
 
     text = scores.paper_table("mine", rows[:2] + [row("gsm8k", 0, True)], ["aime24"])
     assert cells(text, "mine, greedy pass@1") == ["–", "50.0 ± 50.0", "–", "–", "–", "–"]
@@ -183,9 +209,9 @@ def test_compare_by_hand():
     after = [row("a", i, verdict) for i, verdict in enumerate([0, 1, 1, 0, 1, 1])]
     text = scores.compare(before, list(reversed(after)))
     # differences -1, 1, 1, 0, 0, 1: mean 1/3; squares of deviations 16/9 + 3 * 4/9 + 2 * 1/9 = 30/9
-    # variance 2/3; error sqrt(2/3 / 6) = 1/3; t(5) = 2.5706, by the expansion 2.5678: 1/3 -+ .8559
+    # variance 2/3; error sqrt(2/3 / 6) = 1/3; t(5) = 2.5706: 1/3 -+ .8569
     # sign test of 3 and 1: 2 (1 + 4) / 16 = .625
-    expected = ["33.3", "66.7", "+33.3", "-52.3 to +118.9", "3, 1", "0.625"]
+    expected = ["33.3", "66.7", "+33.3", "-52.4 to +119.0", "3, 1", "0.625"]
     assert cells(text, "a", "6", "greedy pass@1") == expected
     assert "wrong before, right after: 3" in text and "right before, wrong after: 1\n  a 0: gold '7'" in text
 
@@ -199,7 +225,7 @@ def test_compare_pairs_the_same_problems_only():
         row("a", 2, True),
     ]
     assert cells(scores.compare(before, after), "a", "1", "greedy pass@1")[:3] == ["100.0", "0.0", "-100.0"]
-    with pytest.raises(ValueError, match="no problem is in both"):
+    with pytest.raises(ValueError, match="no problem in common"):
         scores.compare(before[:1], after[1:])
 
 
@@ -209,7 +235,7 @@ def test_compare_takes_the_measures_that_both_have():
     assert cells(text, "a", "2", "avg@2")[:4] == ["50.0", "100.0", "+50.0", "–"]  # two problems tell no interval
     assert cells(text, "a", "2", "maj@2")[2] == "+0.0"
     text = scores.compare(before, [row("a", i, True, (True,) * 4, majority=0) for i in range(2)])
-    assert text.count("| a |") == 1  # of 2 and of 4 samples: only greedy is the same measure
+    assert text.count("\na  ") == 1  # of 2 and of 4 samples: only greedy is the same measure
 
 
 # ------------------------------------------------------------------------------------------------------------ the file
@@ -219,7 +245,7 @@ def test_a_cut_line_and_parts_of_other_ranks(tmp_path):
     out = tmp_path / "r.jsonl"
     lines = [json.dumps(each) + "\n" for each in ({"settings": {"n": 0}}, row("a", 0, True), row("a", 1, True))]
     out.write_text("".join(lines) + '{"set": "a", "pla')
-    scores.part(out, 2).write_text(lines[1] + json.dumps(row("a", 3, False)) + "\n" + lines[2][:-1])
+    scores.rank_file(out, 2).write_text(lines[1] + json.dumps(row("a", 3, False)) + "\n" + lines[2][:-1])
     (tmp_path / "r.jsonl.rank2.bak").write_text("not ours")
     settings, rows = scores.read_result(out)
     assert settings == {"n": 0} and [each["place"] for each in rows] == [0, 1, 3]  # a row that is in both counts once

@@ -10,7 +10,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from engine.policy import Policy, sample_rows
 from rewards import accuracy
 from rollout import completion_texts, rollout
-from tasks import addition, data
+from tasks import addition
+from tasks.prompts import encode_prompt
 from tools import gradient
 
 
@@ -67,7 +68,7 @@ def test_the_models_pool_stands_for_its_gradients():
     folder = addition.ensure(0)
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
     problems = random.Random(0).sample(addition.problems("train"), 4)
-    r = rollout(model, tokenizer, [data.encode_prompt(tokenizer, row["problem"]) for row in problems], 8, longest)
+    r = rollout(model, tokenizer, [encode_prompt(tokenizer, row["problem"]) for row in problems], 8, longest)
     right = [accuracy(text, problems[i // 8]["answer"]) for i, text in enumerate(completion_texts(tokenizer, r))]
     rewards = torch.tensor(right).view(4, 8)
     advantages = (rewards - (rewards.sum(1, keepdim=True) - rewards) / 7).flatten()  # from the mean of the others
