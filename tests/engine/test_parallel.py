@@ -34,7 +34,7 @@ def two_steps(kind, rank, checkpointing, lora_rank=0):
         lora.add(model, lora_rank, 0)
     if checkpointing:
         model.activation_checkpointing_enable()
-    policy = parallel.spread(P.Policy(model, 0.7), kind, "float64")
+    policy = parallel.spread(P.Policy(model, 0.7), kind)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
     r, seen = random_rollout(rank, prompts=3 + rank), []
     for step in range(2):
