@@ -1,11 +1,11 @@
 """A run's life, from its flags to its last checkpoint. In reading order:
 
-    flags           every flag, with its unit and the paper's value
-    setup           what happens before the first step, by the next five:
-    ranks, models, problems, memory, resume
-    checkpoint      a run on disk: complete or absent
-    journal         metrics, the terminal, warnings
-    record          a step's samples in a file, for --replay
-    faults          signals, lost ranks, rewards that hang
-    scores          the result file of eval.py, and its tables
+flags           every flag, with its unit and the paper's value
+setup           what happens before the first step, by the next five:
+ranks, models, problems, memory, resume
+checkpoint      a run on disk: complete or absent
+journal         metrics, the terminal, warnings
+record          a step's samples in a file, for --replay
+faults          signals, lost ranks, rewards that hang
+scores          the result file of eval.py, and its tables
 """

@@ -10,6 +10,7 @@ import math
 import os
 import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -209,74 +210,68 @@ def recipe_line(line: str) -> list[str]:
 
 def check(args: argparse.Namespace) -> None:
     """Stops at the first wrong flag, before anything slow."""
-    out, built_in = Path(args.out), args.model == BUILT_IN
-    least = dict.fromkeys(("top_k", "warmup", "weight_decay", "grad_clip", "seed", "lora_rank"), 0)
-    least |= dict.fromkeys(("kl_coef", "overlong_buffer", "gae_lambda", "critic_lr_factor"), 0) | {"updates": 1}
-    least |= dict.fromkeys(
-        ("eval_every", "save_every", "check_every", "noise_every", "record", "keep", "reward_timeout"), 0
-    )
-    least |= dict.fromkeys(("steps", "prompts_per_step", "max_rounds", "max_prompt_tokens", "max_new_tokens"), 1)
-    least |= dict.fromkeys(("cache_tokens", "tokens_per_micro_batch", "rank_timeout"), 1)
-    for name, bound in least.items():
-        if not bound <= getattr(args, name) < math.inf:
-            fail(f"--{name.replace('_', '-')} {getattr(args, name)}: must be {bound} or more")
-    folder = next(parent for parent in (out, *out.absolute().parents) if parent.exists())
-    grouped = args.baseline in ("group", "others") and args.algo != "sft"  # the baseline of a sample is its group
-    penalised = args.kl_coef and args.kl_in == "reward"  # then no two rewards of a group are equal
-    taken = checkpoint.exists(out) and not (args.resume or args.overwrite or args.doctor)
-    new = not args.replay  # a replay reads no data and writes nothing
-    for wrong, message in (
-        (
-            new and not built_in and not args.data,
-            f"--model {args.model}: give --data, a file of problems or a hub data set",
-        ),
-        (built_in and (args.data or args.eval_data), "--data: the built-in model reads only its own; give --model"),
-        (
-            args.group_size < 2 and grouped,
-            f"--group-size {args.group_size}: one has no baseline; use 2 or more (paper: 8)",
-        ),
-        (not 0 < args.temperature < math.inf, f"--temperature {args.temperature}: must be above 0 (usual: 1)"),
-        (not 0 < args.top_p <= 1, f"--top-p {args.top_p}: must be above 0, and at most 1 (off)"),
-        (not 0 <= args.beta_th <= 1, f"--beta-th {args.beta_th}: must be a share, from 0 to 1 (paper: 0.6)"),
-        (not 0 <= args.lr_floor <= 1, f"--lr-floor {args.lr_floor}: must be a share of --lr, from 0 to 1"),
-        (not 0 < args.lr < math.inf, f"--lr {args.lr}: must be above 0 (paper: 1e-6)"),
-        (args.gae_lambda > 1, f"--gae-lambda {args.gae_lambda}: must be from 0 to 1 (usual: 0.95)"),
-        (
-            args.clip and not (0 < args.clip[0] < 1 and args.clip[1] > 0),
-            f"--clip {args.clip}: LOW between 0 and 1, HIGH above 0",
-        ),
-        (
-            (not grouped or penalised) and (args.age or args.beta_th or args.norm == "valid_token"),
-            "alpha, --beta-th and --norm valid_token are for groups without gradient, and with --baseline "
-            f"{args.baseline} and --kl-in {args.kl_in} all have one: give --no-age --beta-th 0 and another --norm",
-        ),
-        (not grouped and args.f_norm == "group", f"--f-norm group: not with --baseline {args.baseline}; batch or none"),
-        (
-            (args.kl_coef or args.baseline == "critic") and args.parallel != "ddp",
-            f"--parallel {args.parallel}: a reference and a critic need a full copy on each rank; give --parallel ddp",
-        ),
-        (args.overlong_buffer > args.max_new_tokens, "--overlong-buffer: must be at most --max-new-tokens"),
-        (args.seed >= 2**32, f"--seed {args.seed}: must be below 2^32"),
-        (not new and (args.resume or args.overwrite), "--replay writes nothing: leave out --resume and --overwrite"),
-        (not args.model, f"--replay {args.replay}: the checkpoint before its step is not there; give it with --model"),
-        (args.resume and args.overwrite, "--resume continues the run in --out, --overwrite deletes it: give one"),
-        (
-            args.parallel != "ddp" and not hasattr(FSDPModule, "set_force_sum_reduction_for_comms"),
-            f"--parallel {args.parallel}: torch {torch.__version__} can't sum gradients of shards; install a newer one",
-        ),
-        (args.lora_rank and args.replay, "--replay: not with --lora-rank, whose checkpoints hold the merged model"),
-        (args.lora_rank and not importlib.util.find_spec("peft"), "--lora-rank: pip install peft"),
-        (args.wandb and not importlib.util.find_spec("wandb"), "--wandb: pip install wandb"),
-        (args.tensorboard and not importlib.util.find_spec("tensorboard"), "--tensorboard: pip install tensorboard"),
-        (args.doctor and args.algo == "sft", "--doctor: checks samples, and --algo sft draws none; leave it out"),
-        (out.exists() and not out.is_dir(), f"--out {out}: is a file; give a folder"),
-        (new and not os.access(folder, os.W_OK), f"--out {out}: can't write to {folder}; give another folder"),
-        (new and taken, f"--out {out}: holds a run; --resume continues it, --overwrite deletes it"),
+    for bound, names in (
+        (0, "top_k warmup weight_decay grad_clip seed lora_rank kl_coef overlong_buffer gae_lambda critic_lr_factor"),
+        (0, "eval_every save_every check_every noise_every record keep reward_timeout"),
+        (1, "steps prompts_per_step max_rounds max_prompt_tokens max_new_tokens updates"),
+        (1, "cache_tokens tokens_per_micro_batch rank_timeout"),
     ):
+        for name in names.split():
+            if not bound <= getattr(args, name) < math.inf:
+                fail(f"--{name.replace('_', '-')} {getattr(args, name)}: must be {bound} or more")
+    for message, wrong in mistakes(args):
         if wrong:
             fail(message)
     user_input(system_prompt, args.system_prompt)
     user_input(load_template, args.template)
+
+
+def mistakes(args: argparse.Namespace) -> Iterator[tuple[str, object]]:
+    """What could be wrong with the flags, and whether it is."""
+    out, built_in = Path(args.out), args.model == BUILT_IN
+    folder = next(parent for parent in (out, *out.absolute().parents) if parent.exists())
+    grouped = args.baseline in ("group", "others") and args.algo != "sft"  # the baseline of a sample is its group
+    penalised = args.kl_coef and args.kl_in == "reward"  # then no two rewards of a group are equal
+    compared = args.kl_coef or args.baseline == "critic"
+    sums_shards = hasattr(FSDPModule, "set_force_sum_reduction_for_comms")
+    new = not args.replay  # a replay reads no data and writes nothing
+    # fmt: off
+    yield (f"--model {args.model}: give --data, a file of problems or a hub data set",
+           new and not built_in and not args.data)
+    yield "--data: the built-in model reads only its own; give --model", built_in and (args.data or args.eval_data)
+    yield (f"--group-size {args.group_size}: one has no baseline; use 2 or more (paper: 8)",
+           args.group_size < 2 and grouped)
+    yield f"--temperature {args.temperature}: must be above 0 (usual: 1)", not 0 < args.temperature < math.inf
+    yield f"--top-p {args.top_p}: must be above 0, and at most 1 (off)", not 0 < args.top_p <= 1
+    yield f"--beta-th {args.beta_th}: must be a share, from 0 to 1 (paper: 0.6)", not 0 <= args.beta_th <= 1
+    yield f"--lr-floor {args.lr_floor}: must be a share of --lr, from 0 to 1", not 0 <= args.lr_floor <= 1
+    yield f"--lr {args.lr}: must be above 0 (paper: 1e-6)", not 0 < args.lr < math.inf
+    yield f"--gae-lambda {args.gae_lambda}: must be from 0 to 1 (usual: 0.95)", args.gae_lambda > 1
+    yield (f"--clip {args.clip}: LOW between 0 and 1, HIGH above 0",
+           args.clip and not (0 < args.clip[0] < 1 and args.clip[1] > 0))
+    yield ("alpha, --beta-th and --norm valid_token are for groups without gradient, and with --baseline "
+           f"{args.baseline} and --kl-in {args.kl_in} all have one: give --no-age --beta-th 0 and another --norm",
+           (not grouped or penalised) and (args.age or args.beta_th or args.norm == "valid_token"))
+    yield f"--f-norm group: not with --baseline {args.baseline}; batch or none", not grouped and args.f_norm == "group"
+    yield (f"--parallel {args.parallel}: a reference and a critic need a full copy on each rank; give --parallel ddp",
+           compared and args.parallel != "ddp")
+    yield "--overlong-buffer: must be at most --max-new-tokens", args.overlong_buffer > args.max_new_tokens
+    yield f"--seed {args.seed}: must be below 2^32", args.seed >= 2**32
+    yield "--replay writes nothing: leave out --resume and --overwrite", not new and (args.resume or args.overwrite)
+    yield f"--replay {args.replay}: the checkpoint before its step is not there; give it with --model", not args.model
+    yield "--resume continues the run in --out, --overwrite deletes it: give one", args.resume and args.overwrite
+    yield (f"--parallel {args.parallel}: torch {torch.__version__} can't sum gradients of shards; install a newer one",
+           args.parallel != "ddp" and not sums_shards)
+    yield "--replay: not with --lora-rank, whose checkpoints hold the merged model", args.lora_rank and args.replay
+    yield "--lora-rank: pip install peft", args.lora_rank and not importlib.util.find_spec("peft")
+    yield "--wandb: pip install wandb", args.wandb and not importlib.util.find_spec("wandb")
+    yield "--tensorboard: pip install tensorboard", args.tensorboard and not importlib.util.find_spec("tensorboard")
+    yield "--doctor: checks samples, and --algo sft draws none; leave it out", args.doctor and args.algo == "sft"
+    yield f"--out {out}: is a file; give a folder", out.exists() and not out.is_dir()
+    yield f"--out {out}: can't write to {folder}; give another folder", new and not os.access(folder, os.W_OK)
+    yield (f"--out {out}: holds a run; --resume continues it, --overwrite deletes it",
+           new and checkpoint.exists(out) and not (args.resume or args.overwrite or args.doctor))
+    # fmt: on
 
 
 def fail(message: str, *, any_rank: bool = False) -> None:
