@@ -1,10 +1,12 @@
-"""The README's table of planned memory: python -m tools.plan. Nothing of it was measured on a GPU."""
+"""Prints the README's table of planned memory, none of it measured on a GPU."""
 
+import argparse
 from dataclasses import replace
 
 from run import memory
+from run.flags import fail
 
-# parameters, layers, hidden, feed-forward, query and key widths, vocabulary: of Qwen2.5's configurations
+# Qwen2.5: parameters, layers, hidden, feed-forward, query and key widths, vocabulary
 MODELS = {
     "1.5B": memory.Shape(1_543_714_304, 28, 1536, 8960, 1536, 256, 151936),
     "7B": memory.Shape(7_615_616_512, 28, 3584, 18944, 3584, 512, 152064),
@@ -15,6 +17,9 @@ PROMPTS = 144
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tools.plan", description=__doc__)
+    parser.error = fail
+    parser.parse_args()
     print("| model | GPUs of 80 GB | DDP | FSDP |\n|:--|--:|--:|--:|")
     for name, shape in MODELS.items():
         for gpus in (1, 8, 16):

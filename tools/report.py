@@ -21,6 +21,7 @@ from html import escape
 from itertools import groupby
 from pathlib import Path
 
+from run.flags import fail
 from run.scores import mean_and_error
 
 MAX_POINTS, MAX_STEPS, MAX_GROUPS, MAX_SAMPLES, MAX_TEXT = 400, 60, 64, 400, 4000  # the most that a page holds
@@ -446,3 +447,7 @@ def page(runs: dict[str, Run], summary: list[list[str]]) -> str:
     }
     # not str.replace: a value may hold the mark of another
     return "".join(parts[piece] if i % 2 else piece for i, piece in enumerate(template.split("@@")))
+
+
+if __name__ == "__main__":
+    fail("report makes the page of tools.plot; call python -m tools.plot RUN --html FILE.html")

@@ -1,10 +1,10 @@
-"""Weak scaling: a step on 1, 2, … ranks with the same work a rank, and what of it is communication.
+"""Weak scaling: times a step on 1, 2, … ranks with the same work per rank, and the communication in it.
 
     OMP_NUM_THREADS=1 python -m tools.scaling --ranks 1 2
 
-Steps are those of train.py, of the built-in model; ranks are processes of this machine, with gloo. Seconds are of the
-clock: ranks wait for each other, so they tell something only where each has a core to itself. Communication is timed
-by itself, ranks in step: one all_reduce of all gradients, the exchange of groups, and the small sums of counts.
+Steps are train.py's, with the built-in model; ranks are processes on this machine, with gloo. Times are wall-clock,
+and meaningful only if each rank has a core to itself. Communication is timed separately, with all ranks starting
+together: one all_reduce of all gradients, the exchange of groups, and the small sums of counts.
 """
 
 import argparse
@@ -21,6 +21,7 @@ import train
 from engine.balance import share_out
 from gpg import global_sum
 from run import flags
+from run.scores import markdown
 from tasks import addition
 
 
@@ -28,12 +29,12 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.scaling", description=__doc__.partition("\n")[0])
     parser.error = flags.fail
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2], help="processes (default: 1 2)")
-    parser.add_argument("--prompts", type=int, default=16, help="a rank, 8 completions each (default: 16)")
-    parser.add_argument("--steps", type=int, default=8, help="counted, after two that are not (default: 8)")
+    parser.add_argument("--prompts", type=int, default=16, help="per rank, 8 completions each (default: 16)")
+    parser.add_argument("--steps", type=int, default=8, help="timed, after two for warm-up (default: 8)")
     work = parser.parse_args(argv)
     if min(*work.ranks, work.prompts, work.steps) < 1:
         flags.fail("--ranks, --prompts, --steps: must be 1 or more")
-    addition.ensure(0)  # once, outside of what is measured
+    addition.ensure(0)  # once, before anything is timed
     results = {}
     for ranks in work.ranks:
         with tempfile.TemporaryDirectory() as folder:
@@ -43,10 +44,10 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def rank_main(rank: int, ranks: int, work: argparse.Namespace, folder: str) -> None:
-    """One rank; rank 0 leaves what `steps` measures."""
+    """One rank; rank 0 saves what `steps` measures."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", store=dist.FileStore(f"{folder}/store", ranks), rank=rank, world_size=ranks)
-    result = steps(ranks, work, folder)  # the model, and what spreads it, must be gone before the group is
+    result = steps(ranks, work, folder)  # model and DDP must be gone before the process group is
     gc.collect()
     if rank == 0:
         torch.save(result, f"{folder}/result.pt")
@@ -54,7 +55,7 @@ def rank_main(rank: int, ranks: int, work: argparse.Namespace, folder: str) -> N
 
 
 def steps(ranks: int, work: argparse.Namespace, folder: str) -> dict[str, float]:
-    """The median seconds of a step, and of each kind of communication in it."""
+    """Median seconds of a step, and of each kind of communication in it."""
     words = ["--prompts-per-step", str(work.prompts * ranks), "--beta-th", "0", "--out", f"{folder}/out"]
     args = flags.parse_args(words)
     device = torch.device("cpu")
@@ -82,13 +83,13 @@ def steps(ranks: int, work: argparse.Namespace, folder: str) -> dict[str, float]
         "step": statistics.median(seconds[2:]),
         "gradients": timed(lambda: dist.all_reduce(gradients)),
         "groups": timed(lambda: share_out(batch.rollout, weights)),
-        # valid groups of a round, counts of token_weights, totals of the step
+        # valid groups of a round, counts in token_weights, totals of the step
         "counts": timed(lambda: [global_sum(torch.zeros(30, dtype=torch.float64)) for _ in range(3)]),
     }
 
 
 def timed(function) -> float:
-    """Median seconds of a collective, all ranks beginning together."""
+    """Median seconds of a collective, all ranks starting together."""
     seconds = []
     for _ in range(20):
         dist.barrier()
@@ -99,16 +100,13 @@ def timed(function) -> float:
 
 
 def table(results: dict[int, dict]) -> str:
-    """Markdown: seconds of a step, the share of perfect scaling, and the shares of a step that communication takes."""
+    """Markdown: seconds per step, efficiency (1: perfect scaling), and communication as shares of a step."""
     alone = next(iter(results.values()))["step"]
-    lines = [
-        "| ranks | s a step | of perfect | gradients | exchange of groups | sums of counts |",
-        "|--:|--:|--:|--:|--:|--:|",
-    ]
+    lines = [["ranks", "s per step", "efficiency", "gradients", "exchange of groups", "sums of counts"]]
     for ranks, result in results.items():
         shares = [f"{result[name] / result['step']:.2%}" for name in ("gradients", "groups", "counts")]
-        lines.append(f"| {ranks} | {result['step']:.3f} | {alone / result['step']:.0%} | " + " | ".join(shares) + " |")
-    return "\n".join(lines)
+        lines.append([str(ranks), f"{result['step']:.3f}", f"{alone / result['step']:.0%}", *shares])
+    return markdown(lines)
 
 
 if __name__ == "__main__":
