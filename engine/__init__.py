@@ -1,11 +1,11 @@
 """The update, on any number of ranks: log-probabilities, their gradient, the optimizer step. In reading order:
 
-    policy          log pi of completions: a prompt once per group, completions by length
-    output_layer    logits in slices, never whole
-    batch, balance  what a step sampled; which rank trains on which part of it
-    micro_batches   a rank's part, cut to fit the memory
-    optimizer       AdamW, its rate, the clip, the step
-    parallel        DDP and FSDP, with gradients summed over ranks
-    noise, lora, float64    what --noise-every, --lora-rank and --dtype float64 add
-    methods         what GRPO, PPO and others need, and GPG does not
+policy          log pi of completions: a prompt once per group, completions by length
+output_layer    logits in slices, never whole
+batch, balance  what a step sampled; which rank trains on which part of it
+micro_batches   a rank's part, cut to fit the memory
+optimizer       AdamW, its rate, the clip, the step
+parallel        DDP and FSDP, with gradients summed over ranks
+noise, lora, float64    what --noise-every, --lora-rank and --dtype float64 add
+methods         what GRPO, PPO and others need, and GPG does not
 """

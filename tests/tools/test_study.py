@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from run.scores import t_quantile
 from tools import compare, study
 
 ROOT = Path(study.__file__).parents[1]
@@ -69,9 +70,9 @@ def test_the_interval_of_paired_differences():
     # differences 1, 2, 6: mean 3, squares 4 + 1 + 9 = 14, variance 7, standard error sqrt(7 / 3); t with 2 is 4.303
     assert (mean, low, high) == pytest.approx((3, 3 - 4.303 * math.sqrt(7 / 3), 3 + 4.303 * math.sqrt(7 / 3)))
     assert compare.paired({0: 1.0}, {0: 2.0}) is None
-    assert compare.t_95(19) == 2.093
-    assert compare.t_95(40) == pytest.approx(2.0211, abs=2e-4)  # as tables have it
-    assert compare.t_95(120) == pytest.approx(1.9799, abs=2e-4)
+    assert t_quantile(19) == pytest.approx(2.093, abs=5e-4)
+    assert t_quantile(40) == pytest.approx(2.0211, abs=2e-4)  # as tables have it
+    assert t_quantile(120) == pytest.approx(1.9799, abs=2e-4)
 
 
 def test_the_table_in_words():
