@@ -98,7 +98,7 @@ def test_the_house_is_small():
     core = [path for path in SOURCES if place(path) in ("gpg", "rollout", "rewards", "train", "engine")]
     assert lines(*core) <= 2700
     rest = [*ROOT.glob("results/**/*.py"), *ROOT.glob("tools/*.html")]
-    assert lines(*SOURCES, *rest) <= 11500
+    assert lines(*SOURCES, *rest) <= 12000
     assert lines(ROOT / "README.md") <= 200
 
 
