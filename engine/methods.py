@@ -72,9 +72,6 @@ class Method:
         return not (self.updates > 1 or (self.kl_coef and self.kl_in == "loss"))
 
 
-# ------------------------------------------------------------------------------------------------ advantages and losses
-
-
 def baseline_advantages(
     rewards: torch.Tensor,  # (P, G)
     baseline: str,
@@ -161,9 +158,6 @@ def kl_estimate(logprobs: torch.Tensor, reference: torch.Tensor, kind: str) -> t
 def overlong_penalty(lengths: torch.Tensor, max_len: int, buffer: int) -> torch.Tensor:
     """DAPO's soft punishment, of any shape: 0 up to max_len - buffer tokens, then falling to -1 at max_len."""
     return ((max_len - buffer - lengths) / buffer).clamp(-1, 0)
-
-
-# ------------------------------------------------------------------------------------- around a step: before, in, after
 
 
 def weights(batch: Batch, norm: str, max_len: int, num_groups: int) -> torch.Tensor:
@@ -285,9 +279,6 @@ def more_updates(
     clipped = share.extras["clipped"].sum() if share.count else share.weights.new_zeros(())
     clipped, tokens = global_sum(torch.stack([clipped.double(), mine.sum().double()])).tolist()
     return {"clipped_share": clipped / tokens if tokens else 0.0}
-
-
-# ---------------------------------------------------------------------------------------------- critic, demonstrations
 
 
 class Critic(torch.nn.Module):

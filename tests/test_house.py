@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "run": {"engine", "gpg", "rewards", "rollout", "tasks"},
     "eval": {"engine", "grader", "rewards", "rollout", "run", "tasks"},
     "train": {"engine", "gpg", "rewards", "rollout", "run", "tasks"},
-    "tools": {"engine", "gpg", "grader", "rewards", "rollout", "run", "tasks", "train"},
+    "tools": {"engine", "gpg", "rewards", "rollout", "run", "tasks", "train"},
 }
 
 
@@ -98,7 +98,7 @@ def test_the_house_is_small():
     core = [path for path in SOURCES if place(path) in ("gpg", "rollout", "rewards", "train", "engine")]
     assert lines(*core) <= 2700
     rest = [*ROOT.glob("results/**/*.py"), *ROOT.glob("tools/*.html")]
-    assert lines(*SOURCES, *rest) <= 11500
+    assert lines(*SOURCES, *rest) <= 12000
     assert lines(ROOT / "README.md") <= 200
 
 
@@ -106,9 +106,8 @@ def test_the_house_is_small():
 def test_the_bag_of_flags_stops_at_the_doors(path):
     """The method, the rollout, the rewards, the grader, tasks and the engine take what they use by name."""
     if place(path) in ("gpg", "rollout", "rewards", "engine", "tasks") or path.relative_to(ROOT).as_posix() in GRADER:
-        functions = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.arguments)]
-        named = {arg.arg for node in functions for arg in (*node.posonlyargs, *node.args, *node.kwonlyargs)}
-        assert "args" not in named
+        read = [node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)]
+        assert not [node for node in read if isinstance(node, ast.Name) and node.id == "args"]
 
 
 def test_the_method_imports_only_torch():

@@ -1,1 +1,10 @@
-"""What looks at runs from outside: `python -m tools.NAME`."""
+"""Looks at runs and at the code from outside, one command per file: `python -m tools.NAME`.
+
+doctor      checks model, data and machine before a run
+replay      computes one recorded step of a run again
+plot        curves of runs as a PNG or, with --html, as a page (report.py), and a table
+study       the paper's comparisons over many seeds; compare.py makes their tables and pictures
+gradient    bias and noise of each estimate of the gradient
+bench       times a step, its parts and each optimization, also against TRL
+scaling     times a step on 1, 2, … ranks
+"""

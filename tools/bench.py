@@ -1,11 +1,11 @@
-"""Times a training step and its parts, each lever off in turn, beside what the machine and what TRL can do.
+"""Times a training step, its parts, and each optimization ("lever") off in turn, against the machine's limits and TRL.
 
     python -m tools.bench                                           the built-in model, its default shape
     python -m tools.bench --model DIR --data FILE                   any other, 4 prompts x 8 x 128 tokens
     python -m tools.bench --peer trl --valid-share 0.5 0.25         a step against TRL's GRPOTrainer (pip install trl)
 
-Seconds are CPU seconds of the process, medians after a warm-up; ratios are of numbers taken in turn in one process, so
-that a busy machine slows both. Memory is the peak of resident memory above what was there before (Linux only).
+Seconds are CPU seconds of the process, medians after a warm-up. Ratios are of numbers taken alternately in one process,
+so that a busy machine slows both. Memory is the peak of resident memory above its start (Linux only).
 Letters: P prompts, G samples of each, L prompt tokens, T completion tokens, V vocabulary, D hidden width.
 """
 
@@ -14,7 +14,6 @@ import ctypes
 import gc
 import importlib.util
 import json
-import math
 import statistics
 import tempfile
 import time
@@ -34,12 +33,20 @@ import rollout as rollout_module
 import train
 from engine import policy as policy_module
 from engine.balance import share_out
-from engine.policy import Policy, micro_batches, sample_rows
+from engine.methods import Method
+from engine.micro_batches import micro_batches, sample_rows
+from engine.optimizer import make_optimizer
+from engine.policy import Policy, autocast
 from gpg import token_weights
 from rewards import accuracy
 from rollout import Rollout, completion_texts, eval_mode, join, rollout
-from run import flags
-from tasks import addition
+from run import flags, memory
+from run.checkpoint import State
+from run.models import Trained, load_model, make_policy, pretrained
+from run.problems import with_prompts
+from run.ranks import init_distributed
+from tasks import addition, data
+from tools import plot
 
 GIGA = 1e9
 OUT = Path(tempfile.gettempdir(), "gpg-bench-is-not-written")  # train.py's flags want a folder; none is made
@@ -62,7 +69,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def parse_args(argv: list[str] | None) -> dict:
-    """What to measure, as a dictionary that goes to other processes and into the JSON."""
+    """What to measure, as a dictionary for other processes and the JSON."""
     parser = argparse.ArgumentParser(prog="python -m tools.bench", description=__doc__.partition("\n")[0])
     parser.error = flags.fail
     # fmt: off
@@ -70,14 +77,14 @@ def parse_args(argv: list[str] | None) -> dict:
     add("--model", default=flags.BUILT_IN, metavar="DIR", help="folder or hub name (default: the built-in model)")
     add("--data", metavar="FILE", help="problems, as train.py's --data")
     add("--system-prompt", default="none", metavar="NAME", help="as train.py's")
-    add("--prompts", type=int, metavar="P", help="prompts a step (default: 4; built-in model: 16)")
-    add("--group-size", type=int, default=8, metavar="G", help="completions a prompt (default: 8)")
-    add("--prompt-tokens", type=int, metavar="L", help="repeat or cut every prompt to so many (default: as it comes)")
+    add("--prompts", type=int, metavar="P", help="prompts per step (default: 4; built-in model: 16)")
+    add("--group-size", type=int, default=8, metavar="G", help="completions per prompt (default: 8)")
+    add("--prompt-tokens", type=int, metavar="L", help="repeat or cut every prompt to this length (default: unchanged)")
     add("--new-tokens", type=int, metavar="T", help="tokens of every completion (default: 128; built-in model: 40)")
     add("--valid-share", type=float, nargs="+", default=[0.5], metavar="S", help="of the groups (default: 0.5)")
     add("--dtype", choices=("float32", "bfloat16"), default="float32", help="as train.py's")
     add("--tokens-per-micro-batch", type=int, metavar="N", help="as train.py's, and with its defaults")
-    add("--repeats", type=int, default=3, help="counted, after one that is not (default: 3)")
+    add("--repeats", type=int, default=3, help="after one that is not counted (default: 3)")
     add("--peer", choices=("trl",), help="a step of ours and of TRL's GRPOTrainer, in place of parts and levers")
     add("--peer-batch", type=int, default=8, metavar="N", help="TRL's per_device_train_batch_size (default: 8, TRL's)")
     add("--json", metavar="FILE", help="all figures")
@@ -96,12 +103,12 @@ def parse_args(argv: list[str] | None) -> dict:
         flags.fail(f"--valid-share {work['valid_share']}: must be above 0, and at most 1")
     if work["json"] and not Path(work["json"]).absolute().parent.is_dir():
         flags.fail(f"--json {work['json']}: no such folder")
-    train_args(work)  # its complaints, before anything slow
+    train_args(work)  # complains before anything slow
     return work
 
 
 def train_args(work: dict) -> argparse.Namespace:
-    """The flags of train.py that make the same work: one round a step, no bound on what a prompt may have."""
+    """The flags of train.py for the same work: one round per step."""
     names = {"prompts": "prompts-per-step", "new_tokens": "max-new-tokens"}
     names |= {name: name.replace("_", "-") for name in ("group_size", "dtype", "tokens_per_micro_batch")}
     given = {flag: work[name] for name, flag in names.items()} | {"model": work["model"], "data": work["data"]}
@@ -111,7 +118,7 @@ def train_args(work: dict) -> argparse.Namespace:
 
 
 def in_a_process(function, *arguments) -> dict:
-    """Its result, from a process of its own: what others have left in memory is not counted."""
+    """Its result, from a process of its own: memory left by others is not counted."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
 
@@ -123,17 +130,16 @@ def load(work: dict):
     """train.py's arguments, tokenizer, model, and the P problems with "prompt_ids" and "place", 0 to P - 1."""
     torch.set_num_threads(1)
     args = train_args(work)
-    device = train.init_distributed(args)
+    device = init_distributed(args.rank_timeout)
     built_in = work["model"] == flags.BUILT_IN
     folder = addition.ensure(0) if built_in else work["model"]
-    tokenizer = flags.pretrained(AutoTokenizer, folder)
-    model = train.load_model(args, folder, device)
-    source = work["data"]
-    found = addition.problems("train") if built_in else flags.user_input(train.data.load, source, split="train")[0]
+    tokenizer = pretrained(AutoTokenizer, folder)
+    model = load_model(args, folder, device)
+    found = addition.problems("train") if built_in else flags.user_input(data.load, work["data"], split="train")[0]
     P = work["prompts"]
     if len(found) < P:
         flags.fail(f"--data {work['data']}: {len(found)} problems are too few for --prompts {P}")
-    rows = train.with_prompts(found[: 2 * P], tokenizer, args)[:P]
+    rows = with_prompts(found[: 2 * P], tokenizer, args)[:P]
     for place, row in enumerate(rows):
         row["place"], length = place, work["prompt_tokens"] or len(row["prompt_ids"])
         row["prompt_ids"] = (row["prompt_ids"] * length)[:length]
@@ -142,7 +148,7 @@ def load(work: dict):
 
 
 def never_end(model, tokenizer) -> None:
-    """Makes EOS a token that the model has no logit of, so that every completion has T tokens, ours and TRL's."""
+    """Makes EOS a token for which the model has no logit, so that every completion has T tokens, ours and TRL's."""
     missing = max(0, model.config.get_text_config().vocab_size - len(tokenizer))
     tokenizer.add_tokens([f"<|unused {i}|>" for i in range(missing)])
     pad = tokenizer.pad_token_id
@@ -152,9 +158,9 @@ def never_end(model, tokenizer) -> None:
 
 
 def fixed_rewards(places: list[int], texts: list[str], answers: list[str], work: dict, share: float) -> list[float]:
-    """Grades as a run would, and then fixes the share of valid groups: the first ones are half right, others wrong."""
+    """Grades as a run would, then fixes the share of valid groups: the first are half right, the others all wrong."""
     for text, answer in zip(texts, answers, strict=True):
-        accuracy(text, answer)  # what it comes to is not used
+        accuracy(text, answer)  # the result is not used
     valid = num_valid(work, share)
     return [float(place < valid and i % 2 == 0) for i, place in enumerate(places)]
 
@@ -164,36 +170,37 @@ def num_valid(work: dict, share: float) -> int:
 
 
 def our_steps(work: dict, share: float) -> dict:
-    """Steps as train.py makes them, in a process of their own."""
+    """Steps as in train.py, in a process of their own."""
     result = steps_of_ours(work, share)  # the model, and what spreads it, must be gone before the group is
     dist.destroy_process_group()
     return result
 
 
-def steps_of_ours(work: dict, share: float) -> dict:
+def steps_of_ours(work: dict, valid_share: float) -> dict:
     empty = resident()
     args, tokenizer, model, rows = load(work)
-    policy = train.make_policy(model, "ddp", args)
-    optimizer, state = train.make_optimizer(model, args), train.State()
+    optimizer = make_optimizer(model, kind="adamw", lr=args.lr, weight_decay=args.weight_decay)
+    trained, state = Trained(model, make_policy(model, "ddp", args), tokenizer, optimizer, Method()), State()
 
-    def grader(prompts, texts, ids, columns):
+    def scorer(prompts, texts, ids, columns):
         del prompts, ids
-        rewards = fixed_rewards(columns["place"], texts, columns["answer"], work, share)
+        rewards = fixed_rewards(columns["place"], texts, columns["answer"], work, valid_share)
         return {"total": rewards, "by_name": {"benchmark": rewards}, "errors": 0, "counts": {}}
 
     steps = []
     for number in range(work["repeats"] + 1):
         settle()
         began = time.process_time()
-        batch = train.collect(policy, tokenizer, rows, grader, args, replace(state, step=number))
+        batch = train.collect(trained, rows, scorer, args, replace(state, step=number))
         rolled = time.process_time()
-        grad_norm, loss, gap, _ = train.backward(policy, share_out(batch.rollout, train.weigh(batch, args)), args)
-        train.take_step(optimizer, batch, grad_norm, loss, args, state)
+        share = share_out(batch.rollout, train.weigh(batch, args))
+        gradient = train.gradient_of(trained, share, args, halves=False)
+        train.take_step(optimizer, args.lr, learn=gradient.is_finite())
         ended = time.process_time()
         steps.append({"seconds": ended - began, "rollout": rolled - began, "update": ended - rolled, "peak": peak()})
         assert batch.rollout.completion_mask.all(), "a completion ended before its T tokens"
-        assert batch.num_valid == num_valid(work, share) and math.isfinite(grad_norm)
-    return {"valid_share": share, "logprob_gap": gap} | medians(steps[1:], empty, model)
+        assert batch.num_valid == num_valid(work, valid_share) and gradient.is_finite()
+    return {"valid_share": valid_share, "logprob_gap": gradient.gap} | medians(steps[1:], empty, model)
 
 
 def trl_steps(work: dict) -> dict:
@@ -252,16 +259,16 @@ def trl_steps(work: dict) -> dict:
 
 
 def plain_text(tokenizer, ids: list[int]) -> str:
-    """A text that the tokenizer makes these ids of, as TRL will ask it to."""
+    """A text that the tokenizer turns into these ids, as TRL will ask it to."""
     text = tokenizer.decode(ids)
     for candidate in (text, text.removeprefix(tokenizer.bos_token or "")):
         if tokenizer(text=candidate)["input_ids"] == ids:
             return candidate
-    raise ValueError("--peer trl: the tokenizer does not make a prompt's ids of its text; use other --data")
+    raise ValueError("--peer trl: the tokenizer does not turn a prompt's text into its ids; use other --data")
 
 
 def medians(steps: list[dict], empty: int | None, model) -> dict:
-    """Median seconds; and peak memory in bytes, above the process without a model and 16 bytes a parameter."""
+    """Median seconds, and peak memory in bytes above the process without a model and 16 bytes per parameter."""
     result = {name: statistics.median(step[name] for step in steps) for name in ("seconds", "rollout", "update")}
     if empty is None:
         return result | {"peak": None, "above": None}
@@ -273,12 +280,8 @@ def medians(steps: list[dict], empty: int | None, model) -> dict:
 
 
 def resident(field: str = "VmRSS") -> int | None:
-    """Bytes of this process in memory, now (VmRSS) or at the most since settle (VmHWM); None without /proc."""
-    with suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith(field):
-                return int(line.split()[1]) * 1024
-    return None
+    """Bytes of this process in memory, now (VmRSS) or at its peak since settle (VmHWM); None without /proc."""
+    return memory.resident(field) if Path("/proc/self/status").exists() else None
 
 
 def peak() -> int | None:
@@ -286,7 +289,7 @@ def peak() -> int | None:
 
 
 def settle() -> None:
-    """Gives back what is free, and lets the peak begin anew."""
+    """Returns free memory to the system, and resets the peak."""
     gc.collect()
     with suppress(OSError, AttributeError):  # glibc only
         ctypes.CDLL("libc.so.6").malloc_trim(0)
@@ -312,7 +315,7 @@ def compare(works: dict, repeats: int) -> dict:
     return result
 
 
-# ------------------------------------------------------------------------------------------- what the machine could do
+# ------------------------------------------------------------------------------------------------ the machine's limits
 
 
 def machine(dtype: torch.dtype) -> dict:
@@ -333,7 +336,7 @@ def machine(dtype: torch.dtype) -> dict:
 
 
 def dimensions(model) -> dict[str, int]:
-    """Sizes that the counts are made of: parameters of all matrices but the embedding, layers, widths of attention."""
+    """Sizes for the counts: parameters of all matrices but the embedding, layers, widths of attention."""
     config = model.config.get_text_config()
     heads = config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
@@ -376,16 +379,14 @@ def counts(size: dict[str, int], lengths: list[int], valid: int, G: int, T: int,
 
 
 def update(policy: Policy, r: Rollout, weights: torch.Tensor, args, *, everyone=False, known=True) -> None:
-    """Forward and backward as in train.backward. everyone: invalid groups too. known: the gradient is told before."""
+    """Forward and backward as in train.backward. everyone: invalid groups too. known: the gradient is passed in."""
     weights = weights.flatten(0, 1)  # (P * G, T)
     chosen = torch.arange(len(weights)) if everyone else weights.any(dim=1).nonzero().squeeze(1)
     for piece in micro_batches(r, chosen, args.tokens_per_micro_batch, shared=policy.shared):
         samples = sample_rows(r, piece)
         mask = samples[3].bool()  # (N, T)
         w = weights[piece, : mask.shape[1]][mask]  # (M,)
-        with train.autocast(args, w.device):
-            logprobs = policy(*samples, grad=-w if known else None)
-        (-(w * logprobs).sum()).backward()
+        (-(w * policy(*samples, grad=-w if known else None)).sum()).backward()
 
 
 def plain_update(model, r: Rollout, weights: torch.Tensor, args, *, whole: bool = True) -> None:
@@ -399,7 +400,7 @@ def plain_update(model, r: Rollout, weights: torch.Tensor, args, *, whole: bool 
     positions, weights = (mask.cumsum(dim=1) - 1).clamp(min=0), weights.flatten(0, 1)
     for piece in torch.arange(len(ids)).split(max(1, args.tokens_per_micro_batch // ids.shape[1])):
         inputs = {"input_ids": ids[piece], "attention_mask": mask[piece], "position_ids": positions[piece]}
-        with train.autocast(args, ids.device):
+        with autocast(args.dtype, ids.device):
             logits = model(**inputs, use_cache=False, logits_to_keep=0 if whole else T + 1).logits  # (N, L + T, V)
         logprobs = logits.float().log_softmax(dim=-1)[:, -T - 1 : -1].gather(2, ids[piece, -T:, None]).squeeze(2)
         (-(weights[piece] * logprobs).sum()).backward()
@@ -407,9 +408,9 @@ def plain_update(model, r: Rollout, weights: torch.Tensor, args, *, whole: bool 
 
 @torch.no_grad()
 def bare_decode(model, r: Rollout, tokens: int, args) -> None:
-    """The calls of the model that sampling needs, and nothing else: the tokens are given, DynamicCache concatenates."""
+    """Only the model calls that sampling needs: the tokens are given, and DynamicCache concatenates."""
     ids, mask, G = r.completion_ids.flatten(0, 1), r.prompt_mask, r.completion_ids.shape[1]
-    with eval_mode(model), train.autocast(args, ids.device):
+    with eval_mode(model), autocast(args.dtype, ids.device):
         positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
         inputs = {"input_ids": r.prompt_ids, "position_ids": positions, "logits_to_keep": 1}
         cache = model(**inputs, attention_mask=mask, use_cache=True)["cache"]
@@ -422,16 +423,16 @@ def bare_decode(model, r: Rollout, tokens: int, args) -> None:
 
 
 def concatenated(cache, rows: torch.Tensor, room: int):
-    """In place of rollout._rows_of_cache: DynamicCache as it is."""
+    """Replaces rollout._rows_of_cache: DynamicCache unchanged."""
     del room
     cache.reorder_cache(rows)
     return cache
 
 
 def uneven(model, tokens: int) -> ExitStack:
-    """While it is open, samples end at random, after tokens / 2 on average, each by its own stream of numbers."""
+    """While it is open, samples end at random, after tokens / 2 on average, each by its own random numbers."""
     draw, config = rollout_module.draw, model.generation_config
-    end = 0  # an id that the model has a row for: where rows stay after their end, it is fed
+    end = 0  # an id that the model knows: rows that stay after their end are fed it
 
     def ending(logits, uniforms, **options):
         drawn, logprobs = draw(logits, uniforms, **options)
@@ -443,7 +444,7 @@ def uneven(model, tokens: int) -> ExitStack:
     return stack
 
 
-# lever: (the fast way, the same without it), names of rollout_works and update_works
+# lever: (with it, without it), names from rollout_works and update_works
 LEVERS = {
     "one prefill a prompt": ("rollout", "prefill a sample"),
     "keys and values in a buffer": ("rollout", "cache concatenated"),
@@ -464,7 +465,7 @@ DTYPES = ("float32", "bfloat16")
 def parts_and_levers(work: dict) -> dict:
     """Seconds and peaks of the parts of a step, of each lever on and off, and what the machine could do."""
     args, tokenizer, model, rows = load(work)
-    policy, share = Policy(model, args.temperature), work["valid_share"][0]
+    policy, share = Policy(model, args.temperature, args.dtype), work["valid_share"][0]
     G, T = work["group_size"], work["new_tokens"]
     dtype = torch.bfloat16 if work["dtype"] == "bfloat16" else torch.float32
     limits = machine(dtype)
@@ -495,17 +496,17 @@ def parts_and_levers(work: dict) -> dict:
 
 
 def ratio(on: dict, off: dict) -> dict:
-    """Off over on: how many times as long it takes without, and how many times the memory."""
+    """Off over on: time and memory without the lever, as multiples."""
     peaks = None if on["peak"] is None else off["peak"] / max(on["peak"], 1)
     return {"on": on, "off": off, "time": off["seconds"] / on["seconds"], "peak": peaks}
 
 
 def sample(args, tokenizer, model, rows, work, lengths=None, *, a_sample=False, tokens=None) -> Rollout:
-    """A rollout as train.collect makes it; a_sample: each prompt G times, as if they were others."""
+    """A rollout as train.collect makes it; a_sample: each prompt G times, as if all were different."""
     G = work["group_size"]
     prompts = [row["prompt_ids"] for row in rows for _ in range(G if a_sample else 1)]
     shape = (1 if a_sample else G, tokens or work["new_tokens"])
-    with lengths or nullcontext(), train.autocast(args, model.device):
+    with lengths or nullcontext(), autocast(args.dtype, model.device):
         return rollout(model, tokenizer, prompts, *shape, cache_tokens=args.cache_tokens)
 
 
@@ -514,7 +515,7 @@ def changed(args: argparse.Namespace, **values) -> argparse.Namespace:
 
 
 def rollout_works(args, tokenizer, model, rows, work, share) -> dict:
-    """Name -> what is timed of the rollout: as it is, each lever off, and the bare loop."""
+    """Name -> a rollout to time: as it is, each lever off, and the bare loop."""
     draw, T = partial(sample, tokenizer=tokenizer, model=model, rows=rows, work=work), work["new_tokens"]
     places, answers = ([row[name] for row in rows for _ in range(work["group_size"])] for name in ("place", "answer"))
     even = draw(args)
@@ -532,12 +533,12 @@ def rollout_works(args, tokenizer, model, rows, work, share) -> dict:
         "prefill a sample": partial(draw, args, a_sample=True),
         "cache concatenated": partial(without, "_rows_of_cache", concatenated),
         "rollout, uneven": lambda: draw(args, lengths=uneven(model, T)),
-        "rows stay": partial(without, "_kept", lambda going_on: torch.arange(len(going_on)), partial(uneven, model, T)),
+        "rows stay": partial(without, "_compact", lambda rows: torch.arange(len(rows)), partial(uneven, model, T)),
     } | {f"rollout, {dtype}": partial(draw, changed(args, dtype=dtype)) for dtype in DTYPES}
 
 
 def update_works(args, policy, even, ragged, work, share) -> dict:
-    """Name -> what is timed of the update: as it is, each lever off, the plain way, and twice the samples."""
+    """Name -> an update to time: as it is, each lever off, the plain way, and twice the samples."""
     P, G = even.truncated.shape
     places = [place for place in range(P) for _ in range(G)]
     rewards = torch.tensor(fixed_rewards(places, [], [], work, share), dtype=torch.float64).view(P, G)
@@ -561,7 +562,7 @@ def update_works(args, policy, even, ragged, work, share) -> dict:
         "plain": partial(plain_update, policy.model, even, w, args),
         "once": partial(update, policy, even, w, small),
         "twice": partial(update, policy, join([even, even]), torch.cat([w, w]), small),
-    } | {f"update, {dtype}": partial(update, policy, even, w, changed(args, dtype=dtype)) for dtype in DTYPES}
+    } | {f"update, {dtype}": partial(without, policy, "dtype", dtype) for dtype in DTYPES}
 
 
 # -------------------------------------------------------------------------------------------------------------- tables
@@ -575,8 +576,7 @@ def table(columns: list[str], rows: list[list]) -> str:
             return f"{cell:,.0f}" if abs(cell) >= 100 else f"{cell:.3g}"
         return "–" if cell is None else str(cell)
 
-    lines = ["| " + " | ".join(columns) + " |", "|:--|" + "--:|" * (len(columns) - 1)]
-    return "\n".join(lines + ["| " + " | ".join(map(shown, row)) + " |" for row in rows])
+    return plot.markdown([columns, *(list(map(shown, row)) for row in rows)])
 
 
 def mega(count: float | None) -> float | None:
@@ -584,7 +584,7 @@ def mega(count: float | None) -> float | None:
 
 
 def parts_table(result: dict) -> str:
-    """Seconds, tokens/s and peak of each part, and the share of what the machine could do."""
+    """Seconds, tokens/s and peak of each part, and its share of the machine's limit."""
     limits, rows = result["machine"], []
     for name, part in result["parts"].items():
         row = [name, part["seconds"], part["tokens"] / part["seconds"], mega(part["peak"])]
@@ -602,7 +602,7 @@ def parts_table(result: dict) -> str:
 
 
 def levers_table(result: dict) -> str:
-    """Each lever on and off, and how many times the seconds and the memory are without it."""
+    """Each lever on and off, and seconds and memory without it, as multiples."""
     rows = []
     for name, lever in result["levers"].items():
         on, off = lever["on"], lever["off"]
@@ -612,7 +612,7 @@ def levers_table(result: dict) -> str:
 
 
 def peer_table(result: dict) -> str:
-    """CPU seconds a step and peak memory above what weights, gradients and AdamW need; both, and ours over TRL's."""
+    """CPU seconds per step, and peak memory above weights, gradients and AdamW's state; and ours over TRL's."""
     trl, rows = result["trl"], []
     for name, step in [(f"TRL, {trl['batch']} samples a forward", trl)] + [
         (f"GPG, {ours['valid_share']:g} of the groups valid", ours) for ours in result["ours"]

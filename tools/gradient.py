@@ -1,21 +1,21 @@
-"""How good an estimate of the gradient each variant makes: its bias and its noise, measured.
+"""Measures bias and noise of each variant's estimate of the gradient, which the paper argues about but does not show.
 
-    python -m tools.study gradient            writes results/gradient: table.md, picture.png, rows.jsonl
+    python -m tools.gradient                  writes results/gradient: table.md, picture.png, rows.jsonl
     python -m tools.gradient --batches 500    the same, with fewer batches
 
-What the paper argues about and does not show. Two policies:
+Two policies:
 
-    tabular    prompts of every difficulty, completions of up to three tokens: the gradient of J by enumeration, exact
-    built-in   the warmed-up model; a pool of groups, sampled once, stands for all that could be: its gradient is the
-               very large batch's, and batches are drawn from it
+    tabular    prompts of every difficulty, completions of up to three tokens; the gradient of J is exact, enumerated
+    built-in   the warmed-up model with a pool of groups, sampled once; batches are drawn from the pool, and the true
+               gradient is that of the whole pool
 
 J is the expected reward, a mean over prompts. An estimate g of its gradient may point elsewhere on average (bias), be
-longer (scale: no bias that a learning rate does not undo), and differ from batch to batch (noise):
+longer (scale, which a learning rate can undo), and differ from batch to batch (noise):
 
     scale    <E g, dJ> / |dJ|^2                    bias    |E g / scale - dJ| / |dJ|
-    noise    sqrt(E |g - E g|^2) / |E g|           cosine  E cos(g, dJ), what one step is worth
+    noise    sqrt(E |g - E g|^2) / |E g|           cosine  E cos(g, dJ), the value of one step
 
-Letters as in gpg.py; K prompts of the tabular policy, S groups of the pool, D numbers that stand for a gradient.
+Letters as in gpg.py; K prompts of the tabular policy, S groups in the pool, D numbers that represent a gradient.
 """
 
 import argparse
@@ -34,17 +34,19 @@ import torch
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from engine.policy import Policy, sample_rows
+from engine.micro_batches import sample_rows
+from engine.policy import Policy
 from gpg import token_weights, valid_groups
 from rewards import accuracy
 from rollout import completion_texts, rollout
+from run.flags import fail
 from run.scores import mean_and_error
 from tasks import addition
 from tasks.prompts import encode_prompt
 from tools import plot
 
-P, G = 8, 8  # prompts of a batch and completions of each, as in the studies
-ROUNDS = 20  # at most, until beta_th of P is valid
+P, G = 8, 8  # prompts per batch and completions of each, as in the studies
+ROUNDS = 20  # at most, until beta_th of P groups are valid
 
 # variant: (options of token_weights, beta_th)
 VARIANTS: dict[str, tuple[dict, float]] = {
@@ -58,17 +60,18 @@ VARIANTS |= {
     for f_norm, age in product(("group", "batch"), (False, True))
 }
 
-VOCABULARY, LONGEST = 3, 3  # of the tabular policy: two tokens and EOS, which is the last
+VOCABULARY, LONGEST = 3, 3  # of the tabular policy: two tokens, then EOS
 PROMPTS = 12  # K, from nearly always right to nearly never
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="tools.gradient", description="Bias and noise of the gradient's estimates.")
-    parser.add_argument("--batches", type=int, default=2000, help="batches a variant")
-    parser.add_argument("--pool", type=int, default=300, help="groups of the built-in model that stand for all")
-    parser.add_argument("--out", default="results/gradient", metavar="DIR", help="folder of table, picture and rows")
+    parser = argparse.ArgumentParser(prog="python -m tools.gradient", description=__doc__.partition("\n")[0])
+    parser.error = fail
+    parser.add_argument("--batches", type=int, default=2000, help="batches per variant (default: 2000)")
+    parser.add_argument("--pool", type=int, default=300, help="groups sampled from the built-in model (default: 300)")
+    parser.add_argument("--out", default="results/gradient", metavar="DIR", help="folder (default: results/gradient)")
     args = parser.parse_args(argv)
-    plot.drawing()  # what is missing is said before anything slow
+    plot.drawing()  # exits if matplotlib is missing, before anything slow
     began, processor, out = time.time(), time.process_time(), Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     rows = []
@@ -78,7 +81,7 @@ def main(argv: list[str] | None = None) -> None:
             rows.append({"policy": policy, "variant": name} | measure(draw, truth, options, beta_th, args.batches))
     (out / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     command = shlex.join(["python", "-m", "tools.gradient", *(sys.argv[1:] if argv is None else argv)])
-    foot = f"`{command}`, {args.batches} batches of {P} prompts x {G} a variant, a pool of {args.pool} groups; "
+    foot = f"`{command}`, {args.batches} batches of {P} prompts x {G} per variant, a pool of {args.pool} groups; "
     foot += f"2 shared CPU cores, no GPU, {date.today()}, {time.process_time() - processor:.0f} CPU-s, "
     foot += f"{time.time() - began:.0f} s. ± is a standard error.\n"
     (out / "table.md").write_text(table(rows) + "\n" + foot)
@@ -92,7 +95,7 @@ def main(argv: list[str] | None = None) -> None:
 def tabular() -> tuple[Callable, torch.Tensor, int]:
     """-> a function that draws groups, the gradient of J by enumeration (D,), and the longest completion.
 
-    Each prompt has a softmax for every beginning of a completion, and a reward of 0 or 1 for every whole one.
+    Each prompt has a softmax for every prefix of a completion, and a reward of 0 or 1 for every complete one.
     """
     generator = torch.Generator().manual_seed(0)
     beginnings = [b for n in range(LONGEST) for b in product(range(VOCABULARY - 1), repeat=n)]
@@ -127,10 +130,10 @@ def tabular() -> tuple[Callable, torch.Tensor, int]:
 
 
 def built_in(groups: int) -> tuple[Callable, torch.Tensor, int]:
-    """The same of the warmed-up model: draws are from a pool of so many groups, and the truth is that of the pool.
+    """The same for the warmed-up model: groups are drawn from a pool of this size, whose gradient is the true one.
 
-    A sample's gradient has 400,000 numbers; inner products are all that is asked of them. So the rows of a root of
-    their Gram matrix stand for them, as many numbers each as there are samples.
+    A sample's gradient has 400,000 numbers, of which only inner products are needed. So it is represented by a row of a
+    root of the Gram matrix, with one number per sample.
     """
     folder = addition.ensure(0)
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
@@ -165,7 +168,7 @@ def built_in(groups: int) -> tuple[Callable, torch.Tensor, int]:
 
 
 def measure(draw: Callable, truth: torch.Tensor, options: dict, beta_th: float, batches: int) -> dict[str, float]:
-    """Bias, noise, scale and cosine of a variant over many batches; standard errors by ten parts of them."""
+    """Bias, noise, scale and cosine of a variant over many batches; standard errors from ten parts of them."""
     rng = torch.Generator().manual_seed(1)
     estimates, samples, skipped = [], 0, 0
     for _ in range(batches):
@@ -183,7 +186,7 @@ def measure(draw: Callable, truth: torch.Tensor, options: dict, beta_th: float, 
     found = figures(g, truth)
     parts = [figures(part, truth) for part in g.chunk(10)]
     errors = {f"{name}_se": mean_and_error([part[name] for part in parts])[1] for name in found}
-    # of a square that may come out below zero: the root of it, and how much its error would add to that
+    # the square may come out below zero: the root of it, and how much its error would add to that
     square, bias = found["bias_square"], math.sqrt(max(0.0, found.pop("bias_square")))
     errors["bias_se"] = math.sqrt(max(0.0, square) + errors.pop("bias_square_se")) - bias
     found["bias"] = bias
@@ -191,17 +194,17 @@ def measure(draw: Callable, truth: torch.Tensor, options: dict, beta_th: float, 
 
 
 def estimate(scores: torch.Tensor, rewards: torch.Tensor, lengths: torch.Tensor, options: dict) -> torch.Tensor:
-    """The gradient of +J that a batch gives, (D,): sum of weights * scores, by gpg.token_weights."""
+    """A batch's estimate of the gradient of +J, (D,): sum of weights * scores, by gpg.token_weights."""
     mask = torch.arange(options["max_len"]) < lengths[:, :, None]  # (S, G, T)
     num_groups = max(P, int(valid_groups(rewards).sum()))
-    weights = token_weights(rewards, mask, num_groups=num_groups, **options)[:, :, 0]  # (S, G), as all of a sample's
+    weights = token_weights(rewards, mask, num_groups=num_groups, **options)[:, :, 0]  # (S, G): equal over a sample
     return torch.einsum("sg,sgd->d", weights, scores)
 
 
 def figures(g: torch.Tensor, truth: torch.Tensor) -> dict[str, float]:
-    """Gradients (batches, D) against the true one (D,): see the top of this file.
+    """Gradients (batches, D) compared with the true one (D,): see the top of this file.
 
-    The squared length of a mean of noisy vectors is too large by its variance over their number, which is taken off.
+    The squared length of a mean of noisy vectors is too large by their variance over their number: it is subtracted.
     """
     mean, n = g.mean(0), len(g)
     variance = float(((g - mean) ** 2).sum()) / (n - 1)
@@ -222,23 +225,25 @@ def figures(g: torch.Tensor, truth: torch.Tensor) -> dict[str, float]:
 
 
 def table(rows: list[dict]) -> str:
-    """Markdown; noise also as if every step had taken P * G samples: times the root of what it did take over that."""
-    lines = []
+    """Markdown; noise also per P * G samples: multiplied by the root of the samples per step over P * G."""
+    parts = []
     for policy in dict.fromkeys(row["policy"] for row in rows):
-        lines += [f"**{policy}**", ""]
-        lines += ["| estimate | scale | bias | noise | noise at equal samples | cosine of a step | samples a step |"]
-        lines += ["|:--|--:|--:|--:|--:|--:|--:|"]
+        lines = [
+            ["estimate", "scale", "bias", "noise", "noise at equal samples", "cosine of a step", "samples per step"]
+        ]
         for row in (row for row in rows if row["policy"] == policy):
-            shown = [f"{row[name]:.3f} ± {row[f'{name}_se']:.3f}" for name in ("scale", "bias", "noise")]
-            shown.append(f"{row['noise'] * math.sqrt(row['samples'] / P / G):.3f}")
-            shown.append(f"{row['cosine']:.3f} ± {row['cosine_se']:.3f}")
-            lines.append(f"| {row['variant']} | {' | '.join(shown)} | {row['samples']:.0f} |")
-        lines.append("")
-    return "\n".join(lines)
+            shown = {
+                name: f"{row[name]:.3f} ± {row[f'{name}_se']:.3f}" for name in ("scale", "bias", "noise", "cosine")
+            }
+            shown |= {"per sample": f"{row['noise'] * math.sqrt(row['samples'] / P / G):.3f}"}
+            order = ("scale", "bias", "noise", "per sample", "cosine")
+            lines.append([row["variant"], *(shown[name] for name in order), f"{row['samples']:.0f}"])
+        parts += [f"**{policy}**", plot.markdown(lines)]
+    return "\n\n".join(parts) + "\n"
 
 
 def draw_picture(rows: list[dict], file: Path) -> None:
-    """Bias, noise and cosine of every estimate, a column a policy."""
+    """Bias, noise and cosine of every estimate, one row of panels per policy."""
     policies, names = list(dict.fromkeys(row["policy"] for row in rows)), list(VARIANTS)
     shown = (
         ("bias", "bias: |E g / scale − ∇J| / |∇J|"),
@@ -249,9 +254,9 @@ def draw_picture(rows: list[dict], file: Path) -> None:
     figure = Figure(figsize=(13, 4.6 * len(policies)), layout="constrained")
     axes = figure.subplots(len(policies), 3, sharey=True)
     for line, policy in zip(axes, policies, strict=True):
-        of_policy = {row["variant"]: row for row in rows if row["policy"] == policy}
+        by_variant = {row["variant"]: row for row in rows if row["policy"] == policy}
         for axis, (name, label) in zip(line, shown, strict=True):
-            values, errors = ([of_policy[v][key] for v in names] for key in (name, f"{name}_se"))
+            values, errors = ([by_variant[v][key] for v in names] for key in (name, f"{name}_se"))
             axis.errorbar(values, range(len(names)), xerr=[1.96 * e for e in errors], fmt="o", markersize=4, capsize=2)
             axis.set_yticks(range(len(names)), names, fontsize=8)
             axis.set_xlabel(label)

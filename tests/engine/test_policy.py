@@ -1,10 +1,10 @@
 """Tests of engine/policy.py: the fast way to log-probabilities and gradients is the plain one, and does the least work.
 
-The oracle is test_rollout.rescored: one row at a time, whole, without padding. Mutants of engine/policy.py that were tried and
-turn this file red: positions that count padding, or begin at 0 in completions; no mask of the prompt, or of the
-completions; the last hidden state of the prompt left out; another prompt's keys; a prompt's cache detached, or added to
-when a layer runs again; completions cut after the padding; rows unsorted; logits without the prompt's; the budget
-without prompts, with a prompt a sample, or of rows - 1; groups cut where they fit; a trial that always passes.
+The oracle is test_rollout.rescored: one row at a time, whole, without padding. Mutants of engine/policy.py that were
+tried and turn this file red: positions that count padding, or begin at 0 in completions; no mask of the prompt, or of
+the completions; the last hidden state of the prompt left out; another prompt's keys; a prompt's cache detached, or
+added to when a layer runs again; completions cut after the padding; rows unsorted; logits without the prompt's; the
+budget without prompts, with a prompt a sample, or of rows - 1; groups cut where they fit; a trial that always passes.
 """
 
 import itertools

@@ -11,6 +11,7 @@ from test_rollout import FOUR, PROMPTS, TOKENIZER, make_model
 import rollout as rollout_module
 import train
 from engine import policy as policy_module
+from engine.policy import Policy
 from gpg import token_weights
 from rollout import rollout
 from tasks import addition
@@ -57,7 +58,7 @@ def test_the_update_without_a_lever_has_the_same_gradient(kind):
     r = rollout(model, TOKENIZER, PROMPTS, 4, 14)
     rewards = torch.tensor([[1.0, 0.0, 1.0, 0.0]] + [[0.0] * 4] * (len(PROMPTS) - 1), dtype=torch.float64)
     weights = token_weights(rewards, r.completion_mask)
-    policy, args = train.Policy(model, 1.0), train_flags()
+    policy, args = Policy(model, 1.0), train_flags()
     expected = gradients(model, bench.update, policy, r, weights, args)
     assert expected.norm() > 0
     others = [
@@ -86,7 +87,7 @@ def test_the_rollout_without_a_lever_draws_the_same(kind):
         same(plain, rollout(model, TOKENIZER, PROMPTS, 3, 14))
     with bench.uneven(model, 14):
         ragged = rollout(model, TOKENIZER, PROMPTS, 3, 14)
-        with patch.object(rollout_module, "_kept", lambda going_on: torch.arange(len(going_on))):
+        with patch.object(rollout_module, "_compact", lambda rows: torch.arange(len(rows))):
             same(ragged, rollout(model, TOKENIZER, PROMPTS, 3, 14))
     same(plain, rollout(model, TOKENIZER, PROMPTS, 3, 14))  # all is put back
     lengths = ragged.completion_mask.sum(dim=2).flatten()

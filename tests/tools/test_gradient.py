@@ -7,7 +7,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from engine.policy import Policy, sample_rows
+from engine.micro_batches import sample_rows
+from engine.policy import Policy
 from rewards import accuracy
 from rollout import completion_texts, rollout
 from tasks import addition

@@ -2,11 +2,12 @@
 
 import json
 import math
+import subprocess
 import sys
 
 import pytest
 
-from tools import plot
+from tools import plot, report
 
 COLUMNS = ["run", "steps", "reward, first 10", "reward, last 10", "accuracy before, %", "accuracy after, %"]
 COLUMNS += ["valid groups, %", "mean α", "generated tokens", "seconds"]
@@ -105,7 +106,7 @@ def test_the_table_of_two_runs_ends_with_mean_and_deviation(runs):
     ],
 )
 def test_evaluations(marks, points):
-    assert plot.evaluations([row(step, 0.5) | mark for step, mark in enumerate(marks, 1)]) == points
+    assert report.evaluations([row(step, 0.5) | mark for step, mark in enumerate(marks, 1)]) == points
 
 
 # ------------------------------------------------------------------------------------------------------------- picture
@@ -139,6 +140,32 @@ def test_the_panels(runs):
     assert a_steps == [0, 6, 12] and same(a_accuracy, [20.0, 50.0, 90.0])
     ((_, _, (bars,)),) = accuracy.containers
     assert same([top - low for (_, low), (_, top) in bars.get_segments()], [10.0, 12.5, 7.5])  # twice the error
+
+
+def test_runs_that_differ_in_more_than_their_seed_have_no_mean(runs, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    usual = {"lr": 1e-4, "seed": 0, "out": "a", "command": "train.py", "versions": {"torch": "2.6"}}
+    configs = [usual, usual | {"seed": 1, "out": "b", "command": "train.py --seed 1", "versions": {"torch": "2.7"}}]
+    assert plot.alike(configs) and plot.alike([{}, {}]) and not plot.alike([usual, usual | {"lr": 2e-4}])
+    assert not plot.alike([usual, usual | {"clip": None}])
+    for lr, has_mean in ((1e-4, True), (2e-4, False)):
+        configs[1]["lr"] = lr
+        for run, config in zip(runs, configs, strict=True):
+            plot.Path(run, "config.json").write_text(json.dumps(config))
+        plot.main([*runs, "--out", str(tmp_path / "both.png"), "--html", str(tmp_path / "both.html")])
+        assert ("mean ± sd" in capsys.readouterr().out) == has_mean
+        assert ("mean ± sd" in (tmp_path / "both.html").read_text()) == has_mean
+    figure = plot.draw({run: plot.read(plot.Path(run, "metrics.jsonl")) for run in runs}, with_mean=False)
+    assert [len(curves(axes)) for axes in figure.axes] == [2, 1, 2, 6, 2, 0]
+    assert not any("mean of" in text.get_text() for text in figure.axes[5].get_legend().get_texts())
+    assert {line.get_linewidth() for line in figure.axes[0].get_lines()} == {1.6}
+
+
+def test_short_runs_have_whole_steps_on_the_axis(runs):
+    pytest.importorskip("matplotlib")
+    figure = plot.draw({"b": plot.read(plot.Path(runs[1], "metrics.jsonl"))})  # steps 1 and 2
+    figure.canvas.draw()
+    assert all(tick == round(tick) for axes in figure.axes[:5] for tick in axes.get_xticks())
 
 
 def test_one_run_has_no_mean_and_may_lack_accuracy(runs):
@@ -190,6 +217,17 @@ def test_a_broken_file_ends_in_one_line(tmp_path, capsys, text, words):
     error = error_of(capsys, tmp_path)
     assert words in error and str(tmp_path / "metrics.jsonl") in error
     assert not (tmp_path / "metrics.png").exists()
+
+
+def test_a_broken_config_ends_in_one_line(runs, capsys):
+    plot.Path(runs[1], "config.json").write_text('{"lr": ')
+    assert "b/config.json: not the config.json of a run" in error_of(capsys, *runs)
+
+
+def test_it_runs_as_a_file_too(runs, tmp_path):
+    command = [sys.executable, plot.__file__, runs[0], "--html", "page.html"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and not done.stderr and (tmp_path / "page.html").exists()
 
 
 def test_a_last_line_that_is_cut_is_left_out(tmp_path):

@@ -134,6 +134,18 @@ def test_ticks(low, high, expected):
 
 
 @pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(1, 2, [1, 2]), (1, 7, [2, 4, 6]), (1, 12, [5, 10]), (0, 60, [0, 20, 40, 60]), (1, 100, [20, 40, 60, 80, 100])],
+)
+def test_ticks_at_whole_steps(low, high, expected):
+    assert report.ticks(low, high, whole=True) == expected
+    run = report.Run([row(step) for step in (low or 1, high)])
+    svg, _ = report.chart([report.reward(run)], "optimizer step")
+    below = re.findall(r'y="199" text-anchor="middle">(.*?)<', svg)  # 220 - 36 + 15
+    assert len(below) >= 2 and all(label.isdigit() for label in below)
+
+
+@pytest.mark.parametrize(
     ("value", "text"),
     [(0, "0"), (0.25, "0.25"), (2000, "2000"), (25_000, "25k"), (1e-5, "1.0e-05"), (-2.5, "-2.5")],
 )
@@ -199,6 +211,19 @@ def test_a_bare_run_has_what_it_has(runs, tmp_path):
     assert "<summary>Flags</summary>" in text and "<details open>" not in text
 
 
+def test_a_column_that_is_always_null_was_logged(tmp_path):
+    folder = write(tmp_path / "invalid", [row(step, alpha=None, valid_share=0.0) for step in (1, 2)])
+    text = make(tmp_path, folder)
+    assert "Null at every step: α, Eq. 7." in text and "Gradient&#x27;s signal. Null" in text
+
+
+def test_the_first_table_has_its_shorter_side_across(runs, tmp_path):
+    several = [write(tmp_path / f"seed-{seed}", [row(1)]) for seed in range(10)]
+    few, many = make(tmp_path, *runs), make(tmp_path, *several)
+    assert f"<table><tr><th>run</th><th>{runs[0]}</th><th>{runs[1]}</th></tr><tr><th>steps</th><td>20</td>" in few
+    assert "<table><tr><th>run</th><th>steps</th><th>reward, first 10</th>" in many
+
+
 def test_one_step_and_equal_values_can_be_drawn(tmp_path):
     folder = write(tmp_path / "one", [row(1, reward=0.0, grad_norm=0.0, loss=-1.0)], groups=[group_row(1)])
     assert "nan" not in re.sub("<script.*?</script>", "", make(tmp_path, folder), flags=re.DOTALL).lower()
@@ -235,7 +260,7 @@ def test_a_long_run_is_a_page_of_reasonable_size(tmp_path):
     text = make(tmp_path, write(tmp_path / "long", [row(step) for step in range(1, 1101)], samples, groups))
     assert len(text) < 4e6
     assert (
-        "A point of a curve is the mean of 3 steps." in text and "400 of 1100 samples, of evenly spread steps" in text
+        "A point of a curve is the mean of 3 steps." in text and "400 of 1100 samples, from evenly spaced steps" in text
     )
 
 

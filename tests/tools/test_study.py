@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from run.scores import t_quantile
 from tools import compare, study
 
 ROOT = Path(study.__file__).parents[1]
@@ -67,11 +68,12 @@ def test_a_method_that_samples_nothing_is_not_compared_by_tokens():
 def test_the_interval_of_paired_differences():
     mean, low, high = compare.paired({0: 11.0, 1: 22.0, 2: 36.0, 7: 1.0}, {0: 10.0, 1: 20.0, 2: 30.0})
     # differences 1, 2, 6: mean 3, squares 4 + 1 + 9 = 14, variance 7, standard error sqrt(7 / 3); t with 2 is 4.303
-    assert (mean, low, high) == pytest.approx((3, 3 - 4.303 * math.sqrt(7 / 3), 3 + 4.303 * math.sqrt(7 / 3)))
+    half = pytest.approx(4.303 * math.sqrt(7 / 3), rel=2e-4)
+    assert mean == pytest.approx(3) and mean - low == half and high - mean == half
     assert compare.paired({0: 1.0}, {0: 2.0}) is None
-    assert compare.t_95(19) == 2.093
-    assert compare.t_95(40) == pytest.approx(2.0211, abs=2e-4)  # as tables have it
-    assert compare.t_95(120) == pytest.approx(1.9799, abs=2e-4)
+    assert t_quantile(19) == pytest.approx(2.093, abs=5e-4)
+    assert t_quantile(40) == pytest.approx(2.0211, abs=2e-4)  # as tables have it
+    assert t_quantile(120) == pytest.approx(1.9799, abs=2e-4)
 
 
 def test_the_table_in_words():
