@@ -38,7 +38,7 @@ from engine.optimizer import Gradient, clip_gradient, learning_rate, take_step
 from engine.parallel import full_tensors, gathered, unwrapped
 from gpg import global_sum, token_weights, valid_groups
 from rewards import accuracy
-from rollout import Rollout, completion_texts, rollout
+from rollout import Pictures, Rollout, completion_texts, rollout
 from run import checkpoint, faults, record
 from run.checkpoint import State
 from run.faults import stop_signals, uninterrupted
@@ -48,6 +48,7 @@ from run.models import Trained
 from run.ranks import init_distributed
 from run.setup import set_up
 from tasks import data
+from tasks.pictures import encoded, features_of, num_patches
 
 MAX_SKIPPED_IN_A_ROW = 10  # steps without a finite gradient after which a run gives up
 
@@ -164,15 +165,26 @@ def sample(
 ) -> tuple[Rollout, Rollout | None]:
     """The groups of these problems; and a greedy completion of each, if that is the baseline."""
     model, tokenizer, prompts = trained.model, trained.tokenizer, [row["prompt_ids"] for row in rows]
+    images, pictures = features_and_pictures(trained.processor, rows)
     if args.algo == "sft":
-        return methods.demonstrations(model, tokenizer, prompts, [row["solution_ids"] for row in rows]), None
-    limits = {"max_new_tokens": args.max_new_tokens, "cache_tokens": args.cache_tokens}
+        sampled = methods.demonstrations(model, tokenizer, prompts, [row["solution_ids"] for row in rows])
+        return replace(sampled, images=pictures), None
+    limits = {"max_new_tokens": args.max_new_tokens, "cache_tokens": args.cache_tokens, "images": images}
     with gathered(trained.policy):
-        options = {"temperature": args.temperature, "top_p": args.top_p, "top_k": args.top_k}
-        sampled = rollout(model, tokenizer, prompts, args.group_size, key=key, indices=places, **options, **limits)
+        options = {"temperature": args.temperature, "top_p": args.top_p, "top_k": args.top_k} | limits
+        sampled = rollout(model, tokenizer, prompts, args.group_size, key=key, indices=places, **options)
         if args.baseline != "greedy":
-            return sampled, None
-        return sampled, rollout(model, tokenizer, prompts, 1, temperature=0.0, **limits)
+            return replace(sampled, images=pictures), None
+        return replace(sampled, images=pictures), rollout(model, tokenizer, prompts, 1, temperature=0.0, **limits)
+
+
+def features_and_pictures(processor, rows: list[dict]) -> tuple[list[dict], tuple[Pictures, ...]]:
+    """What the model takes of each problem's pictures, and what they can be made again from; nothing for text."""
+    if not any("images" in row for row in rows):
+        return [], ()
+    shown = [tuple(map(encoded, row.get("images", ()))) for row in rows]
+    features = list(map(features_of(processor), shown))
+    return features, tuple(map(Pictures, shown, map(num_patches, features)))
 
 
 def grade(tokenizer, rows: list[dict], sampled: Rollout, scorer: Callable, args, state: State) -> Batch:
@@ -318,7 +330,8 @@ def evaluate(trained: Trained, problems: list[dict], args) -> Evaluation | None:
     mine = problems[dist.get_rank() :: dist.get_world_size()]
     prompts = [row["prompt_ids"] for row in mine]
     with gathered(trained.policy):
-        options = {"temperature": 0.0, "cache_tokens": args.cache_tokens}
+        images, _ = features_and_pictures(trained.processor, mine)
+        options = {"temperature": 0.0, "cache_tokens": args.cache_tokens, "images": images}
         sampled = rollout(trained.model, trained.tokenizer, prompts, 1, args.max_new_tokens, **options)
     texts = completion_texts(trained.tokenizer, sampled)
     right = [accuracy(text, row["answer"]) for text, row in zip(texts, mine, strict=True)]
@@ -335,7 +348,8 @@ def save(name: str, args, trained: Trained, state: State) -> None:
     critic = unwrapped(trained.critic).state_dict() if trained.critic else None
     if dist.get_rank() == 0 and not folder.exists():
         weights, adapter = lora.split(model, weights, args.model) if args.lora_rank else (weights, None)
-        checkpoint.save(folder, model, trained.tokenizer, weights, moments, asdict(state), critic, adapter)
+        processor = trained.processor.image_processor if trained.processor else None
+        checkpoint.save(folder, model, trained.tokenizer, weights, moments, asdict(state), critic, adapter, processor)
         checkpoint.prune(Path(args.out), args.keep)
 
 

@@ -59,6 +59,7 @@ def save(
     state: dict,
     critic: dict | None = None,
     adapter: Callable[[Path], None] | None = None,
+    image_processor=None,
 ) -> None:
     """Writes the Hugging Face folder, trainer.pt and the manifest, all or nothing. The folder must not exist yet.
 
@@ -70,7 +71,8 @@ def save(
     try:
         with _writing(folder):
             model.save_pretrained(temporary, state_dict=weights)
-            tokenizer.save_pretrained(temporary)
+            for part in filter(None, (tokenizer, image_processor)):
+                part.save_pretrained(temporary)
             with open(temporary / "trainer.pt", "wb") as file:  # given only a name, torch would hide why it can't write
                 torch.save({"optimizer": optimizer, "state": state}, file)
             if critic:

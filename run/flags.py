@@ -78,6 +78,9 @@ def make_parser() -> argparse.ArgumentParser:
         help=f"{', '.join(SYSTEM_PROMPTS)}, or a text of your own (paper's 7B: qwen-7b)")
     add("--template", metavar="FILE",
         help="text file of a prompt with {problem} in it, in place of the tokenizer's chat template")
+    add("--min-pixels", type=int, metavar="N", help="enlarge smaller pictures to this many pixels (paper: 3136)")
+    add("--max-pixels", type=int, metavar="N",
+        help="shrink larger pictures to this many pixels: fewer image tokens, less memory (paper: 401408)")
     add("--rewards", default="accuracy", metavar="SPEC",
         help="NAME=WEIGHT,... of accuracy, format, accuracy_boxed, tag_count, cosine, choice and "
              "path/to/file.py:function (paper's 7B: accuracy)")
@@ -122,6 +125,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="train adapters of this rank at all linear layers but the last, and freeze the weights, which stay in "
              "float32; 0: train all weights. Needs peft, and about ten times the --lr (paper: 0)")
     add("--tokens-per-micro-batch", type=int, default=16384, help="padded tokens of a forward: memory, not results")
+    add("--freeze-vision", action="store_true", help="do not train the vision tower (paper: trained)")
     add("--gradient-checkpointing", action="store_true", help="recompute activations in the backward: less memory")
     add("--parallel", choices=("ddp", "fsdp", "auto"), default="ddp",
         help="a full copy of the model on each rank, or shards; auto: shards if it does not fit (paper: ZeRO-2)")

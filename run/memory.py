@@ -14,12 +14,12 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig
 from transformers.pytorch_utils import Conv1D
 
 from run.flags import BUILT_IN, fail
 from run.journal import say
-from run.models import pretrained
+from run.models import model_class, pretrained
 from tasks import addition
 
 SLICE = 2**25  # logits at once in the update, engine/output_layer.py
@@ -99,9 +99,9 @@ def planned(args, resumed: Path | None, device: torch.device) -> tuple[str, Shap
 
 def shape_of(config) -> Shape:
     """The shape of a Hugging Face configuration; parameters are counted on the meta device, which takes no memory."""
-    config = config.get_text_config()
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+        model = model_class(config).from_config(config)
+    config = config.get_text_config()
     heads = config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
     return Shape(

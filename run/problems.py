@@ -1,5 +1,6 @@
 """What a run trains on and how it is scored: problems with their prompts, and the function that grades completions."""
 
+import hashlib
 import json
 import math
 import os
@@ -10,30 +11,32 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from rewards import compares_answers, num_as_text, score
 from run import faults
 from run.flags import BUILT_IN, fail, user_input
 from run.journal import say
-from run.models import pretrained
+from run.models import model_class, pretrained
 from tasks import addition, data
+from tasks.pictures import MARK, expander, load_processor, spelling
 from tasks.prompts import encode_prompt, load_template, system_prompt
 
 
 def load_problems(args, resumed: Path | None):
-    """Finds what is wrong with data, prompts or model before anything slow -> the model's folder, the tokenizer, and
-    the problems for training and evaluation, each with its "prompt_ids"."""
+    """Finds what is wrong with data, prompts or model before anything slow -> the model's folder, its tokenizer and its
+    processor of pictures or None, and the problems for training and evaluation, each with its "prompt_ids"."""
     rows, held_out = built_in_rows() if args.model == BUILT_IN else read_rows(args)
     tokenizer = tokenizer_of(args, resumed)
-    problems, held_out = with_prompts(rows, tokenizer, args), with_prompts(held_out, tokenizer, args)
+    processor = processor_of(args, resumed, tokenizer)
+    problems, held_out = (with_prompts(part, tokenizer, args, processor) for part in (rows, held_out))
     if args.algo == "sft":
         problems = with_solutions(problems, tokenizer, args)
     folder = resumed or args.model
     if folder == BUILT_IN:
         folder = make_built_in(args)
         tokenizer = pretrained(AutoTokenizer, folder)
-    return folder, tokenizer, problems, held_out
+    return folder, tokenizer, processor, problems, held_out
 
 
 def built_in_rows() -> tuple[list[dict], list[dict]]:
@@ -52,7 +55,7 @@ def read_rows(args) -> tuple[list[dict], list[dict]]:
     rows, bad = load(args.data, split="train")
     held_out, bad_held_out = load(args.eval_data, split="test") if args.eval_data else ([], 0)
     say(f"{len(rows)} problems to train on, {len(held_out)} held out; bad rows skipped: {bad} and {bad_held_out}")
-    shared = {row["problem"] for row in rows} & {row["problem"] for row in held_out}
+    shared = {digest(row) for row in rows} & {digest(row) for row in held_out}
     if shared:
         say(f"warning: {len(shared)} problems of --eval-data are in --data too; accuracy on them is not held out")
     return rows, held_out
@@ -69,6 +72,22 @@ def tokenizer_of(args, resumed: Path | None):
     return tokenizer
 
 
+def digest(row: dict) -> bytes:
+    """Tells problems apart, also those that ask the same of different pictures."""
+    pictures = [picture.encode() if isinstance(picture, str) else picture for picture in row.get("images", ())]
+    return hashlib.sha256(b"\0".join([row["problem"].encode(), *pictures])).digest()
+
+
+def processor_of(args, resumed: Path | None, tokenizer):
+    """The model's processor of pictures; None for a model of text."""
+    if args.model == BUILT_IN:
+        return None
+    folder = resumed or args.model
+    if model_class(pretrained(AutoConfig, folder)) is AutoModelForCausalLM:
+        return None
+    return user_input(load_processor, folder, tokenizer, args.min_pixels, args.max_pixels)
+
+
 def make_built_in(args) -> Path:
     """The folder of the built-in model, which the first rank of a machine makes and the others find."""
     if int(os.environ.get("LOCAL_RANK", 0)) == 0:
@@ -77,15 +96,29 @@ def make_built_in(args) -> Path:
     return addition.ensure(args.seed)
 
 
-def with_prompts(rows: list[dict], tokenizer, args) -> list[dict]:
+def with_prompts(rows: list[dict], tokenizer, args, processor=None) -> list[dict]:
     """The rows with "prompt_ids". Prompts above --max-prompt-tokens are dropped and counted, never cut."""
     system, suffix = system_prompt(args.system_prompt)
     options = {"system": system, "suffix": suffix, "template": load_template(args.template)}
-    encode = partial(encode_prompt, tokenizer, **options)
-    ids = user_input(lambda: [encode(row["problem"]) for row in rows])
+    ids = [user_input(encode_row, row, i, tokenizer, processor, args.model, options) for i, row in enumerate(rows)]
     fits = [len(i) <= args.max_prompt_tokens for i in ids]
     shortest = min(map(len, ids), default=0)
     return with_ids(rows, "prompt_ids", ids, fits, f"--max-prompt-tokens {args.max_prompt_tokens}", shortest)
+
+
+def encode_row(row: dict, number: int, tokenizer, processor, model: str, options: dict) -> list[int]:
+    """The prompt of a row, with the model's spelling for each mark of a picture. ValueError names the row."""
+    if "images" not in row:
+        return encode_prompt(tokenizer, row["problem"], **options)
+    if processor is None:
+        raise ValueError(f"the data has pictures, and --model {model} reads only text; give one that reads pictures")
+    try:
+        if processor.image_token in row["problem"].replace(MARK, ""):
+            raise ValueError(f"the text holds the model's own image token {processor.image_token}")
+        problem = row["problem"].replace(MARK, spelling(processor))
+        return encode_prompt(tokenizer, problem, expand=expander(processor, row["images"]), **options)
+    except ValueError as error:
+        raise ValueError(f"problem {number}, {row['problem'][:40]!r}: {error}") from None
 
 
 def with_solutions(rows: list[dict], tokenizer, args) -> list[dict]:

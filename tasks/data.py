@@ -4,7 +4,8 @@
     rows, skipped = load("openai/gsm8k:main/test-00000-of-00001.parquet")  one of its files
     rows, skipped = load("aime.jsonl,more.json[:100],big.parquet")         local files, joined; 100 rows of one
 
-A row is a dict: "problem" and "answer", both non-empty text, and every column of the file under its own name.
+A row is a dict: "problem" and "answer", both non-empty text, and every column of the file under its own name. If it has
+pictures, "images" is a list of them, paths or encoded files, and the problem has a mark <image> for each.
 """
 
 import itertools
@@ -15,6 +16,8 @@ from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
+
+from tasks.pictures import MARK, find_pictures, with_marks
 
 # Columns that may hold the problem and its answer; the first that a row has is used, a dot goes into a nested column.
 # A worked solution is the last resort.
@@ -54,10 +57,10 @@ def load(
     rows, num_bad = [], 0
     for part in (part.strip() for part in source.split(",")):
         num_before, bad = len(rows), []
-        for place, record in records(part, split):
+        for place, folder, record in records(part, split):
             try:
                 columns, exact = parse_line(record) if isinstance(record, bytes) else record
-                rows.append(to_row(columns, exact, problem_field, answer_field))
+                rows.append(to_row(columns, exact, problem_field, answer_field, folder))
             except ValueError as error:
                 bad.append(f"{place}: {error}")
                 if not skip_bad_rows:
@@ -68,13 +71,13 @@ def load(
     return rows, num_bad
 
 
-def to_row(columns: object, exact: object, problem_field: str | None, answer_field: str | None) -> dict:
-    """A row as `load` returns it. exact: the same columns with decimals as text, as the file spells them.
-    ValueError: what is wrong with the row."""
+def to_row(columns, exact, problem_field: str | None, answer_field: str | None, folder: Path = Path()) -> dict:
+    """A row as `load` returns it. exact: the same columns with decimals as text, as the file spells them. folder: what
+    pictures' paths are relative to. ValueError: what is wrong with the row."""
     if not isinstance(columns, dict):
         raise ValueError(f"a row is an object of columns, not {columns!r:.60}")
     name, value = find(columns, problem_field, PROBLEM_FIELDS, "problem")
-    problem = checked_text(name, last_user_message(value))
+    problem = checked_text(name, flat_text(last_user_message(value)))
     name, value = find(exact, answer_field, ANSWER_FIELDS, "answer")
     answer = checked_text(name, spelled(value))
 
@@ -82,7 +85,17 @@ def to_row(columns: object, exact: object, problem_field: str | None, answer_fie
     if worked := GSM8K_ANSWER.search(answer):
         row.setdefault("solution", answer)
         answer = THOUSANDS_COMMA.sub("", worked[1])
+    pictures = find_pictures(columns, folder)
+    if pictures is not None:
+        problem, row["images"] = with_marks(problem, pictures), pictures
     return row | {"problem": problem, "answer": answer}
+
+
+def flat_text(content: object) -> object:
+    """The parts of a multi-part message as one text, with a mark for each picture; any other value is unchanged."""
+    if not isinstance(content, list) or not all(isinstance(part, dict) and "type" in part for part in content):
+        return content
+    return "".join(MARK if part["type"] == "image" else str(part.get("text", "")) for part in content)
 
 
 def find(columns: dict, field: str | None, usual: tuple[str, ...], what: str) -> tuple[str, object]:
@@ -127,11 +140,12 @@ def checked_text(name: str, value: object) -> str:
     return value
 
 
-def records(part: str, split: str) -> Iterator[tuple[str, object]]:
-    """The rows of one part of a source -> (file and line or row number, line as bytes or pair as from parse_line)."""
+def records(part: str, split: str) -> Iterator[tuple[str, Path, object]]:
+    """The rows of one part of a source -> (file and row or line number, its folder, line as bytes or pair as of
+    parse_line)."""
     limit = re.search(r"\[:(\d+)\]\Z", part)
     files = locate(part[: limit.start()] if limit else part, split)
-    rows = ((f"{name}, {place}", record) for name, path in files for place, record in reader(name)(path))
+    rows = ((f"{name}, {place}", path.parent, record) for name, path in files for place, record in reader(name)(path))
     return itertools.islice(rows, int(limit[1]) if limit else None)
 
 

@@ -1,6 +1,7 @@
 """How a problem becomes the token ids that the model sees."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 CONVERSATION = (
@@ -63,17 +64,24 @@ def load_template(path: str | Path | None) -> str | None:
 
 
 def encode_prompt(
-    tokenizer, problem: str, *, system: str = "", suffix: str = "", template: str | None = None
+    tokenizer,
+    problem: str,
+    *,
+    system: str = "",
+    suffix: str = "",
+    template: str | None = None,
+    expand: Callable[[str], list[int]] | None = None,
 ) -> list[int]:
-    """The prompt's token ids. The user's message is problem + suffix.
+    """The prompt's token ids. The user's message is problem + suffix. expand: from text to ids, see tasks/pictures.py.
 
     Formatted by the template, if given; else by the tokenizer's chat template, up to the assistant's turn; else as
     plain text: system, an empty line, "Question: ...", "Answer:". A chat template contains its special tokens; other
     text gets those that the tokenizer puts in front, but none at its end and no second BOS.
     ValueError: a system message, and a template without {system}."""
     user = problem + suffix
+    expand = expand or (lambda text: tokenizer.encode(text, add_special_tokens=False))
     if template is None and tokenizer.chat_template:
-        return tokenizer.encode(chat_text(tokenizer, user, system), add_special_tokens=False)
+        return expand(chat_text(tokenizer, user, system))
     if template is None:
         template = "{system}\n\nQuestion: {problem}\nAnswer:" if system else "Question: {problem}\nAnswer:"
     if system and "{system}" not in template:
@@ -83,10 +91,10 @@ def encode_prompt(
 
     bare = tokenizer.encode(text, add_special_tokens=False)
     if bare[:1] == [tokenizer.bos_token_id]:  # the template contains it
-        return bare
+        return expand(text)
     ids = tokenizer.encode(text)
     start = next((i for i in range(len(ids)) if ids[i : i + len(bare)] == bare), 0)
-    return ids[:start] + bare  # without an EOS at the end: the answer is still to come
+    return ids[:start] + expand(text)  # without an EOS at the end: the answer is still to come
 
 
 def chat_text(tokenizer, user: str, system: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from transformers import AutoTokenizer
 
 import train
 from engine.balance import share_out
@@ -21,7 +22,8 @@ from run.checkpoint import State
 from run.flags import BUILT_IN, fail, user_input
 from run.journal import say
 from run.memory import choose_parallel
-from run.models import load_trained
+from run.models import load_trained, pretrained
+from run.problems import processor_of
 from tasks import addition
 
 
@@ -31,7 +33,8 @@ def run(args, device: torch.device) -> None:
     folder = addition.ensure(args.seed) if args.model == BUILT_IN else Path(args.model)
     resumed = folder if (folder / "trainer.pt").exists() else None
     kind = choose_parallel(args, folder, device)
-    trained = load_trained(args, folder, None, kind, resumed, device)
+    processor = processor_of(args, folder, pretrained(AutoTokenizer, folder))
+    trained = load_trained(args, folder, None, processor, kind, resumed, device)
     batch, state = Batch(**recorded, sums=None, seconds={}, samples=[]), State(step=step - 1)
     tokens = torch.cat([batch.rollout.prompt_ids.flatten(), batch.rollout.completion_ids.flatten()])
     if (tokens >= trained.model.get_input_embeddings().num_embeddings).any():
