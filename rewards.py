@@ -12,12 +12,15 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+from grader.boxes import find_box, overlap, rescaled, same_name
 from grader.equality import is_equiv, is_parsed
 from grader.extraction import RULES, extract_answer, extract_gold, find_answer, is_right
 from grader.workers import Grader
 
 __all__ = ["accuracy", "accuracy_boxed", "choice", "compares_answers", "cosine", "extract_answer", "format_reward"]
-__all__ += ["is_equiv", "num_as_text", "parse_rewards", "score", "tag_count"]
+__all__ += ["class_name", "iou", "is_equiv", "num_as_text", "parse_rewards", "score", "tag_count"]
+
+Size = tuple[float, float] | None  # width and height
 
 # ---------------------------------------------------------------- rewards of one completion
 
@@ -97,6 +100,29 @@ def _letter(answer: str) -> str:
     return bare.lstrip("(")[0].upper() if _LETTER.fullmatch(bare) else ""
 
 
+def iou(completion: str, answer: str, gold_size: Size = None, model_size: Size = None) -> float:
+    """The IoU of the completion's box and the answer's, in [0, 1]. An answer that is no box is right or wrong, by
+    `accuracy` or by `class_name`, which takes a bare "3".
+
+    Boxes are `(x1,y1),(x2,y2)` or `[x1, y1, x2, y2]`, also within JSON or `<|box_start|>`. gold_size, model_size: the
+    width and height that each is a part of, (1000, 1000) for shares in thousandths; without them both are alike. 0
+    without exactly one box, for corners out of order (the released code's GIoU paid for these) and for an empty box.
+    """
+    gold = find_box(answer)
+    if gold is None:
+        return max(accuracy(completion, answer), class_name(completion, answer))
+    box = find_box(completion)
+    return overlap(rescaled(box, model_size), rescaled(gold, gold_size)) if box else 0.0
+
+
+def class_name(completion: str, answer: str) -> float:
+    """1.0 if the completion submits the whole name, whatever its case, spaces, `_` and `-`, else 0.0.
+
+    The released rule, one name within the other, accepts an empty answer.
+    """
+    return float(same_name(completion, answer))
+
+
 # ---------------------------------------------------------------- rewards of a batch
 
 
@@ -121,12 +147,25 @@ class _Graded:
         return [cosine(*each, self.max_tokens) for each in zip(right, map(len, completion_ids), strict=True)]
 
 
+class _Boxes:
+    """`iou`, or with a threshold 1 above it and else 0. `counts`: completions with and without a readable answer."""
+
+    def __init__(self, threshold: float | None = None):
+        self.threshold, self.counts = threshold, Counter({"box": 0, "none": 0, "given_up": 0})
+
+    def __call__(self, completions, answer, gold_size=None, model_size=None, **_):
+        sizes = zip(gold_size or [None] * len(answer), model_size or [None] * len(answer), strict=True)
+        self.counts.update("none" if find_box(text) is None else "box" for text in completions)
+        values = [iou(*pair, *each) for pair, each in zip(zip(completions, answer, strict=True), sizes, strict=True)]
+        return values if self.threshold is None else [float(value > self.threshold) for value in values]
+
+
 def _of_text(reward: Callable[[str], float]):
     return lambda completions, **_: [reward(completion) for completion in completions]
 
 
-def _choices(completions, answer, **_):
-    return [choice(completion, gold) for completion, gold in zip(completions, answer, strict=True)]
+def _of_pair(reward: Callable[[str, str], float]):
+    return lambda completions, answer, **_: list(map(reward, completions, answer))
 
 
 _BUILT_IN = {  # name -> (grader, max_tokens) -> reward
@@ -135,9 +174,11 @@ _BUILT_IN = {  # name -> (grader, max_tokens) -> reward
     "accuracy_boxed": lambda grader, _: _Graded(grader, prose=False),
     "tag_count": lambda *_: _of_text(tag_count),
     "cosine": lambda grader, max_tokens: _Graded(grader, max_tokens=max_tokens),
-    "choice": lambda *_: _choices,
+    "choice": lambda *_: _of_pair(choice),
+    "class_name": lambda *_: _of_pair(class_name),
+    "iou": lambda *_: _Boxes(),
 }
-_KNOWN = f"use {', '.join(_BUILT_IN)} or path/to/file.py:function, with =WEIGHT if not 1"
+_KNOWN = f"use {', '.join(_BUILT_IN)}, iou>SHARE or path/to/file.py:function, with =WEIGHT if not 1"
 Rewards = list[tuple[str, Callable, float]]  # name, function, weight
 
 
@@ -152,7 +193,8 @@ def parse_rewards(spec: str, max_tokens: int = 2048) -> Rewards:
     for entry in spec.split(","):
         source, equals, weight = (part.strip() for part in entry.partition("="))
         path, colon, name = source.rpartition(":")  # without a colon, all of it is the name
-        if not colon and name not in _BUILT_IN:
+        at_least = re.fullmatch(r"iou>(0?\.\d{1,6})", name)
+        if not (colon or at_least or name in _BUILT_IN):
             raise ValueError(f"reward {name!r} is unknown: {_KNOWN}")
         if name in [other for other, _, _ in rewards]:
             raise ValueError(f"reward {name!r} is given twice: name each once; {_KNOWN}")
@@ -162,7 +204,10 @@ def parse_rewards(spec: str, max_tokens: int = 2048) -> Rewards:
             number = math.nan
         if not math.isfinite(number):
             raise ValueError(f"reward {name!r} has the weight {weight!r}, not a finite number: {_KNOWN}")
-        function = _load(path, name) if colon else _BUILT_IN[name](grader, max_tokens)
+        if at_least:
+            function = _Boxes(float(at_least[1]))
+        else:
+            function = _load(path, name) if colon else _BUILT_IN[name](grader, max_tokens)
         rewards.append((name, function, number))
     return rewards
 
@@ -198,7 +243,7 @@ def score(rewards: Rewards, prompts, completions, completion_ids, columns: dict[
     total    B weighted sums; None where any reward is None: that sample cannot be scored
     by_name  {name: B numbers or None}, unweighted
     errors   on how many samples a reward raised: it counts as 0 there, and other samples are not affected
-    counts   {one of RULES: answers found by it, "given_up": comparisons}; {} if no built-in reward compares answers
+    counts   {one of RULES, or "box": answers found by it, "given_up": comparisons}; {} if no built-in reward compares
 
     A reward's first error is printed on stderr; `shown` holds the names of rewards whose error was already printed, so
     pass the same set each time. ValueError if a reward returns anything but B finite numbers or None.
@@ -227,7 +272,7 @@ def _counts(rewards):
     """The counts, since the start, of all rewards that compare answers."""
     counts = Counter()
     for _, function, _ in rewards:
-        if isinstance(function, _Graded):
+        if isinstance(function, _Graded | _Boxes):
             counts.update(function.counts)
     return counts
 

@@ -37,7 +37,7 @@ from engine.noise import in_halves
 from engine.optimizer import Gradient, clip_gradient, learning_rate, take_step
 from engine.parallel import full_tensors, gathered, unwrapped
 from gpg import global_sum, token_weights, valid_groups
-from rewards import accuracy
+from rewards import accuracy, iou
 from rollout import Pictures, Rollout, completion_texts, rollout
 from run import checkpoint, faults, record
 from run.checkpoint import State
@@ -323,7 +323,7 @@ def due(every: int, state: State) -> bool:
 
 
 def evaluate(trained: Trained, problems: list[dict], args) -> Evaluation | None:
-    """Greedy decoding of all held-out problems, divided among the ranks; None if there are none."""
+    """Greedy decoding of all held-out problems, divided among the ranks; None if there are none. Boxes score their IoU."""
     if not problems:
         return None
     faults.doing("evaluation")
@@ -334,10 +334,10 @@ def evaluate(trained: Trained, problems: list[dict], args) -> Evaluation | None:
         options = {"temperature": 0.0, "cache_tokens": args.cache_tokens, "images": images}
         sampled = rollout(trained.model, trained.tokenizer, prompts, 1, args.max_new_tokens, **options)
     texts = completion_texts(trained.tokenizer, sampled)
-    right = [accuracy(text, row["answer"]) for text, row in zip(texts, mine, strict=True)]
-    total = global_sum(torch.tensor(sum(right), dtype=torch.float64, device=sampled.truncated.device))
-    share = float(total) / len(problems)
-    return Evaluation(share, math.sqrt(share * (1 - share) / len(problems)), mine, texts, right)
+    right = [(iou if "images" in row else accuracy)(text, row["answer"]) for text, row in zip(texts, mine, strict=True)]
+    sums = torch.tensor([sum(right), sum(x * x for x in right)], dtype=torch.float64, device=sampled.truncated.device)
+    mean, square = (global_sum(sums) / len(problems)).tolist()
+    return Evaluation(mean, math.sqrt(max(0.0, square - mean * mean) / len(problems)), mine, texts, right)
 
 
 def save(name: str, args, trained: Trained, state: State) -> None:

@@ -17,9 +17,8 @@ from engine.parallel import spread
 from engine.policy import Policy
 from rollout import Pictures
 from run import checkpoint
-from run.flags import BUILT_IN, fail, user_input
+from run.flags import BUILT_INS, fail, user_input
 from run.journal import say
-from tasks import addition
 from tasks.pictures import expander, features_of, grey_picture, num_patches, spelling
 
 
@@ -63,7 +62,7 @@ def load_adapted(args, folder, resumed: Path | None, device: torch.device):
 
 def first_model(args) -> str | Path:
     """The model that the run began with."""
-    return addition.ensure(args.seed) if args.model == BUILT_IN else args.model
+    return BUILT_INS[args.model].ensure(args.seed) if args.model in BUILT_INS else args.model
 
 
 def load_model(args, folder, device: torch.device):

@@ -4,7 +4,6 @@ import hashlib
 import json
 import math
 import os
-import random
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,10 +14,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from rewards import compares_answers, num_as_text, score
 from run import faults
-from run.flags import BUILT_IN, fail, user_input
+from run.flags import BUILT_INS, fail, user_input
 from run.journal import say
 from run.models import model_class, pretrained
-from tasks import addition, data
+from tasks import data
 from tasks.pictures import MARK, expander, load_processor, spelling
 from tasks.prompts import encode_prompt, load_template, system_prompt
 
@@ -26,26 +25,27 @@ from tasks.prompts import encode_prompt, load_template, system_prompt
 def load_problems(args, resumed: Path | None):
     """Finds what is wrong with data, prompts or model before anything slow -> the model's folder, its tokenizer and its
     processor of pictures or None, and the problems for training and evaluation, each with its "prompt_ids"."""
-    rows, held_out = built_in_rows() if args.model == BUILT_IN else read_rows(args)
+    rows, held_out = built_in_rows(args.model) if args.model in BUILT_INS else read_rows(args)
     tokenizer = tokenizer_of(args, resumed)
     processor = processor_of(args, resumed, tokenizer)
     problems, held_out = (with_prompts(part, tokenizer, args, processor) for part in (rows, held_out))
     if args.algo == "sft":
         problems = with_solutions(problems, tokenizer, args)
     folder = resumed or args.model
-    if folder == BUILT_IN:
+    if folder in BUILT_INS:
         folder = make_built_in(args)
         tokenizer = pretrained(AutoTokenizer, folder)
     return folder, tokenizer, processor, problems, held_out
 
 
-def built_in_rows() -> tuple[list[dict], list[dict]]:
-    """The problems of the built-in model, for training and held out."""
+def built_in_rows(name: str) -> tuple[list[dict], list[dict]]:
+    """The problems of a built-in model, for training and held out."""
+    task = BUILT_INS[name]
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)  # its matrices are so small that a second thread costs more than it brings
-    say("flags that the built-in model sets: " + json.dumps(addition.DEFAULTS))
-    say(f"it was shown sums that forget {addition.FORGET:.0%} of the carries on purpose; only the reward repairs that")
-    return addition.problems("train"), addition.problems("test")
+    say("flags that the built-in model sets: " + json.dumps(task.DEFAULTS))
+    say(f"it was shown {task.FLAW}; only the reward repairs that")
+    return task.problems("train"), task.problems("test")
 
 
 def read_rows(args) -> tuple[list[dict], list[dict]]:
@@ -63,9 +63,9 @@ def read_rows(args) -> tuple[list[dict], list[dict]]:
 
 def tokenizer_of(args, resumed: Path | None):
     """The model's tokenizer, once its positions are known to be enough. The built-in model need not exist for that."""
-    make, folder = args.model == BUILT_IN and not resumed, resumed or args.model
-    tokenizer = addition.make_tokenizer() if make else pretrained(AutoTokenizer, folder)
-    config = addition.make_config(tokenizer) if make else pretrained(AutoConfig, folder).get_text_config()
+    task, folder = None if resumed else BUILT_INS.get(args.model), resumed or args.model
+    tokenizer = task.make_tokenizer() if task else pretrained(AutoTokenizer, folder)
+    config = (task.make_config(tokenizer) if task else pretrained(AutoConfig, folder)).get_text_config()
     positions = getattr(config, "max_position_embeddings", None) or math.inf
     if args.max_prompt_tokens + args.max_new_tokens > positions:
         fail(f"--max-prompt-tokens + --max-new-tokens is above the {positions} positions of {args.model}")
@@ -80,8 +80,9 @@ def digest(row: dict) -> bytes:
 
 def processor_of(args, resumed: Path | None, tokenizer):
     """The model's processor of pictures; None for a model of text."""
-    if args.model == BUILT_IN:
-        return None
+    if args.model in BUILT_INS and not resumed:
+        task = BUILT_INS[args.model]
+        return task.make_processor(tokenizer) if hasattr(task, "make_processor") else None
     folder = resumed or args.model
     if model_class(pretrained(AutoConfig, folder)) is AutoModelForCausalLM:
         return None
@@ -91,9 +92,9 @@ def processor_of(args, resumed: Path | None, tokenizer):
 def make_built_in(args) -> Path:
     """The folder of the built-in model, which the first rank of a machine makes and the others find."""
     if int(os.environ.get("LOCAL_RANK", 0)) == 0:
-        addition.ensure(args.seed)
+        BUILT_INS[args.model].ensure(args.seed)
     dist.barrier()
-    return addition.ensure(args.seed)
+    return BUILT_INS[args.model].ensure(args.seed)
 
 
 def with_prompts(rows: list[dict], tokenizer, args, processor=None) -> list[dict]:
@@ -124,9 +125,8 @@ def encode_row(row: dict, number: int, tokenizer, processor, model: str, options
 def with_solutions(rows: list[dict], tokenizer, args) -> list[dict]:
     """The rows with "solution_ids", for --algo sft. Solutions that leave no room for EOS are dropped and counted."""
     name = args.solution_field
-    if args.model == BUILT_IN:
-        solve = partial(addition.demonstration, forget=0.0, rng=random.Random(0))
-        rows = [row | {name: solve(row["problem"])} for row in rows]
+    if args.model in BUILT_INS:
+        rows = [row | {name: BUILT_INS[args.model].solution(row)} for row in rows]
     if missing := [row for row in rows if not isinstance(row.get(name), str)]:
         fail(f"--solution-field {name}: not a text in {len(missing)} of {len(rows)} rows; give the column of solutions")
     ids = [tokenizer(row[name], add_special_tokens=False).input_ids for row in rows]

@@ -4,8 +4,9 @@
     python train.py --replay OUT/rollouts/step-000010.safetensors     repeats its update and prints the result
 
 A tensor RANK/NAME is what a rank brought to the update: token ids, masks, log-probabilities, rewards;
-RANK/beside/NAME is what a compared method needs per token, RANK/pictures/… an encoded picture. The header holds config.json, the step, and a digest of all
-bytes. On as many ranks as recorded it, an update has the same bits; on others each takes the share of several, or none.
+RANK/beside/NAME is what a compared method needs per token, RANK/pictures/... an encoded picture. The header holds
+config.json, the step, and a digest of all bytes. On as many ranks as recorded it, an update has the same bits; on
+others each takes the share of several, or none.
 """
 
 import hashlib

@@ -114,12 +114,19 @@ def load_processor(folder: str | Path, tokenizer, min_pixels: int | None = None,
         model_type = transformers.AutoConfig.from_pretrained(folder).model_type
         kind = getattr(transformers, PROCESSOR_MAPPING_NAMES[model_type])
 
+    return joined(kind, images, tokenizer)
+
+
+def joined(kind: type, image_processor, tokenizer):
+    """A processor of that class, without its part for video."""
+
     class WithoutVideo(kind):
         def check_argument_for_proper_class(self, name, argument):
             return None if argument is None else super().check_argument_for_proper_class(name, argument)
 
     WithoutVideo.__name__ = kind.__name__
-    return WithoutVideo(image_processor=images, tokenizer=tokenizer, chat_template=tokenizer.chat_template)
+    parts = {"image_processor": image_processor, "tokenizer": tokenizer, "chat_template": tokenizer.chat_template}
+    return WithoutVideo(**parts)
 
 
 def spelling(processor) -> str:
@@ -134,8 +141,8 @@ def spelling(processor) -> str:
 
 
 def expander(processor, pictures: Sequence[str | bytes]) -> Callable[[str], list[int]]:
-    """The function from a prompt's text, with a `spelling` for each picture, to its token ids, with as many image tokens
-    as each picture has features. Only a picture's size matters, so it is not decoded."""
+    """The function from a prompt's text, with a `spelling` for each picture, to its token ids, with an image token for
+    each of a picture's features. Only a picture's size matters for them, so it is not decoded."""
     from PIL import Image
 
     blanks = [Image.new("RGB", open_picture(picture, header_only=True).size) for picture in pictures]

@@ -19,18 +19,17 @@ from engine.parallel import cut_state
 from gpg import alpha, global_sum
 from run import checkpoint, record
 from run.checkpoint import State
-from run.flags import BUILT_IN, fail, user_input
+from run.flags import fail, user_input
 from run.journal import say
 from run.memory import choose_parallel
-from run.models import load_trained, pretrained
+from run.models import first_model, load_trained, pretrained
 from run.problems import processor_of
-from tasks import addition
 
 
 def run(args, device: torch.device) -> None:
     """Repeats the update of --replay's file and prints its numbers, by the names of metrics.jsonl."""
     recorded, step = user_input(record.load, args.replay, device)
-    folder = addition.ensure(args.seed) if args.model == BUILT_IN else Path(args.model)
+    folder = Path(first_model(args))
     resumed = folder if (folder / "trainer.pt").exists() else None
     kind = choose_parallel(args, folder, device)
     processor = processor_of(args, folder, pretrained(AutoTokenizer, folder))

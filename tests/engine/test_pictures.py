@@ -164,7 +164,7 @@ def completions_of(r):
 def plain_logprobs(model, prompt, completion, features):
     """One row, whole, without padding or cache; positions by the model's own rule. (t,)
 
-    An image token that was drawn (trap 1) is no picture: the model sees another id, and a hook puts its embedding there.
+    An image token that was drawn (trap 1) is no picture: the model sees another id, and a hook sets its embedding.
     """
     ids = torch.cat([prompt, completion.where(completion != IMG, 5)])[None]
     drawn = torch.cat([prompt * 0, completion]) == IMG
@@ -259,8 +259,8 @@ def test_a_text_prompt_in_between_leaves_no_trace(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_tower_runs_once_a_prompt_in_sampling_and_once_a_micro_batch_in_the_update(kind, monkeypatch):
-    model, (prompts, images) = make_model(kind), prompts_of(kind)
+def test_the_tower_runs_once_a_prompt_in_sampling_and_once_a_micro_batch_in_the_update(kind):
+    model = make_model(kind)
     tower = next(module for name, module in model.named_modules() if name.rpartition(".")[2] in TOWERS)
     seen = []
     tower.register_forward_hook(lambda *_: seen.append(1))
