@@ -323,7 +323,7 @@ def due(every: int, state: State) -> bool:
 
 
 def evaluate(trained: Trained, problems: list[dict], args) -> Evaluation | None:
-    """Greedy decoding of all held-out problems, divided among the ranks; None if there are none. Boxes score their IoU."""
+    """Greedy decoding of all held-out problems, divided among the ranks; None without any. A box scores its IoU."""
     if not problems:
         return None
     faults.doing("evaluation")
