@@ -1,9 +1,9 @@
-"""Writes a part of MAWPS: mawps_train.jsonl and mawps_test.jsonl, the same ones each time.
+"""Writes a part of MAWPS as mawps_train.jsonl and mawps_test.jsonl, the same each time.
 
     python results/smollm2/mawps.py mawps.jsonl FOLDER
 
-Of mawps.jsonl (2,065 rows with problem, answer, type) it takes the types addsub and singleop whose answer is a whole
-number, each problem once, texts that differ in space or case alone being one. 320 of them are held out.
+From mawps.jsonl (2,065 rows with problem, answer, type) it takes the types addsub and singleop with an integer answer,
+without duplicates (up to space and case). 320 of them are held out.
 """
 
 import json

@@ -1,8 +1,8 @@
-"""Writes the sums of two two-digit numbers: sums_train.jsonl and sums_test.jsonl, the same ones each time.
+"""Writes sums of two two-digit numbers as sums_train.jsonl and sums_test.jsonl, the same each time.
 
     python results/smollm2/sums.py FOLDER
 
-Held out are 400 of the 4,095 unordered pairs; neither they nor their mirror images are among the sums to train on.
+400 of the 4,095 unordered pairs are held out; neither they nor their mirror images are trained on.
 """
 
 import json
