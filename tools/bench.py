@@ -73,7 +73,6 @@ def parse_args(argv: list[str] | None) -> dict:
     add("--system-prompt", default="none", metavar="NAME", help="as train.py's")
     add("--prompts", type=int, metavar="P", help="prompts per step (default: 4; built-in model: 16)")
     add("--group-size", type=int, default=8, metavar="G", help="completions per prompt (default: 8)")
-    add("--prompt-tokens", type=int, metavar="L", help="repeat or cut every prompt to this length")
     add("--new-tokens", type=int, metavar="T", help="tokens per completion (default: 128; built-in model: 40)")
     add("--valid-share", type=float, nargs="+", default=[0.5], metavar="S", help="valid groups (default: 0.5)")
     add("--dtype", choices=("float32", "bfloat16"), default="float32", help="as train.py's")
@@ -91,8 +90,8 @@ def parse_args(argv: list[str] | None) -> dict:
         flags.fail("--peer trl: pip install trl")
     if work["peer"] and work["prompts"] * work["group_size"] % work["peer_batch"]:
         flags.fail(f"--peer-batch {work['peer_batch']}: must divide the {work['prompts'] * work['group_size']} samples")
-    if work["repeats"] < 1 or (work["prompt_tokens"] or 1) < 1:
-        flags.fail("--repeats, --prompt-tokens: must be 1 or more")
+    if work["repeats"] < 1:
+        flags.fail("--repeats: must be 1 or more")
     if not all(0 < share <= 1 for share in work["valid_share"]):
         flags.fail(f"--valid-share {work['valid_share']}: must be above 0, and at most 1")
     if work["json"] and not Path(work["json"]).absolute().parent.is_dir():
@@ -136,8 +135,7 @@ def load(work: dict):
         flags.fail(f"--data {work['data']}: {len(found)} problems are too few for --prompts {P}")
     rows = train.with_prompts(found[: 2 * P], tokenizer, args)[:P]
     for place, row in enumerate(rows):
-        row["place"], length = place, work["prompt_tokens"] or len(row["prompt_ids"])
-        row["prompt_ids"] = (row["prompt_ids"] * length)[:length]
+        row["place"] = place
     never_end(model, tokenizer)
     return args, tokenizer, model, rows
 

@@ -51,6 +51,12 @@ TABLE_1 = {
 }
 CONTROL = "α = 1, lr × 1.7"  # 1.7: the mean alpha of the pilot's runs of GPG, under AdamW and SGD alike
 
+SIZES = {
+    age: {f"G = {G}": f"--group-size {G} --prompts-per-step {64 // G} {age}".strip() for G in (2, 4, 8, 16)}
+    for age in ("", "--no-age")
+}
+F_NORMS = {f"F_norm = {name}": f"--f-norm {name} --no-age" for name in ("group", "batch")} | {"F_norm = 1": "--no-age"}
+
 # name: (title, the variant that the others are compared with, {variant: flags of train.py})
 PRESETS = {
     "table1": ("Table 1, AdamW", GPG, TABLE_1 | {CONTROL: "--no-age --lr 1.275e-4"}),
@@ -84,31 +90,18 @@ PRESETS = {
             "REINFORCE++": "--algo reinforce++",
             "ReMax": "--algo remax",
             "PPO, 2 updates": "--algo ppo",
-            "GPG, lr × 2": "--lr 1.5e-4",  # as far as two updates
+            "GPG, lr × 2": "--lr 1.5e-4",  # the step of two updates
             "SFT, 64 solutions a step": "--algo sft --prompts-per-step 64 --group-size 1",
         },
     ),
     "table10": (
         "Table 10, β_th",
         "β_th = 0",
-        {f"β_th = {share}": f"--beta-th {share}" for share in ("0", "0.3", "0.6", "0.8")},
+        {f"β_th = {share}": f"--beta-th {share}" for share in (0, 0.3, 0.6, 0.8)},
     ),
-    "table11": (
-        "Table 11, G at 64 samples a step, without α, as in the paper",
-        "G = 8",
-        {f"G = {G}": f"--group-size {G} --prompts-per-step {64 // G} --no-age" for G in (2, 4, 8, 16)},
-    ),
-    "table11-age": (
-        "Table 11, G at 64 samples a step, with α",
-        "G = 8",
-        {f"G = {G}": f"--group-size {G} --prompts-per-step {64 // G}" for G in (2, 4, 8, 16)},
-    ),
-    "table12": (
-        "Table 12, F_norm, without α, as in the paper",
-        "F_norm = 1",
-        {f"F_norm = {shown}": f"--f-norm {f} --no-age" for shown, f in (("group", "group"), ("batch", "batch"))}
-        | {"F_norm = 1": "--no-age"},
-    ),
+    "table11": ("Table 11, G at 64 samples a step, without α, as in the paper", "G = 8", SIZES["--no-age"]),
+    "table11-age": ("Table 11, G at 64 samples a step, with α", "G = 8", SIZES[""]),
+    "table12": ("Table 12, F_norm, without α, as in the paper", "F_norm = 1", F_NORMS),
     "kl": (
         "GPG with a KL term",
         "no KL",
