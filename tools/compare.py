@@ -329,4 +329,4 @@ def band(axes, points: list[tuple[float, float, float]], style: dict) -> None:
 
 
 if __name__ == "__main__":
-    fail("compare makes the tables of tools.study; call python -m tools.study")
+    fail("makes the tables of tools.study; call python -m tools.study NAME")
