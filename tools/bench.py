@@ -1,11 +1,11 @@
-"""Times a training step, its parts, and each optimization ("lever") off in turn, against the machine's limits and TRL.
+"""Times a training step, its parts, and each optimization ("lever") on and off; compares with the machine and with TRL.
 
-    python -m tools.bench                                           the built-in model, its default shape
+    python -m tools.bench                                           the built-in model with its default batch
     python -m tools.bench --model DIR --data FILE                   any other, 4 prompts x 8 x 128 tokens
     python -m tools.bench --peer trl --valid-share 0.5 0.25         a step against TRL's GRPOTrainer (pip install trl)
 
-Seconds are CPU seconds of the process, medians after a warm-up. Ratios are of numbers taken alternately in one process,
-so that a busy machine slows both. Memory is the peak of resident memory above its start (Linux only).
+Seconds are the process's CPU seconds, medians after a warm-up; both sides of a ratio are measured in turn in one
+process, so that a busy machine slows both. Memory is the increase in peak resident memory (Linux only).
 Letters: P prompts, G samples of each, L prompt tokens, T completion tokens, V vocabulary, D hidden width.
 """
 
@@ -46,16 +46,16 @@ from run.models import Trained, load_model, make_policy, pretrained
 from run.problems import with_prompts
 from run.ranks import init_distributed
 from tasks import addition, data
-from tools import plot
+from tools.plot import markdown
 
 GIGA = 1e9
-OUT = Path(tempfile.gettempdir(), "gpg-bench-is-not-written")  # train.py's flags want a folder; none is made
+OUT = Path(tempfile.gettempdir(), "gpg-bench-is-not-written")  # train.py's flags need a folder; it is never made
 
 
 def main(argv: list[str] | None = None) -> None:
     work = parse_args(argv)
     if work["model"] == flags.BUILT_IN:
-        addition.ensure(0)  # once, outside of all that is measured
+        addition.ensure(0)  # once, before anything is measured
     result = {"work": work}
     if work["peer"]:
         result |= {"ours": [in_a_process(our_steps, work, share) for share in work["valid_share"]]}
@@ -79,15 +79,14 @@ def parse_args(argv: list[str] | None) -> dict:
     add("--system-prompt", default="none", metavar="NAME", help="as train.py's")
     add("--prompts", type=int, metavar="P", help="prompts per step (default: 4; built-in model: 16)")
     add("--group-size", type=int, default=8, metavar="G", help="completions per prompt (default: 8)")
-    add("--prompt-tokens", type=int, metavar="L", help="repeat or cut every prompt to this length (default: unchanged)")
-    add("--new-tokens", type=int, metavar="T", help="tokens of every completion (default: 128; built-in model: 40)")
-    add("--valid-share", type=float, nargs="+", default=[0.5], metavar="S", help="of the groups (default: 0.5)")
+    add("--new-tokens", type=int, metavar="T", help="tokens per completion (default: 128; built-in model: 40)")
+    add("--valid-share", type=float, nargs="+", default=[0.5], metavar="S", help="valid groups (default: 0.5)")
     add("--dtype", choices=("float32", "bfloat16"), default="float32", help="as train.py's")
-    add("--tokens-per-micro-batch", type=int, metavar="N", help="as train.py's, and with its defaults")
-    add("--repeats", type=int, default=3, help="after one that is not counted (default: 3)")
-    add("--peer", choices=("trl",), help="a step of ours and of TRL's GRPOTrainer, in place of parts and levers")
+    add("--tokens-per-micro-batch", type=int, metavar="N", help="as train.py's")
+    add("--repeats", type=int, default=3, help="timed, after one for warm-up (default: 3)")
+    add("--peer", choices=("trl",), help="compare a step with TRL's GRPOTrainer instead")
     add("--peer-batch", type=int, default=8, metavar="N", help="TRL's per_device_train_batch_size (default: 8, TRL's)")
-    add("--json", metavar="FILE", help="all figures")
+    add("--json", metavar="FILE", help="also write all figures here")
     # fmt: on
     work = vars(parser.parse_args(argv))
     built_in = work["model"] == flags.BUILT_IN
@@ -97,18 +96,18 @@ def parse_args(argv: list[str] | None) -> dict:
         flags.fail("--peer trl: pip install trl")
     if work["peer"] and work["prompts"] * work["group_size"] % work["peer_batch"]:
         flags.fail(f"--peer-batch {work['peer_batch']}: must divide the {work['prompts'] * work['group_size']} samples")
-    if work["repeats"] < 1 or (work["prompt_tokens"] or 1) < 1:
-        flags.fail("--repeats, --prompt-tokens: must be 1 or more")
+    if work["repeats"] < 1:
+        flags.fail("--repeats: must be 1 or more")
     if not all(0 < share <= 1 for share in work["valid_share"]):
         flags.fail(f"--valid-share {work['valid_share']}: must be above 0, and at most 1")
     if work["json"] and not Path(work["json"]).absolute().parent.is_dir():
         flags.fail(f"--json {work['json']}: no such folder")
-    train_args(work)  # complains before anything slow
+    train_args(work)  # fails on a wrong flag, before anything slow
     return work
 
 
 def train_args(work: dict) -> argparse.Namespace:
-    """The flags of train.py for the same work: one round per step."""
+    """The flags of train.py for this work, with one round per step."""
     names = {"prompts": "prompts-per-step", "new_tokens": "max-new-tokens"}
     names |= {name: name.replace("_", "-") for name in ("group_size", "dtype", "tokens_per_micro_batch")}
     given = {flag: work[name] for name, flag in names.items()} | {"model": work["model"], "data": work["data"]}
@@ -118,7 +117,7 @@ def train_args(work: dict) -> argparse.Namespace:
 
 
 def in_a_process(function, *arguments) -> dict:
-    """Its result, from a process of its own: memory left by others is not counted."""
+    """The function's result, from a new process: memory used before does not count."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
 
@@ -127,7 +126,7 @@ def in_a_process(function, *arguments) -> dict:
 
 
 def load(work: dict):
-    """train.py's arguments, tokenizer, model, and the P problems with "prompt_ids" and "place", 0 to P - 1."""
+    """train.py's flags, tokenizer, model, and P problems with "prompt_ids" and "place", 0 to P - 1."""
     torch.set_num_threads(1)
     args = train_args(work)
     device = init_distributed(args.rank_timeout)
@@ -141,14 +140,13 @@ def load(work: dict):
         flags.fail(f"--data {work['data']}: {len(found)} problems are too few for --prompts {P}")
     rows = with_prompts(found[: 2 * P], tokenizer, args)[:P]
     for place, row in enumerate(rows):
-        row["place"], length = place, work["prompt_tokens"] or len(row["prompt_ids"])
-        row["prompt_ids"] = (row["prompt_ids"] * length)[:length]
+        row["place"] = place
     never_end(model, tokenizer)
     return args, tokenizer, model, rows
 
 
 def never_end(model, tokenizer) -> None:
-    """Makes EOS a token for which the model has no logit, so that every completion has T tokens, ours and TRL's."""
+    """Makes EOS a token without a logit, so that every completion has T tokens, ours and TRL's."""
     missing = max(0, model.config.get_text_config().vocab_size - len(tokenizer))
     tokenizer.add_tokens([f"<|unused {i}|>" for i in range(missing)])
     pad = tokenizer.pad_token_id
@@ -160,7 +158,7 @@ def never_end(model, tokenizer) -> None:
 def fixed_rewards(places: list[int], texts: list[str], answers: list[str], work: dict, share: float) -> list[float]:
     """Grades as a run would, then fixes the share of valid groups: the first are half right, the others all wrong."""
     for text, answer in zip(texts, answers, strict=True):
-        accuracy(text, answer)  # the result is not used
+        accuracy(text, answer)
     valid = num_valid(work, share)
     return [float(place < valid and i % 2 == 0) for i, place in enumerate(places)]
 
@@ -170,8 +168,8 @@ def num_valid(work: dict, share: float) -> int:
 
 
 def our_steps(work: dict, share: float) -> dict:
-    """Steps as in train.py, in a process of their own."""
-    result = steps_of_ours(work, share)  # the model, and what spreads it, must be gone before the group is
+    """Steps as in train.py."""
+    result = steps_of_ours(work, share)  # model and DDP must be gone before the process group is
     dist.destroy_process_group()
     return result
 
@@ -204,7 +202,7 @@ def steps_of_ours(work: dict, valid_share: float) -> dict:
 
 
 def trl_steps(work: dict) -> dict:
-    """The same steps by GRPOTrainer. Its time does not depend on the valid share: it forwards every sample."""
+    """The same steps by GRPOTrainer, whose time does not depend on the valid share: it forwards every sample."""
     import datasets
     import transformers
     from trl import GRPOConfig, GRPOTrainer
@@ -214,7 +212,7 @@ def trl_steps(work: dict) -> dict:
     dist.destroy_process_group()
     texts = [plain_text(tokenizer, row["prompt_ids"]) for row in rows]
     columns = {"prompt": texts, "place": list(range(len(rows))), "answer": [row["answer"] for row in rows]}
-    samples, rolled, steps = work["prompts"] * work["group_size"], [], []
+    rolled, steps = [], []
 
     def benchmark(completions, place, answer, **_):
         return fixed_rewards(place, completions, answer, work, work["valid_share"][0])
@@ -238,37 +236,31 @@ def trl_steps(work: dict) -> dict:
             assert all(len(ids) == work["new_tokens"] for ids in result[0]), "a completion ended before its T tokens"
             return result
 
-    same = {
-        "num_generations": work["group_size"],
-        "max_completion_length": work["new_tokens"],
-        "learning_rate": args.lr,
-    }
+    batch, (P, G) = work["peer_batch"], (work["prompts"], work["group_size"])
+    same = {"num_generations": G, "max_completion_length": work["new_tokens"], "learning_rate": args.lr}
+    same |= {"per_device_train_batch_size": batch, "gradient_accumulation_steps": P * G // batch}
     same |= {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "beta": 0.0, "loss_type": "dapo", "scale_rewards": "none"}
     same |= {"bf16": work["dtype"] == "bfloat16", "max_grad_norm": args.grad_clip, "gradient_checkpointing": False}
-    same |= {
-        "per_device_train_batch_size": work["peer_batch"],
-        "gradient_accumulation_steps": samples // work["peer_batch"],
-    }
     quiet = {"save_strategy": "no", "logging_strategy": "no", "report_to": "none", "disable_tqdm": True}
     quiet |= {"output_dir": str(OUT), "max_steps": work["repeats"] + 1, "use_cpu": True, "shuffle_dataset": False}
     columns = {name: values * (work["repeats"] + 1) for name, values in columns.items()}
     options = {"args": GRPOConfig(**same, **quiet), "train_dataset": datasets.Dataset.from_dict(columns)}
     options |= {"processing_class": tokenizer, "callbacks": [Clock()], "reward_funcs": benchmark}
     Trainer(model=model, **options).train()
-    return {"batch": work["peer_batch"]} | medians(steps[1:], empty, model)
+    return {"batch": batch} | medians(steps[1:], empty, model)
 
 
 def plain_text(tokenizer, ids: list[int]) -> str:
-    """A text that the tokenizer turns into these ids, as TRL will ask it to."""
+    """A text that the tokenizer, as TRL calls it, turns into these ids."""
     text = tokenizer.decode(ids)
     for candidate in (text, text.removeprefix(tokenizer.bos_token or "")):
         if tokenizer(text=candidate)["input_ids"] == ids:
             return candidate
-    raise ValueError("--peer trl: the tokenizer does not turn a prompt's text into its ids; use other --data")
+    raise ValueError("--peer trl: a prompt's text does not encode to its ids; use other --data")
 
 
 def medians(steps: list[dict], empty: int | None, model) -> dict:
-    """Median seconds, and peak memory in bytes above the process without a model and 16 bytes per parameter."""
+    """Median seconds; peak memory in bytes, also above the empty process and 16 bytes per parameter."""
     result = {name: statistics.median(step[name] for step in steps) for name in ("seconds", "rollout", "update")}
     if empty is None:
         return result | {"peak": None, "above": None}
@@ -298,7 +290,7 @@ def settle() -> None:
 
 
 def compare(works: dict, repeats: int) -> dict:
-    """Name -> function to name -> median CPU seconds and peak bytes above the start, run in turn after a warm-up."""
+    """{name: function} -> {name: median CPU seconds and increase in peak bytes}, run in turn after a warm-up."""
     taken = {name: [] for name in works}
     for _ in range(repeats + 1):
         for name, function in works.items():
@@ -315,11 +307,11 @@ def compare(works: dict, repeats: int) -> dict:
     return result
 
 
-# ------------------------------------------------------------------------------------------------ the machine's limits
+# ------------------------------------------------------------------------------------------------ limits of the machine
 
 
 def machine(dtype: torch.dtype) -> dict:
-    """The best of several large matrix products, FLOP/s, and copies, bytes/s read and written. One thread."""
+    """The best of several large matrix products, in FLOP/s, and copies, in bytes/s read and written; one thread."""
     n, room = 2048, 2**26
     a, b = (torch.randn(n, n).to(dtype) for _ in range(2))
     x, y = torch.ones(room), torch.zeros(room)
@@ -336,7 +328,7 @@ def machine(dtype: torch.dtype) -> dict:
 
 
 def dimensions(model) -> dict[str, int]:
-    """Sizes for the counts: parameters of all matrices but the embedding, layers, widths of attention."""
+    """Sizes for `counts`: parameters of all matrices but the embedding, layers, widths of attention."""
     config = model.config.get_text_config()
     heads = config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
@@ -351,8 +343,8 @@ def dimensions(model) -> dict[str, int]:
 
 
 def forward_flops(size: dict[str, int], new: int, past: int = 0) -> float:
-    """FLOPs of `new` tokens on top of `past`, without the output layer: 2 a parameter, and in attention 4 a channel
-    (score and sum of values) for each pair of tokens that see each other. A sliding window is not counted off."""
+    """FLOPs of `new` tokens after `past`, without the output layer: 2 per parameter, and in attention 4 per channel
+    (score and sum of values) and pair of tokens. Sliding windows are ignored."""
     pairs = new * past + new * (new + 1) / 2
     return 2 * size["matrices"] * new + 4 * size["layers"] * size["queries"] * pairs
 
@@ -360,7 +352,7 @@ def forward_flops(size: dict[str, int], new: int, past: int = 0) -> float:
 def counts(size: dict[str, int], lengths: list[int], valid: int, G: int, T: int, width: int) -> dict[str, dict]:
     """FLOPs and bytes that the method needs, without padding; lengths of the prompts, the first `valid` in the update.
 
-    A backward is twice a forward. Bytes are those of weights and cache, `width` a number: weights once a forward.
+    A backward is twice a forward. Bytes are those of the weights, once per forward, and the cache, `width` per number.
     """
     weights = (size["matrices"] + size["output"]) * width
     token = 2 * size["layers"] * size["keys"] * width  # keys and values
@@ -379,7 +371,7 @@ def counts(size: dict[str, int], lengths: list[int], valid: int, G: int, T: int,
 
 
 def update(policy: Policy, r: Rollout, weights: torch.Tensor, args, *, everyone=False, known=True) -> None:
-    """Forward and backward as in train.backward. everyone: invalid groups too. known: the gradient is passed in."""
+    """Forward and backward as in train.backward. everyone: invalid groups too. known: the gradient is passed ahead."""
     weights = weights.flatten(0, 1)  # (P * G, T)
     chosen = torch.arange(len(weights)) if everyone else weights.any(dim=1).nonzero().squeeze(1)
     for piece in micro_batches(r, chosen, args.tokens_per_micro_batch, shared=policy.shared):
@@ -390,9 +382,9 @@ def update(policy: Policy, r: Rollout, weights: torch.Tensor, args, *, everyone=
 
 
 def plain_update(model, r: Rollout, weights: torch.Tensor, args, *, whole: bool = True) -> None:
-    """Every sample with its own prompt, padded to the longest, torch's log_softmax over the logits of all tokens.
+    """Every sample with its own prompt, padded to the longest, and torch's log_softmax over all logits.
 
-    whole: of prompt tokens too; else only of those that are needed.
+    whole: logits of prompt tokens too.
     """
     G, T = weights.shape[1:]
     ids = torch.cat([r.prompt_ids.repeat_interleave(G, 0), r.completion_ids.flatten(0, 1)], dim=1)  # (P * G, L + T)
@@ -408,7 +400,7 @@ def plain_update(model, r: Rollout, weights: torch.Tensor, args, *, whole: bool 
 
 @torch.no_grad()
 def bare_decode(model, r: Rollout, tokens: int, args) -> None:
-    """Only the model calls that sampling needs: the tokens are given, and DynamicCache concatenates."""
+    """Only the model calls that sampling needs: the tokens are given, DynamicCache concatenates."""
     ids, mask, G = r.completion_ids.flatten(0, 1), r.prompt_mask, r.completion_ids.shape[1]
     with eval_mode(model), autocast(args.dtype, ids.device):
         positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
@@ -423,16 +415,16 @@ def bare_decode(model, r: Rollout, tokens: int, args) -> None:
 
 
 def concatenated(cache, rows: torch.Tensor, room: int):
-    """Replaces rollout._rows_of_cache: DynamicCache unchanged."""
+    """Replaces rollout._rows_of_cache: DynamicCache as it is."""
     del room
     cache.reorder_cache(rows)
     return cache
 
 
 def uneven(model, tokens: int) -> ExitStack:
-    """While it is open, samples end at random, after tokens / 2 on average, each by its own random numbers."""
+    """While it is open, samples end at random, after tokens / 2 on average, each by its own random stream."""
     draw, config = rollout_module.draw, model.generation_config
-    end = 0  # an id that the model knows: rows that stay after their end are fed it
+    end = 0  # an id that the model knows: it is fed to rows that stay after their end
 
     def ending(logits, uniforms, **options):
         drawn, logprobs = draw(logits, uniforms, **options)
@@ -444,15 +436,15 @@ def uneven(model, tokens: int) -> ExitStack:
     return stack
 
 
-# lever: (with it, without it), names from rollout_works and update_works
+# lever: (with it, without it), names in rollout_works and update_works
 LEVERS = {
-    "one prefill a prompt": ("rollout", "prefill a sample"),
+    "one prefill per prompt": ("rollout", "prefill per sample"),
     "keys and values in a buffer": ("rollout", "cache concatenated"),
-    "rows leave at their end": ("rollout, uneven", "rows stay"),
+    "rows leave when they end": ("rollout, uneven", "rows stay"),
     "valid groups only": ("update", "all groups"),
-    "the prompt once a group": ("update", "prompt a sample"),
+    "the prompt once per group": ("update", "prompt per sample"),
     "logits in slices": ("update", "logits whole"),
-    "logits made once": ("update", "logits twice"),
+    "logits computed once": ("update", "logits twice"),
     "completions cut by length": ("update, uneven", "not cut"),
     "bfloat16, rollout": ("rollout, bfloat16", "rollout, float32"),
     "bfloat16, update": ("update, bfloat16", "update, float32"),
@@ -463,7 +455,7 @@ DTYPES = ("float32", "bfloat16")
 
 
 def parts_and_levers(work: dict) -> dict:
-    """Seconds and peaks of the parts of a step, of each lever on and off, and what the machine could do."""
+    """Seconds and peaks of the parts of a step, of each lever on and off, and the machine's limits."""
     args, tokenizer, model, rows = load(work)
     policy, share = Policy(model, args.temperature, args.dtype), work["valid_share"][0]
     G, T = work["group_size"], work["new_tokens"]
@@ -487,7 +479,7 @@ def parts_and_levers(work: dict) -> dict:
     return {
         "machine": limits,
         "parts": parts,
-        "levers": {name: ratio(taken[on], taken[off]) | {"of": on} for name, (on, off) in LEVERS.items()},
+        "levers": {name: ratio(taken[on], taken[off]) | {"part": on} for name, (on, off) in LEVERS.items()},
         "decode_over_bare_loop": decode / bare,
         "update_over_plain": {name: 1 / ratio(taken["update"], taken[name])["time"] for name in PLAIN},
         "peak_of_twice_the_samples": ratio(taken["once"], taken["twice"])["peak"],
@@ -496,16 +488,16 @@ def parts_and_levers(work: dict) -> dict:
 
 
 def ratio(on: dict, off: dict) -> dict:
-    """Off over on: time and memory without the lever, as multiples."""
+    """Off over on, for time and memory."""
     peaks = None if on["peak"] is None else off["peak"] / max(on["peak"], 1)
     return {"on": on, "off": off, "time": off["seconds"] / on["seconds"], "peak": peaks}
 
 
-def sample(args, tokenizer, model, rows, work, lengths=None, *, a_sample=False, tokens=None) -> Rollout:
-    """A rollout as train.collect makes it; a_sample: each prompt G times, as if all were different."""
+def sample(args, tokenizer, model, rows, work, lengths=None, *, per_sample=False, tokens=None) -> Rollout:
+    """A rollout as in train.collect; per_sample: each prompt G times, as if they were different."""
     G = work["group_size"]
-    prompts = [row["prompt_ids"] for row in rows for _ in range(G if a_sample else 1)]
-    shape = (1 if a_sample else G, tokens or work["new_tokens"])
+    prompts = [row["prompt_ids"] for row in rows for _ in range(G if per_sample else 1)]
+    shape = (1 if per_sample else G, tokens or work["new_tokens"])
     with lengths or nullcontext(), autocast(args.dtype, model.device):
         return rollout(model, tokenizer, prompts, *shape, cache_tokens=args.cache_tokens)
 
@@ -515,7 +507,7 @@ def changed(args: argparse.Namespace, **values) -> argparse.Namespace:
 
 
 def rollout_works(args, tokenizer, model, rows, work, share) -> dict:
-    """Name -> a rollout to time: as it is, each lever off, and the bare loop."""
+    """Name -> what to time: the rollout as it is, with each lever off, and the bare loop."""
     draw, T = partial(sample, tokenizer=tokenizer, model=model, rows=rows, work=work), work["new_tokens"]
     places, answers = ([row[name] for row in rows for _ in range(work["group_size"])] for name in ("place", "answer"))
     even = draw(args)
@@ -530,7 +522,7 @@ def rollout_works(args, tokenizer, model, rows, work, share) -> dict:
         "grading": lambda: fixed_rewards(places, completion_texts(tokenizer, even), answers, work, share),
         "bare": partial(bare_decode, model, even, T, args),
         "bare prefill": partial(bare_decode, model, even, 1, args),
-        "prefill a sample": partial(draw, args, a_sample=True),
+        "prefill per sample": partial(draw, args, per_sample=True),
         "cache concatenated": partial(without, "_rows_of_cache", concatenated),
         "rollout, uneven": lambda: draw(args, lengths=uneven(model, T)),
         "rows stay": partial(without, "_compact", lambda rows: torch.arange(len(rows)), partial(uneven, model, T)),
@@ -538,7 +530,7 @@ def rollout_works(args, tokenizer, model, rows, work, share) -> dict:
 
 
 def update_works(args, policy, even, ragged, work, share) -> dict:
-    """Name -> an update to time: as it is, each lever off, the plain way, and twice the samples."""
+    """Name -> what to time: the update as it is, with each lever off, the plain way, and with twice the samples."""
     P, G = even.truncated.shape
     places = [place for place in range(P) for _ in range(G)]
     rewards = torch.tensor(fixed_rewards(places, [], [], work, share), dtype=torch.float64).view(P, G)
@@ -552,7 +544,7 @@ def update_works(args, policy, even, ragged, work, share) -> dict:
 
     return {
         "update": partial(update, policy, even, w, args),
-        "prompt a sample": partial(without, policy, "shared", False),
+        "prompt per sample": partial(without, policy, "shared", False),
         "all groups": partial(update, policy, even, w, args, everyone=True),
         "logits whole": partial(without, policy, "sliced", False),
         "logits twice": partial(update, policy, even, w, args, known=False),
@@ -569,14 +561,14 @@ def update_works(args, policy, even, ragged, work, share) -> dict:
 
 
 def table(columns: list[str], rows: list[list]) -> str:
-    """Markdown; numbers with three digits, None as a dash."""
+    """Markdown with three digits per number, None as a dash."""
 
     def shown(cell) -> str:
         if isinstance(cell, float):
             return f"{cell:,.0f}" if abs(cell) >= 100 else f"{cell:.3g}"
         return "–" if cell is None else str(cell)
 
-    return plot.markdown([columns, *(list(map(shown, row)) for row in rows)])
+    return markdown([columns, *(list(map(shown, row)) for row in rows)])
 
 
 def mega(count: float | None) -> float | None:
@@ -593,26 +585,26 @@ def parts_table(result: dict) -> str:
     columns = ["part", "CPU s", "tokens/s", "peak MB", "GFLOP", "GB", "limit s", "reached"]
     most = f"{limits['flops'] / GIGA:.0f} GFLOP/s in matrix products, {limits['bandwidth'] / GIGA:.1f} GB/s in copies"
     lines = [table(columns, rows), "", f"limit: {most}, one thread, {result['work']['dtype']}"]
-    lines.append(f"decode over a bare loop of model calls: {result['decode_over_bare_loop']:.2f}")
+    lines.append(f"decode / bare loop of model calls: {result['decode_over_bare_loop']:.2f}")
     for name, share in result["update_over_plain"].items():
-        lines.append(f"update over the plain one ({PLAIN[name]}): {share:.3f}")
+        lines.append(f"update / plain update ({PLAIN[name]}): {share:.3f}")
     if result["peak_of_twice_the_samples"]:
-        lines.append(f"peak of an update of twice the samples: {result['peak_of_twice_the_samples']:.3f} times")
+        lines.append(f"peak with twice the samples / peak: {result['peak_of_twice_the_samples']:.3f}")
     return "\n".join(lines)
 
 
 def levers_table(result: dict) -> str:
-    """Each lever on and off, and seconds and memory without it, as multiples."""
+    """Seconds and memory with each lever on and off."""
     rows = []
     for name, lever in result["levers"].items():
         on, off = lever["on"], lever["off"]
-        rows.append([name, lever["of"], on["seconds"], off["seconds"], lever["time"]])
+        rows.append([name, lever["part"], on["seconds"], off["seconds"], lever["time"]])
         rows[-1] += [mega(on["peak"]), mega(off["peak"]), lever["peak"]]
-    return table(["lever", "of", "on, s", "off, s", "off / on", "on, MB", "off, MB", "off / on"], rows)
+    return table(["lever", "part", "on, s", "off, s", "off / on", "on, MB", "off, MB", "off / on"], rows)
 
 
 def peer_table(result: dict) -> str:
-    """CPU seconds per step, and peak memory above weights, gradients and AdamW's state; and ours over TRL's."""
+    """CPU seconds per step and peak memory beyond weights, gradients and AdamW, ours and TRL's, and their ratios."""
     trl, rows = result["trl"], []
     for name, step in [(f"TRL, {trl['batch']} samples a forward", trl)] + [
         (f"GPG, {ours['valid_share']:g} of the groups valid", ours) for ours in result["ours"]
@@ -620,7 +612,7 @@ def peer_table(result: dict) -> str:
         above = None if step["above"] is None else step["above"] / trl["above"]
         row = [name, step["seconds"], step["rollout"], step["update"], mega(step["above"])]
         rows.append(row + [step["seconds"] / trl["seconds"], above])
-    return table(["a step", "CPU s", "rollout", "update", "MB above", "time / TRL", "memory / TRL"], rows)
+    return table(["a step", "CPU s", "rollout", "update", "MB beyond", "time / TRL", "memory / TRL"], rows)
 
 
 if __name__ == "__main__":

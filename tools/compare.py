@@ -146,7 +146,7 @@ def paired(values: dict[int, float], reference: dict[int, float]) -> tuple[float
     if len(differences) < 2:
         return None
     mean, error = mean_and_error(differences)
-    width = t_quantile(len(differences) - 1) * error
+    width = round(t_quantile(len(differences) - 1), 3) * error  # as in printed tables of t
     return mean, mean - width, mean + width
 
 
@@ -329,4 +329,4 @@ def band(axes, points: list[tuple[float, float, float]], style: dict) -> None:
 
 
 if __name__ == "__main__":
-    fail("compare makes the tables of tools.study; call python -m tools.study")
+    fail("makes the tables of tools.study; call python -m tools.study NAME")

@@ -5,7 +5,7 @@
 
 Two policies:
 
-    tabular    prompts of every difficulty, completions of up to three tokens; the gradient of J is exact, enumerated
+    tabular    prompts of every difficulty, completions of up to three tokens; its gradient is exact, by enumeration
     built-in   the warmed-up model with a pool of groups, sampled once; batches are drawn from the pool, and the true
                gradient is that of the whole pool
 
@@ -228,16 +228,11 @@ def table(rows: list[dict]) -> str:
     """Markdown; noise also per P * G samples: multiplied by the root of the samples per step over P * G."""
     parts = []
     for policy in dict.fromkeys(row["policy"] for row in rows):
-        lines = [
-            ["estimate", "scale", "bias", "noise", "noise at equal samples", "cosine of a step", "samples per step"]
-        ]
+        lines = ["estimate|scale|bias|noise|noise at equal samples|cosine of a step|samples per step".split("|")]
         for row in (row for row in rows if row["policy"] == policy):
-            shown = {
-                name: f"{row[name]:.3f} ± {row[f'{name}_se']:.3f}" for name in ("scale", "bias", "noise", "cosine")
-            }
-            shown |= {"per sample": f"{row['noise'] * math.sqrt(row['samples'] / P / G):.3f}"}
-            order = ("scale", "bias", "noise", "per sample", "cosine")
-            lines.append([row["variant"], *(shown[name] for name in order), f"{row['samples']:.0f}"])
+            *shown, cosine = (f"{row[n]:.3f} ± {row[f'{n}_se']:.3f}" for n in ("scale", "bias", "noise", "cosine"))
+            equal = f"{row['noise'] * math.sqrt(row['samples'] / P / G):.3f}"
+            lines.append([row["variant"], *shown, equal, cosine, f"{row['samples']:.0f}"])
         parts += [f"**{policy}**", plot.markdown(lines)]
     return "\n\n".join(parts) + "\n"
 

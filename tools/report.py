@@ -60,14 +60,10 @@ def finite(value: object) -> bool:
 
 def reward(run: Run) -> list[Point]:
     """Mean reward with its standard error: `reward_se`, or else that over the groups of groups.jsonl."""
-    errors = {each["step"]: group_error(each["rewards"]) for each in run.groups}
+    # the error is over groups, which are independent, as the samples of a group are not
+    errors = {each["step"]: mean_and_error(list(map(statistics.fmean, each["rewards"])))[1] for each in run.groups}
     means = column("reward", error="reward_se")(run)
-    return [(step, mean, error or errors.get(step, 0.0)) for step, mean, error in means]
-
-
-def group_error(rewards: list[list[float]]) -> float:
-    """The standard error over S groups' means: groups are independent, the samples of a group are not."""
-    return mean_and_error([statistics.fmean(group) for group in rewards])[1] if len(rewards) > 1 else 0.0
+    return [(step, mean, error or (errors[step] if finite(errors.get(step)) else 0.0)) for step, mean, error in means]
 
 
 def evaluations(rows: list[dict]) -> list[Point]:
@@ -202,7 +198,7 @@ def bounds(low: float, high: float) -> tuple[float, float]:
 
 
 def line_class(run: int) -> str:
-    return f"s{run % COLOURS}" + (" dashed" if run >= COLOURS else "")
+    return f"s{run % COLOURS}" + " dashed" * (run >= COLOURS)
 
 
 def pieces(points: list[Point]) -> list[list[Point]]:
@@ -450,4 +446,4 @@ def page(runs: dict[str, Run], summary: list[list[str]]) -> str:
 
 
 if __name__ == "__main__":
-    fail("report makes the page of tools.plot; call python -m tools.plot RUN --html FILE.html")
+    fail("makes the page of tools.plot; call python -m tools.plot RUN --html FILE.html")

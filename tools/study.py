@@ -1,20 +1,17 @@
-"""The paper's comparisons on the built-in task: a grid of variants and seeds, a table with error bars, a picture.
+"""Runs the paper's comparisons on the built-in task: variants times seeds, a table with error bars, a picture.
 
     python -m tools.study --list                            presets, with the flags of each variant
     python -m tools.study table1                            runs what is missing, then writes results/table1
     python -m tools.study table1 --seeds 3 --jobs 2         fewer seeds, two runs at once
     python -m tools.study table10 --out runs/long -- --steps 200      flags of train.py for all variants of the preset
-    python -m tools.study gradient                          bias and noise of each estimate instead: tools/gradient.py
 
-Every run is train.py, in a process of its own, on one thread, and ends as one line of RUNS (default: runs.jsonl beside
-the study's folder): its flags, and its curves. A run whose flags and seed are there already is not run again, whichever
-preset it was made for; one that was interrupted is. The study's folder holds rows.jsonl (a row a run), table.md and
-curves.png (tools/compare.py); with all runs made, the command draws them again.
+Every run is train.py in its own process, on one thread, and becomes one line of a file of runs: its flags and its
+curves. A run that is in the file already, from any preset, is not repeated. The study's folder gets rows.jsonl,
+table.md and curves.png (tools/compare.py); when no run is missing, the command only makes these again.
 """
 
 import argparse
 import json
-import math
 import multiprocessing
 import os
 import shlex
@@ -37,10 +34,9 @@ from tqdm import tqdm
 
 from run.flags import BUILT_IN, fail, parse_args
 from tasks import addition
-from tools import compare
+from tools import compare, plot, report
 
-# What all runs share: a step of 8 groups costs a tenth of a second, and after 40 steps the reward is still rising.
-# How it was chosen stands in results/README.md.
+# What all runs share, chosen so that the reward still rises after 40 steps: see results/README.md
 TASK = "--steps 40 --prompts-per-step 8 --group-size 8 --lr 7.5e-5 --warmup 5 --beta-th 0 --eval-every 10"
 SGD = "--optimizer sgd --lr 0.025"
 
@@ -55,7 +51,13 @@ TABLE_1 = {
 }
 CONTROL = "α = 1, lr × 1.7"  # 1.7: the mean alpha of the pilot's runs of GPG, under AdamW and SGD alike
 
-# name: (what is compared, the variant that others are held against, {variant: flags of train.py})
+SIZES = {
+    age: {f"G = {G}": f"--group-size {G} --prompts-per-step {64 // G} {age}".strip() for G in (2, 4, 8, 16)}
+    for age in ("", "--no-age")
+}
+F_NORMS = {f"F_norm = {name}": f"--f-norm {name} --no-age" for name in ("group", "batch")} | {"F_norm = 1": "--no-age"}
+
+# name: (title, the variant that the others are compared with, {variant: flags of train.py})
 PRESETS = {
     "table1": ("Table 1, AdamW", GPG, TABLE_1 | {CONTROL: "--no-age --lr 1.275e-4"}),
     "table1-sgd": (
@@ -64,8 +66,8 @@ PRESETS = {
         {name: f"{SGD} {words}".strip() for name, words in TABLE_1.items()}
         | {CONTROL: "--optimizer sgd --lr 0.0425 --no-age"},
     ),
-    # lr of GPG over a method's mean gradient norm as a share of GPG's, in the AdamW runs of table1, seeds 0 to 3:
-    # GRPO 1.48, F_norm = 1 and α = 1 0.69, std 1.44, Dr. GRPO 0.51. There, all methods see nearly the same policies.
+    # GPG's lr divided by the ratio of the mean gradient norm to GPG's, in table1's runs of seeds 0 to 3, whose policies
+    # are nearly the same: GRPO 1.48, F_norm = 1 and α = 1 0.69, std 1.44, Dr. GRPO 0.51
     "sgd-norms": (
         "Table 1, SGD, rates that make up for each method's gradient norm",
         GPG,
@@ -88,31 +90,18 @@ PRESETS = {
             "REINFORCE++": "--algo reinforce++",
             "ReMax": "--algo remax",
             "PPO, 2 updates": "--algo ppo",
-            "GPG, lr × 2": "--lr 1.5e-4",  # as far as two updates go
+            "GPG, lr × 2": "--lr 1.5e-4",  # the step of two updates
             "SFT, 64 solutions a step": "--algo sft --prompts-per-step 64 --group-size 1",
         },
     ),
     "table10": (
         "Table 10, β_th",
         "β_th = 0",
-        {f"β_th = {share}": f"--beta-th {share}" for share in ("0", "0.3", "0.6", "0.8")},
+        {f"β_th = {share}": f"--beta-th {share}" for share in (0, 0.3, 0.6, 0.8)},
     ),
-    "table11": (
-        "Table 11, G at 64 samples a step, without α, as in the paper",
-        "G = 8",
-        {f"G = {G}": f"--group-size {G} --prompts-per-step {64 // G} --no-age" for G in (2, 4, 8, 16)},
-    ),
-    "table11-age": (
-        "Table 11, G at 64 samples a step, with α",
-        "G = 8",
-        {f"G = {G}": f"--group-size {G} --prompts-per-step {64 // G}" for G in (2, 4, 8, 16)},
-    ),
-    "table12": (
-        "Table 12, F_norm, without α, as in the paper",
-        "F_norm = 1",
-        {f"F_norm = {shown}": f"--f-norm {f} --no-age" for shown, f in (("group", "group"), ("batch", "batch"))}
-        | {"F_norm = 1": "--no-age"},
-    ),
+    "table11": ("Table 11, G at 64 samples a step, without α, as in the paper", "G = 8", SIZES["--no-age"]),
+    "table11-age": ("Table 11, G at 64 samples a step, with α", "G = 8", SIZES[""]),
+    "table12": ("Table 12, F_norm, without α, as in the paper", "F_norm = 1", F_NORMS),
     "kl": (
         "GPG with a KL term",
         "no KL",
@@ -121,16 +110,12 @@ PRESETS = {
         | {"α = 1": "--no-age", "α = 1, KL 0.01, reward": "--no-age --kl-coef 0.01 --kl-in reward --kl k1"},
     ),
 }
-SEEDS = {"table1": 20, "table1-sgd": 20}  # for 1.5 points, paired, it takes 8, and 25 with beta_th
-FEWEST_SEEDS = 8  # of the other presets
-
-# Flags that change no number of a run, or are not the variant's: they don't tell runs apart.
-BOOKKEEPING = {"out", "resume", "auto_resume", "overwrite", "plan", "tensorboard", "wandb", "save_every", "keep"}
-BOOKKEEPING |= {"check_every", "rank_timeout", "reward_timeout", "cache_tokens", "noise_every", "record", "replay"}
-PRELOADED = ["train", "transformers.models.qwen2.modeling_qwen2"]  # imported once, by the process that runs fork from
-NOWHERE = str(Path(tempfile.gettempdir(), "study-nowhere"))  # an --out that holds no run
-POLL = 0.5  # seconds between looks at whether a signal has come
-LAST_LINES = 3  # of a failed run's output, which are shown
+SEEDS = {"table1": 20, "table1-sgd": 20}  # to resolve 1.5 points it takes 8, and 25 with beta_th
+USUAL_SEEDS = 8  # of the other presets
+PRELOADED = ["train", "transformers.models.qwen2.modeling_qwen2"]  # imported once, by the server that forks the runs
+NOWHERE = str(Path(tempfile.gettempdir(), "study-nowhere"))  # an --out without a run
+POLL = 0.5  # seconds between checks for a signal
+LAST_LINES = 3  # to show of a failed run's output
 
 
 @dataclass(frozen=True)
@@ -146,18 +131,13 @@ class Job:
 
 class Running(NamedTuple):
     job: Job
-    out: Path  # train.py's --out; what it says is in OUT.log
+    out: Path  # train.py's --out; its output goes to OUT.log
     process: multiprocessing.Process
-    receiver: Connection  # of its CPU seconds, at its end
+    receiver: Connection  # gets its CPU seconds at the end
 
 
 def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
-    if argv[:1] == ["gradient"]:
-        from tools import gradient
-
-        gradient.main(argv[1:])
-        return
     ours, extra = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
     args = parse_command(ours)
     if args.list:
@@ -175,9 +155,8 @@ def main(argv: list[str] | None = None) -> None:
     if runs:
         shown = shlex.join(["python", "-m", "tools.study", args.name, "--seeds", str(args.seeds)])
         shown += f" -- {shlex.join(extra)}" if extra else ""
-        flags = {
-            name: shlex.join([*shlex.split(TASK), *extra, *shlex.split(words)]) for name, words in variants.items()
-        }
+        common = shlex.join([*shlex.split(TASK), *extra])
+        flags = {name: f"{common} {words}".strip() for name, words in variants.items()}
         compare.write(out, compare.Study(title, reference, flags, runs, shown))
         print(f"{out}/table.md, {out}/curves.png")
     if failed:
@@ -188,17 +167,17 @@ def parse_command(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tools.study", description=__doc__.partition("\n")[0])
     parser.error = fail
     parser.add_argument("name", nargs="?", metavar="NAME", help=f"preset: {', '.join(PRESETS)}")
-    parser.add_argument("--list", action="store_true", help="show the presets, and stop")
+    parser.add_argument("--list", action="store_true", help="list the presets and exit")
     parser.add_argument("--seeds", type=int, metavar="N", help="seeds 0 to N - 1 (default: 20 for table1, else 8)")
-    parser.add_argument("--out", metavar="DIR", help="folder of table and picture, replaced (default: results/NAME)")
-    parser.add_argument("--runs", metavar="FILE", help="all runs, a line each (default: DIR/../runs.jsonl)")
+    parser.add_argument("--out", metavar="DIR", help="folder of table and picture (default: results/NAME)")
+    parser.add_argument("--runs", metavar="FILE", help="all runs, one per line (default: DIR/../runs.jsonl)")
     parser.add_argument("--jobs", type=int, default=1, metavar="J", help="runs at once, one thread each (default: 1)")
     args = parser.parse_args(argv)
     if args.list:
         return args
     if args.name not in PRESETS:
-        fail(f"preset {args.name}: there is none; give one of {', '.join(PRESETS)} (see --list)")
-    args.seeds = SEEDS.get(args.name, FEWEST_SEEDS) if args.seeds is None else args.seeds
+        fail(f"no preset {args.name}; give one of {', '.join(PRESETS)} (see --list)")
+    args.seeds = SEEDS.get(args.name, USUAL_SEEDS) if args.seeds is None else args.seeds
     if min(args.seeds, args.jobs) < 1:
         fail("--seeds, --jobs: must be 1 or more")
     return args
@@ -206,39 +185,37 @@ def parse_command(argv: list[str]) -> argparse.Namespace:
 
 def describe(name: str) -> str:
     title, reference, variants = PRESETS[name]
-    lines = [f"{name}: {title}; {SEEDS.get(name, FEWEST_SEEDS)} seeds, held against {reference}"]
+    lines = [f"{name}: {title}; {SEEDS.get(name, USUAL_SEEDS)} seeds, compared with {reference}"]
     return "\n".join(lines + [f"    {variant:<32} {words}" for variant, words in variants.items()])
 
 
 def make_job(variant: str, words: str, seed: int, extra: list[str]) -> Job:
-    """A variant's run; its own flags win over the extra ones, and those over what all share. Exits 2 on a wrong one."""
-    words = [
-        *shlex.split(TASK),
-        *extra,
-        *shlex.split(words),
-        "--seed",
-        str(seed),
-        *"--save-every 0 --noise-every 0".split(),
-    ]
+    """One run of a variant, whose flags override the extra ones, and those TASK's. A wrong flag exits with code 2."""
+    words = [*shlex.split(TASK), *extra, *shlex.split(f"{words} --seed {seed} --save-every 0 --noise-every 0")]
+    return Job(variant, words, parsed(words))
+
+
+def parsed(words: list[str]) -> dict:
+    """train.py's flags that can change a number of a run."""
     flags = vars(parse_args([*words, "--out", NOWHERE]))
-    return Job(variant, words, {name: value for name, value in flags.items() if name not in BOOKKEEPING})
+    return {name: value for name, value in flags.items() if name not in plot.BOOKKEEPING}
 
 
 # ---------------------------------------------------------------------------------------------------------------- runs
 
 
 def key(flags: dict) -> str:
-    """What tells runs apart. A flag that is younger than a run has its default there: the code had no other way."""
-    return json.dumps(_defaults() | flags, sort_keys=True)
+    """Identifies a run. A flag newer than the run counts as its default."""
+    return json.dumps(defaults() | flags, sort_keys=True)
 
 
 @cache
-def _defaults() -> dict:
-    return {name: value for name, value in vars(parse_args(["--out", NOWHERE])).items() if name not in BOOKKEEPING}
+def defaults() -> dict:
+    return parsed([])
 
 
 def load(store: Path) -> dict[str, dict]:
-    """The runs of a file, by what tells them apart; a line that a kill cut short counts as none."""
+    """The runs of a file, by key; a line that a kill cut short is ignored."""
     runs = {}
     for number, line in enumerate(store.read_text(encoding="utf-8").splitlines() if store.exists() else [], 1):
         try:
@@ -246,15 +223,15 @@ def load(store: Path) -> dict[str, dict]:
         except ValueError:
             continue
         if not isinstance(run, dict) or "flags" not in run:
-            fail(f"--runs {store}, line {number}: not a run of tools.study; give a file of its own, or none")
+            fail(f"--runs {store}, line {number}: not a run of tools.study; give another file, or none")
         runs[key(run["flags"])] = run
     return runs
 
 
 def run_all(jobs: list[Job], num: int, store: Path) -> list[Job]:
-    """Runs jobs, `num` at once, and adds a line to the store as each ends. Returns those that failed, after saying why.
+    """Runs jobs, `num` at once, and adds a line to the store as each ends. Reports and returns those that failed.
 
-    Whatever ends this process, a signal too, ends its children first.
+    However this process ends, even by a signal, its children end first.
     """
     if not jobs:
         return []
@@ -263,7 +240,7 @@ def run_all(jobs: list[Job], num: int, store: Path) -> list[Job]:
         store.open("a").close()
     except OSError as error:
         fail(f"--runs {store}: can't be written ({error}); give a file in a folder of yours")
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # before the server starts, whose environment all runs inherit
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # all runs inherit the server's environment
     make_models(jobs)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
@@ -289,13 +266,13 @@ def run_all(jobs: list[Job], num: int, store: Path) -> list[Job]:
                 each.process.kill()
                 each.process.join()
     if stopped:
-        print(f"stopped; {done - len(failed)} runs were added to {store}, the same command goes on", flush=True)
+        print(f"stopped; {done - len(failed)} runs were added to {store}, the same command continues", flush=True)
         sys.exit(128 + stopped[0])
     return failed
 
 
 def make_models(jobs: list[Job]) -> None:
-    """The built-in model of each seed, so that no run makes it beside another that does."""
+    """Makes the built-in model of each seed, so that no two runs make it at the same time."""
     torch.set_num_threads(1)
     for seed in sorted({job.flags["seed"] for job in jobs if job.flags["model"] == BUILT_IN}):
         addition.ensure(seed)
@@ -303,7 +280,7 @@ def make_models(jobs: list[Job]) -> None:
 
 @contextmanager
 def signals_noted() -> Iterator[list[int]]:
-    """SIGINT and SIGTERM fill a list, and interrupt nothing: no child can be half started when they are ended."""
+    """SIGINT and SIGTERM are only noted in a list, so that no child is half started when all are ended."""
     noted = []
     before = {number: signal.signal(number, lambda n, _: noted.append(n)) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -322,35 +299,34 @@ def start(context, job: Job, out: Path) -> Running:
 
 
 def run_one(words: list[str], log: str, sender) -> None:
-    """The child: train.py, all that it says in a file; sends its CPU seconds."""
+    """The child: runs train.py with its output in a file; sends its CPU seconds."""
     threading.Thread(target=end_with_parent, daemon=True).start()
     file = os.open(log, os.O_CREAT | os.O_WRONLY)
     os.dup2(file, 1)
     os.dup2(file, 2)
     import train
 
-    tqdm.set_lock(threading.RLock())  # its own is a semaphore of the system, which a kill would leave behind
+    tqdm.set_lock(threading.RLock())  # by default a system semaphore, which a kill would leave behind
     began = time.process_time()
     train.main(words)
     sender.send(time.process_time() - began)
 
 
 def end_with_parent() -> None:
-    """A study that is killed outright can't end its runs: so they do."""
+    """A study that is killed outright can't end its runs, so they end themselves."""
     multiprocessing.parent_process().join()
     os._exit(1)
 
 
 def brief(run: dict) -> str:
-    """What a run came to, for the person who watches."""
+    """A run's result in a few words."""
     reward = compare.measures(run, "steps", len(run["reward"]))["last"]
-    return (
-        f"reward of the last quarter {math.nan if reward is None else reward:.1f} %, {run['cpu_seconds']:.1f} s of CPU"
-    )
+    shown = "not sampled" if reward is None else f"reward of the last quarter {reward:.1f} %"
+    return f"{shown}, {run['cpu_seconds']:.1f} s of CPU"
 
 
 def trouble(failed: Running) -> str:
-    """Why a run failed: its exit code, and the end of what it said, indented."""
+    """Why a run failed: its exit code, and the end of its output, indented."""
     log = Path(f"{failed.out}.log")
     text = log.read_text(encoding="utf-8", errors="replace").replace("\r", "\n") if log.exists() else "no output"
     lines = [f"    {line}" for line in text.strip().splitlines()[-LAST_LINES:]]
@@ -358,7 +334,7 @@ def trouble(failed: Running) -> str:
 
 
 def finished(ended: Running) -> dict | None:
-    """A run as one line: what it was, and its curves, a number a step, to four significant digits. None: it failed."""
+    """A run for the store: its flags, and its curves to four significant digits per step. None: it failed."""
     if ended.process.exitcode or not ended.receiver.poll():
         return None
     (job, out, *_), cpu_seconds = ended, ended.receiver.recv()
@@ -369,13 +345,10 @@ def finished(ended: Running) -> dict | None:
     run["seconds"] = round(rows[-1]["seconds"], 2)
     for name in compare.CURVES:
         run[name] = [short(row.get(name)) for row in rows]
-    if job.flags["algo"] == "sft":  # its rewards and tokens are those of solutions that it was given
+    if job.flags["algo"] == "sft":  # rewards and tokens are those of the given solutions
         run |= dict.fromkeys(("reward", "easy_share", "hard_share"), [None] * len(rows))
         run["generated_tokens"] = [0] * len(rows)
-    evaluated = [(row["step"], row["accuracy"]) for row in rows if "accuracy" in row]
-    before = [(0, rows[0]["accuracy_before"])] if "accuracy_before" in rows[0] else []
-    run["accuracy"] = [[step, short(share)] for step, share in before + evaluated]
-    return run
+    return run | {"accuracy": [[step, short(share)] for step, share, _ in report.evaluations(rows)]}
 
 
 def short(value: float | None) -> float | int | None:
@@ -383,7 +356,7 @@ def short(value: float | None) -> float | int | None:
 
 
 def append(store: Path, run: dict) -> None:
-    """One line at the end, after the end of a line that a kill cut short."""
+    """Adds a line, on a new line even after one that a kill cut short."""
     cut = store.exists() and store.stat().st_size and not store.read_bytes().endswith(b"\n")
     with open(store, "a", encoding="utf-8") as file:
         file.write("\n" * bool(cut) + json.dumps(run, ensure_ascii=False, separators=(",", ":")) + "\n")

@@ -1,10 +1,10 @@
-"""Prints what the runs in a folder came to, as Markdown: greedy accuracy against that before, on the same problems.
+"""Prints the results of a folder's runs as Markdown: greedy accuracy compared with that before, on the same problems.
 
     python -m results.smollm2.table FOLDER TASK
 
 FOLDER holds TASK-before.eval.jsonl and, for each run, TASK-METHOD-SEED.eval.jsonl (both by eval.py) and the folder
-TASK-METHOD-SEED of train.py. Standard errors are over problems; ± in the rows of a method is the standard deviation
-over its seeds.
+TASK-METHOD-SEED of train.py. Standard errors are over problems; in the rows of a method, ± is the standard
+deviation over its seeds.
 """
 
 import statistics
@@ -17,7 +17,7 @@ from run.scores import mean_and_error, read_lines, read_result
 def main(folder: str, task: str) -> None:
     before = verdicts(Path(folder, f"{task}-before.eval.jsonl"))
     methods: dict[str, list[tuple[float, float, int]]] = {}
-    print(f"{len(before)} problems; before: {share(list(before.values()))} %\n")
+    print(f"{len(before)} problems; before training: {share(list(before.values()))} %\n")
     print("| run | steps | generated tokens | reward, first 5 | reward, last 5 | after, % | difference, points | z |")
     print("|:--|--:|--:|--:|--:|--:|--:|--:|")
     for path in sorted(Path(folder).glob(f"{task}-*-[0-9].eval.jsonl")):
@@ -49,7 +49,7 @@ def main(folder: str, task: str) -> None:
 
 
 def verdicts(path: Path) -> dict[str, int]:
-    """Problem -> whether its greedy completion is right, of a result of eval.py."""
+    """Problem -> whether its greedy completion is right, from a result of eval.py."""
     return {row["problem"]: int(row["greedy"][0]["verdict"]) for row in read_result(path)[1]}
 
 

@@ -146,8 +146,7 @@ def test_ticks_at_whole_steps(low, high, expected):
 
 
 @pytest.mark.parametrize(
-    ("value", "text"),
-    [(0, "0"), (0.25, "0.25"), (2000, "2000"), (25_000, "25k"), (1e-5, "1.0e-05"), (-2.5, "-2.5")],
+    ("value", "text"), [(0, "0"), (0.25, "0.25"), (2000, "2000"), (25_000, "25k"), (1e-5, "1.0e-05"), (-2.5, "-2.5")]
 )
 def test_numbers_on_axes(value, text):
     assert report.shown(value) == text
