@@ -127,8 +127,10 @@ def completion_states(
         else:
             cache = Cache(layers=[_Completions(layer, parents) for layer in prompts.layers])
             types = {name: torch.zeros_like(ids) for name in {"mm_token_type_ids"} & seen.keys()}
-            states = forward(ids, attended, further, cache=cache, **types)
-            states = torch.cat([last[parents][:, None], states], dim=1)[:, :T]  # (n, T, D)
+            own = forward(ids, attended, further, cache=cache, **types)
+            states = torch.cat([last[parents][:, None], own], dim=1)[:, :T]  # (n, T, D)
+            if fed == T:  # uniform: the backward, too, must pass through the layers as often on every rank
+                states = states + 0 * own.sum()
         pieces.append(states[mask.bool()])
     return torch.cat(pieces)  # (M, D)
 
