@@ -19,8 +19,6 @@ from grader.workers import Grader
 __all__ = ["accuracy", "accuracy_boxed", "choice", "compares_answers", "cosine", "extract_answer", "format_reward"]
 __all__ += ["is_equiv", "num_as_text", "parse_rewards", "score", "tag_count"]
 
-# ---------------------------------------------------------------- rewards of one completion
-
 _TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 
 
@@ -95,9 +93,6 @@ def _letter(answer: str) -> str:
     bare = re.sub(r"\\(?:text|math|boxed)[a-z]* ?|[{}$*]|\\[()]", "", answer[:500])
     bare = re.sub(r"\\[ ,;:!]|~|\\q?quad", " ", bare).strip(" .\n")
     return bare.lstrip("(")[0].upper() if _LETTER.fullmatch(bare) else ""
-
-
-# ---------------------------------------------------------------- rewards of a batch
 
 
 class _Graded:
