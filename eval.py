@@ -98,9 +98,6 @@ def evaluate(args: argparse.Namespace) -> None:
         dist.destroy_process_group()
 
 
-# --------------------------------------------------------------------------------------------------------------- flags
-
-
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """The flags, checked; exits with 2 on the first wrong one."""
     parser = make_parser()
@@ -209,9 +206,6 @@ def parse_ks(text: str | None, n: int) -> list[int]:
     return ks
 
 
-# ------------------------------------------------------------------------------------------------------------ problems
-
-
 def load_sets(args: argparse.Namespace) -> dict[str, benchmarks.ProblemSet]:
     """The problem sets by name, checked. ValueError: one can't be used."""
     if args.bench:
@@ -304,9 +298,6 @@ def describe(args, tokenizer, sets: dict[str, benchmarks.ProblemSet], problems: 
     return "\n".join(lines)
 
 
-# ----------------------------------------------------------------------------------------------------------- generating
-
-
 def load_model(name: str, dtype: str, device: torch.device):
     """The model in float32, or float64 with --dtype float64; bfloat16 is autocast."""
     weights = torch.float64 if dtype == "float64" else torch.float32
@@ -377,9 +368,6 @@ def graded(row: dict) -> dict:
     judged = {name: [judge(completion) for completion in row[name]] for name in ("greedy", "samples")}
     vote = scores.majority([completion["submitted"] for completion in judged["samples"]], is_equiv)
     return row | judged | {"majority": vote}
-
-
-# ----------------------------------------------------------------------------------------------------------- the result
 
 
 def finished_rows(out: str, settings: dict) -> list[dict]:

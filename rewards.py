@@ -22,8 +22,6 @@ __all__ += ["class_name", "iou", "is_equiv", "num_as_text", "parse_rewards", "sc
 
 Size = tuple[float, float] | None  # width and height
 
-# ---------------------------------------------------------------- rewards of one completion
-
 _TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 
 
@@ -121,9 +119,6 @@ def class_name(completion: str, answer: str) -> float:
     The released rule, one name within the other, accepts an empty answer.
     """
     return float(same_name(completion, answer))
-
-
-# ---------------------------------------------------------------- rewards of a batch
 
 
 class _Graded:

@@ -8,12 +8,11 @@ from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import torch
-from torch.nn.functional import pad
 
 from engine.balance import Share, prompt_costs
 from engine.parallel import accumulating, common_count, unwrapped
 from engine.policy import cut_by_length
-from rollout import Pictures, Rollout
+from rollout import Rollout
 
 
 class MicroBatch(NamedTuple):
@@ -28,51 +27,26 @@ def micro_steps(module: torch.nn.Module, share: Share, budget: int) -> Iterator[
     All ranks take part in collectives: one that has no sample, or fewer micro-batches where the model is in shards,
     forwards a token of weight 0.
     """
-    policy = unwrapped(module)
-    pieces = micro_batches(share.rollout, share.samples, budget, shared=policy.shared)
+    pieces = micro_batches(share.rollout, share.samples, budget, shared=unwrapped(module).shared)
     count = common_count(module, len(pieces), share.weights.device)
+    one = torch.ones((1, 1), dtype=torch.long, device=share.weights.device)
     for i in range(count):
         rows = pieces[i] if i < len(pieces) else None
-        samples = no_samples(share.weights.device) if rows is None else sample_rows(share.rollout, rows)
-        if policy.uniform and policy.blank and not any(x.encoded for x in samples[5]):
-            samples = with_blank(samples, *policy.blank, is_alone=rows is None)
+        samples = (one, one, one, one, one[0] - 1, ()) if rows is None else sample_rows(share.rollout, rows)
         yield MicroBatch(samples, rows, accumulating(module, last=i == count - 1))
-
-
-def no_samples(device: torch.device) -> tuple:
-    """A prompt and a completion of one token each, as arguments of Policy.forward, for a rank that only takes part."""
-    one = torch.ones((1, 1), dtype=torch.long, device=device)
-    return one, one, one, one, one[0] - 1, ()
-
-
-def with_blank(samples: tuple, ids: torch.Tensor, pictures: Pictures, is_alone: bool) -> tuple:
-    """The samples and, last, one token of a prompt (1, L) with pictures, so that the vision tower runs on this rank."""
-    prompt_ids, prompt_mask, completion_ids, completion_mask, prompt_of, _ = samples
-    T = completion_ids.shape[1]
-    if is_alone:
-        return ids, torch.ones_like(ids), completion_ids, completion_mask, prompt_of, (pictures,)
-    L = max(prompt_ids.shape[1], ids.shape[1])
-    pairs = (prompt_ids, ids), (prompt_mask, torch.ones_like(ids))
-    prompts = [torch.cat([pad(x, (L - x.shape[1], 0)) for x in pair]) for pair in pairs]
-    first = (torch.arange(T, device=ids.device) == 0)[None]  # (1, T): one token
-    completions = [torch.cat([x, first.to(x.dtype)]) for x in (completion_ids, completion_mask)]
-    number = prompt_of.new_full((1,), len(prompt_ids))
-    return *prompts, *completions, torch.cat([prompt_of, number]), (Pictures(),) * len(prompt_ids) + (pictures,)
 
 
 def gather_tokens(x: torch.Tensor, micro_batch: MicroBatch) -> torch.Tensor:
     """The values of x (S, G, T) for the completion tokens of a micro-batch, (M,); 0 for a token without weight."""
     if micro_batch.rows is None:
         return x.new_zeros(1)
-    mask = micro_batch.samples[3].bool()  # (N, T), and a row more where a blank was added
-    values = x.flatten(0, 1)[micro_batch.rows, : mask.shape[1]][mask[: len(micro_batch.rows)]]
-    return values if len(mask) == len(micro_batch.rows) else torch.cat([values, x.new_zeros(1)])
+    mask = micro_batch.samples[3].bool()  # (N, T)
+    return x.flatten(0, 1)[micro_batch.rows, : mask.shape[1]][mask]
 
 
 def scatter_tokens(tokens: torch.Tensor, micro_batch: MicroBatch, out: torch.Tensor) -> None:
     """The inverse of gather_tokens: writes tokens (M,) into out (S, G, T), and 0 into the padding of their rows."""
-    mask = micro_batch.samples[3].bool()[: len(micro_batch.rows)]  # (N, T)
-    tokens = tokens[: int(mask.sum())]
+    mask = micro_batch.samples[3].bool()  # (N, T)
     padded = torch.zeros(mask.shape, dtype=out.dtype, device=out.device)  # (N, T)
     padded[mask] = tokens.to(out.dtype)
     out.flatten(0, 1)[micro_batch.rows, : mask.shape[1]] = padded

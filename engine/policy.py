@@ -29,13 +29,11 @@ class Policy(torch.nn.Module):
     float32. shared: a prompt is forwarded once for all its samples, if a trial shows that the model's cache allows it.
     sliced: logits are never made whole, if a trial shows that they are just the output layer times the hidden states
     (no soft cap, no scale). features: from a prompt's encoded pictures to the model's inputs; None for text models.
-    blank: ids (1, L) and pictures of some prompt, for ranks that have no picture but must run the vision tower.
     """
 
     def __init__(self, model, temperature: float, dtype: str = "float32", features: Callable | None = None):
         super().__init__()
         self.model, self.temperature, self.dtype, self.features = model, temperature, dtype, features
-        self.blank: tuple[torch.Tensor, Pictures] | None = None
         for module in model.modules():  # our caches stay the same when a layer is run again, see _Prompts
             if isinstance(module, GradientCheckpointingLayer):
                 module._can_checkpoint_with_cache = True
@@ -127,10 +125,8 @@ def completion_states(
         else:
             cache = Cache(layers=[_Completions(layer, parents) for layer in prompts.layers])
             types = {name: torch.zeros_like(ids) for name in {"mm_token_type_ids"} & seen.keys()}
-            own = forward(ids, attended, further, cache=cache, **types)
-            states = torch.cat([last[parents][:, None], own], dim=1)[:, :T]  # (n, T, D)
-            if fed == T:  # uniform: the backward, too, must pass through the layers as often on every rank
-                states = states + 0 * own.sum()
+            states = forward(ids, attended, further, cache=cache, **types)
+            states = torch.cat([last[parents][:, None], states], dim=1)[:, :T]  # (n, T, D)
         pieces.append(states[mask.bool()])
     return torch.cat(pieces)  # (M, D)
 

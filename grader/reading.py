@@ -134,8 +134,6 @@ def _is_english(word):
     return len(text) > 3 or (len(text) > 1 and word.upright) or (len(text) > 2 and text.istitle())
 
 
-# ---------------------------------------------------------------- vocabulary
-
 _FUNCTIONS = frozenset(
     "sin cos tan cot sec csc sinh cosh tanh coth sech csch arcsin arccos arctan arccot arcsec arccsc arcsinh arccosh "
     "arctanh asin acos atan arsinh arcosh artanh ln log lg exp".split()
@@ -173,8 +171,6 @@ _NOT_A_UNIT = frozenset(
 _REFUSED_SIGNS = frozenset('@#`"=<>^{}[]_\\*|~;')
 TRIGONOMETRIC = frozenset("sin cos tan cot sec csc".split())
 
-
-# ---------------------------------------------------------------- grammar
 
 _OPERATORS = frozenset(["+", "-", "*", "/", "^", "_", "(", "[", "{", r"\{", ",", ";", "=", "<", ">", ":", "|(", "&"])
 _RELATIONS = {"=": "=", "<": "<", ">": ">"}
@@ -922,9 +918,6 @@ def _matrix(tokens, depth):
     if len({len(row) for row in rows}) != 1:
         raise Unreadable("rows of different lengths")
     return Node("matrix", tuple(cell for row in rows for cell in row), (len(rows), len(rows[0])))
-
-
-# ---------------------------------------------------------------- trees
 
 
 def walk(node):

@@ -21,8 +21,6 @@ class Unreadable(ValueError):
     """The grammar does not cover this text, or a bound is exceeded."""
 
 
-# ---------------------------------------------------------------- characters to one spelling
-
 _CHARACTERS = str.maketrans(
     dict(zip("−–×·÷⋅∗\u00a0\u2009\u202f∣", "--**/**   |", strict=True))
     | {"π": r"\pi ", "∞": r"\infty ", "°": r"^\circ ", "√": r"\sqrt ", "±": r"\pm ", "∓": r"\mp ", "θ": r"\theta "}
@@ -113,9 +111,6 @@ def without_commas(text):
     return _THOUSANDS.sub(joined, text)
 
 
-# ---------------------------------------------------------------- characters to tokens
-
-
 def tokenize(text, upright=False, depth=0):
     """The tokens of a cleaned text; those inside \\text{…} are upright."""
     tokens, position, spaced = [], 0, False
@@ -168,9 +163,6 @@ def _group(text, position):
         if depth == 0:
             return text[position + 1 : end], end + 1
     raise Unreadable("a brace is not closed")
-
-
-# ---------------------------------------------------------------- tokens that are words
 
 
 def key_of(tokens):

@@ -15,11 +15,10 @@ from engine.methods import Critic, Method
 from engine.optimizer import make_optimizer
 from engine.parallel import spread
 from engine.policy import Policy
-from rollout import Pictures
 from run import checkpoint
 from run.flags import BUILT_INS, fail, user_input
 from run.journal import say
-from tasks.pictures import expander, features_of, grey_picture, num_patches, spelling
+from tasks.pictures import features_of
 
 
 class Trained(NamedTuple):
@@ -101,21 +100,14 @@ def freeze_vision(model, name: str) -> None:
 def make_policy(model, kind: str, args, processor=None) -> torch.nn.Module:
     """The trained policy on all ranks, with a line on each saving that this model does not allow."""
     policy = Policy(model, args.temperature, args.dtype, features_of(processor) if processor else None)
-    if processor and kind == "fsdp":
-        policy.blank = blank_of(processor, model.device)
+    if processor and kind == "fsdp":  # a rank whose micro-batch has no picture would not run the tower's collectives
+        fail(f"--parallel fsdp: {args.model} reads pictures, and every rank must run its vision tower; give ddp")
     name = type(model).__name__
     if not policy.sliced:
         say(f"{name}: logits are more than a linear layer of hidden states, so they are made whole, not in slices")
     if not policy.shared:
         say(f"{name}: completions can't continue from a prompt's cache, so a prompt is forwarded once per sample")
     return spread(policy, kind)
-
-
-def blank_of(processor, device: torch.device) -> tuple[torch.Tensor, Pictures]:
-    """Ids (1, L) and the grey picture of a prompt, see Policy."""
-    picture = grey_picture(64, 64)
-    ids = expander(processor, [picture])(spelling(processor) + "a")
-    return torch.tensor([ids], device=device), Pictures((picture,), num_patches(features_of(processor)([picture])))
 
 
 def make_compared(

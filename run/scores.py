@@ -23,9 +23,6 @@ PAPER_ROWS = {
 }
 
 
-# ------------------------------------------------------------------------------------------------------------ the file
-
-
 def as_line(value: dict) -> str:
     return json.dumps(value, ensure_ascii=False) + "\n"
 
@@ -73,9 +70,6 @@ def write_result(out: str | Path, settings: dict, rows: list[dict]) -> None:
     temporary.replace(out)
     for other in other_rank_files(out):
         other.unlink()
-
-
-# -------------------------------------------------------------------------------------------------------------- numbers
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:
@@ -142,9 +136,6 @@ def average_of_sets(estimates: Sequence[tuple[float, float]]) -> tuple[float, fl
     """The unweighted mean over sets, as in the paper; their errors are independent."""
     means, errors = zip(*estimates, strict=True)
     return statistics.fmean(means), math.sqrt(sum(error**2 for error in errors)) / len(errors)
-
-
-# --------------------------------------------------------------------------------------------------------------- tables
 
 
 def by_set(rows: Sequence[dict], names: Sequence[str], ks: Sequence[int]) -> dict[str, dict[str, tuple[float, float]]]:

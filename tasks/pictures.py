@@ -85,15 +85,6 @@ def open_picture(picture: str | bytes, header_only: bool = False):
         raise ValueError(f"{name} can't be read as a picture: {reason}") from None
 
 
-def grey_picture(width: int, height: int) -> bytes:
-    """An encoded picture that shows nothing."""
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.new("RGB", (width, height), (128, 128, 128)).save(file, "PNG")
-    return file.getvalue()
-
-
 def load_processor(folder: str | Path, tokenizer, min_pixels: int | None = None, max_pixels: int | None = None):
     """The processor of a model that reads pictures, without torchvision; None if the model has no image processor.
 

@@ -122,15 +122,14 @@ def test_micro_batches_and_checkpointing_change_nothing(pictures, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-def test_two_and_three_ranks_make_the_run_of_one(pictures, tmp_path, parallel):
+def test_two_and_three_ranks_make_the_run_of_one(pictures, tmp_path):
     """Of 2 prompts on 3 ranks one rank has none; some rank has no picture in some micro-batch."""
     for prompts, ranks in ((5, (2, 3)), (2, (3,))):
         one = tmp_path / f"{prompts}-on-1"
         train.main(pictures.command(one, prompts_per_step=prompts))
         for n in ranks:
             many = tmp_path / f"{prompts}-on-{n}"
-            torchrun(n, pictures.command(many, prompts_per_step=prompts, parallel=parallel))
+            torchrun(n, pictures.command(many, prompts_per_step=prompts))
             assert_same_weights(one, many)
             assert (one / "groups.jsonl").read_bytes() == (many / "groups.jsonl").read_bytes()
             assert rows_of(many)[-1]["accuracy"] == pytest.approx(rows_of(one)[-1]["accuracy"], rel=1e-12)
@@ -219,4 +218,5 @@ def test_a_text_model_with_pictures_and_the_reverse(pictures, world, tmp_path, c
     assert "has no vision tower" in line_of(capsys, world(tmp_path / "b", freeze_vision=True))
     words = pictures.command(tmp_path / "c", algo="ppo", beta_th=None)
     assert "--baseline critic" in line_of(capsys, words)
+    assert "give ddp" in line_of(capsys, pictures.command(tmp_path / "e", parallel="fsdp"))
     train.main(pictures.command(tmp_path / "d", data=world.folder / "train.jsonl", eval_data=None))  # a VLM on text

@@ -122,9 +122,6 @@ def in_a_process(function, *arguments) -> dict:
         return pool.submit(function, *arguments).result()
 
 
-# ---------------------------------------------------------------------------------------------------------------- work
-
-
 def load(work: dict):
     """train.py's flags, tokenizer, model, and P problems with "prompt_ids" and "place", 0 to P - 1."""
     torch.set_num_threads(1)
@@ -268,9 +265,6 @@ def medians(steps: list[dict], empty: int | None, model) -> dict:
     return result | {"peak": highest, "above": highest - empty - 16 * sum(p.numel() for p in model.parameters())}
 
 
-# -------------------------------------------------------------------------------------------------------------- memory
-
-
 def resident(field: str = "VmRSS") -> int | None:
     """Bytes of this process in memory, now (VmRSS) or at its peak since settle (VmHWM); None without /proc."""
     return memory.resident(field) if Path("/proc/self/status").exists() else None
@@ -305,9 +299,6 @@ def compare(works: dict, repeats: int) -> dict:
         result[name] = {"seconds": statistics.median(seconds)}
         result[name]["peak"] = None if None in peaks else statistics.median(peaks)
     return result
-
-
-# ------------------------------------------------------------------------------------------------ limits of the machine
 
 
 def machine(dtype: torch.dtype) -> dict:
@@ -365,9 +356,6 @@ def counts(size: dict[str, int], lengths: list[int], valid: int, G: int, T: int,
         "decode": {"flops": decode, "bytes": (T - 1) * weights + token * past},
         "update": {"flops": 3 * sum(shared[:valid]), "bytes": 3 * weights},
     }
-
-
-# ---------------------------------------------------------------------------------------------------- parts and levers
 
 
 def update(policy: Policy, r: Rollout, weights: torch.Tensor, args, *, everyone=False, known=True) -> None:
@@ -555,9 +543,6 @@ def update_works(args, policy, even, ragged, work, share) -> dict:
         "once": partial(update, policy, even, w, small),
         "twice": partial(update, policy, join([even, even]), torch.cat([w, w]), small),
     } | {f"update, {dtype}": partial(without, policy, "dtype", dtype) for dtype in DTYPES}
-
-
-# -------------------------------------------------------------------------------------------------------------- tables
 
 
 def table(columns: list[str], rows: list[list]) -> str:

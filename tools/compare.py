@@ -56,9 +56,6 @@ def write(out: Path, study: Study) -> None:
         fail(f"--out {out}: can't be written ({error}); give a folder of yours")
 
 
-# ------------------------------------------------------------------------------------------------------------- measures
-
-
 def window_mean(values: Sequence[float | None], ends: Sequence[float], low: float, high: float) -> float | None:
     """The mean over (low, high] of a curve that is values[i] from ends[i - 1] (0 for the first) to ends[i]; the curve
     has a gap where a value is None. None if there is no value at all. ends: 1, 2, ..., or tokens generated so far."""
@@ -137,9 +134,6 @@ def rounded(values: dict[str, float | None]) -> dict[str, float | None]:
     return {name: None if value is None else round(value, 4) for name, value in values.items()}
 
 
-# ----------------------------------------------------------------------------------------------------------- statistics
-
-
 def paired(values: dict[int, float], reference: dict[int, float]) -> tuple[float, float, float] | None:
     """The mean difference over the seeds that both have, and the ends of its 95 % interval; None with fewer than 2."""
     differences = [values[seed] - reference[seed] for seed in values if seed in reference]
@@ -148,9 +142,6 @@ def paired(values: dict[int, float], reference: dict[int, float]) -> tuple[float
     mean, error = mean_and_error(differences)
     width = round(t_quantile(len(differences) - 1), 3) * error  # as in printed tables of t
     return mean, mean - width, mean + width
-
-
-# ---------------------------------------------------------------------------------------------------------------- table
 
 
 def page(study: Study, rows: list[dict]) -> str:
@@ -247,9 +238,6 @@ def foot(study: Study, rows: list[dict]) -> str:
         f"torch {torch}; commit {', '.join(commits)}. {len(rows)} runs, some perhaps shared with other presets: "
         f"{cpu:.0f} minutes of CPU, {clock:.0f} by the clock."
     )
-
-
-# -------------------------------------------------------------------------------------------------------------- picture
 
 
 def write_picture(file: Path, figure) -> None:

@@ -89,9 +89,6 @@ def main(argv: list[str] | None = None) -> None:
     print(table(rows))
 
 
-# ------------------------------------------------------------------------------------------------------ two policies
-
-
 def tabular() -> tuple[Callable, torch.Tensor, int]:
     """-> a function that draws groups, the gradient of J by enumeration (D,), and the longest completion.
 
@@ -164,9 +161,6 @@ def built_in(groups: int) -> tuple[Callable, torch.Tensor, int]:
     return draw, truth, longest
 
 
-# -------------------------------------------------------------------------------------------------- bias and noise
-
-
 def measure(draw: Callable, truth: torch.Tensor, options: dict, beta_th: float, batches: int) -> dict[str, float]:
     """Bias, noise, scale and cosine of a variant over many batches; standard errors from ten parts of them."""
     rng = torch.Generator().manual_seed(1)
@@ -219,9 +213,6 @@ def figures(g: torch.Tensor, truth: torch.Tensor) -> dict[str, float]:
         "noise": math.sqrt(variance / length) if length > 0 else math.inf,
         "cosine": float(cosines.mean()),
     }
-
-
-# ------------------------------------------------------------------------------------------------- table and picture
 
 
 def table(rows: list[dict]) -> str:

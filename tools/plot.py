@@ -121,9 +121,6 @@ def alike(configs: list[dict]) -> bool:
     return all(each == first for each in others)
 
 
-# --------------------------------------------------------------------------------------------------------------- table
-
-
 def summary(rows: list[dict]) -> dict[str, tuple[float | None, float | None]]:
     """Column of the table -> (value, standard error or None); accuracies and shares in %."""
 
@@ -179,9 +176,6 @@ def shown(column: str, value: float | None, spread: float | None) -> str:
         return "–"
     digits = 0 if column in ("steps", "generated tokens", "seconds") else 1 if column.endswith("%") else 3
     return f"{value:,.{digits}f}" + ("" if spread is None else f" ± {spread:,.{digits}f}")
-
-
-# ------------------------------------------------------------------------------------------------------------- picture
 
 
 def drawing():

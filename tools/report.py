@@ -42,9 +42,6 @@ class Run:
 Point = tuple[float, float | None, float]  # step, value (None: a gap), standard error (0: none)
 
 
-# -------------------------------------------------------------------------------------------------------------- numbers
-
-
 def column(name: str, scale: float = 1.0, error: str | None = None) -> Callable[[Run], list[Point]]:
     """The points of a column of metrics.jsonl: none for a row without it, a gap for null."""
     return lambda run: [
@@ -143,9 +140,6 @@ def shown(value: float) -> str:
     if abs(value) >= 1e4:
         return f"{value / 1000:.4g}k"
     return f"{value:.4g}" if value == 0 or abs(value) >= 1e-3 else f"{value:.1e}"
-
-
-# --------------------------------------------------------------------------------------------------------------- charts
 
 
 @dataclass(frozen=True)
@@ -276,9 +270,6 @@ def other_panels(runs: dict[str, Run]) -> list[tuple]:
     return [(name, "", column(name), None) for name in names]
 
 
-# ------------------------------------------------------------------------------------------------ groups and histograms
-
-
 LENGTH_KEY = (
     '<p class="note"><svg viewBox="0 0 28 8" class="key"><path class="early" d="M0 4H28"/></svg>first tenth of steps '
     '<svg viewBox="0 0 28 8" class="key"><path class="late" d="M0 4H28"/></svg>last tenth</p>'
@@ -355,9 +346,6 @@ def histogram(run: Run) -> str:
         return f'<path class="{("early", "late")[which]}" d="M{line}"/>'
 
     return chart(curves, f"tokens of a completion, bins of {width}", draw=area)[0]
-
-
-# ----------------------------------------------------------------------------------------------------------------- page
 
 
 def sample_data(runs: dict[str, Run]) -> tuple[list[dict], int]:

@@ -201,9 +201,6 @@ def parsed(words: list[str]) -> dict:
     return {name: value for name, value in flags.items() if name not in plot.BOOKKEEPING}
 
 
-# ---------------------------------------------------------------------------------------------------------------- runs
-
-
 def key(flags: dict) -> str:
     """Identifies a run. A flag newer than the run counts as its default."""
     return json.dumps(defaults() | flags, sort_keys=True)
