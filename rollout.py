@@ -125,6 +125,14 @@ def picture_inputs(model, ids: torch.Tensor, images: Sequence[dict[str, torch.Te
     return inputs
 
 
+def num_patches(features: dict[str, torch.Tensor]) -> int:
+    """What the vision tower has to do for a prompt: rows of flat pixel values, or else one for 14 x 14 pixels."""
+    pixels = features.get("pixel_values")
+    if pixels is None:
+        return 0
+    return len(pixels) if pixels.dim() == 2 else pixels.numel() // (3 * 14 * 14)
+
+
 def draw(
     logits: torch.Tensor,  # (N, V)
     uniforms: torch.Tensor,  # (N,) float64 in [0, 1)

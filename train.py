@@ -19,6 +19,7 @@ import importlib
 import math
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -38,7 +39,7 @@ from engine.optimizer import Gradient, clip_gradient, learning_rate, take_step
 from engine.parallel import full_tensors, gathered, unwrapped
 from gpg import global_sum, token_weights, valid_groups
 from rewards import accuracy, iou
-from rollout import Pictures, Rollout, completion_texts, rollout
+from rollout import Pictures, Rollout, completion_texts, num_patches, rollout
 from run import checkpoint, faults, record
 from run.checkpoint import State
 from run.faults import stop_signals, uninterrupted
@@ -47,8 +48,7 @@ from run.journal import Evaluation, accuracy_of, global_totals, make_logger, met
 from run.models import Trained
 from run.ranks import init_distributed
 from run.setup import set_up
-from tasks import data
-from tasks.pictures import encoded, features_of, num_patches
+from tasks import data, pictures
 
 MAX_SKIPPED_IN_A_ROW = 10  # steps without a finite gradient after which a run gives up
 
@@ -129,7 +129,8 @@ def train(args, device: torch.device) -> None:
                 raise
             savable = logged == state.step and (kind == "ddp" or bool(stopped))  # one rank's shards are no checkpoint
             stop(error, stopped, savable, args, trained, state)
-    report(args, first, before, after)
+    controls = {name: evaluate(trained, rows, args) for name, rows in pictures.controls(held_out).items()}
+    report(args, first, before, after, controls)
 
 
 def collect(trained: Trained, problems: list[dict], scorer: Callable, args, state: State) -> Batch:
@@ -165,25 +166,25 @@ def sample(
 ) -> tuple[Rollout, Rollout | None]:
     """The groups of these problems; and a greedy completion of each, if that is the baseline."""
     model, tokenizer, prompts = trained.model, trained.tokenizer, [row["prompt_ids"] for row in rows]
-    images, pictures = features_and_pictures(trained.processor, rows)
+    images, shown = features_and_pictures(trained.processor, rows)
     if args.algo == "sft":
         sampled = methods.demonstrations(model, tokenizer, prompts, [row["solution_ids"] for row in rows])
-        return replace(sampled, images=pictures), None
+        return replace(sampled, images=shown), None
     limits = {"max_new_tokens": args.max_new_tokens, "cache_tokens": args.cache_tokens, "images": images}
     with gathered(trained.policy):
         options = {"temperature": args.temperature, "top_p": args.top_p, "top_k": args.top_k} | limits
         sampled = rollout(model, tokenizer, prompts, args.group_size, key=key, indices=places, **options)
         if args.baseline != "greedy":
-            return replace(sampled, images=pictures), None
-        return replace(sampled, images=pictures), rollout(model, tokenizer, prompts, 1, temperature=0.0, **limits)
+            return replace(sampled, images=shown), None
+        return replace(sampled, images=shown), rollout(model, tokenizer, prompts, 1, temperature=0.0, **limits)
 
 
 def features_and_pictures(processor, rows: list[dict]) -> tuple[list[dict], tuple[Pictures, ...]]:
     """What the model takes of each problem's pictures, and what they can be made again from; nothing for text."""
     if not any("images" in row for row in rows):
         return [], ()
-    shown = [tuple(map(encoded, row.get("images", ()))) for row in rows]
-    features = list(map(features_of(processor), shown))
+    shown = [tuple(map(pictures.encoded, row.get("images", ()))) for row in rows]
+    features = list(map(processor.features, shown))
     return features, tuple(map(Pictures, shown, map(num_patches, features)))
 
 
@@ -335,9 +336,14 @@ def evaluate(trained: Trained, problems: list[dict], args) -> Evaluation | None:
         sampled = rollout(trained.model, trained.tokenizer, prompts, 1, args.max_new_tokens, **options)
     texts = completion_texts(trained.tokenizer, sampled)
     right = [(iou if "images" in row else accuracy)(text, row["answer"]) for text, row in zip(texts, mine, strict=True)]
-    sums = torch.tensor([sum(right), sum(x * x for x in right)], dtype=torch.float64, device=sampled.truncated.device)
-    mean, square = (global_sum(sums) / len(problems)).tolist()
-    return Evaluation(mean, math.sqrt(max(0.0, square - mean * mean) / len(problems)), mine, texts, right)
+    kinds = sorted({row["kind"] for row in problems if isinstance(row.get("kind"), str)})
+    sums = [[x for x, row in zip(right, mine, strict=True) if row.get("kind") == kind] for kind in kinds]
+    sums = [sum(right), sum(x * x for x in right), *map(sum, sums)]
+    total = global_sum(torch.tensor(sums, dtype=torch.float64, device=sampled.truncated.device)).tolist()
+    mean, square = (x / len(problems) for x in total[:2])
+    counts = Counter(row.get("kind") for row in problems)
+    by_kind = {kind: x / counts[kind] for kind, x in zip(kinds, total[2:], strict=True)}
+    return Evaluation(mean, math.sqrt(max(0.0, square - mean * mean) / len(problems)), by_kind, mine, texts, right)
 
 
 def save(name: str, args, trained: Trained, state: State) -> None:
@@ -348,8 +354,9 @@ def save(name: str, args, trained: Trained, state: State) -> None:
     critic = unwrapped(trained.critic).state_dict() if trained.critic else None
     if dist.get_rank() == 0 and not folder.exists():
         weights, adapter = lora.split(model, weights, args.model) if args.lora_rank else (weights, None)
-        processor = trained.processor.image_processor if trained.processor else None
-        checkpoint.save(folder, model, trained.tokenizer, weights, moments, asdict(state), critic, adapter, processor)
+        checkpoint.save(
+            folder, model, trained.processor or trained.tokenizer, weights, moments, asdict(state), critic, adapter
+        )
         checkpoint.prune(Path(args.out), args.keep)
 
 

@@ -59,11 +59,11 @@ def save(
     state: dict,
     critic: dict | None = None,
     adapter: Callable[[Path], None] | None = None,
-    image_processor=None,
 ) -> None:
     """Writes the Hugging Face folder, trainer.pt and the manifest, all or nothing. The folder must not exist yet.
 
-    weights, optimizer, critic: full state_dicts; only PPO has a critic. adapter: writes one into a folder, see lora.
+    tokenizer: or the processor that holds it. weights, optimizer, critic: full state_dicts; only PPO has a critic.
+    adapter: writes one into a folder, see lora.
     OSError, in one line, if it can't be written: no part of it is left, and earlier checkpoints are untouched.
     """
     temporary = folder.with_name(f".{folder.name}.tmp")
@@ -71,8 +71,7 @@ def save(
     try:
         with _writing(folder):
             model.save_pretrained(temporary, state_dict=weights)
-            for part in filter(None, (tokenizer, image_processor)):
-                part.save_pretrained(temporary)
+            tokenizer.save_pretrained(temporary)
             with open(temporary / "trainer.pt", "wb") as file:  # given only a name, torch would hide why it can't write
                 torch.save({"optimizer": optimizer, "state": state}, file)
             if critic:

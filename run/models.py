@@ -18,7 +18,7 @@ from engine.policy import Policy
 from run import checkpoint
 from run.flags import BUILT_INS, fail, user_input
 from run.journal import say
-from tasks.pictures import features_of
+from tasks.pictures import Processor
 
 
 class Trained(NamedTuple):
@@ -29,7 +29,7 @@ class Trained(NamedTuple):
     tokenizer: object
     optimizer: torch.optim.Optimizer
     method: Method
-    processor: object | None = None  # of pictures; None for a model of text
+    processor: Processor | None = None  # of pictures; None for a model of text
     reference: Policy | None = None  # of a KL term: the model as the run began
     critic: torch.nn.Module | None = None  # PPO's
 
@@ -99,7 +99,7 @@ def freeze_vision(model, name: str) -> None:
 
 def make_policy(model, kind: str, args, processor=None) -> torch.nn.Module:
     """The trained policy on all ranks, with a line on each saving that this model does not allow."""
-    policy = Policy(model, args.temperature, args.dtype, features_of(processor) if processor else None)
+    policy = Policy(model, args.temperature, args.dtype, processor and processor.features)
     if processor and kind == "fsdp":  # a rank whose micro-batch has no picture would not run the tower's collectives
         fail(f"--parallel fsdp: {args.model} reads pictures, and every rank must run its vision tower; give ddp")
     name = type(model).__name__
@@ -117,8 +117,7 @@ def make_compared(
     reference, critic = None, None
     if args.kl_coef:
         first = load_model(args, first_model(args), device).eval()
-        features = features_of(processor) if processor else None
-        reference = Policy(first, args.temperature, args.dtype, features).requires_grad_(False)
+        reference = Policy(first, args.temperature, args.dtype, processor and processor.features).requires_grad_(False)
     if args.baseline == "critic":
         if processor:
             fail(f"--baseline critic: {args.model} reads pictures, and a critic only text; use another method")

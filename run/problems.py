@@ -10,15 +10,15 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
 from rewards import compares_answers, num_as_text, score
 from run import faults
 from run.flags import BUILT_INS, fail, user_input
 from run.journal import say
-from run.models import model_class, pretrained
+from run.models import pretrained
 from tasks import data
-from tasks.pictures import MARK, expander, load_processor, spelling
+from tasks.pictures import Processor, load_processor
 from tasks.prompts import encode_prompt, load_template, system_prompt
 
 
@@ -27,7 +27,8 @@ def load_problems(args, resumed: Path | None):
     processor of pictures or None, and the problems for training and evaluation, each with its "prompt_ids"."""
     rows, held_out = built_in_rows(args.model) if args.model in BUILT_INS else read_rows(args)
     tokenizer = tokenizer_of(args, resumed)
-    processor = processor_of(args, resumed, tokenizer)
+    processor = processor_of(args, resumed, tokenizer, needed=any("images" in row for row in (*rows, *held_out)))
+    tokenizer = processor.tokenizer if processor else tokenizer
     problems, held_out = (with_prompts(part, tokenizer, args, processor) for part in (rows, held_out))
     if args.algo == "sft":
         problems = with_solutions(problems, tokenizer, args)
@@ -78,15 +79,13 @@ def digest(row: dict) -> bytes:
     return hashlib.sha256(b"\0".join([row["problem"].encode(), *pictures])).digest()
 
 
-def processor_of(args, resumed: Path | None, tokenizer):
-    """The model's processor of pictures; None for a model of text."""
+def processor_of(args, resumed: Path | None, tokenizer, needed: bool) -> Processor | None:
+    """The model's processor of pictures; None for a model of text. needed: there are pictures."""
     if args.model in BUILT_INS and not resumed:
         task = BUILT_INS[args.model]
         return task.make_processor(tokenizer) if hasattr(task, "make_processor") else None
-    folder = resumed or args.model
-    if model_class(pretrained(AutoConfig, folder)) is AutoModelForCausalLM:
-        return None
-    return user_input(load_processor, folder, tokenizer, args.min_pixels, args.max_pixels)
+    limits = {"min_pixels": args.min_pixels, "max_pixels": args.max_pixels}
+    return user_input(load_processor, resumed or args.model, **limits, needed=needed)
 
 
 def make_built_in(args) -> Path:
@@ -97,29 +96,36 @@ def make_built_in(args) -> Path:
     return BUILT_INS[args.model].ensure(args.seed)
 
 
-def with_prompts(rows: list[dict], tokenizer, args, processor=None) -> list[dict]:
+def with_prompts(rows: list[dict], tokenizer, args, processor: Processor | None = None) -> list[dict]:
     """The rows with "prompt_ids". Prompts above --max-prompt-tokens are dropped and counted, never cut."""
     system, suffix = system_prompt(args.system_prompt)
     options = {"system": system, "suffix": suffix, "template": load_template(args.template)}
-    ids = [user_input(encode_row, row, i, tokenizer, processor, args.model, options) for i, row in enumerate(rows)]
+    ids = [user_input(encode_row, row, i, tokenizer, processor, options) for i, row in enumerate(rows, 1)]
+    hint = room_for_pictures(rows, ids, processor, args.max_prompt_tokens)
     fits = [len(i) <= args.max_prompt_tokens for i in ids]
     shortest = min(map(len, ids), default=0)
-    return with_ids(rows, "prompt_ids", ids, fits, f"--max-prompt-tokens {args.max_prompt_tokens}", shortest)
+    return with_ids(rows, "prompt_ids", ids, fits, f"--max-prompt-tokens {args.max_prompt_tokens}", shortest, hint)
 
 
-def encode_row(row: dict, number: int, tokenizer, processor, model: str, options: dict) -> list[int]:
-    """The prompt of a row, with the model's spelling for each mark of a picture. ValueError names the row."""
-    if "images" not in row:
-        return encode_prompt(tokenizer, row["problem"], **options)
-    if processor is None:
-        raise ValueError(f"the data has pictures, and --model {model} reads only text; give one that reads pictures")
+def encode_row(row: dict, number: int, tokenizer, processor: Processor | None, options: dict) -> list[int]:
+    """The prompt of a row. ValueError names the row."""
     try:
-        if processor.image_token in row["problem"].replace(MARK, ""):
-            raise ValueError(f"the text holds the model's own image token {processor.image_token}")
-        problem = row["problem"].replace(MARK, spelling(processor))
-        return encode_prompt(tokenizer, problem, expand=expander(processor, row["images"]), **options)
+        if processor:
+            return processor.prompt(row["problem"], row.get("images", []), **options)
+        return encode_prompt(tokenizer, row["problem"], **options)
     except ValueError as error:
         raise ValueError(f"problem {number}, {row['problem'][:40]!r}: {error}") from None
+
+
+def room_for_pictures(rows: list[dict], ids: list[list[int]], processor: Processor | None, most: int) -> str:
+    """What to say of prompts that are too long because of their pictures; "" if none is."""
+    for row, i in zip(rows, ids, strict=True):
+        if processor and len(i) > most and (tokens := processor.picture_tokens(i)):
+            fitting = processor.fitting_pixels(i, len(row["images"]), most)
+            return f"; pictures take {tokens} tokens of one" + (
+                f", --max-pixels {fitting} would fit" if fitting else ""
+            )
+    return ""
 
 
 def with_solutions(rows: list[dict], tokenizer, args) -> list[dict]:
@@ -135,13 +141,13 @@ def with_solutions(rows: list[dict], tokenizer, args) -> list[dict]:
     return with_ids(rows, "solution_ids", ids, fits, f"--max-new-tokens {args.max_new_tokens}", shortest)
 
 
-def with_ids(rows, name: str, ids: list[list[int]], fits: list[bool], limit: str, shortest: int) -> list[dict]:
+def with_ids(rows, name: str, ids: list[list[int]], fits: list[bool], limit: str, shortest: int, hint="") -> list[dict]:
     """The rows that fit a limit, with their token ids as the column `name`."""
     what = name.removesuffix("_ids") + "s"
     if rows and not any(fits):
-        fail(f"{limit}: all {what} are longer, from {shortest} up")
+        fail(f"{limit}: all {what} are longer, from {shortest} up{hint}")
     if not all(fits):
-        say(f"skipped {fits.count(False)} of {len(rows)} {what}, longer than {limit.partition(' ')[0]}")
+        say(f"skipped {fits.count(False)} of {len(rows)} {what}, longer than {limit.partition(' ')[0]}{hint}")
     return [row | {name: i} for row, i, fit in zip(rows, ids, fits, strict=True) if fit]
 
 

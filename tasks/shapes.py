@@ -8,6 +8,7 @@ purpose: they overlook squares, and draw boxes too wide. Only the reward correct
 import io
 import random
 import sys
+import tempfile
 import zlib
 from pathlib import Path
 
@@ -22,11 +23,10 @@ from transformers import (
     Qwen2VLConfig,
     Qwen2VLForConditionalGeneration,
     Qwen2VLImageProcessorPil,
-    Qwen2VLProcessor,
 )
 
 from tasks import addition
-from tasks.pictures import expander, features_of, joined, spelling
+from tasks.pictures import Processor, load_processor
 
 # Flags of train.py for which this job needs values other than the paper's.
 DEFAULTS: dict[str, object] = {
@@ -145,11 +145,14 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def make_processor(tokenizer: PreTrainedTokenizerFast):
+def make_processor(tokenizer: PreTrainedTokenizerFast) -> Processor:
     """A picture's patches are 4 x 4 pixels, and a token is 2 x 2 of them."""
     size = {"shortest_edge": 64, "longest_edge": 64 * 64}
     images = Qwen2VLImageProcessorPil(size=size, patch_size=4, merge_size=2, temporal_patch_size=1)
-    return joined(Qwen2VLProcessor, images, tokenizer)
+    with tempfile.TemporaryDirectory() as folder:
+        for part in (make_config(tokenizer), tokenizer, images):
+            part.save_pretrained(folder)
+        return load_processor(folder)
 
 
 def make_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2VLConfig:
@@ -167,15 +170,10 @@ def make_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2VLConfig:
     return Qwen2VLConfig(text_config=text, vision_config=vision, **options, **ids)
 
 
-def warm_up(model, processor, steps: int, rng: random.Random) -> None:
+def warm_up(model, processor: Processor, steps: int, rng: random.Random) -> None:
     """Trains the model, in place, on flawed demonstrations of training problems."""
     rows, tokenizer = problems("train"), processor.tokenizer
-    picture, features = spelling(processor), features_of(processor)
-    prompts = []
-    for row in rows:
-        chat = [{"role": "user", "content": row["problem"].replace("<image>", picture)}]
-        text = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
-        prompts.append((expander(processor, row["images"])(text), features(row["images"])))
+    prompts = [(processor.prompt(row["problem"], row["images"]), processor.features(row["images"])) for row in rows]
     optimizer = torch.optim.AdamW(model.parameters(), lr=WARMUP_LR, betas=(0.9, 0.98), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min((step + 1) / 30, 1 - step / steps))
     model.train()
@@ -210,7 +208,7 @@ def build(folder: str | Path, seed: int, warmup_steps: int = WARMUP_STEPS) -> No
         torch.manual_seed(seed)
         model = Qwen2VLForConditionalGeneration(make_config(tokenizer))
     warm_up(model, processor, warmup_steps, random.Random(seed))
-    addition.save_at_once(Path(folder), model, tokenizer, processor.image_processor)
+    addition.save_at_once(Path(folder), model, processor)
 
 
 def ensure(seed: int, cache: str | Path | None = None) -> Path:

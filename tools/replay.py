@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from transformers import AutoTokenizer
 
 import train
 from engine.balance import share_out
@@ -22,7 +21,7 @@ from run.checkpoint import State
 from run.flags import fail, user_input
 from run.journal import say
 from run.memory import choose_parallel
-from run.models import first_model, load_trained, pretrained
+from run.models import first_model, load_trained
 from run.problems import processor_of
 
 
@@ -32,7 +31,7 @@ def run(args, device: torch.device) -> None:
     folder = Path(first_model(args))
     resumed = folder if (folder / "trainer.pt").exists() else None
     kind = choose_parallel(args, folder, device)
-    processor = processor_of(args, folder, pretrained(AutoTokenizer, folder))
+    processor = processor_of(args, folder, None, needed=False)
     trained = load_trained(args, folder, None, processor, kind, resumed, device)
     batch, state = Batch(**recorded, sums=None, seconds={}, samples=[]), State(step=step - 1)
     tokens = torch.cat([batch.rollout.prompt_ids.flatten(), batch.rollout.completion_ids.flatten()])
