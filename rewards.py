@@ -104,8 +104,7 @@ def class_name(completion: str, answer: str) -> float:
     Case, spaces, `_`, `-`, a leading article and a final full stop do not count. An answer that is not marked may be
     the whole text. The released code accepts any substring, either way, so that an empty answer is right.
     """
-    rule, found = find_answer(completion)
-    name = _name(found if found and rule != "closing" else own_text(completion)[0])
+    name = _name(find_answer(completion)[1] or own_text(completion)[0])
     return float(name != "" and name == _name(extract_gold(answer)))
 
 

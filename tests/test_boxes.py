@@ -1,11 +1,16 @@
-"""Tests of the rewards of pictures: iou, iou>0.5, class_name. Hand-computed boxes, a pixel count, hostile text."""
+"""Tests of the rewards of pictures: iou, iou>0.5, class_name. Hand-computed boxes, a pixel count, hostile text.
+
+Tried by hand, each turns this file red: corners in any order, areas that may be negative, a union without minus the
+shared part, runs of three corners, boxes of the whole text only or of the answer only, numbers of any length, sizes
+swapped, a threshold that is met, counts lost behind a time limit, the A of A 380 as an article, empty names.
+"""
 
 import random
 import sys
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from grader.boxes import find_box
@@ -156,6 +161,8 @@ def test_one_box(text):
         ('[{"bbox_2d": [1, 2, 3, 4]}, {"bbox_2d": [1, 2, 3, 5]}]', "several"),
         ("<answer>(3,4),(1,2)</answer>", "unordered"),
         ("[1,1,1,1]", "unordered"),
+        ("[1,2,1,4]", "unordered"),
+        ("[1,2,3,2]", "unordered"),
         ("<think>(1,2),(3,4)</think>", "none"),
         ("<think>(1,2),(3,4)</think><answer>I see none</answer>", "none"),
         ("<think>(1,2),(3,4)", "none"),  # cut off in the thoughts
@@ -223,7 +230,7 @@ def test_no_text_stalls_or_breaks(bomb):
 PIECES = st.sampled_from(["(", ")", "[", "]", ",", " ", "1", "2", "30", "4.5", "-", ".", "<answer>", "</answer>", "a"])
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(PIECES, max_size=40).map("".join) | st.text(), st.text())
 def test_nothing_raises(text, other):
     assert 0 <= iou(text, GOLD) <= 1 and 0 <= iou(text, other) <= 1 and iou(GOLD, text) == iou(text, GOLD)
