@@ -38,7 +38,7 @@ from engine.noise import in_halves
 from engine.optimizer import Gradient, clip_gradient, learning_rate, take_step
 from engine.parallel import full_tensors, gathered, unwrapped
 from gpg import global_sum, token_weights, valid_groups
-from rewards import accuracy, iou
+from rewards import accuracy, iou_or_name
 from rollout import Pictures, Rollout, completion_texts, num_patches, rollout
 from run import checkpoint, faults, record
 from run.checkpoint import State
@@ -335,7 +335,10 @@ def evaluate(trained: Trained, problems: list[dict], args) -> Evaluation | None:
         options = {"temperature": 0.0, "cache_tokens": args.cache_tokens, "images": images}
         sampled = rollout(trained.model, trained.tokenizer, prompts, 1, args.max_new_tokens, **options)
     texts = completion_texts(trained.tokenizer, sampled)
-    right = [(iou if "images" in row else accuracy)(text, row["answer"]) for text, row in zip(texts, mine, strict=True)]
+    right = [
+        (iou_or_name if "images" in row else accuracy)(text, row["answer"])
+        for text, row in zip(texts, mine, strict=True)
+    ]
     kinds = sorted({row["kind"] for row in problems if isinstance(row.get("kind"), str)})
     sums = [[x for x, row in zip(right, mine, strict=True) if row.get("kind") == kind] for kind in kinds]
     sums = [sum(right), sum(x * x for x in right), *map(sum, sums)]

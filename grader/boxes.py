@@ -1,47 +1,69 @@
-"""What an answer says of a picture: a box, or a name. The text is hostile: bounded, and every pattern is linear."""
+"""Boxes: the box that a completion states, and how far two boxes overlap.
+
+Completions are hostile text: only their end is read, every pattern is linear, and no JSON is parsed.
+"""
 
 import re
 
 from grader.extraction import find_answer, own_text
 
+KINDS = ("one", "several", "unordered", "none")
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2
 
-_N = r"\s*([-+]?(?:\d{1,9}(?:\.\d{0,9})?|\.\d{1,9}))\s*"
-_BOX = re.compile(rf"\({_N},{_N}\)\s*,?\s*\({_N},{_N}\)|[\[(]{_N},{_N},{_N},{_N}[\])]")  # (1,2),(3,4) or [1, 2, 3, 4]
-MAX_NAME = 80  # characters of a completion that is a name and nothing else
+_BRACKET = re.compile(r"[(\[{]([-+.0-9,;\s]*)[)\]}]")  # an innermost one, with numbers only
+_NUMBER = re.compile(r"[-+]?(?:[0-9]{1,20}(?:\.[0-9]{0,20})?|\.[0-9]{1,20})")  # so areas neither overflow nor vanish
+_BETWEEN_NUMBERS = re.compile(r"\s*[,;]\s*|\s+")
+_BETWEEN_CORNERS = re.compile(r"(?:[\s,;$-]|and|to)*")
+_LATEX = re.compile(r"\\(?:left|right)?")
+_TOKEN = re.compile(r"<\|?/?[a-z_]+\|?>")  # <box>, <|box_start|>
 
 
-def find_box(completion: str) -> Box | None:
-    """The one box that a completion submits: after its thoughts, inside its last <answer> block if there is one.
+def find_box(text: str) -> tuple[str, Box | None]:
+    """Which of KINDS a completion states, and its box, in the text's own units; (kind, None) if it is not "one".
 
-    The same box twice is one; two different ones are none, as is a box in the thoughts alone.
+    A box is two corners, `(x1,y1),(x2,y2)`, or four numbers, `[x1, y1, x2, y2]`, in any brackets and any JSON around
+    them, or all of the answer without brackets. It is looked for in the answer that `find_answer` finds, and if none is
+    there, in all that may contain an answer (`own_text`): behind the thoughts, inside `<answer>`.
+
+    one        the only box there; repeating it changes nothing
+    several    different boxes, or more than two corners in a row
+    unordered  not x1 < x2 and y1 < y2: swapped corners, or without an area
+    none       no box. What is not a plain decimal of at most 20 digits is no coordinate: NaN, 1e400, 10%
     """
-    found = {tuple(float(x) for x in match.groups() if x) for match in _BOX.finditer(own_text(completion)[-4000:])}
-    return found.pop() if len(found) == 1 else None
+    boxes = _stated(find_answer(text)[1] or "") or _stated(own_text(text)[0])
+    if len(boxes) != 1:
+        return "several" if boxes else "none", None
+    x1, y1, x2, y2 = boxes.pop()
+    return ("one", (x1, y1, x2, y2)) if x1 < x2 and y1 < y2 else ("unordered", None)
 
 
-def overlap(a: Box, b: Box) -> float:
-    """Intersection over union, in [0, 1]. Corners that are not in order, and boxes without an area, have none."""
-    if not all(x1 < x2 and y1 < y2 for x1, y1, x2, y2 in (a, b)):
-        return 0.0
-    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    shared = max(0.0, width) * max(0.0, height)
-    return shared / (sum((x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in (a, b)) - shared)
+def _stated(text):
+    """The different boxes of a text; more than two corners in a row are more than one."""
+    text = _LATEX.sub("", text).replace("−", "-")
+    boxes, corners, last = set(), [], None  # corners: runs of corners with only separators between them
+    for bracket in _BRACKET.finditer(text):
+        numbers = _numbers(bracket[1])
+        if len(numbers) == 4:
+            boxes.add(numbers)
+        elif len(numbers) == 2 and last is not None and _BETWEEN_CORNERS.fullmatch(text, last, bracket.start()):
+            corners[-1] += numbers
+        elif len(numbers) == 2:
+            corners.append(numbers)
+        last = bracket.end() if len(numbers) == 2 else None
+    for run in corners:
+        boxes |= {run[i : i + 4] for i in range(0, len(run), 4)} if len(run) > 2 else set()
+    bare = _numbers(_TOKEN.sub(" ", text)) if not boxes else ()
+    return {bare} if len(bare) == 4 else boxes
 
 
-def rescaled(box: Box, size: tuple[float, float] | None) -> Box:
-    """The box in shares of its scale's width and height; unchanged without a size."""
-    width, height = size or (1.0, 1.0)
-    return box[0] / width, box[1] / height, box[2] / width, box[3] / height
+def _numbers(text):
+    """The numbers that are all of a text, or () if anything else is there."""
+    numbers = _BETWEEN_NUMBERS.split(text.strip(" \t\r\n.*$`"))
+    return tuple(map(float, numbers)) if all(map(_NUMBER.fullmatch, numbers)) else ()
 
 
-def same_name(completion: str, answer: str) -> bool:
-    """Whether a completion submits the whole name, whatever its case, spaces, `_` and `-`."""
-    text = own_text(completion).strip()
-    submitted = find_answer(completion)[1] or (text if len(text) <= MAX_NAME and "\n" not in text else "")
-    gold = find_answer(answer)[1] or answer if "<answer>" in answer else answer
-    return plain_name(submitted) == plain_name(gold) != ""
-
-
-def plain_name(text: str) -> str:
-    return re.sub(r"[\s_-]+", " ", text.casefold()).strip(" .!\"'`*")
+def overlap(box: Box, other: Box) -> float:
+    """The intersection over the union of two ordered boxes in the same units, in [0, 1]."""
+    (x1, y1, x2, y2), (u1, v1, u2, v2) = box, other
+    shared = max(0.0, min(x2, u2) - max(x1, u1)) * max(0.0, min(y2, v2) - max(y1, v1))
+    return min(1.0, shared / ((x2 - x1) * (y2 - y1) + (u2 - u1) * (v2 - v1) - shared))

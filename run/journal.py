@@ -108,10 +108,12 @@ def metrics(batch: Batch, share: Share, totals: Totals, grad_norm: float, lr: fl
     for name, scored in sums.scored.items():
         row[f"reward/{name}"] = sums.by_reward[name] / scored if scored else None
     row |= {name: x / sums.tokens for name, x in sums.methods.items()}
-    if sums.graded:
-        rules = {rule: n for rule, n in sums.graded.items() if rule != "given_up"}
+    boxes = {key: n for key, n in sums.graded.items() if key.startswith("box/")}
+    rules = {f"answer_rule/{key}": n for key, n in sums.graded.items() if key not in boxes and key != "given_up"}
+    if rules:
         row["given_up"] = int(sums.graded["given_up"])
-        row |= {f"answer_rule/{rule}": n / max(1, sum(rules.values())) for rule, n in rules.items()}
+    for found in (rules, boxes):
+        row |= {key: n / max(1, sum(found.values())) for key, n in found.items()}
     return row | batch.seconds
 
 

@@ -45,7 +45,7 @@ DEFAULTS: dict[str, object] = {
     "beta_th": 0.25,
     "max_rounds": 4,
     "tokens_per_micro_batch": 4096,
-    "rewards": "iou",  # of boxes; a count is right or wrong
+    "rewards": "iou_or_name",  # a box by its overlap, a count is right or wrong
     "eval_every": 50,
 }
 FLAW = "demonstrations that overlook 40 % of the squares to count, and draw 60 % of the boxes too wide, on purpose"
