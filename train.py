@@ -39,13 +39,14 @@ from engine.optimizer import Gradient, clip_gradient, learning_rate, take_step
 from engine.parallel import full_tensors, gathered, unwrapped
 from gpg import global_sum, token_weights, valid_groups
 from rewards import accuracy, iou_or_name
-from rollout import Pictures, Rollout, completion_texts, num_patches, rollout
+from rollout import Rollout, completion_texts, rollout
 from run import checkpoint, faults, record
 from run.checkpoint import State
 from run.faults import stop_signals, uninterrupted
 from run.flags import fail, parse_args
 from run.journal import Evaluation, accuracy_of, global_totals, make_logger, metrics, report, say
 from run.models import Trained
+from run.problems import features_and_pictures
 from run.ranks import init_distributed
 from run.setup import set_up
 from tasks import data, pictures
@@ -177,15 +178,6 @@ def sample(
         if args.baseline != "greedy":
             return replace(sampled, images=shown), None
         return replace(sampled, images=shown), rollout(model, tokenizer, prompts, 1, temperature=0.0, **limits)
-
-
-def features_and_pictures(processor, rows: list[dict]) -> tuple[list[dict], tuple[Pictures, ...]]:
-    """What the model takes of each problem's pictures, and what they can be made again from; nothing for text."""
-    if not any("images" in row for row in rows):
-        return [], ()
-    shown = [tuple(map(pictures.encoded, row.get("images", ()))) for row in rows]
-    features = list(map(processor.features, shown))
-    return features, tuple(map(Pictures, shown, map(num_patches, features)))
 
 
 def grade(tokenizer, rows: list[dict], sampled: Rollout, scorer: Callable, args, state: State) -> Batch:

@@ -183,11 +183,6 @@ def own_text(completion):
     return _COMMENT.sub("", text[-MAX_COMPLETION:]), place
 
 
-def own_text(completion: str) -> str:
-    """The part of a completion that may contain its answer."""
-    return _own_text(completion)[0]
-
-
 def _boxes(text):
     """The outermost complete boxes as (start, start and end of the inside, end), and whether a later one is open."""
     opened, boxes = [], []

@@ -13,12 +13,13 @@ import torch.distributed as dist
 from transformers import AutoConfig, AutoTokenizer
 
 from rewards import compares_answers, num_as_text, score
+from rollout import Pictures, num_patches
 from run import faults
 from run.flags import BUILT_INS, fail, user_input
 from run.journal import say
 from run.models import pretrained
 from tasks import data
-from tasks.pictures import Processor, load_processor
+from tasks.pictures import Processor, encoded, load_processor
 from tasks.prompts import encode_prompt, load_template, system_prompt
 
 
@@ -149,6 +150,15 @@ def with_ids(rows, name: str, ids: list[list[int]], fits: list[bool], limit: str
     if not all(fits):
         say(f"skipped {fits.count(False)} of {len(rows)} {what}, longer than {limit.partition(' ')[0]}{hint}")
     return [row | {name: i} for row, i, fit in zip(rows, ids, fits, strict=True) if fit]
+
+
+def features_and_pictures(processor, rows: list[dict]) -> tuple[list[dict], tuple[Pictures, ...]]:
+    """What the model takes of each problem's pictures, and what they can be made again from; nothing for text."""
+    if not any("images" in row for row in rows):
+        return [], ()
+    shown = [tuple(map(encoded, row.get("images", ()))) for row in rows]
+    features = list(map(processor.features, shown))
+    return features, tuple(map(Pictures, shown, map(num_patches, features)))
 
 
 def make_scorer(args, rewards: list, problems: list[dict], held_out: list[dict]) -> Callable:
