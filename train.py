@@ -316,7 +316,10 @@ def due(every: int, state: State) -> bool:
 
 
 def evaluate(trained: Trained, problems: list[dict], args) -> Evaluation | None:
-    """Greedy decoding of all held-out problems, divided among the ranks; None without any. A box scores its IoU."""
+    """Greedy decoding of all held-out problems, divided among the ranks; None without any.
+
+    With a picture, a box scores its IoU, and another answer 1.0 if it is the gold's name or value. Else: `accuracy`.
+    """
     if not problems:
         return None
     faults.doing("evaluation")
@@ -327,10 +330,8 @@ def evaluate(trained: Trained, problems: list[dict], args) -> Evaluation | None:
         options = {"temperature": 0.0, "cache_tokens": args.cache_tokens, "images": images}
         sampled = rollout(trained.model, trained.tokenizer, prompts, 1, args.max_new_tokens, **options)
     texts = completion_texts(trained.tokenizer, sampled)
-    right = [
-        (iou_or_name if "images" in row else accuracy)(text, row["answer"])
-        for text, row in zip(texts, mine, strict=True)
-    ]
+    seen = [iou_or_name(text, row["answer"]) * ("images" in row) for text, row in zip(texts, mine, strict=True)]
+    right = [x or accuracy(text, row["answer"]) for x, text, row in zip(seen, texts, mine, strict=True)]
     kinds = sorted({row["kind"] for row in problems if isinstance(row.get("kind"), str)})
     sums = [[x for x, row in zip(right, mine, strict=True) if row.get("kind") == kind] for kind in kinds]
     sums = [sum(right), sum(x * x for x in right), *map(sum, sums)]

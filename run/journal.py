@@ -266,7 +266,7 @@ def report(args, first: int, before: Evaluation | None, after: Evaluation | None
 
     controls: name -> Evaluation, of a model that must look at its pictures.
     """
-    say(f"done: {args.out}/final loads with AutoModelForCausalLM.from_pretrained; see {args.out}/metrics.jsonl")
+    say(f"done: {args.out}/final loads with from_pretrained; see {args.out}/metrics.jsonl")
     if before is None or dist.get_rank():
         return
     change = f"before (step {first}) {percent(before)}, after (step {args.steps}) {percent(after)}"
