@@ -105,9 +105,8 @@ def completion_states(
     positions = prompt_positions(model, prompt_ids, prompt_mask, seen)  # (p, L), or (axes, p, L)
     if shared:
         prompts = Cache(layer_class_to_replicate=_Prompts)
-        last = forward(prompt_ids, prompt_mask, positions, last=1, cache=prompts, **seen)[
-            :, 0
-        ]  # (p, D): the first tokens'
+        last = forward(prompt_ids, prompt_mask, positions, last=1, cache=prompts, **seen)
+        last = last[:, 0]  # (p, D): predicts the first tokens
     lengths = completion_mask.sum(dim=1).tolist()  # (N,)
     assert lengths == sorted(lengths, reverse=True), "completion_states: the longest completion goes first"
     pieces = []
