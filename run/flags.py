@@ -83,8 +83,8 @@ def make_parser() -> argparse.ArgumentParser:
     add("--max-pixels", type=int, metavar="N",
         help="shrink larger pictures to this many pixels: fewer image tokens, less memory (paper: 401408)")
     add("--rewards", default="accuracy", metavar="SPEC",
-        help="NAME=WEIGHT,... of accuracy, format, accuracy_boxed, tag_count, cosine, choice and "
-             "path/to/file.py:function (paper's 7B: accuracy)")
+        help="NAME=WEIGHT,... of accuracy, format, accuracy_boxed, tag_count, cosine, choice, class_name, iou, "
+             "iou>0.5, iou_or_name and path/to/file.py:function (paper's 7B: accuracy)")
 
     add = parser.add_argument_group("method").add_argument
     add("--steps", type=int, default=1100, help="optimizer steps (paper: 1100)")

@@ -85,14 +85,17 @@ def load(file: str, device: torch.device) -> tuple[dict, int]:
     return {"rollout": rollout, "rewards": rewards, **parts}, facts["step"]
 
 
+def numbers(key: str) -> list[int]:
+    return list(map(int, key.split("/")))
+
+
 def pictures_of(tensors: dict[str, torch.Tensor], rank: str, count: int) -> tuple[Pictures, ...]:
     """What a rank's prompts show; () if none shows anything."""
     images = [Pictures()] * count
-    for key, x in sorted(tensors.items()):
-        owner, _, rest = key.partition(f"/{PICTURES}")
-        if rest and owner == rank:
-            p, patches, _ = map(int, rest.split("/"))
-            images[p] = Pictures((*images[p].encoded, x.numpy().tobytes()), patches)
+    mark = f"{rank}/{PICTURES}"
+    for key in sorted((key.removeprefix(mark) for key in tensors if key.startswith(mark)), key=numbers):
+        p, patches, _ = numbers(key)
+        images[p] = Pictures((*images[p].encoded, tensors[mark + key].numpy().tobytes()), patches)
     return tuple(images) if any(pictures.encoded for pictures in images) else ()
 
 
