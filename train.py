@@ -19,7 +19,6 @@ import importlib
 import math
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -333,13 +332,14 @@ def evaluate(trained: Trained, problems: list[dict], args) -> Evaluation | None:
     seen = [iou_or_name(text, row["answer"]) * ("images" in row) for text, row in zip(texts, mine, strict=True)]
     right = [x or accuracy(text, row["answer"]) for x, text, row in zip(seen, texts, mine, strict=True)]
     kinds = sorted({row["kind"] for row in problems if isinstance(row.get("kind"), str)})
-    sums = [[x for x, row in zip(right, mine, strict=True) if row.get("kind") == kind] for kind in kinds]
-    sums = [sum(right), sum(x * x for x in right), *map(sum, sums)]
+    sums = [sum(x for x, row in zip(right, mine, strict=True) if row.get("kind") == kind) for kind in kinds]
+    sums = [sum(right), sum(x * x for x in right), *sums]
     total = global_sum(torch.tensor(sums, dtype=torch.float64, device=sampled.truncated.device)).tolist()
     mean, square = (x / len(problems) for x in total[:2])
-    counts = Counter(row.get("kind") for row in problems)
-    by_kind = {kind: x / counts[kind] for kind, x in zip(kinds, total[2:], strict=True)}
-    return Evaluation(mean, math.sqrt(max(0.0, square - mean * mean) / len(problems)), by_kind, mine, texts, right)
+    counts = [sum(row.get("kind") == kind for row in problems) for kind in kinds]
+    by_kind = {kind: x / n for kind, x, n in zip(kinds, total[2:], counts, strict=True)}
+    variance = mean * (1 - mean) + (square - mean)  # the second is exactly 0 where all scores are 0 or 1
+    return Evaluation(mean, math.sqrt(max(0.0, variance) / len(problems)), by_kind, mine, texts, right)
 
 
 def save(name: str, args, trained: Trained, state: State) -> None:
