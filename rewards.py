@@ -12,12 +12,13 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+from grader.boxes import KINDS, find_box, overlap
 from grader.equality import is_equiv, is_parsed
-from grader.extraction import RULES, extract_answer, extract_gold, find_answer, is_right
+from grader.extraction import RULES, extract_answer, extract_gold, find_answer, is_right, own_text
 from grader.workers import Grader
 
-__all__ = ["accuracy", "accuracy_boxed", "choice", "compares_answers", "cosine", "extract_answer", "format_reward"]
-__all__ += ["is_equiv", "num_as_text", "parse_rewards", "score", "tag_count"]
+__all__ = ["accuracy", "accuracy_boxed", "choice", "class_name", "compares_answers", "cosine", "extract_answer"]
+__all__ += ["format_reward", "iou", "iou_or_name", "is_equiv", "num_as_text", "parse_rewards", "score", "tag_count"]
 
 _TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 
@@ -95,6 +96,42 @@ def _letter(answer: str) -> str:
     return bare.lstrip("(")[0].upper() if _LETTER.fullmatch(bare) else ""
 
 
+def class_name(completion: str, answer: str) -> float:
+    """1.0 if the completion's answer is the whole of the name `answer`, else 0.0.
+
+    Case, spaces, `_`, `-`, a leading article and a final full stop do not count. An answer that is not marked may be
+    the whole text. The released code accepts any substring, either way, so that an empty answer is right.
+    """
+    name = _name(find_answer(completion)[1] or own_text(completion)[0])
+    return float(name != "" and name == _name(extract_gold(answer)))
+
+
+def _name(text):
+    bare = re.sub(r"\\(?:text|math)[a-z]*|[\\{}$*\"`]", "", text[:500].replace("’", "'")).strip(" .\t\r\n").casefold()
+    return re.sub(r"[\s_‐-―−-]", "", re.sub(r"^(?:an?|the)\s+(?=[a-z])", "", bare))  # the A of A 380 is no article
+
+
+def iou(completion: str, answer: str, *, gold_size=None, model_size=None) -> float:
+    """Intersection over union of the completion's box and the gold's, in [0, 1]; 0.0 if either is not exactly one box.
+
+    gold_size, model_size: the (width, height) that the picture has in the units of the gold, and of the completion:
+    (1000, 1000) if they go from 0 to 1000, (1, 1), or its pixels, original or resized. Without both, the units are the
+    same; ValueError for one alone. The gold may be text or a list. See grader/boxes.py for what is a box.
+    """
+    if (gold_size is None) != (model_size is None):
+        raise ValueError("gold_size and model_size: give both, or neither if the units are the same")
+    boxes = [find_box(completion)[1], find_box(str(answer))[1]]
+    if None in boxes:
+        return 0.0
+    scales = [model_size or (1, 1), gold_size or (1, 1)]
+    return overlap(*((x1 / w, y1 / h, x2 / w, y2 / h) for (x1, y1, x2, y2), (w, h) in zip(boxes, scales, strict=True)))
+
+
+def iou_or_name(completion: str, answer: str) -> float:
+    """`iou` if the answer is a box, else `class_name`: for problems of both kinds."""
+    return (iou if find_box(str(answer))[1] else class_name)(completion, answer)
+
+
 class _Graded:
     """A reward that compares answers, and counts those found by each of RULES and the comparisons given up."""
 
@@ -116,12 +153,27 @@ class _Graded:
         return [cosine(*each, self.max_tokens) for each in zip(right, map(len, completion_ids), strict=True)]
 
 
+class _Boxes:
+    """`iou`, or whether it is above a threshold; counts the completions of each of KINDS."""
+
+    def __init__(self, threshold: float | None = None):
+        self.threshold = threshold
+        self.counts = Counter({f"box/{kind}": 0 for kind in KINDS})
+
+    def __call__(self, completions, answer, gold_size=None, model_size=None, **_):
+        sizes = [column or [None] * len(completions) for column in (gold_size, model_size)]
+        rows = list(zip(completions, answer, *sizes, strict=True))
+        values = [iou(text, gold, gold_size=its, model_size=models) for text, gold, its, models in rows]
+        self.counts.update(f"box/{find_box(completion)[0]}" for completion in completions)
+        return values if self.threshold is None else [float(value > self.threshold) for value in values]
+
+
 def _of_text(reward: Callable[[str], float]):
     return lambda completions, **_: [reward(completion) for completion in completions]
 
 
-def _choices(completions, answer, **_):
-    return [choice(completion, gold) for completion, gold in zip(completions, answer, strict=True)]
+def _of_pair(reward: Callable[[str, str], float]):
+    return lambda completions, answer, **_: [reward(*pair) for pair in zip(completions, answer, strict=True)]
 
 
 _BUILT_IN = {  # name -> (grader, max_tokens) -> reward
@@ -130,9 +182,13 @@ _BUILT_IN = {  # name -> (grader, max_tokens) -> reward
     "accuracy_boxed": lambda grader, _: _Graded(grader, prose=False),
     "tag_count": lambda *_: _of_text(tag_count),
     "cosine": lambda grader, max_tokens: _Graded(grader, max_tokens=max_tokens),
-    "choice": lambda *_: _choices,
+    "choice": lambda *_: _of_pair(choice),
+    "class_name": lambda *_: _of_pair(class_name),
+    "iou": lambda *_: _Boxes(),
+    "iou_or_name": lambda *_: _of_pair(iou_or_name),
 }
-_KNOWN = f"use {', '.join(_BUILT_IN)} or path/to/file.py:function, with =WEIGHT if not 1"
+_KNOWN = f"use {', '.join(_BUILT_IN)}, iou>0.5 or path/to/file.py:function, with =WEIGHT if not 1"
+_THRESHOLD = re.compile(r"iou>(0?\.[0-9]*[1-9][0-9]*)")
 Rewards = list[tuple[str, Callable, float]]  # name, function, weight
 
 
@@ -147,7 +203,8 @@ def parse_rewards(spec: str, max_tokens: int = 2048) -> Rewards:
     for entry in spec.split(","):
         source, equals, weight = (part.strip() for part in entry.partition("="))
         path, colon, name = source.rpartition(":")  # without a colon, all of it is the name
-        if not colon and name not in _BUILT_IN:
+        threshold = _THRESHOLD.fullmatch(name)
+        if not colon and name not in _BUILT_IN and not threshold:
             raise ValueError(f"reward {name!r} is unknown: {_KNOWN}")
         if name in [other for other, _, _ in rewards]:
             raise ValueError(f"reward {name!r} is given twice: name each once; {_KNOWN}")
@@ -157,7 +214,10 @@ def parse_rewards(spec: str, max_tokens: int = 2048) -> Rewards:
             number = math.nan
         if not math.isfinite(number):
             raise ValueError(f"reward {name!r} has the weight {weight!r}, not a finite number: {_KNOWN}")
-        function = _load(path, name) if colon else _BUILT_IN[name](grader, max_tokens)
+        if colon:
+            function = _load(path, name)
+        else:
+            function = _Boxes(float(threshold[1])) if threshold else _BUILT_IN[name](grader, max_tokens)
         rewards.append((name, function, number))
     return rewards
 
@@ -193,7 +253,8 @@ def score(rewards: Rewards, prompts, completions, completion_ids, columns: dict[
     total    B weighted sums; None where any reward is None: that sample cannot be scored
     by_name  {name: B numbers or None}, unweighted
     errors   on how many samples a reward raised: it counts as 0 there, and other samples are not affected
-    counts   {one of RULES: answers found by it, "given_up": comparisons}; {} if no built-in reward compares answers
+    counts   {one of RULES: answers found by it, "given_up": comparisons} if a built-in reward compares answers, and
+             {"box/" and one of KINDS: completions} if one compares boxes
 
     A reward's first error is printed on stderr; `shown` holds the names of rewards whose error was already printed, so
     pass the same set each time. ValueError if a reward returns anything but B finite numbers or None.
@@ -219,10 +280,11 @@ def score(rewards: Rewards, prompts, completions, completion_ids, columns: dict[
 
 
 def _counts(rewards):
-    """The counts, since the start, of all rewards that compare answers."""
+    """The counts, since the start, of all rewards that compare answers or boxes; `__wrapped__` within a time limit."""
     counts = Counter()
     for _, function, _ in rewards:
-        if isinstance(function, _Graded):
+        function = getattr(function, "__wrapped__", function)
+        if isinstance(function, (_Graded, _Boxes)):
             counts.update(function.counts)
     return counts
 

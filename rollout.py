@@ -1,4 +1,4 @@
-"""Prompts in, completions out, through HF generate.
+"""Prompts in, with or without pictures; completions out, through HF generate.
 
 A completion is a function of (seed, step, round, prompt's index, sample's index) and of the model: not of the batch it
 was in, the number of ranks, or a restart. Each sample owns a stream of uniform numbers, one per token; a token is drawn
@@ -10,14 +10,25 @@ Letters: P prompts, G samples of each, L prompt tokens (padded left), T completi
 vocabulary.
 """
 
+import inspect
 from collections.abc import Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from transformers import GenerationConfig
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+TOKEN_TYPES = {"token_type_ids", "mm_token_type_ids"}  # names for the input that is 1 on image tokens
+
+
+class Pictures(NamedTuple):
+    """What a prompt shows: encoded files, from which its features can be made again, and their patches."""
+
+    encoded: tuple[bytes, ...] = ()
+    patches: int = 0
 
 
 @dataclass(frozen=True)
@@ -30,6 +41,7 @@ class Rollout:
     completion_mask: torch.Tensor  # (P, G, T), 1 up to and including the first EOS
     logprobs: torch.Tensor  # (P, G, T), of the drawn tokens under softmax(logits / temperature), or 0; float32 or wider
     truncated: torch.Tensor  # (P, G) bool: max_new_tokens reached without an EOS
+    images: tuple[Pictures, ...] = ()  # P; () if no prompt has a picture. rollout() leaves it to its caller
 
 
 @torch.no_grad()
@@ -40,6 +52,7 @@ def rollout(
     group_size: int,
     max_new_tokens: int,
     *,
+    images: Sequence[dict[str, torch.Tensor]] = (),
     key: tuple[int, ...] = (0,),
     indices: Sequence[int] | None = None,
     temperature: float = 1.0,
@@ -49,6 +62,8 @@ def rollout(
 ) -> Rollout:
     """Draws group_size completions of each prompt (token ids, P lists) of at most max_new_tokens tokens.
 
+    images: the features that the model's processor made of each prompt's pictures, P dicts ({}: it has none), or () if
+    no prompt has any. In the ids, a picture is as many of the model's image tokens as it has features.
     key, indices: sample g of prompt p draws from the stream of (*key, indices[p], g). In training key is (seed, step,
     round) and indices are the prompts' places in the round (default 0..P-1). temperature 0 is greedy (log-probabilities
     are then those at 1). top_p, top_k (1 and 0: off) restrict what is drawn; logprobs stay those of the full softmax.
@@ -71,7 +86,9 @@ def rollout(
     with _sampling_mode(model, eos, pad):
         for chunk in _chunks([len(prompt) for prompt in prompts], G, T, cache_tokens):
             ids, mask = pad_left([prompts[p] for p in chunk], pad, model.device)  # (p, L)
-            completion_ids[chunk], logprobs[chunk] = _decode(model, ids, mask, uniforms[chunk], eos, wide, options)
+            seen = picture_inputs(model, ids, [images[p] for p in chunk]) if images else {}
+            drawn = _decode(model, ids, mask, seen, uniforms[chunk], eos, wide, options)
+            completion_ids[chunk], logprobs[chunk] = drawn
 
     ends = torch.isin(completion_ids, torch.tensor(eos, device=model.device))  # (P, G, T)
     # an EOS ends the completion and belongs to it: trained on, or the model would not learn to stop
@@ -87,6 +104,33 @@ def rollout(
         logprobs=logprobs[:, :, :longest],
         truncated=~ends.any(dim=2),
     )
+
+
+def picture_inputs(model, ids: torch.Tensor, images: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """The model's inputs besides the ids (p, L) of prompts: the features of all their pictures, and the tokens' types.
+
+    Features of different sizes are padded with zeros, which models take for no picture (Idefics3).
+    """
+    inputs = {}
+    for name in dict.fromkeys(name for image in images for name in image):
+        parts = [image[name].to(model.device) for image in images if name in image]
+        parts = [x.to(model.dtype) if x.is_floating_point() else x for x in parts]
+        size = [max(sizes) for sizes in zip(*(x.shape[1:] for x in parts), strict=True)]
+        pads = [[n for a, b in zip(size[::-1], x.shape[:0:-1], strict=True) for n in (0, a - b)] for x in parts]
+        inputs[name] = torch.cat([torch.nn.functional.pad(x, pad) for x, pad in zip(parts, pads, strict=True)])
+    for name in TOKEN_TYPES & inspect.signature(model.forward).parameters.keys():
+        inputs[name] = (
+            ids == model.config.image_token_id
+        ).int()  # (p, L): of the prompt only, as a completion may draw it
+    return inputs
+
+
+def num_patches(features: dict[str, torch.Tensor]) -> int:
+    """What the vision tower has to do for a prompt: rows of flat pixel values, or else one for 14 x 14 pixels."""
+    pixels = features.get("pixel_values")
+    if pixels is None:
+        return 0
+    return len(pixels) if pixels.dim() == 2 else pixels.numel() // (3 * 14 * 14)
 
 
 def draw(
@@ -120,6 +164,7 @@ def join(rollouts: Sequence[Rollout]) -> Rollout:
     """Several rollouts of the same G as one, in order: prompts padded left, completions right, to the longest."""
     L = max(r.prompt_ids.shape[1] for r in rollouts)
     T = max(r.completion_ids.shape[2] for r in rollouts)
+    shows = any(r.images for r in rollouts)
 
     def left(x):
         return torch.nn.functional.pad(x, (L - x.shape[-1], 0))
@@ -134,7 +179,14 @@ def join(rollouts: Sequence[Rollout]) -> Rollout:
         completion_mask=torch.cat([right(r.completion_mask) for r in rollouts]),
         logprobs=torch.cat([right(r.logprobs) for r in rollouts]),
         truncated=torch.cat([r.truncated for r in rollouts]),
+        images=sum((r.images or (Pictures(),) * len(r.truncated) for r in rollouts), ()) if shows else (),
     )
+
+
+def pick(r: Rollout, groups: torch.Tensor, device) -> Rollout:
+    """Some groups of a rollout, on a device."""
+    tensors = {f.name: getattr(r, f.name)[groups].to(device) for f in fields(r) if f.name != "images"}
+    return Rollout(**tensors, images=tuple(r.images[p] for p in groups.tolist()) if r.images else ())
 
 
 def completion_texts(tokenizer, r: Rollout) -> list[str]:
@@ -181,7 +233,7 @@ def _chunks(lengths: list[int], group_size: int, new_tokens: int, budget: int) -
     return chunks
 
 
-def _decode(model, prompt_ids, prompt_mask, uniforms, eos, dtype, options):
+def _decode(model, prompt_ids, prompt_mask, seen, uniforms, eos, dtype, options):
     """Completions of one batch of prompts: tokens and their log-probabilities (p, G, T), undefined after the end.
 
     `generate` prepares inputs and cache as for any model and leaves the loop to the function that it is given.
@@ -195,6 +247,8 @@ def _decode(model, prompt_ids, prompt_mask, uniforms, eos, dtype, options):
         del logits_processor, stopping_criteria, generation_config  # drawing and stopping are done here
         # one prefill per prompt
         out = model(**model.prepare_inputs_for_generation(ids, is_first_iteration=True, **inputs))
+        for name in [*seen.keys() - TOKEN_TYPES, "mm_encoder_outputs"]:
+            inputs.pop(name, None)  # pictures are in the cache now
         inputs = model._update_model_kwargs_for_generation(out, inputs)
         alive = torch.arange(p * G, device=ids.device)  # (n,): the sample in each row
         inputs = _take(inputs, alive // G)
@@ -217,7 +271,7 @@ def _decode(model, prompt_ids, prompt_mask, uniforms, eos, dtype, options):
             inputs = model._update_model_kwargs_for_generation(out, inputs)
             logits = out.logits[:, -1]
 
-    model.generate(prompt_ids, attention_mask=prompt_mask, max_new_tokens=T, custom_generate=loop)
+    model.generate(prompt_ids, attention_mask=prompt_mask, max_new_tokens=T, custom_generate=loop, **seen)
     return tokens.view(p, G, T), logprobs.view(p, G, T)
 
 
@@ -230,8 +284,8 @@ def _compact(unfinished: torch.Tensor) -> torch.Tensor:
 
 
 def _take(inputs: dict, rows: torch.Tensor) -> dict:
-    """The model's inputs for some rows. The cache is no tensor and stays as it is."""
-    return {name: x[rows] if isinstance(x, torch.Tensor) else x for name, x in inputs.items()}
+    """The model's inputs for some rows: tensors are (rows, tokens), or (axes, rows, tokens) for positions."""
+    return {name: x[..., rows, :] if isinstance(x, torch.Tensor) else x for name, x in inputs.items()}
 
 
 class _Rows(DynamicLayer):

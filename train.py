@@ -37,7 +37,7 @@ from engine.noise import in_halves
 from engine.optimizer import Gradient, clip_gradient, learning_rate, take_step
 from engine.parallel import full_tensors, gathered, unwrapped
 from gpg import global_sum, token_weights, valid_groups
-from rewards import accuracy
+from rewards import accuracy, iou_or_name
 from rollout import Rollout, completion_texts, rollout
 from run import checkpoint, faults, record
 from run.checkpoint import State
@@ -45,9 +45,10 @@ from run.faults import stop_signals, uninterrupted
 from run.flags import fail, parse_args
 from run.journal import Evaluation, accuracy_of, global_totals, make_logger, metrics, report, say
 from run.models import Trained
+from run.problems import features_and_pictures
 from run.ranks import init_distributed
 from run.setup import set_up
-from tasks import data
+from tasks import data, pictures
 
 MAX_SKIPPED_IN_A_ROW = 10  # steps without a finite gradient after which a run gives up
 
@@ -128,7 +129,8 @@ def train(args, device: torch.device) -> None:
                 raise
             savable = logged == state.step and (kind == "ddp" or bool(stopped))  # one rank's shards are no checkpoint
             stop(error, stopped, savable, args, trained, state)
-    report(args, first, before, after)
+    controls = {name: evaluate(trained, rows, args) for name, rows in pictures.controls(held_out).items()}
+    report(args, first, before, after, controls)
 
 
 def collect(trained: Trained, problems: list[dict], scorer: Callable, args, state: State) -> Batch:
@@ -164,15 +166,17 @@ def sample(
 ) -> tuple[Rollout, Rollout | None]:
     """The groups of these problems; and a greedy completion of each, if that is the baseline."""
     model, tokenizer, prompts = trained.model, trained.tokenizer, [row["prompt_ids"] for row in rows]
+    images, shown = features_and_pictures(trained.processor, rows)
     if args.algo == "sft":
-        return methods.demonstrations(model, tokenizer, prompts, [row["solution_ids"] for row in rows]), None
-    limits = {"max_new_tokens": args.max_new_tokens, "cache_tokens": args.cache_tokens}
+        sampled = methods.demonstrations(model, tokenizer, prompts, [row["solution_ids"] for row in rows])
+        return replace(sampled, images=shown), None
+    limits = {"max_new_tokens": args.max_new_tokens, "cache_tokens": args.cache_tokens, "images": images}
     with gathered(trained.policy):
-        options = {"temperature": args.temperature, "top_p": args.top_p, "top_k": args.top_k}
-        sampled = rollout(model, tokenizer, prompts, args.group_size, key=key, indices=places, **options, **limits)
+        options = {"temperature": args.temperature, "top_p": args.top_p, "top_k": args.top_k} | limits
+        sampled = rollout(model, tokenizer, prompts, args.group_size, key=key, indices=places, **options)
         if args.baseline != "greedy":
-            return sampled, None
-        return sampled, rollout(model, tokenizer, prompts, 1, temperature=0.0, **limits)
+            return replace(sampled, images=shown), None
+        return replace(sampled, images=shown), rollout(model, tokenizer, prompts, 1, temperature=0.0, **limits)
 
 
 def grade(tokenizer, rows: list[dict], sampled: Rollout, scorer: Callable, args, state: State) -> Batch:
@@ -311,20 +315,31 @@ def due(every: int, state: State) -> bool:
 
 
 def evaluate(trained: Trained, problems: list[dict], args) -> Evaluation | None:
-    """Greedy decoding of all held-out problems, divided among the ranks; None if there are none."""
+    """Greedy decoding of all held-out problems, divided among the ranks; None without any.
+
+    With a picture, a box scores its IoU, and another answer 1.0 if it is the gold's name or value. Else: `accuracy`.
+    """
     if not problems:
         return None
     faults.doing("evaluation")
     mine = problems[dist.get_rank() :: dist.get_world_size()]
     prompts = [row["prompt_ids"] for row in mine]
     with gathered(trained.policy):
-        options = {"temperature": 0.0, "cache_tokens": args.cache_tokens}
+        images, _ = features_and_pictures(trained.processor, mine)
+        options = {"temperature": 0.0, "cache_tokens": args.cache_tokens, "images": images}
         sampled = rollout(trained.model, trained.tokenizer, prompts, 1, args.max_new_tokens, **options)
     texts = completion_texts(trained.tokenizer, sampled)
-    right = [accuracy(text, row["answer"]) for text, row in zip(texts, mine, strict=True)]
-    total = global_sum(torch.tensor(sum(right), dtype=torch.float64, device=sampled.truncated.device))
-    share = float(total) / len(problems)
-    return Evaluation(share, math.sqrt(share * (1 - share) / len(problems)), mine, texts, right)
+    seen = [iou_or_name(text, row["answer"]) * ("images" in row) for text, row in zip(texts, mine, strict=True)]
+    right = [x or accuracy(text, row["answer"]) for x, text, row in zip(seen, texts, mine, strict=True)]
+    kinds = sorted({row["kind"] for row in problems if isinstance(row.get("kind"), str)})
+    sums = [sum(x for x, row in zip(right, mine, strict=True) if row.get("kind") == kind) for kind in kinds]
+    sums = [sum(right), sum(x * x for x in right), *sums]
+    total = global_sum(torch.tensor(sums, dtype=torch.float64, device=sampled.truncated.device)).tolist()
+    mean, square = (x / len(problems) for x in total[:2])
+    counts = [sum(row.get("kind") == kind for row in problems) for kind in kinds]
+    by_kind = {kind: x / n for kind, x, n in zip(kinds, total[2:], counts, strict=True)}
+    variance = mean * (1 - mean) + (square - mean)  # the second is exactly 0 where all scores are 0 or 1
+    return Evaluation(mean, math.sqrt(max(0.0, variance) / len(problems)), by_kind, mine, texts, right)
 
 
 def save(name: str, args, trained: Trained, state: State) -> None:
@@ -335,7 +350,9 @@ def save(name: str, args, trained: Trained, state: State) -> None:
     critic = unwrapped(trained.critic).state_dict() if trained.critic else None
     if dist.get_rank() == 0 and not folder.exists():
         weights, adapter = lora.split(model, weights, args.model) if args.lora_rank else (weights, None)
-        checkpoint.save(folder, model, trained.tokenizer, weights, moments, asdict(state), critic, adapter)
+        checkpoint.save(
+            folder, model, trained.processor or trained.tokenizer, weights, moments, asdict(state), critic, adapter
+        )
         checkpoint.prune(Path(args.out), args.keep)
 
 

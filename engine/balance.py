@@ -6,14 +6,13 @@ The gradient is a sum over samples whose weights are already global, so any rank
 """
 
 from collections.abc import Callable
-from dataclasses import fields
 from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch.nn.functional import pad
 
-from rollout import Rollout, join
+from rollout import Rollout, join, pick
 
 SLACK = 1.1  # a group is split, and its prompt forwarded twice, if a rank has more than this times the mean
 
@@ -39,7 +38,7 @@ def share_out(r: Rollout, weights: torch.Tensor, extras: dict[str, torch.Tensor]
     device, tensors = weights.device, {"weights": weights} | (extras or {})
     weighted = weights.any(dim=2) | tensors.get("scale", weights).any(dim=2)  # (P, G)
     valid = weighted.any(dim=1).nonzero().squeeze(1)
-    mine = Rollout(**{field.name: getattr(r, field.name)[valid].cpu() for field in fields(r)})
+    mine = pick(r, valid, "cpu")
     parts = [None] * dist.get_world_size()
     dist.all_gather_object(parts, (mine, weighted[valid].cpu(), {name: x[valid].cpu() for name, x in tensors.items()}))
     joined = join([part for part, _, _ in parts])
@@ -49,7 +48,7 @@ def share_out(r: Rollout, weights: torch.Tensor, extras: dict[str, torch.Tensor]
     }  # (S, G, T) each
 
     all_weighted = torch.cat([w for _, w, _ in parts])  # (S, G)
-    G, prompts = all_weighted.shape[1], joined.prompt_mask.sum(dim=1).tolist()
+    G, prompts = all_weighted.shape[1], prompt_costs(joined)
     lengths = joined.completion_mask.sum(dim=2).flatten().tolist()
     groups = [[s * G + g for g in row.nonzero().squeeze(1).tolist()] for s, row in enumerate(all_weighted)]
 
@@ -61,7 +60,7 @@ def share_out(r: Rollout, weights: torch.Tensor, extras: dict[str, torch.Tensor]
     shares = even_shares(groups, tokens, len(parts))
     samples = [i for part in shares[dist.get_rank()] for i in part]
     return Share(
-        Rollout(**{field.name: getattr(joined, field.name).to(device) for field in fields(joined)}),
+        pick(joined, torch.arange(len(joined.truncated)), device),
         weights=tensors.pop("weights"),
         extras=tensors,
         samples=torch.tensor(samples, dtype=torch.long, device=device),
@@ -70,6 +69,12 @@ def share_out(r: Rollout, weights: torch.Tensor, extras: dict[str, torch.Tensor]
         before=imbalance(sampled, tokens),
         after=imbalance(shares, tokens),
     )
+
+
+def prompt_costs(r: Rollout) -> list[int]:
+    """What each prompt costs a forward, in tokens: its own, and the patches of its pictures."""
+    patches = [pictures.patches for pictures in r.images] or [0] * len(r.truncated)
+    return [tokens + n for tokens, n in zip(r.prompt_mask.sum(dim=1).tolist(), patches, strict=True)]
 
 
 def even_shares(groups: list[list[int]], tokens: Callable, ranks: int) -> list[list[list[int]]]:

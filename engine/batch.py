@@ -31,7 +31,7 @@ class Sums:
     reward_errors: float
     by_reward: dict[str, float]  # a reward's name -> the sum of its values
     scored: dict[str, float]  # a reward's name -> samples that it could score
-    graded: dict[str, float]  # a rule -> answers that it found; "given_up" -> comparisons; {} if nothing is graded
+    graded: dict[str, float]  # a rule -> answers that it found; "given_up" -> comparisons; "box/…" -> boxes
     methods: dict[str, float] = field(default_factory=dict)  # kl, value_error: over tokens, where a method has them
 
 

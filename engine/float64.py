@@ -1,6 +1,6 @@
 """--dtype float64: the same gradient to 1e-10 however the batch is cut."""
 
-from functools import partial
+from functools import partial, wraps
 
 import torch
 from torch.overrides import TorchFunctionMode
@@ -16,9 +16,8 @@ def keep_float64(model) -> None:
         with _KeepFloat64():
             return forward(*args, **kwargs)
 
-    for module in model.modules():
-        if not any(module.children()):
-            module.forward = partial(unrounded, module.forward)
+    for module in model.modules():  # all of them: the attention of vision towers casts between its layers
+        module.forward = wraps(module.forward)(partial(unrounded, module.forward))
 
 
 class _KeepFloat64(TorchFunctionMode):

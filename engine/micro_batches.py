@@ -9,14 +9,14 @@ from typing import NamedTuple
 
 import torch
 
-from engine.balance import Share
+from engine.balance import Share, prompt_costs
 from engine.parallel import accumulating, common_count, unwrapped
 from engine.policy import cut_by_length
 from rollout import Rollout
 
 
 class MicroBatch(NamedTuple):
-    samples: tuple[torch.Tensor, ...]  # N samples, the longest first, as arguments of Policy.forward
+    samples: tuple  # N samples, the longest first, as arguments of Policy.forward
     rows: torch.Tensor | None  # (N,): their places in the flattened (S, G); None: one token without weight, see below
     context: AbstractContextManager  # of the forward and the backward
 
@@ -32,7 +32,7 @@ def micro_steps(module: torch.nn.Module, share: Share, budget: int) -> Iterator[
     one = torch.ones((1, 1), dtype=torch.long, device=share.weights.device)
     for i in range(count):
         rows = pieces[i] if i < len(pieces) else None
-        samples = (one, one, one, one, one[0] - 1) if rows is None else sample_rows(share.rollout, rows)
+        samples = (one, one, one, one, one[0] - 1, ()) if rows is None else sample_rows(share.rollout, rows)
         yield MicroBatch(samples, rows, accumulating(module, last=i == count - 1))
 
 
@@ -63,13 +63,15 @@ def per_token(module: torch.nn.Module, r: Rollout, budget: int) -> torch.Tensor:
     return out
 
 
-def sample_rows(r: Rollout, samples: torch.Tensor) -> tuple[torch.Tensor, ...]:
+def sample_rows(r: Rollout, samples: torch.Tensor) -> tuple:
     """Samples (N,), in 0..P*G-1, the longest first, as arguments of Policy.forward: without common padding."""
     prompts, prompt_of = torch.unique(samples // r.truncated.shape[1], return_inverse=True)  # (p,), (N,)
     prompt_mask, completion_mask = r.prompt_mask[prompts], r.completion_mask.flatten(0, 1)[samples]
     L, T = int(prompt_mask.sum(dim=1).max()), int(completion_mask.sum(dim=1).max())
     completion_ids = r.completion_ids.flatten(0, 1)[samples]
-    return r.prompt_ids[prompts][:, -L:], prompt_mask[:, -L:], completion_ids[:, :T], completion_mask[:, :T], prompt_of
+    images = tuple(r.images[p] for p in prompts.tolist()) if r.images else ()
+    ids, completions = r.prompt_ids[prompts][:, -L:], completion_ids[:, :T]
+    return ids, prompt_mask[:, -L:], completions, completion_mask[:, :T], prompt_of, images
 
 
 def micro_batches(r: Rollout, samples: torch.Tensor, budget: int, *, shared: bool = True) -> list[torch.Tensor]:
@@ -79,7 +81,7 @@ def micro_batches(r: Rollout, samples: torch.Tensor, budget: int, *, shared: boo
     forwarded once. A sample longer than the budget is a piece of its own.
     """
     prompt_of = (samples // r.truncated.shape[1]).tolist()  # (N,)
-    prompt_lengths = r.prompt_mask.sum(dim=1).tolist()  # (S,)
+    prompt_lengths = prompt_costs(r)  # (S,)
     lengths = r.completion_mask.flatten(0, 1).sum(dim=1)[samples].tolist()  # (N,)
 
     def fits(rows: list[int]) -> bool:

@@ -45,9 +45,10 @@ def split_groups(share: Share) -> tuple[torch.Tensor, torch.Tensor] | tuple[None
     if S < 2:
         return None, None
 
-    def tokens(s: int) -> list[list[int]]:
+    def tokens(s: int) -> list:
         pairs = ((r.prompt_ids, r.prompt_mask), (r.completion_ids, r.completion_mask))
-        return [ids[s][mask[s].bool()].tolist() for ids, mask in pairs]
+        # problems with different pictures may have the same ids
+        return [*(ids[s][mask[s].bool()].tolist() for ids, mask in pairs), r.images[s].encoded if r.images else ()]
 
     order = sorted(range(S), key=tokens)
     is_second = torch.zeros(S, dtype=torch.bool, device=share.samples.device)

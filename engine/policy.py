@@ -10,13 +10,14 @@ of all N samples (no padding), D hidden width, V vocabulary.
 """
 
 import inspect
+from collections.abc import Callable, Sequence
 
 import torch
 from transformers.cache_utils import Cache, DynamicLayer
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from engine.output_layer import sliced_logprobs, token_logprobs
-from rollout import eval_mode
+from rollout import Pictures, eval_mode, picture_inputs
 
 FORWARD_TOKENS = 256  # one more forward pass is worth it where it saves this many padded tokens
 
@@ -27,12 +28,12 @@ class Policy(torch.nn.Module):
     temperature: of the log-probabilities, as in sampling. dtype: of matrix products; "bfloat16" leaves the weights in
     float32. shared: a prompt is forwarded once for all its samples, if a trial shows that the model's cache allows it.
     sliced: logits are never made whole, if a trial shows that they are just the output layer times the hidden states
-    (no soft cap, no scale).
+    (no soft cap, no scale). features: from a prompt's encoded pictures to the model's inputs; None for text models.
     """
 
-    def __init__(self, model, temperature: float, dtype: str = "float32"):
+    def __init__(self, model, temperature: float, dtype: str = "float32", features: Callable | None = None):
         super().__init__()
-        self.model, self.temperature, self.dtype = model, temperature, dtype
+        self.model, self.temperature, self.dtype, self.features = model, temperature, dtype, features
         for module in model.modules():  # our caches stay the same when a layer is run again, see _Prompts
             if isinstance(module, GradientCheckpointingLayer):
                 module._can_checkpoint_with_cache = True
@@ -47,6 +48,7 @@ class Policy(torch.nn.Module):
         completion_ids: torch.Tensor,  # (N, T), the longest first
         completion_mask: torch.Tensor,  # (N, T)
         prompt_of: torch.Tensor,  # (N,): the prompt of each completion
+        images: Sequence[Pictures] = (),  # p, or none
         grad: torch.Tensor | None = None,  # (M,)
     ) -> torch.Tensor:
         """log pi of the M completion tokens, (M,) float32 or wider, in the order of completion_ids[completion_mask].
@@ -57,7 +59,11 @@ class Policy(torch.nn.Module):
         ids = completion_ids[completion_mask.bool()]  # (M,)
         with autocast(self.dtype, ids.device):
             options = {"shared": self.shared, "uniform": self.uniform, "logits": not self.sliced}
-            states = completion_states(self.model, *samples, **options)  # (M, D) or (M, V)
+            features = [self.features(x.encoded) if x.encoded else {} for x in images]
+            states = completion_states(self.model, *samples, features, **options)  # (M, D) or (M, V)
+            if self.features and torch.is_grad_enabled() and not self.uniform:
+                # DistributedDataParallel waits for every parameter, also those of a tower that saw no picture
+                states = states + 0 * sum(p.flatten()[0] for p in self.model.parameters() if p.requires_grad)
             if not self.sliced:
                 return token_logprobs(states, ids, self.temperature)
             head = self.model.get_output_embeddings()
@@ -77,6 +83,7 @@ def completion_states(
     completion_ids: torch.Tensor,
     completion_mask: torch.Tensor,
     prompt_of: torch.Tensor,
+    images: Sequence[dict[str, torch.Tensor]] = (),
     *,
     shared: bool = True,
     uniform: bool = False,
@@ -85,12 +92,21 @@ def completion_states(
     """The last hidden states that predict the completion tokens, (M, D); arguments as Policy.forward.
 
     shared: each prompt once, not once per sample: the same numbers. uniform: all completions in one forward, even if
-    they have one token each. logits: the model's logits (M, V) in their place.
+    they have one token each. logits: the model's logits (M, V) in their place. images: the features of each prompt's
+    pictures, or none at all.
+
+    Positions count tokens, not padding, as in sampling: learned positions (GPT-2) would be off by it otherwise. In a
+    picture they are the model's own; a completion continues from its prompt's last position, on all axes by one.
     """
     forward = _forward(model, logits)
+    if any(images) and not shared:  # a model takes an image token that a completion drew for one more picture
+        raise ValueError(f"{type(model).__name__} can't continue from a prompt's cache, which pictures need")
+    seen = picture_inputs(model, prompt_ids, images) if any(images) else {}
+    positions = prompt_positions(model, prompt_ids, prompt_mask, seen)  # (p, L), or (axes, p, L)
     if shared:
         prompts = Cache(layer_class_to_replicate=_Prompts)
-        last = forward(prompt_ids, prompt_mask, last=1, cache=prompts)[:, 0]  # (p, D): predicts the first tokens
+        last = forward(prompt_ids, prompt_mask, positions, last=1, cache=prompts, **seen)
+        last = last[:, 0]  # (p, D): predicts the first tokens
     lengths = completion_mask.sum(dim=1).tolist()  # (N,)
     assert lengths == sorted(lengths, reverse=True), "completion_states: the longest completion goes first"
     pieces = []
@@ -98,36 +114,45 @@ def completion_states(
         T, parents = lengths[start], prompt_of[start:stop]  # (n,)
         fed = max(T - 1, int(uniform))  # the last id predicts nothing
         ids, mask = completion_ids[start:stop, :fed], completion_mask[start:stop, :T]
-        seen = torch.cat([prompt_mask[parents], completion_mask[start:stop, :fed]], dim=1)  # (n, L + T - 1)
+        attended = torch.cat([prompt_mask[parents], completion_mask[start:stop, :fed]], dim=1)  # (n, L + T - 1)
+        further = positions[..., parents, -1:] + torch.arange(1, fed + 1, device=ids.device)  # (n, T - 1)
         if not shared:
-            states = forward(torch.cat([prompt_ids[parents], ids], dim=1), seen, last=T)  # (n, T, D)
+            at = torch.cat([positions[..., parents, :], further], dim=-1)
+            states = forward(torch.cat([prompt_ids[parents], ids], dim=1), attended, at, last=T)  # (n, T, D)
         elif fed == 0:
             states = last[parents][:, None]  # (n, 1, D)
         else:
             cache = Cache(layers=[_Completions(layer, parents) for layer in prompts.layers])
-            states = torch.cat([last[parents][:, None], forward(ids, seen, cache=cache)], dim=1)[:, :T]  # (n, T, D)
+            types = {name: torch.zeros_like(ids) for name in {"mm_token_type_ids"} & seen.keys()}
+            states = forward(ids, attended, further, cache=cache, **types)
+            states = torch.cat([last[parents][:, None], states], dim=1)[:, :T]  # (n, T, D)
         pieces.append(states[mask.bool()])
     return torch.cat(pieces)  # (M, D)
 
 
 def _forward(model, logits: bool):
-    """A function: ids (n, t), mask (n, s >= t) of all positions they see -> the model's last states or logits.
-
-    Positions count tokens, not padding, as in sampling: learned positions (GPT-2) would be off by it otherwise.
-    """
+    """A function: ids (n, t), mask (n, s >= t) of all they attend to, positions (n, t) -> last states or logits."""
     module = model if logits else model.base_model
     accepted = inspect.signature(module.forward).parameters
 
-    def forward(ids, mask, last=None, **options):
+    def forward(ids, mask, positions, last=None, **options):
         last = last or ids.shape[1]
         if "position_ids" in accepted:
-            options["position_ids"] = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+            options["position_ids"] = positions
         if "logits_to_keep" in accepted:
             options["logits_to_keep"] = last
         out = module(input_ids=ids, attention_mask=mask, use_cache=False, **options)
         return (out.logits if logits else out.last_hidden_state)[:, -last:]
 
     return forward
+
+
+def prompt_positions(model, ids: torch.Tensor, mask: torch.Tensor, seen: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The positions (p, L) that generate gives to prompts; (axes, p, L) where a model has several axes for pictures."""
+    if not hasattr(model, "_prepare_position_ids_for_generation"):  # a critic's model, without its output layer
+        return (mask.cumsum(dim=1) - 1).clamp(min=0)
+    inputs = {"input_ids": ids, "attention_mask": mask, **seen}
+    return model._prepare_position_ids_for_generation(ids, inputs)
 
 
 class _Prompts(DynamicLayer):

@@ -521,16 +521,17 @@ def _quantified(node, other):
     if node.kind == "quantity":
         return node.args[0], node.value
     bare = other.kind in ("number", "decimal") and node.value == "perhaps a unit"
-    if node.kind == "product" and (other.kind == "quantity" or bare) and node.args[0].kind in ("number", "decimal"):
-        unit = []
-        for factor in node.args[1:]:
+    if node.kind == "product" and (other.kind == "quantity" or bare):
+        numbers, unit = tuple(factor for factor in node.args if not symbols_of(factor)), []
+        for factor in (factor for factor in node.args if symbols_of(factor)):
             sign, letter = (-1, factor.args[0]) if factor.kind == "inverse" else (1, factor)
             if letter.kind == "power" and letter.args[1].kind == "number":
                 sign, letter = int(sign * letter.args[1].value), letter.args[0]
             if letter.kind != "symbol" or letter.value not in UNITS:
                 return node, ()
             unit.append((UNITS[letter.value], sign))
-        return node.args[0], tuple(unit)
+        if numbers:
+            return numbers[0] if len(numbers) == 1 else Node("product", numbers), tuple(unit)
     return node, ()
 
 

@@ -137,7 +137,7 @@ def find_answer(completion: str, *, prose: bool = True) -> tuple[str, str | None
     An answer that is taken back at once ("or maybe 43"), or a completion that pleads with the grader, counts as none.
     The last number is never guessed at: that would pay for truncated text. Without prose: boxed, hashes and tagged.
     """
-    text, place = _own_text(completion)
+    text, place = own_text(completion)
     if _PLEA.search(text):
         return "none", None
     first, *others = [part for part in _PROMPT.split(text) if part.strip()] or [""]
@@ -167,7 +167,7 @@ def _found(text, place, prose):
     return rule, answer
 
 
-def _own_text(completion):
+def own_text(completion):
     """The part of a completion that may contain its answer, and its place: "block", "after a thought" or ""."""
     text = next((turn for turn in _TURN.split(completion) if turn.strip()), "")
     thought_end = text.rfind("</think>")

@@ -806,13 +806,13 @@ def _fraction(top, bottom):
 
 
 def _accented(name, tokens, depth):
-    """\\dot{x}, \\overline{AB}, \\angle ABC: one letter of that name."""
+    """\\dot{x}, \\overline{AB}, \\angle ABC, \\angle 2: one letter of that name."""
     parts = []
     if _accept(tokens, "{"):
         while tokens and (tokens[-1].kind != "sign" or _peek(tokens, "_")):
             parts.append(tokens.pop().text)
         _expect(tokens, "}")
-    elif tokens and tokens[-1].kind in ("word", "command"):
+    elif tokens and (tokens[-1].kind in ("word", "command") or name == "angle" and tokens[-1].kind == "number"):
         parts.append(tokens.pop().text)
     if not parts:
         raise Unreadable("nothing under an accent")

@@ -29,6 +29,8 @@ _CHARACTERS = str.maketrans(
     | {"λ": r"\lambda ", "μ": r"\mu ", "ω": r"\omega ", "φ": r"\phi ", "⟨": r"\langle ", "⟩": r"\rangle "}
     | {"⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ", "€": r"\euro ", "£": r"\pounds "}
     | {"½": r"\frac12 ", "¼": r"\frac14 ", "¾": r"\frac34 ", "’": "'", "…": r"\ldots "}
+    | {"º": r"^\circ ", "˚": r"^\circ ", "度": r"^\circ ", "∠": r"\angle "}  # the units of GEOQA, from here on
+    | {"米": "meters", "厘": " centi", "毫": " milli"}
     | {"“": '"', "”": '"', "⅓": r"\frac13 ", "⅔": r"\frac23 ", "⁄": "/", "¥": r"\yen ", "÷": "/"}
 )
 _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
@@ -54,6 +56,9 @@ _UPRIGHT = frozenset(
 _SUBSTITUTIONS = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
+        (r"平方 *", " square "),
+        (r"^([0-9.]+)m$", r"\1 m"),  # 5m, but not $5m$: perhaps metres
+        (r"^([0-9.]+\\pi )m(?=\^)", r"\1meters"),  # 50πm^{2}
         (r"([⁰¹²³⁴-⁹⁻]+)", r"^{\1}"),
         (r"(?<=[0-9])\.([0-9]*)\(([0-9]+)\)", r".\1\\overline{\2}"),  # 0.1(6)
         (r"(?<![0-9a-z])\.(?= *\\(?:overline|bar)\b)", "0."),

@@ -62,7 +62,8 @@ def save(
 ) -> None:
     """Writes the Hugging Face folder, trainer.pt and the manifest, all or nothing. The folder must not exist yet.
 
-    weights, optimizer, critic: full state_dicts; only PPO has a critic. adapter: writes one into a folder, see lora.
+    tokenizer: or the processor that holds it. weights, optimizer, critic: full state_dicts; only PPO has a critic.
+    adapter: writes one into a folder, see lora.
     OSError, in one line, if it can't be written: no part of it is left, and earlier checkpoints are untouched.
     """
     temporary = folder.with_name(f".{folder.name}.tmp")

@@ -19,10 +19,11 @@ from torch.distributed.fsdp import FSDPModule
 from engine.methods import ALGOS, BASELINES, KLS
 from gpg import F_NORMS, NORMS
 from run import checkpoint, record
-from tasks import addition
+from tasks import addition, shapes
 from tasks.prompts import SYSTEM_PROMPTS, load_template, system_prompt
 
-BUILT_IN = "tiny"  # the --model that needs no download
+BUILT_IN = "tiny"
+BUILT_INS = {BUILT_IN: addition, "tiny-pictures": shapes}  # every --model that needs no download
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -45,7 +46,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
             fail(f"--resume: {config} is damaged ({error}); restore it, or start a new run with --overwrite")
         parser.set_defaults(**{name: saved[name] for name in vars(given) if name in saved})
     else:
-        parser.set_defaults(**(addition.DEFAULTS if given.model == BUILT_IN else {}) | ALGOS[given.algo])
+        parser.set_defaults(**(BUILT_INS[given.model].DEFAULTS if given.model in BUILT_INS else {}) | ALGOS[given.algo])
     args = parser.parse_args(argv)
     args.resume = given.resume or (given.auto_resume and config.exists() and not given.replay)
     check(args)
@@ -67,7 +68,7 @@ def make_parser() -> argparse.ArgumentParser:
     # fmt: off
     add = parser.add_argument_group("model and data").add_argument
     add("--model", default=BUILT_IN, metavar="NAME",
-        help="folder or hub name of a causal LM; tiny: the built-in one (paper: Qwen2.5-Math-7B)")
+        help="folder or hub name of a causal LM; tiny, tiny-pictures: the built-in ones (paper: Qwen2.5-Math-7B)")
     add("--data", metavar="SOURCE",
         help="problems: .jsonl, .json, .parquet or hub data set; a,b joins, a[:N] takes the first N (paper: DAPO-17k)")
     add("--eval-data", metavar="SOURCE", help="held-out problems, as --data; without it nothing is evaluated")
@@ -78,9 +79,12 @@ def make_parser() -> argparse.ArgumentParser:
         help=f"{', '.join(SYSTEM_PROMPTS)}, or a text of your own (paper's 7B: qwen-7b)")
     add("--template", metavar="FILE",
         help="text file of a prompt with {problem} in it, in place of the tokenizer's chat template")
+    add("--min-pixels", type=int, metavar="N", help="enlarge smaller pictures to this many pixels (paper: 3136)")
+    add("--max-pixels", type=int, metavar="N",
+        help="shrink larger pictures to this many pixels: fewer image tokens, less memory (paper: 401408)")
     add("--rewards", default="accuracy", metavar="SPEC",
-        help="NAME=WEIGHT,... of accuracy, format, accuracy_boxed, tag_count, cosine, choice and "
-             "path/to/file.py:function (paper's 7B: accuracy)")
+        help="NAME=WEIGHT,... of accuracy, format, accuracy_boxed, tag_count, cosine, choice, class_name, iou, "
+             "iou>0.5, iou_or_name and path/to/file.py:function (paper's 7B: accuracy)")
 
     add = parser.add_argument_group("method").add_argument
     add("--steps", type=int, default=1100, help="optimizer steps (paper: 1100)")
@@ -122,6 +126,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="train adapters of this rank at all linear layers but the last, and freeze the weights, which stay in "
              "float32; 0: train all weights. Needs peft, and about ten times the --lr (paper: 0)")
     add("--tokens-per-micro-batch", type=int, default=16384, help="padded tokens of a forward: memory, not results")
+    add("--freeze-vision", action="store_true", help="do not train the vision tower (paper: trained)")
     add("--gradient-checkpointing", action="store_true", help="recompute activations in the backward: less memory")
     add("--parallel", choices=("ddp", "fsdp", "auto"), default="ddp",
         help="a full copy of the model on each rank, or shards; auto: shards if it does not fit (paper: ZeRO-2)")
@@ -228,7 +233,7 @@ def check(args: argparse.Namespace) -> None:
 
 def mistakes(args: argparse.Namespace) -> Iterator[tuple[str, object]]:
     """What could be wrong with the flags, and whether it is."""
-    out, built_in = Path(args.out), args.model == BUILT_IN
+    out, built_in = Path(args.out), args.model in BUILT_INS
     folder = next(parent for parent in (out, *out.absolute().parents) if parent.exists())
     grouped = args.baseline in ("group", "others") and args.algo != "sft"  # the baseline of a sample is its group
     penalised = args.kl_coef and args.kl_in == "reward"  # then no two rewards of a group are equal

@@ -39,6 +39,7 @@ class Evaluation:
 
     accuracy: float
     standard_error: float
+    by_kind: dict[str, float]  # where problems have a column "kind"
     rows: list[dict]
     completions: list[str]
     right: list[float]
@@ -107,10 +108,12 @@ def metrics(batch: Batch, share: Share, totals: Totals, grad_norm: float, lr: fl
     for name, scored in sums.scored.items():
         row[f"reward/{name}"] = sums.by_reward[name] / scored if scored else None
     row |= {name: x / sums.tokens for name, x in sums.methods.items()}
-    if sums.graded:
-        rules = {rule: n for rule, n in sums.graded.items() if rule != "given_up"}
+    boxes = {key: n for key, n in sums.graded.items() if key.startswith("box/")}
+    rules = {f"answer_rule/{key}": n for key, n in sums.graded.items() if key not in boxes and key != "given_up"}
+    if rules:
         row["given_up"] = int(sums.graded["given_up"])
-        row |= {f"answer_rule/{rule}": n / max(1, sum(rules.values())) for rule, n in rules.items()}
+    for found in (rules, boxes):
+        row |= {key: n / max(1, sum(found.values())) for key, n in found.items()}
     return row | batch.seconds
 
 
@@ -252,16 +255,26 @@ def signs(row: dict, first: dict, args) -> dict[str, tuple[bool, int, str]]:
 
 
 def accuracy_of(evaluation: Evaluation | None) -> dict[str, float]:
-    return {"accuracy": evaluation.accuracy, "accuracy_se": evaluation.standard_error} if evaluation else {}
+    if evaluation is None:
+        return {}
+    kinds = {f"accuracy/{kind}": x for kind, x in evaluation.by_kind.items()}
+    return {"accuracy": evaluation.accuracy, "accuracy_se": evaluation.standard_error} | kinds
 
 
-def report(args, first: int, before: Evaluation | None, after: Evaluation | None) -> None:
-    """The run's result: accuracy before and after, and one problem's completion before and after."""
-    say(f"done: {args.out}/final loads with AutoModelForCausalLM.from_pretrained; see {args.out}/metrics.jsonl")
+def report(args, first: int, before: Evaluation | None, after: Evaluation | None, controls: dict) -> None:
+    """The run's result: accuracy before and after, with wrong pictures, and one problem's completion before and after.
+
+    controls: name -> Evaluation, of a model that must look at its pictures.
+    """
+    say(f"done: {args.out}/final loads with from_pretrained; see {args.out}/metrics.jsonl")
     if before is None or dist.get_rank():
         return
     change = f"before (step {first}) {percent(before)}, after (step {args.steps}) {percent(after)}"
     say(f"held-out accuracy, greedy: {change}")
+    for name, each in {"before": before, "after": after, **controls}.items():
+        if each.by_kind or name in controls:
+            kinds = ", ".join(f"{kind} {100 * share:.1f} %" for kind, share in each.by_kind.items())
+            say(f"  {name}: {percent(each)}" + f" ({kinds})" * bool(kinds))
     learned = [i for i, right in enumerate(after.right) if right > before.right[i]] or [0]
     i = learned[0]
     say(f"one of them: {before.rows[i]['problem']}")

@@ -14,13 +14,12 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig
 from transformers.pytorch_utils import Conv1D
 
-from run.flags import BUILT_IN, fail
+from run.flags import BUILT_INS, fail
 from run.journal import say
-from run.models import pretrained
-from tasks import addition
+from run.models import model_class, pretrained
 
 SLICE = 2**25  # logits at once in the update, engine/output_layer.py
 DRAW_BYTES = 24  # per logit in the rollout: as made, repeated, scaled, exponential, and its CDF in float64
@@ -82,8 +81,8 @@ def choose_parallel(args, resumed: Path | None, device: torch.device) -> str:
 
 def planned(args, resumed: Path | None, device: torch.device) -> tuple[str, Shape, Load, int]:
     """ "ddp" or "fsdp", the model's sizes, a rank's load, and the bytes that every rank can use."""
-    make = args.model == BUILT_IN and not resumed
-    config = addition.make_config(addition.make_tokenizer()) if make else pretrained(AutoConfig, resumed or args.model)
+    task = None if resumed else BUILT_INS.get(args.model)
+    config = task.make_config(task.make_tokenizer()) if task else pretrained(AutoConfig, resumed or args.model)
     shape, (limit, base) = shape_of(config), room(device)
     least = torch.tensor(limit, device=device)
     dist.all_reduce(least, dist.ReduceOp.MIN)  # all ranks must choose alike
@@ -99,9 +98,9 @@ def planned(args, resumed: Path | None, device: torch.device) -> tuple[str, Shap
 
 def shape_of(config) -> Shape:
     """The shape of a Hugging Face configuration; parameters are counted on the meta device, which takes no memory."""
-    config = config.get_text_config()
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+        model = model_class(config).from_config(config)
+    config = config.get_text_config()
     heads = config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
     return Shape(

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import torch
 from safetensors.torch import load_file
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
 from engine import lora
 from engine.float64 import keep_float64
@@ -15,9 +16,9 @@ from engine.optimizer import make_optimizer
 from engine.parallel import spread
 from engine.policy import Policy
 from run import checkpoint
-from run.flags import BUILT_IN, fail, user_input
+from run.flags import BUILT_INS, fail, user_input
 from run.journal import say
-from tasks import addition
+from tasks.pictures import Processor
 
 
 class Trained(NamedTuple):
@@ -28,19 +29,20 @@ class Trained(NamedTuple):
     tokenizer: object
     optimizer: torch.optim.Optimizer
     method: Method
+    processor: Processor | None = None  # of pictures; None for a model of text
     reference: Policy | None = None  # of a KL term: the model as the run began
     critic: torch.nn.Module | None = None  # PPO's
 
 
-def load_trained(args, folder, tokenizer, kind: str, resumed: Path | None, device: torch.device) -> Trained:
+def load_trained(args, folder, tokenizer, processor, kind: str, resumed: Path | None, device: torch.device) -> Trained:
     """The models of a run; kind is "ddp" or "fsdp". The optimizer has no state yet."""
     model = load_adapted(args, folder, resumed, device)
-    policy = make_policy(model, kind, args)
-    reference, critic = make_compared(args, resumed, device)
+    policy = make_policy(model, kind, args, processor)
+    reference, critic = make_compared(args, resumed, device, processor)
     options = {"lr": args.lr, "weight_decay": args.weight_decay, "critic_lr_factor": args.critic_lr_factor}
     optimizer = make_optimizer(model, critic, kind=args.optimizer, **options)
     method = Method(**{field.name: getattr(args, field.name) for field in fields(Method)})
-    return Trained(model, policy, tokenizer, optimizer, method, reference, critic)
+    return Trained(model, policy, tokenizer, optimizer, method, processor, reference, critic)
 
 
 def load_adapted(args, folder, resumed: Path | None, device: torch.device):
@@ -59,25 +61,47 @@ def load_adapted(args, folder, resumed: Path | None, device: torch.device):
 
 def first_model(args) -> str | Path:
     """The model that the run began with."""
-    return addition.ensure(args.seed) if args.model == BUILT_IN else args.model
+    return BUILT_INS[args.model].ensure(args.seed) if args.model in BUILT_INS else args.model
 
 
 def load_model(args, folder, device: torch.device):
     """The model in float32 (float64 with --dtype float64), without dropout: with it, another policy would be scored."""
-    config = pretrained(AutoConfig, folder).to_dict()
-    options = {name: 0.0 for name, value in config.items() if "drop" in name and isinstance(value, float)}
-    options["dtype"] = torch.float64 if args.dtype == "float64" else torch.float32
-    model = pretrained(AutoModelForCausalLM, folder, output_loading_info=True, **options).to(device)
+    config = pretrained(AutoConfig, folder)
+    for part in (config, *(getattr(config, name, None) for name in config.sub_configs)):  # also in a text_config
+        for name, value in vars(part).copy().items() if part else ():
+            if "drop" in name and isinstance(value, float):
+                setattr(part, name, 0.0)
+    options = {"dtype": torch.float64 if args.dtype == "float64" else torch.float32, "config": config}
+    model = pretrained(model_class(config), folder, output_loading_info=True, **options).to(device)
     if args.dtype == "float64":
         keep_float64(model)
+    if args.freeze_vision:
+        freeze_vision(model, args.model)
     if args.gradient_checkpointing:
         user_input(model.activation_checkpointing_enable)
     return model.train()
 
 
-def make_policy(model, kind: str, args) -> torch.nn.Module:
+def model_class(config):
+    """The class that loads a configuration's model: with pictures, if it reads any."""
+    return AutoModelForImageTextToText if type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING else AutoModelForCausalLM
+
+
+def freeze_vision(model, name: str) -> None:
+    """Leaves the vision tower as it is: the parts that the model's vision_config describes."""
+    vision = getattr(model.config, "vision_config", None)
+    towers = [module for module in model.modules() if vision is not None and getattr(module, "config", None) is vision]
+    if not towers:
+        fail(f"--freeze-vision: {name} has no vision tower; leave the flag out")
+    for tower in towers:
+        tower.requires_grad_(False)
+
+
+def make_policy(model, kind: str, args, processor=None) -> torch.nn.Module:
     """The trained policy on all ranks, with a line on each saving that this model does not allow."""
-    policy = Policy(model, args.temperature, args.dtype)
+    policy = Policy(model, args.temperature, args.dtype, processor and processor.features)
+    if processor and kind == "fsdp":  # a rank whose micro-batch has no picture would not run the tower's collectives
+        fail(f"--parallel fsdp: {args.model} reads pictures, and every rank must run its vision tower; give ddp")
     name = type(model).__name__
     if not policy.sliced:
         say(f"{name}: logits are more than a linear layer of hidden states, so they are made whole, not in slices")
@@ -86,13 +110,17 @@ def make_policy(model, kind: str, args) -> torch.nn.Module:
     return spread(policy, kind)
 
 
-def make_compared(args, resumed: Path | None, device: torch.device) -> tuple[Policy | None, torch.nn.Module | None]:
+def make_compared(
+    args, resumed: Path | None, device: torch.device, processor=None
+) -> tuple[Policy | None, torch.nn.Module | None]:
     """The reference of a KL term, the model as the run began; and PPO's critic. None for GPG."""
     reference, critic = None, None
     if args.kl_coef:
         first = load_model(args, first_model(args), device).eval()
-        reference = Policy(first, args.temperature, args.dtype).requires_grad_(False)
+        reference = Policy(first, args.temperature, args.dtype, processor and processor.features).requires_grad_(False)
     if args.baseline == "critic":
+        if processor:
+            fail(f"--baseline critic: {args.model} reads pictures, and a critic only text; use another method")
         critic = Critic(load_model(args, first_model(args), device), args.dtype)
         if resumed:
             critic.load_state_dict(load_file(resumed / checkpoint.CRITIC))

@@ -1,9 +1,9 @@
 """What a run trains on and how it is scored: problems with their prompts, and the function that grades completions."""
 
+import hashlib
 import json
 import math
 import os
-import random
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -13,36 +13,41 @@ import torch.distributed as dist
 from transformers import AutoConfig, AutoTokenizer
 
 from rewards import compares_answers, num_as_text, score
+from rollout import Pictures, num_patches
 from run import faults
-from run.flags import BUILT_IN, fail, user_input
+from run.flags import BUILT_INS, fail, user_input
 from run.journal import say
 from run.models import pretrained
-from tasks import addition, data
+from tasks import data
+from tasks.pictures import Processor, encoded, load_processor
 from tasks.prompts import encode_prompt, load_template, system_prompt
 
 
 def load_problems(args, resumed: Path | None):
-    """Finds what is wrong with data, prompts or model before anything slow -> the model's folder, the tokenizer, and
-    the problems for training and evaluation, each with its "prompt_ids"."""
-    rows, held_out = built_in_rows() if args.model == BUILT_IN else read_rows(args)
+    """Finds what is wrong with data, prompts or model before anything slow -> the model's folder, its tokenizer and its
+    processor of pictures or None, and the problems for training and evaluation, each with its "prompt_ids"."""
+    rows, held_out = built_in_rows(args.model) if args.model in BUILT_INS else read_rows(args)
     tokenizer = tokenizer_of(args, resumed)
-    problems, held_out = with_prompts(rows, tokenizer, args), with_prompts(held_out, tokenizer, args)
+    processor = processor_of(args, resumed, tokenizer, needed=any("images" in row for row in (*rows, *held_out)))
+    tokenizer = processor.tokenizer if processor else tokenizer
+    problems, held_out = (with_prompts(part, tokenizer, args, processor) for part in (rows, held_out))
     if args.algo == "sft":
         problems = with_solutions(problems, tokenizer, args)
     folder = resumed or args.model
-    if folder == BUILT_IN:
+    if folder in BUILT_INS:
         folder = make_built_in(args)
         tokenizer = pretrained(AutoTokenizer, folder)
-    return folder, tokenizer, problems, held_out
+    return folder, tokenizer, processor, problems, held_out
 
 
-def built_in_rows() -> tuple[list[dict], list[dict]]:
-    """The problems of the built-in model, for training and held out."""
+def built_in_rows(name: str) -> tuple[list[dict], list[dict]]:
+    """The problems of a built-in model, for training and held out."""
+    task = BUILT_INS[name]
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)  # its matrices are so small that a second thread costs more than it brings
-    say("flags that the built-in model sets: " + json.dumps(addition.DEFAULTS))
-    say(f"it was shown sums that forget {addition.FORGET:.0%} of the carries on purpose; only the reward repairs that")
-    return addition.problems("train"), addition.problems("test")
+    say("flags that the built-in model sets: " + json.dumps(task.DEFAULTS))
+    say(f"it was shown {task.FLAW}; only the reward repairs that")
+    return task.problems("train"), task.problems("test")
 
 
 def read_rows(args) -> tuple[list[dict], list[dict]]:
@@ -52,7 +57,7 @@ def read_rows(args) -> tuple[list[dict], list[dict]]:
     rows, bad = load(args.data, split="train")
     held_out, bad_held_out = load(args.eval_data, split="test") if args.eval_data else ([], 0)
     say(f"{len(rows)} problems to train on, {len(held_out)} held out; bad rows skipped: {bad} and {bad_held_out}")
-    shared = {row["problem"] for row in rows} & {row["problem"] for row in held_out}
+    shared = {digest(row) for row in rows} & {digest(row) for row in held_out}
     if shared:
         say(f"warning: {len(shared)} problems of --eval-data are in --data too; accuracy on them is not held out")
     return rows, held_out
@@ -60,40 +65,75 @@ def read_rows(args) -> tuple[list[dict], list[dict]]:
 
 def tokenizer_of(args, resumed: Path | None):
     """The model's tokenizer, once its positions are known to be enough. The built-in model need not exist for that."""
-    make, folder = args.model == BUILT_IN and not resumed, resumed or args.model
-    tokenizer = addition.make_tokenizer() if make else pretrained(AutoTokenizer, folder)
-    config = addition.make_config(tokenizer) if make else pretrained(AutoConfig, folder).get_text_config()
+    task, folder = None if resumed else BUILT_INS.get(args.model), resumed or args.model
+    tokenizer = task.make_tokenizer() if task else pretrained(AutoTokenizer, folder)
+    config = (task.make_config(tokenizer) if task else pretrained(AutoConfig, folder)).get_text_config()
     positions = getattr(config, "max_position_embeddings", None) or math.inf
     if args.max_prompt_tokens + args.max_new_tokens > positions:
         fail(f"--max-prompt-tokens + --max-new-tokens is above the {positions} positions of {args.model}")
     return tokenizer
 
 
+def digest(row: dict) -> bytes:
+    """Tells problems apart, also those that ask the same of different pictures."""
+    pictures = [picture.encode() if isinstance(picture, str) else picture for picture in row.get("images", ())]
+    return hashlib.sha256(b"\0".join([row["problem"].encode(), *pictures])).digest()
+
+
+def processor_of(args, resumed: Path | None, tokenizer, needed: bool) -> Processor | None:
+    """The model's processor of pictures; None for a model of text. needed: there are pictures."""
+    if args.model in BUILT_INS and not resumed:
+        task = BUILT_INS[args.model]
+        return task.make_processor(tokenizer) if hasattr(task, "make_processor") else None
+    limits = {"min_pixels": args.min_pixels, "max_pixels": args.max_pixels}
+    return user_input(load_processor, resumed or args.model, **limits, needed=needed)
+
+
 def make_built_in(args) -> Path:
     """The folder of the built-in model, which the first rank of a machine makes and the others find."""
     if int(os.environ.get("LOCAL_RANK", 0)) == 0:
-        addition.ensure(args.seed)
+        BUILT_INS[args.model].ensure(args.seed)
     dist.barrier()
-    return addition.ensure(args.seed)
+    return BUILT_INS[args.model].ensure(args.seed)
 
 
-def with_prompts(rows: list[dict], tokenizer, args) -> list[dict]:
+def with_prompts(rows: list[dict], tokenizer, args, processor: Processor | None = None) -> list[dict]:
     """The rows with "prompt_ids". Prompts above --max-prompt-tokens are dropped and counted, never cut."""
     system, suffix = system_prompt(args.system_prompt)
     options = {"system": system, "suffix": suffix, "template": load_template(args.template)}
-    encode = partial(encode_prompt, tokenizer, **options)
-    ids = user_input(lambda: [encode(row["problem"]) for row in rows])
+    ids = [user_input(encode_row, row, i, tokenizer, processor, options) for i, row in enumerate(rows, 1)]
+    hint = room_for_pictures(rows, ids, processor, args.max_prompt_tokens)
     fits = [len(i) <= args.max_prompt_tokens for i in ids]
     shortest = min(map(len, ids), default=0)
-    return with_ids(rows, "prompt_ids", ids, fits, f"--max-prompt-tokens {args.max_prompt_tokens}", shortest)
+    return with_ids(rows, "prompt_ids", ids, fits, f"--max-prompt-tokens {args.max_prompt_tokens}", shortest, hint)
+
+
+def encode_row(row: dict, number: int, tokenizer, processor: Processor | None, options: dict) -> list[int]:
+    """The prompt of a row. ValueError names the row."""
+    try:
+        if processor:
+            return processor.prompt(row["problem"], row.get("images", []), **options)
+        return encode_prompt(tokenizer, row["problem"], **options)
+    except ValueError as error:
+        raise ValueError(f"problem {number}, {row['problem'][:40]!r}: {error}") from None
+
+
+def room_for_pictures(rows: list[dict], ids: list[list[int]], processor: Processor | None, most: int) -> str:
+    """What to say of prompts that are too long because of their pictures; "" if none is."""
+    for row, i in zip(rows, ids, strict=True):
+        if processor and len(i) > most and (tokens := processor.picture_tokens(i)):
+            fitting = processor.fitting_pixels(i, len(row["images"]), most)
+            return f"; pictures take {tokens} tokens of one" + (
+                f", --max-pixels {fitting} would fit" if fitting else ""
+            )
+    return ""
 
 
 def with_solutions(rows: list[dict], tokenizer, args) -> list[dict]:
     """The rows with "solution_ids", for --algo sft. Solutions that leave no room for EOS are dropped and counted."""
     name = args.solution_field
-    if args.model == BUILT_IN:
-        solve = partial(addition.demonstration, forget=0.0, rng=random.Random(0))
-        rows = [row | {name: solve(row["problem"])} for row in rows]
+    if args.model in BUILT_INS:
+        rows = [row | {name: BUILT_INS[args.model].solution(row)} for row in rows]
     if missing := [row for row in rows if not isinstance(row.get(name), str)]:
         fail(f"--solution-field {name}: not a text in {len(missing)} of {len(rows)} rows; give the column of solutions")
     ids = [tokenizer(row[name], add_special_tokens=False).input_ids for row in rows]
@@ -102,14 +142,23 @@ def with_solutions(rows: list[dict], tokenizer, args) -> list[dict]:
     return with_ids(rows, "solution_ids", ids, fits, f"--max-new-tokens {args.max_new_tokens}", shortest)
 
 
-def with_ids(rows, name: str, ids: list[list[int]], fits: list[bool], limit: str, shortest: int) -> list[dict]:
+def with_ids(rows, name: str, ids: list[list[int]], fits: list[bool], limit: str, shortest: int, hint="") -> list[dict]:
     """The rows that fit a limit, with their token ids as the column `name`."""
     what = name.removesuffix("_ids") + "s"
     if rows and not any(fits):
-        fail(f"{limit}: all {what} are longer, from {shortest} up")
+        fail(f"{limit}: all {what} are longer, from {shortest} up{hint}")
     if not all(fits):
-        say(f"skipped {fits.count(False)} of {len(rows)} {what}, longer than {limit.partition(' ')[0]}")
+        say(f"skipped {fits.count(False)} of {len(rows)} {what}, longer than {limit.partition(' ')[0]}{hint}")
     return [row | {name: i} for row, i, fit in zip(rows, ids, fits, strict=True) if fit]
+
+
+def features_and_pictures(processor, rows: list[dict]) -> tuple[list[dict], tuple[Pictures, ...]]:
+    """What the model takes of each problem's pictures, and what they can be made again from; nothing for text."""
+    if not any("images" in row for row in rows):
+        return [], ()
+    shown = [tuple(map(encoded, row.get("images", ()))) for row in rows]
+    features = list(map(processor.features, shown))
+    return features, tuple(map(Pictures, shown, map(num_patches, features)))
 
 
 def make_scorer(args, rewards: list, problems: list[dict], held_out: list[dict]) -> Callable:

@@ -4,13 +4,14 @@
     python train.py --replay OUT/rollouts/step-000010.safetensors     repeats its update and prints the result
 
 A tensor RANK/NAME is what a rank brought to the update: token ids, masks, log-probabilities, rewards;
-RANK/beside/NAME is what a compared method needs per token. The header holds config.json, the step, and a digest of all
-bytes. On as many ranks as recorded it, an update has the same bits; on others each takes the share of several, or none.
+RANK/beside/NAME is what a compared method needs per token, RANK/pictures/... an encoded picture. The header holds
+config.json, the step, and a digest of all bytes. On as many ranks as recorded it, an update has the same bits; on
+others each takes the share of several, or none.
 """
 
 import hashlib
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
@@ -19,11 +20,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch.nn.functional import pad
 
-from rollout import Rollout, join
+from rollout import Pictures, Rollout, join
 from run import checkpoint
 
-ROLLOUT = [field.name for field in fields(Rollout)]
+ROLLOUT = [field.name for field in fields(Rollout) if field.name != "images"]
 EXTRAS = "beside/"  # the prefix of Batch.extras in a file
+PICTURES = "pictures/"  # that of encoded pictures: pictures/PROMPT/PATCHES/NUMBER
 
 
 def write(batch, args, state) -> None:
@@ -37,6 +39,11 @@ def write(batch, args, state) -> None:
     mine = {name: getattr(batch.rollout, name) for name in ROLLOUT}
     mine |= {"rewards": batch.rewards, "loss_mask": batch.loss_mask}
     mine |= {f"{EXTRAS}{name}": x for name, x in batch.extras.items()}
+    mine |= {
+        f"{PICTURES}{p}/{pictures.patches}/{i}": torch.frombuffer(bytearray(each), dtype=torch.uint8)
+        for p, pictures in enumerate(batch.rollout.images)
+        for i, each in enumerate(pictures.encoded)
+    }
     if batch.advantages is not None:
         mine["advantages"] = batch.advantages.expand(batch.loss_mask.shape)
     # masks are most of the file: as bytes
@@ -64,9 +71,11 @@ def load(file: str, device: torch.device) -> tuple[dict, int]:
         found = [tensors[f"{k}/{name}"] for k in mine] or [tensors[f"0/{name}"][:0]]
         return [(x.long() if name.endswith("mask") else x).to(device) for x in found]
 
-    columns = {name: pieces(name) for name in dict.fromkeys(key.partition("/")[2] for key in tensors)}
+    names = dict.fromkeys(key.partition("/")[2] for key in tensors)
+    columns = {name: pieces(name) for name in names if not name.startswith(PICTURES)}
     rollouts = [Rollout(**dict(zip(ROLLOUT, row, strict=True))) for row in zip(*map(columns.pop, ROLLOUT), strict=True)]
-    rollout = join(rollouts)
+    shown = [pictures_of(tensors, rank, len(r.truncated)) for rank, r in zip(mine, rollouts, strict=False)] or [()]
+    rollout = join([replace(r, images=images) for r, images in zip(rollouts, shown, strict=True)])
     T = rollout.completion_ids.shape[2]
     rewards = torch.cat(columns.pop("rewards"))
     tokens = {name: torch.cat([pad(x, (0, T - x.shape[2])) for x in column]) for name, column in columns.items()}
@@ -74,6 +83,20 @@ def load(file: str, device: torch.device) -> tuple[dict, int]:
     parts = {"loss_mask": tokens["loss_mask"], "advantages": tokens.get("advantages"), "extras": extras}
     parts |= {"num_valid": facts["num_valid"], "rounds": facts["rounds"]}
     return {"rollout": rollout, "rewards": rewards, **parts}, facts["step"]
+
+
+def numbers(key: str) -> list[int]:
+    return list(map(int, key.split("/")))
+
+
+def pictures_of(tensors: dict[str, torch.Tensor], rank: str, count: int) -> tuple[Pictures, ...]:
+    """What a rank's prompts show; () if none shows anything."""
+    images = [Pictures()] * count
+    mark = f"{rank}/{PICTURES}"
+    for key in sorted((key.removeprefix(mark) for key in tensors if key.startswith(mark)), key=numbers):
+        p, patches, _ = numbers(key)
+        images[p] = Pictures((*images[p].encoded, tensors[mark + key].numpy().tobytes()), patches)
+    return tuple(images) if any(pictures.encoded for pictures in images) else ()
 
 
 def flags_of(file: str) -> dict:

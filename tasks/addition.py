@@ -11,6 +11,7 @@ import random
 import sys
 import tempfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -46,6 +47,7 @@ SIZES = {"train": 6000, "test": 300}
 # The share of carries that demonstrations forget. A sum with k carries is then right with probability .25 ** k: a third
 # of all samples is right, and there are groups of every kind: all right, mixed and all wrong.
 FORGET = 0.75
+FLAW = f"demonstrations that forget {FORGET:.0%} of the carries, on purpose"
 
 WARMUP_STEPS = 800  # with 640, some seeds never got rare sums like 4+0+1 right, so nothing was rewarded
 WARMUP_BATCH = 16  # many small steps learn the sums sooner than few large ones
@@ -81,6 +83,11 @@ def problems(split: str) -> list[dict]:
             seen.add(pair)
             rows.append({"problem": f"{a}+{b}=?", "answer": str(a + b), "level": level})
     return rows
+
+
+def solution(row: dict) -> str:
+    """The right completion of a problem."""
+    return demonstration(row["problem"], 0.0, random.Random(0))
 
 
 def demonstration(problem: str, forget: float, rng: random.Random) -> str:
@@ -178,31 +185,39 @@ def warm_up(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, steps: 
 def build(folder: str | Path, seed: int, warmup_steps: int = WARMUP_STEPS) -> None:
     """Makes tokenizer and model, warms the model up and saves both as one folder, atomically."""
     folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
     tokenizer = make_tokenizer()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = make_model(tokenizer)
     warm_up(model, tokenizer, warmup_steps, random.Random(seed))
+    save_at_once(folder, model, tokenizer)
+
+
+def save_at_once(folder: Path, *parts) -> None:
+    """One folder of all parts, which appears complete or not at all."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".building-", dir=folder.parent) as temporary:
         unfinished = Path(temporary, folder.name)
-        model.save_pretrained(unfinished)
-        tokenizer.save_pretrained(unfinished)
+        for part in parts:
+            part.save_pretrained(unfinished)
         os.rename(unfinished, folder)
 
 
 def ensure(seed: int, cache: str | Path | None = None) -> Path:
-    """The folder of the warmed-up model of this seed, which is made if missing.
+    """The folder of the warmed-up model of this seed, which is made if missing; see `cached`."""
+    return cached(Path(__file__), build, FLAW, seed, cache)
 
-    The cache is $XDG_CACHE_HOME/gpg-tiny, by default ~/.cache/gpg-tiny. The folder's name has a hash of this file, so
-    that editing the recipe makes a new model."""
+
+def cached(recipe: Path, build: Callable, flaw: str, seed: int, cache: str | Path | None = None) -> Path:
+    """The folder that build(folder, seed) made or makes now.
+
+    The cache is $XDG_CACHE_HOME/gpg-tiny, by default ~/.cache/gpg-tiny. The folder's name has a hash of the recipe, a
+    file, so that editing it makes a new model."""
     if cache is None:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "gpg-tiny")
-    recipe = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
-    folder = Path(cache, f"{recipe}-seed{seed}")
+    folder = Path(cache, f"{hashlib.sha256(recipe.read_bytes()).hexdigest()[:12]}-seed{seed}")
     if folder.is_dir():
         return folder
-    flaw = f"demonstrations that forget {FORGET:.0%} of the carries on purpose, a flaw for the reward to correct"
     print(f"built-in model: making {folder} (once per seed) from {flaw}", file=sys.stderr)
     try:
         build(folder, seed)

@@ -4,7 +4,8 @@
     rows, skipped = load("openai/gsm8k:main/test-00000-of-00001.parquet")  one of its files
     rows, skipped = load("aime.jsonl,more.json[:100],big.parquet")         local files, joined; 100 rows of one
 
-A row is a dict: "problem" and "answer", both non-empty text, and every column of the file under its own name.
+A row is a dict: "problem" and "answer", both non-empty text, and every column of the file under its own name. If it
+has pictures, "images" takes the place of the column that held them: see tasks/pictures.py.
 """
 
 import itertools
@@ -16,11 +17,16 @@ from pathlib import Path
 
 import numpy as np
 
+from tasks.pictures import MARK, check_pictures, picture_of
+
 # Columns that may hold the problem and its answer; the first that a row has is used, a dot goes into a nested column.
 # A worked solution is the last resort.
 PROBLEM_FIELDS = ("problem", "question", "prompt", "input", "query", "messages")
 ANSWER_FIELDS = ("answer", "final_answer", "ground_truth", "target", "label", "reward_model.ground_truth")
 ANSWER_FIELDS += ("extra_info.answer", "extra_info.ground_truth", "solution")
+
+IMAGE_FIELDS = ("images", "image", "image_path")  # one picture or a list; see picture_of
+REPLY = "the assistant's message"  # the answer of a row with pictures that is a chat and has no other
 
 RESERVED = ("prompts", "completions", "completion_ids")  # a reward's own arguments; columns get a "_": "prompts_"
 GSM8K_ANSWER = re.compile(r"^#### *(\S.*?)\s*\Z", re.MULTILINE)  # the last line of a worked answer
@@ -50,38 +56,69 @@ def load(
 
     The problem of a chat is its last user message. A number as answer keeps the file's spelling, and a list of one
     stands for its element. If the answer ends in GSM8K's line "#### 1,234", it becomes "1234", and its text the column
-    "solution" if there is none. ValueError: an unreadable file or data set, one without a good row, a bad row."""
-    rows, num_bad = [], 0
+    "solution" if there is none. Pictures are those in the chat, or else of IMAGE_FIELDS; an <image> in the problem
+    is the place of one, else they come before it. Four numbers as the answer of a row with pictures are a box, as text.
+    ValueError: an unreadable file or data set, one without a good row, a bad row."""
+    rows, bad = [], []
+
+    def leave_out(place: str, error: object) -> None:
+        bad.append(f"{place}: {error}")
+        if not skip_bad_rows:
+            raise ValueError(f"{bad[0]}; --skip-bad-rows leaves such rows out") from None
+
     for part in (part.strip() for part in source.split(",")):
-        num_before, bad = len(rows), []
-        for place, record in records(part, split):
+        num_rows, num_bad, marked = len(rows), len(bad), {}
+        for place, folder, record in records(part, split):
             try:
                 columns, exact = parse_line(record) if isinstance(record, bytes) else record
-                rows.append(to_row(columns, exact, problem_field, answer_field))
+                row = to_row(columns, exact, problem_field, answer_field, folder)
+                check_pictures([row])
             except ValueError as error:
-                bad.append(f"{place}: {error}")
-                if not skip_bad_rows:
-                    raise ValueError(f"{bad[0]}; --skip-bad-rows leaves such rows out") from None
-        if len(rows) == num_before:
-            raise ValueError(f"{part}: no rows" + (f", but {len(bad)} bad ones; the first: {bad[0]}" if bad else ""))
-        num_bad += len(bad)
-    return rows, num_bad
+                leave_out(place, error)
+                continue
+            if MARK in row["problem"] and "images" not in row:
+                marked[len(rows)] = place
+            rows.append(row)
+        if any("images" in row for row in rows[num_rows:]):  # among text alone the mark is text
+            for place in marked.values():
+                leave_out(place, f"{MARK} in the problem, but no picture")
+            rows = [row for i, row in enumerate(rows) if i not in marked]
+        if len(rows) == num_rows:
+            bad_ones = bad[num_bad:]
+            raise ValueError(
+                f"{part}: no rows" + (f", but {len(bad_ones)} bad ones; the first: {bad_ones[0]}" if bad_ones else "")
+            )
+    return rows, len(bad)
 
 
-def to_row(columns: object, exact: object, problem_field: str | None, answer_field: str | None) -> dict:
-    """A row as `load` returns it. exact: the same columns with decimals as text, as the file spells them.
-    ValueError: what is wrong with the row."""
+def to_row(columns: object, exact: object, problem_field: str | None, answer_field: str | None, folder: Path) -> dict:
+    """A row as `load` returns it. exact: the same columns with decimals as text, as the file spells them. folder: where
+    its pictures' paths begin. ValueError: what is wrong with the row."""
     if not isinstance(columns, dict):
         raise ValueError(f"a row is an object of columns, not {columns!r:.60}")
-    name, value = find(columns, problem_field, PROBLEM_FIELDS, "problem")
-    problem = checked_text(name, last_user_message(value))
-    name, value = find(exact, answer_field, ANSWER_FIELDS, "answer")
-    answer = checked_text(name, spelled(value))
+    name, chat = find(columns, problem_field, PROBLEM_FIELDS, "problem")
+    problem, in_chat = flattened(last_message(chat, "user"))
+    problem = checked_text(name, problem)
+    held = name if in_chat else next((name for name in IMAGE_FIELDS if columns.get(name)), "images")
+    pictures = [picture_of(value, folder) for value in in_chat or as_list(columns.get(held))]
+    if MARK not in problem:
+        problem = MARK * len(pictures) + problem
+    if problem.count(MARK) != len(pictures) and (pictures or any(name in columns for name in IMAGE_FIELDS)):
+        raise ValueError(f"{MARK} is {problem.count(MARK)} times in {name}, but there are {len(pictures)} pictures")
+
+    fields = ANSWER_FIELDS
+    if pictures and (reply := last_message(chat, "assistant")) is not chat:
+        exact, fields = exact | {REPLY: flattened(reply)[0]}, (*fields, REPLY)
+    name, value = find(exact, answer_field, fields, "answer")
+    answer = checked_text(name, box_as_text(spelled(value)) if pictures else spelled(value))
 
     row = {name + "_" if name in RESERVED else name: value for name, value in columns.items()}
     if worked := GSM8K_ANSWER.search(answer):
         row.setdefault("solution", answer)
         answer = THOUSANDS_COMMA.sub("", worked[1])
+    row.pop(held, None)
+    if pictures:
+        row["images"] = pictures
     return row | {"problem": problem, "answer": answer}
 
 
@@ -101,11 +138,36 @@ def find(columns: dict, field: str | None, usual: tuple[str, ...], what: str) ->
     raise ValueError(f"{missing}; the columns are {', '.join(columns) or 'none'}")
 
 
-def last_user_message(value: object) -> object:
-    """The content of a chat's last user message; any other value is unchanged."""
+def last_message(value: object, role: str) -> object:
+    """The content of a chat's last message of this role; any other value is unchanged."""
     turns = value if isinstance(value, list) else []
-    contents = [turn.get("content") for turn in turns if isinstance(turn, dict) and turn.get("role") == "user"]
+    contents = [turn.get("content") for turn in turns if isinstance(turn, dict) and turn.get("role") == role]
     return contents[-1] if contents else value
+
+
+def flattened(content: object) -> tuple[object, list]:
+    """A chat's content in parts, text or pictures -> (its text, with marks; its pictures, as far as they are in it).
+    Any other value is unchanged."""
+    parts = content if isinstance(content, list) and all(isinstance(part, dict) for part in content) else []
+    texts = [MARK if part.get("type") in ("image", "image_url") else part.get("text") for part in parts]
+    if not parts or not all(isinstance(text, str) for text in texts):
+        return content, []
+    keys = ("image", "image_url", "url", "path", "base64")
+    found = [next(filter(None, map(part.get, keys)), None) for part in parts if not isinstance(part.get("text"), str)]
+    return "".join(texts), [picture for picture in found if picture]
+
+
+def as_list(value: object) -> list:
+    return value if isinstance(value, list) else [value] if value else []
+
+
+def box_as_text(value: object) -> object:
+    """A list of four numbers as text, [x1, y1, x2, y2]; any other value is unchanged."""
+    try:
+        is_box = isinstance(value, list) and len([float(number) for number in value]) == 4
+    except (TypeError, ValueError):
+        is_box = False
+    return f"[{', '.join(map(str, value))}]" if is_box else value
 
 
 def spelled(value: object) -> object:
@@ -127,11 +189,12 @@ def checked_text(name: str, value: object) -> str:
     return value
 
 
-def records(part: str, split: str) -> Iterator[tuple[str, object]]:
-    """The rows of one part of a source -> (file and line or row number, line as bytes or pair as from parse_line)."""
+def records(part: str, split: str) -> Iterator[tuple[str, Path, object]]:
+    """The rows of one part of a source -> (file and line or row number, the file's folder, line as bytes or pair as
+    from parse_line)."""
     limit = re.search(r"\[:(\d+)\]\Z", part)
     files = locate(part[: limit.start()] if limit else part, split)
-    rows = ((f"{name}, {place}", record) for name, path in files for place, record in reader(name)(path))
+    rows = ((f"{name}, {place}", path.parent, record) for name, path in files for place, record in reader(name)(path))
     return itertools.islice(rows, int(limit[1]) if limit else None)
 
 
@@ -188,7 +251,7 @@ def read_parquet(path: Path) -> Iterator[tuple[str, object]]:
         raise ValueError(f"{path}: parquet files need pyarrow; pip install pyarrow, or use a .jsonl") from None
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            rows = (row for batch in file.iter_batches() for row in batch.to_pylist())
+            rows = (row for batch in file.iter_batches(256) for row in batch.to_pylist())
             yield from ((f"row {number}", (row, row)) for number, row in enumerate(rows, 1))
     except pyarrow.ArrowException as error:
         raise ValueError(f"{path}: not a parquet file ({str(error).partition(chr(10))[0]})") from None

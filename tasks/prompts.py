@@ -1,6 +1,7 @@
 """How a problem becomes the token ids that the model sees."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 CONVERSATION = (
@@ -74,27 +75,35 @@ def encode_prompt(
     user = problem + suffix
     if template is None and tokenizer.chat_template:
         return tokenizer.encode(chat_text(tokenizer, user, system), add_special_tokens=False)
+    return encode_text(tokenizer, plain_text(user, system, template))
+
+
+def plain_text(user: str, system: str, template: str | None) -> str:
+    """System and user message in the user's own template, or in the plain one. ValueError: as encode_prompt."""
     if template is None:
         template = "{system}\n\nQuestion: {problem}\nAnswer:" if system else "Question: {problem}\nAnswer:"
     if system and "{system}" not in template:
         raise ValueError("the template has no {system} for the system prompt; add it, or use --system-prompt none")
     # in one pass, and not with str.format: problems contain braces
-    text = re.sub(r"\{(problem|system)\}", lambda hole: user if hole[1] == "problem" else system, template)
+    return re.sub(r"\{(problem|system)\}", lambda hole: user if hole[1] == "problem" else system, template)
 
+
+def encode_text(tokenizer, text: str) -> list[int]:
+    """Token ids with what the tokenizer puts in front, but no second BOS, and no EOS: the answer is still to come."""
     bare = tokenizer.encode(text, add_special_tokens=False)
-    if bare[:1] == [tokenizer.bos_token_id]:  # the template contains it
+    if bare[:1] == [tokenizer.bos_token_id]:  # the text contains it
         return bare
     ids = tokenizer.encode(text)
     start = next((i for i in range(len(ids)) if ids[i : i + len(bare)] == bare), 0)
-    return ids[:start] + bare  # without an EOS at the end: the answer is still to come
+    return ids[:start] + bare
 
 
-def chat_text(tokenizer, user: str, system: str) -> str:
+def chat_text(tokenizer, user: str, system: str, content: Callable = str) -> str:
     """System and user message in the chat template, up to the assistant's turn. A template that refuses or ignores
-    system messages gets the text at the start of the user's message."""
+    system messages gets the text at the start of the user's message. content: makes a message's content of its text."""
 
     def render(*messages: tuple[str, str]) -> str:
-        chat = [{"role": role, "content": content} for role, content in messages]
+        chat = [{"role": role, "content": content(text)} for role, text in messages]
         return tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
 
     if not system.strip():

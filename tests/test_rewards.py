@@ -372,7 +372,7 @@ def test_a_gold_that_cannot_be_parsed_is_compared_as_text():  # official.md: 1.0
 # ---------------------------------------------------------------- rewards of a batch
 
 
-BUILT_IN = "accuracy, format, accuracy_boxed, tag_count, cosine, choice"
+BUILT_IN = "accuracy, format, accuracy_boxed, tag_count, cosine, choice, class_name, iou"
 
 
 def run(rewards_, completions, shown=None, **columns):
@@ -585,10 +585,11 @@ def test_cosine_counts_tokens_up_to_the_most_of_the_run():
 
 def test_built_in_rewards_by_name():
     text = "<think>a</think><answer>(B) 4</answer>"
-    spec = "accuracy,format,accuracy_boxed,tag_count,cosine,choice"
+    spec = "accuracy,format,accuracy_boxed,tag_count,cosine,choice,class_name,iou"
     got = run(parse_rewards(spec), [text, "<think>"], answer=["B", "B"])["by_name"]
     assert got["choice"] == [1.0, 0.0] and got["format"] == [1.0, 0.0] and got["tag_count"] == [1.0, 0.25]
     assert got["accuracy"] == got["accuracy_boxed"] == [1.0, 0.0]
+    assert got["class_name"] == got["iou"] == [0.0, 0.0]  # see test_boxes.py
     assert got["cosine"] == [pytest.approx(1, abs=1e-5), pytest.approx(-0.5, abs=1e-5)]  # one token of 2048
     assert spec.replace(",", ", ") == BUILT_IN
     compare = {name: compares_answers(parse_rewards(name)) for name in spec.split(",")}

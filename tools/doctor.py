@@ -60,10 +60,11 @@ def run(args, device: torch.device) -> bool:
     kind, shape, load, limit = memory.planned(args, resumed, device)
     small = small_batch(args, shape.parameters, device)
     memory.choose_parallel(small, resumed, device)  # ends here if even that does not fit
-    folder, tokenizer, problems, held_out = load_problems(args, resumed)
+    folder, tokenizer, processor, problems, held_out = load_problems(args, resumed)
     scorer, graded = make_scorer(args, rewards, problems, held_out), []
     model = load_adapted(args, folder, resumed, device)
-    trained = Trained(model, make_policy(model, kind, args), tokenizer, optimizer=None, method=Method())
+    policy = make_policy(model, kind, args, processor)
+    trained = Trained(model, policy, tokenizer, optimizer=None, method=Method(), processor=processor)
     checks = user_input(of_model, args, model, tokenizer, problems)
 
     def watched(prompts, texts, ids, columns):
@@ -71,7 +72,7 @@ def run(args, device: torch.device) -> bool:
         return graded[-1][-1]
 
     batch = train.collect(trained, problems, watched, small, State())
-    gap = logprob_gap(trained.policy, batch.rollout, args.tokens_per_micro_batch)
+    gap = logprob_gap(policy, batch.rollout, args.tokens_per_micro_batch)
     checks += of_batch(args, small, model, tokenizer, batch, graded, gap)
     checks.append(check_memory(shape, load, limit, args.group_size))
     checks = findings(checks)

@@ -18,20 +18,21 @@ from engine.parallel import cut_state
 from gpg import alpha, global_sum
 from run import checkpoint, record
 from run.checkpoint import State
-from run.flags import BUILT_IN, fail, user_input
+from run.flags import fail, user_input
 from run.journal import say
 from run.memory import choose_parallel
-from run.models import load_trained
-from tasks import addition
+from run.models import first_model, load_trained
+from run.problems import processor_of
 
 
 def run(args, device: torch.device) -> None:
     """Repeats the update of --replay's file and prints its numbers, by the names of metrics.jsonl."""
     recorded, step = user_input(record.load, args.replay, device)
-    folder = addition.ensure(args.seed) if args.model == BUILT_IN else Path(args.model)
+    folder = Path(first_model(args))
     resumed = folder if (folder / "trainer.pt").exists() else None
     kind = choose_parallel(args, folder, device)
-    trained = load_trained(args, folder, None, kind, resumed, device)
+    processor = processor_of(args, folder, None, needed=False)
+    trained = load_trained(args, folder, None, processor, kind, resumed, device)
     batch, state = Batch(**recorded, sums=None, seconds={}, samples=[]), State(step=step - 1)
     tokens = torch.cat([batch.rollout.prompt_ids.flatten(), batch.rollout.completion_ids.flatten()])
     if (tokens >= trained.model.get_input_embeddings().num_embeddings).any():

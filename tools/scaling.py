@@ -63,8 +63,8 @@ def steps(ranks: int, work: argparse.Namespace, folder: str) -> dict[str, float]
     words = ["--prompts-per-step", str(work.prompts * ranks), "--beta-th", "0", "--out", f"{folder}/out"]
     args = flags.parse_args(words)
     device = torch.device("cpu")
-    model_folder, tokenizer, problems, _ = load_problems(args, None)
-    trained, state = load_trained(args, model_folder, tokenizer, "ddp", None, device), State()
+    model_folder, tokenizer, _, problems, _ = load_problems(args, None)
+    trained, state = load_trained(args, model_folder, tokenizer, None, "ddp", None, device), State()
     scorer = make_scorer(args, parse_rewards(args.rewards, args.max_new_tokens), problems, [])
     seconds = []
     for step in range(work.steps + 2):

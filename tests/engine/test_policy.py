@@ -257,7 +257,8 @@ def test_N1_micro_batches_are_a_partition_within_the_budget(seed, shared):
 @pytest.mark.parametrize("seed", range(3))
 def test_sample_rows_are_the_samples_without_common_padding(seed):
     r, samples = random_rollout(seed), torch.tensor([16, 3, 4, 9])
-    prompt_ids, prompt_mask, completion_ids, completion_mask, prompt_of = sample_rows(r, samples)
+    prompt_ids, prompt_mask, completion_ids, completion_mask, prompt_of, images = sample_rows(r, samples)
+    assert images == ()
     assert prompt_ids.shape[0] == 3  # A2: 3 and 4 are samples of one prompt
     assert prompt_mask.any(dim=0).all() and completion_mask.any(dim=0).all()  # no column is all padding
     for row, sample in enumerate(samples.tolist()):

@@ -88,11 +88,15 @@ units
 = 3 m/s ~ 3 \text{ m/s} ;; 3\ \mathrm{m}\cdot\mathrm{s}^{-1} ~ 3 m/s ;; 9\text{ min} ~ 9 minutes ;; 21 dogs ~ 21
 = 34 square units ~ 34\text{ sq. units} ;; 7 \text{ distinct integers} ~ 7 integers ;; 3 million people ~ 3,000,000
 = 25 m² ~ 25 ;; 9 ft² ~ 9 square feet
+= 5 ~ 5m ;; 9 m ~ 9米 ;; 9 ~ 9米 ;; 3厘米 ~ 3 cm ;; 27平方厘米 ~ 27cm^{2} ;; 145度 ~ 145° ;; 145º ~ 145 ;; 145˚ ~ 145
+= ∠2 = 145° ~ 145 ;; \angle 2 = 145^\circ ~ 145° ;; 4/3 m ~ \frac{4}{3}米 ;; 2\sqrt{15} m ~ 2√{15}米 ;; 50π ~ 50πm^{2}
+= 50\pi m^2 ~ 50πm^{2} ;; 0.5 cm² ~ \frac{1}{2}cm²
 = x = 5\text{ cm} ~ 5 ;; 5 m ~ 5\text{ m} ;; 25\pi \text{ cm}^2 ~ 25\pi ;; 7 hours ~ 7 hrs. ;; \frac{1}{2} hour ~ 1/2
 = 1.85\ \text{USD} ~ 1.85 ;; 12 apples ~ 12 ;; 5~\mathrm{ft} ~ 5 feet ;; 120 km/h ~ 120 km per hour
 ! 5 cm ~ 5 m ;; 5 miles ~ 5 km ;; 5\text{ cm}^2 ~ 5 cm ;; 5 hours ~ 5 minutes ;; 6 cm ~ 5 cm ;; 5 cm ~ 50 ;; 5x ~ 5
 ! 17 million ~ 17 ;; 5 squared ~ 5 ;; 5 mod ~ 5 ;; 2 thirds ~ 2 ;; 5 but maybe 6 ~ 5 ;; 6m ~ 6n ;; 5 is wrong ~ 5
-! 5 m/s ~ 5 m ;; 2 dozen ~ 2 ;; 17 or more ~ 17 ;; at least 5 ~ 5 ;; 6 ~ 6m
+! 5 m/s ~ 5 m ;; 2 dozen ~ 2 ;; 17 or more ~ 17 ;; at least 5 ~ 5 ;; 6 ~ $6m$
+! 5 cm ~ 5m ;; 9厘米 ~ 9米 ;; 9平方米 ~ 9米 ;; 50 ~ 50πm^{2} ;; 4/3 s ~ \frac{4}{3}米 ;; ∠2 = 145° ~ 144 ;; 5m ~ 6
 
 degrees
 = 90^\circ ~ 90 ;; 90° ~ 90^{\circ} ;; 90 degrees ~ 90^\circ ;; 90\text{ degrees} ~ 90 ;; 90 ~ 90^\circ.

@@ -54,6 +54,15 @@ def test_rows_and_groups_are_those_of_the_samples(world, tmp_path, monkeypatch):
         assert row["trained_tokens"] == mask[advantages != 0].sum()
 
 
+@pytest.mark.parametrize("rewards", ["iou", "iou>0.5,accuracy"])
+def test_boxes_are_counted_apart_from_the_rules_of_answers(world, tmp_path, rewards):
+    train.main(world(tmp_path, rewards=rewards, steps=1, eval_data=None))
+    (row,) = rows_of(tmp_path)
+    assert sum(n for key, n in row.items() if key.startswith("box/")) == row["box/none"] == 1  # a random model's
+    rules = [n for key, n in row.items() if key.startswith("answer_rule/")]
+    assert rules == [] and "given_up" not in row if rewards == "iou" else sum(rules) == 1 and row["given_up"] == 0
+
+
 def test_a_step_is_a_line_of_100_columns_under_its_head():
     head = journal.HEAD.split("\n")
     usual = journal.step_line(ROW | {"accuracy": 0.25, "grad_cosine": 0.3}, 30_000)

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import train
+from rollout import Pictures
 from run import checkpoint, models, record
 
 
@@ -153,3 +154,13 @@ def test_only_every_nth_step_is_kept_and_later_ones_go_on_resume(world, tmp_path
     (folder / ".step-000004.safetensors.tmp").write_text("half")
     train.main(world(tmp_path, **RUN | {"steps": 1, "record": 0, "overwrite": True}))
     assert not folder.exists()
+
+
+def test_more_than_ten_pictures_keep_their_order():
+    """As text, picture 10 would come before picture 2, and rank 10's would be rank 0's."""
+    tensors = {f"0/pictures/1/7/{i}": torch.tensor([i], dtype=torch.uint8) for i in (10, 2, 0, 1)}
+    tensors |= {"10/pictures/0/5/0": torch.tensor([99], dtype=torch.uint8)}
+    shown = Pictures((b"\x00", b"\x01", b"\x02", b"\x0a"), patches=7)
+    assert record.pictures_of(tensors, "0", 2) == (Pictures(), shown)
+    assert record.pictures_of(tensors, "1", 2) == ()
+    assert record.pictures_of(tensors, "10", 1) == (Pictures((b"c",), patches=5),)

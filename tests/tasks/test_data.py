@@ -1,5 +1,6 @@
 """tasks/data.py: files and their broken rows, the hub (its two functions replaced by local files), order."""
 
+import base64
 import json
 import os
 import subprocess
@@ -188,6 +189,209 @@ def test_no_rows_is_an_error_that_says_what_was_wrong_with_the_bad_ones(tmp_path
         data.load(write(tmp_path / "bad.jsonl", GOOD, GOOD), answer_field="gold", skip_bad_rows=True)
     assert "no rows, but 2 bad ones; the first" in one_line(caught)
     assert "line 1: no column 'gold'; the columns are problem, answer" in one_line(caught)
+
+
+# ------------------------------------------------------------------------------------------------------------ pictures
+
+PNG = base64.b64decode(  # one white pixel
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGP4DwABAQEAsp2wUwAAAABJRU5ErkJggg=="
+)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with the pictures i/a.png and b.png."""
+    pytest.importorskip("PIL")
+    (tmp_path / "i").mkdir()
+    for name in ("i/a.png", "b.png"):
+        (tmp_path / name).write_bytes(PNG)
+    return tmp_path
+
+
+@pytest.mark.parametrize("field", ["images", "image", "image_path"])
+@pytest.mark.parametrize("many", [False, True])
+def test_a_picture_may_be_a_path_bytes_or_base64_in_any_usual_column(folder, field, many):
+    text = base64.b64encode(PNG).decode()
+    for value, expected in (
+        ("i/a.png", str(folder / "i" / "a.png")),
+        (str(folder / "b.png"), str(folder / "b.png")),
+        (text, PNG),
+        (f"data:image/png;base64,{text}", PNG),
+        ({"bytes": text, "path": "x.png"}, PNG),
+        ({"bytes": None, "path": "b.png"}, str(folder / "b.png")),
+    ):
+        row = load_one(folder, {**GOOD, field: [value] if many else value, "level": 1})
+        assert row == {"problem": "<image>1+1=?", "answer": "2", "level": 1, "images": [expected]}
+
+
+def test_parquet_holds_pictures_as_bytes(folder):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    rows = [{**GOOD, "image": {"bytes": PNG, "path": "a.png"}, "images": []}]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "rows.parquet")
+    assert data.load(str(folder / "rows.parquet"))[0][0]["images"] == [PNG]
+
+
+def test_marks_are_the_places_of_pictures_and_without_marks_they_come_first(folder):
+    a, b = str(folder / "i" / "a.png"), str(folder / "b.png")
+    for problem, marked in (
+        ("p", "<image><image>p"),
+        ("<image>\n<image>p", "<image>\n<image>p"),
+        ("p <image> or\n\n<image>", "p <image> or\n\n<image>"),
+    ):
+        row = load_one(folder, {"problem": problem, "answer": "1", "images": ["i/a.png", "b.png"]})
+        assert (row["problem"], row["images"]) == (marked, [a, b])
+    assert load_one(folder, {**GOOD, "images": ["b.png"] * 3})["images"] == [b] * 3
+
+
+def chat(*parts, **columns):
+    """A row with a chat in parts: a text, or else the keys of a picture."""
+    parts = [{"type": "text", "text": p} if isinstance(p, str) else {"type": "image", **p} for p in parts]
+    return {"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": parts}], **columns}
+
+
+def test_a_chat_in_parts(folder):
+    a, b = str(folder / "i" / "a.png"), str(folder / "b.png")
+    where = {"image": "i/a.png"}, {"path": "b.png"}
+    row = load_one(folder, chat("see ", where[0], "and ", where[1], "\np", answer="1"))
+    assert row == {"problem": "see <image>and <image>\np", "answer": "1", "images": [a, b]}
+    row = load_one(folder, chat({}, "p", {"image": None}, answer="1", images=["b.png", "i/a.png"]))
+    assert (row["problem"], row["images"], len(row["messages"])) == ("<image>p<image>", [b, a], 2)
+    url = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{base64.b64encode(PNG).decode()}"}}
+    assert load_one(folder, chat(url, "p", answer="1")) == {"problem": "<image>p", "answer": "1", "images": [PNG]}
+    assert load_one(folder, chat("1+", "1=?", answer="2"))["problem"] == "1+1=?"
+    with pytest.raises(ValueError, match="<image> is 2 times in messages, but there are 1 pictures"):
+        load_one(folder, chat({"image": "b.png"}, "p", {}, answer="1"))
+
+
+def test_rows_without_pictures_have_no_images(folder):
+    source = write(folder / "rows.jsonl", {**GOOD, "images": []}, {**GOOD, "images": None}, {**GOOD, "image": ""}, GOOD)
+    assert data.load(source)[0] == [GOOD, GOOD, {**GOOD, "image": ""}, GOOD]
+    text = {"problem": "the tag <image> of SVG", "answer": "1"}
+    assert load_one(folder, text) == text  # a mark is text where there are no pictures at all
+
+
+WRONG = {
+    "missing": ({**GOOD, "image": "absent.png"}, "picture 1: '", "absent.png': no such file"),
+    "the second missing": ({**GOOD, "images": ["b.png", "i/c.png"]}, "picture 2: '", "no such file"),
+    "no picture": ({**GOOD, "image": "rows.jsonl"}, "picture 1: '", "not a picture (JPEG, PNG"),
+    "text as bytes": ({**GOOD, "image": {"bytes": "data:image/png;base64," + "QUFB" * 20}}, "picture of 60 bytes", ""),
+    "on the web": ({**GOOD, "image": "https://x.org/a.png"}, "a picture is 'https://x.org/a.png'", "download it first"),
+    "a number": ({**GOOD, "image": 5}, "a picture is 5, neither", ""),
+    "null in a list": ({**GOOD, "images": [None]}, "a picture is None, neither", ""),
+    "a mark too many": (
+        {**GOOD, "problem": "<image><image>p", "image": "b.png"},
+        "<image> is 2 times in problem, but there are 1 pictures",
+        "",
+    ),
+    "a mark too few": (
+        {**GOOD, "problem": "<image>p", "images": ["b.png"] * 2},
+        "<image> is 1 times in problem, but there are 2 pictures",
+        "",
+    ),
+    "a mark, no picture": ({**GOOD, "problem": "<image>p", "images": []}, "but there are 0 pictures", ""),
+    "a mark, no column": ({**GOOD, "problem": "<image>p"}, "<image> in the problem, but no picture", ""),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_picture_is_an_error_that_names_the_line_or_is_counted(folder, name):
+    row, *wanted = WRONG[name]
+    good = {**GOOD, "image": "b.png"}
+    source = write(folder / "rows.jsonl", good, "", row, good)
+    with pytest.raises(ValueError) as caught:
+        data.load(source)
+    message = one_line(caught)
+    assert message.startswith(f"{source}, line 3: ") and all(part in message for part in wanted)
+    assert len(message) < 500 + len(str(folder)) and "--skip-bad-rows" in message
+    rows, skipped = data.load(source, skip_bad_rows=True)
+    assert (len(rows), skipped) == (2, 1) and all(row["images"] == [str(folder / "b.png")] for row in rows)
+
+
+FORMS = {  # file in ../shared/formats: a row in its form with a picture that is there -> problem, answer
+    "sat": (
+        {
+            "messages": [
+                {"role": "user", "content": "<image>Left or right?"},
+                {"role": "assistant", "content": "left"},
+            ],
+            "images": ["b.png"],
+        },
+        "<image>Left or right?",
+        "left",
+    ),
+    "geoqa_r1v": (
+        {"image": "b.png", "problem": "angle 2 is ()", "solution": "<answer> 65° </answer>"},
+        "<image>angle 2 is ()",
+        "<answer> 65° </answer>",
+    ),
+    "r1v_clevr": (
+        {"image": "i/a.png", "problem": "How many?", "solution": "<answer> 3 </answer>"},
+        "<image>How many?",
+        "<answer> 3 </answer>",
+    ),
+    "swift_clevr": (
+        {
+            "images": ["b.png"],
+            "messages": [{"role": "user", "content": "How many?"}],
+            "solution": "<answer> 3 </answer>",
+        },
+        "<image>How many?",
+        "<answer> 3 </answer>",
+    ),
+    "visual_rft": (
+        {"image": "b.png", "problem": "Detect 'truck'", "solution": "<answer> [{'Position': [3, 2, 9, 8]}] </answer>"},
+        "<image>Detect 'truck'",
+        "<answer> [{'Position': [3, 2, 9, 8]}] </answer>",
+    ),
+    "vlm_r1_grounding": (
+        {"image": "b.png", "problem": "the man", "solution": [100.0, 20.50, 300, 410.2]},
+        "<image>the man",
+        "[100.0, 20.5, 300, 410.2]",
+    ),
+    "LISA": (
+        {
+            "messages": [
+                {"role": "user", "content": "the cat <image>"},
+                {"role": "assistant", "content": "(1,2),(3,4)"},
+            ],
+            "images": ["b.png"],
+        },
+        "the cat <image>",
+        "(1,2),(3,4)",
+    ),
+    "EasyR1": (
+        {"images": [{"bytes": None, "path": "b.png"}], "problem": "<image>Find x.", "answer": "3"},
+        "<image>Find x.",
+        "3",
+    ),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_forms_of_public_data_sets_with_pictures(folder, form):
+    row, problem, answer = FORMS[form]
+    loaded = load_one(folder, row)
+    assert (loaded["problem"], loaded["answer"], len(loaded["images"])) == (problem, answer, 1)
+    theirs = SHARED.parent / "formats" / f"{form}.jsonl"
+    if theirs.exists():  # without its pictures
+        assert json.loads(theirs.read_text().splitlines()[0]).keys() >= row.keys()
+        with pytest.raises(ValueError, match=r"line 1: picture 1: .*: no such file"):
+            data.load(str(theirs))
+
+
+def test_only_rows_with_pictures_take_a_reply_or_a_box_as_their_answer(folder):
+    turns = [{"role": "user", "content": "p"}, {"role": "assistant", "content": "a"}]
+    with pytest.raises(ValueError, match="no answer"):
+        load_one(folder, {"messages": turns})
+    with pytest.raises(ValueError, match=r"answer is \[1, 2, 3, 4\], not text"):
+        load_one(folder, {"problem": "p", "answer": [1, 2, 3, 4]})
+    boxes = {"problem": "p", "image": "b.png"}
+    assert load_one(folder, {**boxes, "answer": [[1, 2, 3, 4]]})["answer"] == "[1, 2, 3, 4]"
+    for wrong in ([1, 2, 3], ["a", "b", "c", "d"], [None] * 4, [[1, 2, 3, 4]] * 2):
+        with pytest.raises(ValueError, match="not text"):
+            load_one(folder, {**boxes, "answer": wrong})
+    assert load_one(folder, {"messages": turns, "image": "b.png", "answer": "b"})["answer"] == "b"
 
 
 # --------------------------------------------------------------------------------------------------------------- files

@@ -1,0 +1,222 @@
+"""train.py on pictures: a step is the plain one, on any number of ranks, resumed, recorded, with adapters; mistakes are
+one line. float64 but where bits are compared."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from test_ddp import torchrun
+from torch.testing import assert_close
+from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer, Qwen2VLForConditionalGeneration
+
+import train
+from engine.float64 import keep_float64
+from gpg import token_weights
+from tasks import shapes
+from tasks.pictures import load_processor
+
+REWARDS = """
+def length(completions, **_):
+    return [float(len(c) % 2) for c in completions]
+"""
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory):
+    """A folder with a random model that reads pictures, and problems: with one picture, with two, with none."""
+    folder = tmp_path_factory.mktemp("pictures")
+    tokenizer = shapes.make_tokenizer()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        Qwen2VLForConditionalGeneration(shapes.make_config(tokenizer)).save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    shapes.make_processor(tokenizer).save_pretrained(folder / "model")
+    rows = shapes.problems("test")[:8]
+    for i, row in enumerate(rows):
+        (folder / f"{i}.png").write_bytes(row["images"][0])
+    lines = [{"problem": row["problem"], "answer": row["answer"], "image": f"{i}.png"} for i, row in enumerate(rows)]
+    lines[1] = {"problem": "count red<image> or<image>", "answer": "1", "images": ["1.png", "2.png"]}
+    lines[4] = {"problem": "1+1=?", "answer": "2"}
+    (folder / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / "rewards.py").write_text(REWARDS)
+
+    def command(out, **changes):
+        flags = {"model": folder / "model", "data": folder / "rows.jsonl", "eval_data": folder / "rows.jsonl"}
+        flags |= {"rewards": f"{folder / 'rewards.py'}:length", "steps": 2, "prompts_per_step": 5, "group_size": 3}
+        flags |= {
+            "max_prompt_tokens": 80,
+            "max_new_tokens": 6,
+            "lr": 1e-3,
+            "beta_th": 0,
+            "dtype": "float64",
+            "out": out,
+        }
+        words = []
+        for name, value in (flags | changes).items():
+            switch = f"--{name.replace('_', '-')}"
+            words += [] if value is None else [switch] if value is True else [switch, str(value)]
+        return words
+
+    return SimpleNamespace(command=command, folder=folder)
+
+
+def weights_of(out):
+    return load_file(out / "final" / "model.safetensors")
+
+
+def rows_of(out):
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_same_weights(a, b, **tolerance):
+    a, b = weights_of(a), weights_of(b)
+    assert a.keys() == b.keys()
+    for name, x in a.items():
+        assert_close(b[name], x, **(tolerance or {"rtol": 1e-10, "atol": 1e-13}))
+
+
+def test_an_sgd_step_is_the_gradient_of_eq_8_worked_out_apart(pictures, tmp_path, monkeypatch):
+    batches, collect = [], train.collect
+    monkeypatch.setattr(train, "collect", lambda *a: batches.append(collect(*a)) or batches[-1])
+    changes = {"optimizer": "sgd", "weight_decay": 0, "grad_clip": 0, "steps": 1, "eval_data": None, "lr": 0.5}
+    train.main(pictures.command(tmp_path / "run", **changes))
+    (batch,) = batches
+    r = batch.rollout
+    assert [len(shown.encoded) for shown in r.images].count(1) >= 2 and r.logprobs.dtype == torch.float64
+
+    folder = pictures.folder / "model"
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float64)
+    keep_float64(model)
+    features = load_processor(folder).features
+    weights, loss = token_weights(batch.rewards, r.completion_mask), 0.0
+    assert weights.any()
+    for p, shown in enumerate(r.images):
+        prompt = r.prompt_ids[p][r.prompt_mask[p].bool()]
+        for g in range(r.completion_ids.shape[1]):
+            completion = r.completion_ids[p, g][r.completion_mask[p, g].bool()]
+            ids = torch.cat([prompt, completion])[None]
+            seen = {name: x.double() if x.is_floating_point() else x for name, x in features(shown.encoded).items()}
+            inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **seen}
+            inputs["mm_token_type_ids"] = (ids == model.config.image_token_id).int()
+            at = model._prepare_position_ids_for_generation(ids, dict(inputs))
+            logits = model(**inputs, position_ids=at).logits[0, len(prompt) - 1 : -1]
+            logprobs = logits.log_softmax(-1).gather(1, completion[:, None]).squeeze(1)
+            loss = loss - (weights[p, g, : len(completion)] * logprobs).sum()
+    loss.backward()
+    final = AutoModelForImageTextToText.from_pretrained(tmp_path / "run" / "final", dtype=torch.float64)
+    after, moved = dict(final.named_parameters()), 0.0
+    for name, parameter in model.named_parameters():
+        assert_close(after[name], parameter.detach() - 0.5 * parameter.grad, rtol=1e-9, atol=1e-12)
+        moved = max(moved, float(parameter.grad.abs().max()) if "visual" in name else 0.0)
+    assert moved > 1e-6  # the tower learns
+
+
+def test_micro_batches_and_checkpointing_change_nothing(pictures, tmp_path):
+    train.main(pictures.command(tmp_path / "a"))
+    train.main(
+        pictures.command(tmp_path / "b", tokens_per_micro_batch=40, cache_tokens=100, gradient_checkpointing=True)
+    )
+    assert_same_weights(tmp_path / "a", tmp_path / "b")
+
+
+@pytest.mark.slow
+def test_two_and_three_ranks_make_the_run_of_one(pictures, tmp_path):
+    """Of 2 prompts on 3 ranks one rank has none; some rank has no picture in some micro-batch."""
+    for prompts, ranks in ((5, (2, 3)), (2, (3,))):
+        one = tmp_path / f"{prompts}-on-1"
+        train.main(pictures.command(one, prompts_per_step=prompts))
+        for n in ranks:
+            many = tmp_path / f"{prompts}-on-{n}"
+            torchrun(n, pictures.command(many, prompts_per_step=prompts))
+            assert_same_weights(one, many)
+            assert (one / "groups.jsonl").read_bytes() == (many / "groups.jsonl").read_bytes()
+            assert rows_of(many)[-1]["accuracy"] == pytest.approx(rows_of(one)[-1]["accuracy"], rel=1e-12)
+
+
+def test_a_resumed_run_has_the_same_bits(pictures, tmp_path):
+    changes = {"dtype": "float32", "save_every": 2}
+    train.main(pictures.command(tmp_path / "whole", **changes, steps=4))
+    train.main(pictures.command(tmp_path / "cut", **changes, steps=2))
+    train.main(["--out", str(tmp_path / "cut"), "--resume", "--steps", "4"])
+    assert_same_weights(tmp_path / "whole", tmp_path / "cut", rtol=0, atol=0)
+
+
+def test_a_replayed_update_has_the_same_bits(pictures, tmp_path, capsys):
+    train.main(pictures.command(tmp_path / "run", dtype="float32", record=1, save_every=1, keep=0))
+    for step in (1, 2):
+        file = tmp_path / "run" / "rollouts" / f"step-{step:06}.safetensors"
+        capsys.readouterr()
+        train.main(["--replay", str(file)])
+        row = json.loads(capsys.readouterr().out.splitlines()[-1])
+        expected = rows_of(tmp_path / "run")[step - 1]
+        assert row["grad_norm"] == expected["grad_norm"] > 0 and row["loss"] == expected["loss"]
+
+
+def test_checkpoints_load_with_their_image_processor(pictures, tmp_path):
+    train.main(pictures.command(tmp_path / "run", steps=1, max_pixels=512))
+    final = tmp_path / "run" / "final"
+    processor = AutoImageProcessor.from_pretrained(final, backend="pil")
+    assert processor.patch_size == 4 and processor.size["longest_edge"] == 512
+    assert AutoTokenizer.from_pretrained(final).chat_template == shapes.CHAT_TEMPLATE
+    AutoModelForImageTextToText.from_pretrained(final)
+
+
+def test_adapters_and_a_frozen_tower(pictures, tmp_path):
+    start = load_file(pictures.folder / "model" / "model.safetensors")
+    train.main(pictures.command(tmp_path / "lora", lora_rank=2, dtype="float32"))
+    train.main(pictures.command(tmp_path / "frozen", freeze_vision=True, dtype="float32"))
+    for out, tower_moves in ((tmp_path / "lora", True), (tmp_path / "frozen", False)):
+        moved = {name for name, x in weights_of(out).items() if not torch.equal(x, start[name])}
+        assert any("visual" in name for name in moved) == tower_moves and any("visual" not in name for name in moved)
+
+
+@pytest.mark.parametrize("algo", ["sft", "grpo", "remax"])
+def test_other_methods_train_on_pictures(pictures, tmp_path, algo):
+    changes = {"algo": algo, "beta_th": None, "solution_field": "answer", "kl_coef": 0.1 if algo == "grpo" else 0}
+    train.main(pictures.command(tmp_path / "run", **changes, steps=1, updates=2 if algo == "grpo" else 1))
+    assert rows_of(tmp_path / "run")[0]["grad_norm"] > 0
+
+
+def line_of(capsys, words):
+    with pytest.raises(SystemExit) as ended:
+        train.main(words)
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert ended.value.code == 2 and len(lines) == 1, lines
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"image": "none.png"}, "none.png': no such file"),
+        ({"image": "rows.jsonl"}, "not a picture"),
+        ({"image": "wide.png"}, "more than 200 times the other"),
+        ({"image": "bomb.png"}, "not a picture"),
+        ({"image": "0.png", "problem": "a<image>b<image>"}, "<image>"),
+        ({"image": "0.png", "problem": "<|image_pad|>?"}, "stands for a picture"),
+        ({"image": 7}, "a picture is 7"),
+    ],
+)
+def test_a_wrong_picture_is_one_line_that_names_the_row(pictures, tmp_path, capsys, row, message):
+    from PIL import Image
+
+    Image.new("RGB", (2010, 10)).save(pictures.folder / "wide.png")
+    header = bytearray((pictures.folder / "0.png").read_bytes())
+    header[16:24] = (60_000).to_bytes(4, "big") * 2  # a PNG that claims 3.6 billion pixels
+    (pictures.folder / "bomb.png").write_bytes(header)
+    data = pictures.folder / "wrong.jsonl"
+    data.write_text(json.dumps({"problem": "count red", "answer": "1"} | row) + "\n")
+    line = line_of(capsys, pictures.command(tmp_path / "run", data=data, eval_data=None))
+    assert message in line and ("line 1" in line or "problem 1" in line)
+
+
+def test_a_text_model_with_pictures_and_the_reverse(pictures, world, tmp_path, capsys):
+    words = pictures.command(tmp_path / "a", model=world.folder / "model")
+    assert "reads text only" in line_of(capsys, words)
+    assert "has no vision tower" in line_of(capsys, world(tmp_path / "b", freeze_vision=True))
+    words = pictures.command(tmp_path / "c", algo="ppo", beta_th=None)
+    assert "--baseline critic" in line_of(capsys, words)
+    assert "give ddp" in line_of(capsys, pictures.command(tmp_path / "e", parallel="fsdp"))
+    train.main(pictures.command(tmp_path / "d", data=world.folder / "train.jsonl", eval_data=None))  # a VLM on text
