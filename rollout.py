@@ -119,9 +119,8 @@ def picture_inputs(model, ids: torch.Tensor, images: Sequence[dict[str, torch.Te
         pads = [[n for a, b in zip(size[::-1], x.shape[:0:-1], strict=True) for n in (0, a - b)] for x in parts]
         inputs[name] = torch.cat([torch.nn.functional.pad(x, pad) for x, pad in zip(parts, pads, strict=True)])
     for name in TOKEN_TYPES & inspect.signature(model.forward).parameters.keys():
-        inputs[name] = (
-            ids == model.config.image_token_id
-        ).int()  # (p, L): of the prompt only, as a completion may draw it
+        # (p, L): of the prompt only, as a completion may draw the token
+        inputs[name] = (ids == model.config.image_token_id).int()
     return inputs
 
 
@@ -253,9 +252,8 @@ def _decode(model, prompt_ids, prompt_mask, seen, uniforms, eos, dtype, options)
         alive = torch.arange(p * G, device=ids.device)  # (n,): the sample in each row
         inputs = _take(inputs, alive // G)
         inputs["cache"] = _rows_of_cache(out.get("cache"), alive // G, room=T)
-        logits = out.logits[:, -1][
-            alive // G
-        ]  # (n, V): all samples of a prompt draw their first token from its last logits
+        # (n, V): all samples of a prompt draw their first token from its last logits
+        logits = out.logits[:, -1][alive // G]
         for t in range(T):
             drawn, logprob = draw(logits, uniforms[alive, t], **options)
             tokens[alive, t], logprobs[alive, t] = drawn, logprob.to(dtype)

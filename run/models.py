@@ -100,8 +100,6 @@ def freeze_vision(model, name: str) -> None:
 def make_policy(model, kind: str, args, processor=None) -> torch.nn.Module:
     """The trained policy on all ranks, with a line on each saving that this model does not allow."""
     policy = Policy(model, args.temperature, args.dtype, processor and processor.features)
-    if processor and kind == "fsdp":  # a rank whose micro-batch has no picture would not run the tower's collectives
-        fail(f"--parallel fsdp: {args.model} reads pictures, and every rank must run its vision tower; give ddp")
     name = type(model).__name__
     if not policy.sliced:
         say(f"{name}: logits are more than a linear layer of hidden states, so they are made whole, not in slices")
@@ -119,8 +117,6 @@ def make_compared(
         first = load_model(args, first_model(args), device).eval()
         reference = Policy(first, args.temperature, args.dtype, processor and processor.features).requires_grad_(False)
     if args.baseline == "critic":
-        if processor:
-            fail(f"--baseline critic: {args.model} reads pictures, and a critic only text; use another method")
         critic = Critic(load_model(args, first_model(args), device), args.dtype)
         if resumed:
             critic.load_state_dict(load_file(resumed / checkpoint.CRITIC))

@@ -162,17 +162,26 @@ def encode(tokenizer: PreTrainedTokenizerFast, problem: str, completion: str) ->
 def warm_up(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, steps: int, rng: random.Random) -> None:
     """Trains the model, in place, on flawed demonstrations of training problems."""
     rows = problems("train")
-    optimizer = torch.optim.AdamW(model.parameters(), lr=WARMUP_LR, betas=(0.9, 0.98), weight_decay=0.01)
-    # decays from the start: at a constant rate, some seeds still copied digits wrongly at the end
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min((step + 1) / 30, 1 - step / steps))
-    model.train()
-    for _ in (bar := tqdm(range(steps), desc="warm-up", unit="step", file=sys.stderr, disable=None)):
+
+    def next_inputs() -> dict[str, torch.Tensor]:
         chosen = [row["problem"] for row in rng.sample(rows, WARMUP_BATCH)]
         pairs = [encode(tokenizer, problem, demonstration(problem, FORGET, rng)) for problem in chosen]
         # a causal model needs no mask for padding on the right
         tokens = pad_sequence([torch.tensor(t) for t, _ in pairs], True, tokenizer.pad_token_id)  # (N, L + T)
         labels = pad_sequence([torch.tensor(t) for _, t in pairs], True, -100)  # (N, L + T)
-        loss = model(input_ids=tokens, labels=labels, use_cache=False).loss
+        return {"input_ids": tokens, "labels": labels}
+
+    imitate(model, next_inputs, steps, WARMUP_LR)
+
+
+def imitate(model, next_inputs: Callable[[], dict[str, torch.Tensor]], steps: int, lr: float) -> None:
+    """Trains the model, in place, on the batches that next_inputs() gives: its inputs and their labels."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=0.01)
+    # decays from the start: at a constant rate, some seeds still copied digits wrongly at the end
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min((step + 1) / 30, 1 - step / steps))
+    model.train()
+    for _ in (bar := tqdm(range(steps), desc="warm-up", unit="step", file=sys.stderr, disable=None)):
+        loss = model(**next_inputs(), use_cache=False).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -205,17 +214,18 @@ def save_at_once(folder: Path, *parts) -> None:
 
 def ensure(seed: int, cache: str | Path | None = None) -> Path:
     """The folder of the warmed-up model of this seed, which is made if missing; see `cached`."""
-    return cached(Path(__file__), build, FLAW, seed, cache)
+    return cached([__file__], build, FLAW, seed, cache)
 
 
-def cached(recipe: Path, build: Callable, flaw: str, seed: int, cache: str | Path | None = None) -> Path:
+def cached(recipe: list[str], build: Callable, flaw: str, seed: int, cache: str | Path | None = None) -> Path:
     """The folder that build(folder, seed) made or makes now.
 
-    The cache is $XDG_CACHE_HOME/gpg-tiny, by default ~/.cache/gpg-tiny. The folder's name has a hash of the recipe, a
-    file, so that editing it makes a new model."""
+    The cache is $XDG_CACHE_HOME/gpg-tiny, by default ~/.cache/gpg-tiny. The folder's name has a hash of the recipe,
+    files, so that editing one makes a new model."""
     if cache is None:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "gpg-tiny")
-    folder = Path(cache, f"{hashlib.sha256(recipe.read_bytes()).hexdigest()[:12]}-seed{seed}")
+    digest = hashlib.sha256(b"".join(Path(file).read_bytes() for file in recipe)).hexdigest()
+    folder = Path(cache, f"{digest[:12]}-seed{seed}")
     if folder.is_dir():
         return folder
     print(f"built-in model: making {folder} (once per seed) from {flaw}", file=sys.stderr)

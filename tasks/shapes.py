@@ -7,7 +7,6 @@ purpose: they overlook squares, and draw boxes too wide. Only the reward correct
 
 import io
 import random
-import sys
 import tempfile
 import zlib
 from pathlib import Path
@@ -17,7 +16,6 @@ import torch
 from PIL import Image
 from tokenizers import AddedToken
 from torch.nn.utils.rnn import pad_sequence
-from tqdm import tqdm
 from transformers import (
     PreTrainedTokenizerFast,
     Qwen2VLConfig,
@@ -174,10 +172,8 @@ def warm_up(model, processor: Processor, steps: int, rng: random.Random) -> None
     """Trains the model, in place, on flawed demonstrations of training problems."""
     rows, tokenizer = problems("train"), processor.tokenizer
     prompts = [(processor.prompt(row["problem"], row["images"]), processor.features(row["images"])) for row in rows]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=WARMUP_LR, betas=(0.9, 0.98), weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min((step + 1) / 30, 1 - step / steps))
-    model.train()
-    for _ in (bar := tqdm(range(steps), desc="warm-up", unit="step", file=sys.stderr, disable=None)):
+
+    def next_inputs() -> dict[str, torch.Tensor]:
         chosen = rng.sample(range(len(rows)), WARMUP_BATCH)
         texts = [demonstration(rows[i], rng) for i in chosen]
         pairs = [
@@ -190,14 +186,9 @@ def warm_up(model, processor: Processor, steps: int, rng: random.Random) -> None
         seen = {name: torch.cat([prompts[i][1][name] for i in chosen]) for name in prompts[0][1]}
         types = (tokens == model.config.image_token_id).int()  # (N, L + T)
         inputs = {"input_ids": tokens, "attention_mask": mask, "mm_token_type_ids": types, "labels": labels}
-        loss = model(**inputs, **seen, use_cache=False).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        schedule.step()
-        bar.set_postfix(loss=f"{loss.item():.3f}")
-    model.eval()
+        return inputs | seen
+
+    addition.imitate(model, next_inputs, steps, WARMUP_LR)
 
 
 def build(folder: str | Path, seed: int, warmup_steps: int = WARMUP_STEPS) -> None:
@@ -213,4 +204,4 @@ def build(folder: str | Path, seed: int, warmup_steps: int = WARMUP_STEPS) -> No
 
 def ensure(seed: int, cache: str | Path | None = None) -> Path:
     """The folder of the warmed-up model of this seed, which is made if missing; see addition.cached."""
-    return addition.cached(Path(__file__), build, FLAW, seed, cache)
+    return addition.cached([__file__, addition.__file__], build, FLAW, seed, cache)

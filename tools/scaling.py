@@ -63,7 +63,7 @@ def steps(ranks: int, work: argparse.Namespace, folder: str) -> dict[str, float]
     words = ["--prompts-per-step", str(work.prompts * ranks), "--beta-th", "0", "--out", f"{folder}/out"]
     args = flags.parse_args(words)
     device = torch.device("cpu")
-    model_folder, tokenizer, _, problems, _ = load_problems(args, None)
+    model_folder, tokenizer, _, problems, _ = load_problems(args, None, "ddp")
     trained, state = load_trained(args, model_folder, tokenizer, None, "ddp", None, device), State()
     scorer = make_scorer(args, parse_rewards(args.rewards, args.max_new_tokens), problems, [])
     seconds = []
