@@ -9,11 +9,21 @@ import torch
 from safetensors.torch import load_file
 from test_ddp import torchrun
 from torch.testing import assert_close
-from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer, Qwen2VLForConditionalGeneration
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    Qwen2VLForConditionalGeneration,
+)
 
 import train
 from engine.float64 import keep_float64
 from gpg import token_weights
+from run import models
 from tasks import shapes
 from tasks.pictures import load_processor
 
@@ -220,3 +230,27 @@ def test_a_text_model_with_pictures_and_the_reverse(pictures, world, tmp_path, c
     assert "--baseline critic" in line_of(capsys, words)
     assert "give ddp" in line_of(capsys, pictures.command(tmp_path / "e", parallel="fsdp"))
     train.main(pictures.command(tmp_path / "d", data=world.folder / "train.jsonl", eval_data=None))  # a VLM on text
+
+
+def test_trap_4_dropout_of_the_text_and_of_the_tower_is_off(tmp_path):
+    tower = CLIPVisionConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2)
+    tower.image_size, tower.patch_size, tower.attention_dropout = 16, 8, 0.5
+    text = LlamaConfig(vocab_size=64, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2)
+    text.attention_dropout = 0.5
+    LlavaForConditionalGeneration(LlavaConfig(text_config=text, vision_config=tower)).save_pretrained(tmp_path)
+    args = SimpleNamespace(model=tmp_path, dtype="float32", freeze_vision=False, gradient_checkpointing=False)
+    model = models.load_model(args, tmp_path, torch.device("cpu"))
+    assert model.training
+    found = [getattr(m, name) for m in model.modules() for name in ("dropout", "attention_dropout") if hasattr(m, name)]
+    assert len(found) == 3 and set(found) == {0.0}  # an attention layer of the text, two of the tower
+
+
+def test_trap_3_a_question_asked_of_another_picture_is_not_the_same_problem(pictures, tmp_path, capsys):
+    rows = [{"problem": "count red", "answer": "1", "image": f"{i}.png"} for i in range(4)]
+    for name, part in (("train", rows[:2]), ("other", rows[2:]), ("same", rows[1:])):
+        (pictures.folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+    flags = {"data": pictures.folder / "train.jsonl", "steps": 1, "prompts_per_step": 2}
+    train.main(pictures.command(tmp_path / "a", **flags, eval_data=pictures.folder / "other.jsonl"))
+    assert "are in --data too" not in capsys.readouterr().out
+    train.main(pictures.command(tmp_path / "b", **flags, eval_data=pictures.folder / "same.jsonl"))
+    assert "warning: 1 problems of --eval-data are in --data too" in capsys.readouterr().out

@@ -13,7 +13,10 @@ from torch.testing import assert_close
 from transformers import AutoModelForCausalLM
 
 import train
+from engine import noise
+from engine.balance import Share
 from engine.float64 import keep_float64
+from rollout import Pictures, Rollout
 from run import memory
 from tasks import addition
 
@@ -89,3 +92,16 @@ def test_the_plan_counts_the_gradient_that_is_kept_aside(world, tmp_path):
     extra = {moment: sum(plans[1][moment].values()) - sum(plans[0][moment].values()) for moment in plans[0]}
     # float64, cut over two ranks
     assert extra == {"rollout": 0, "update": shape.parameters * 8 // 2, "optimizer step": 0}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_halves_of_groups_that_differ_by_their_pictures_alone_do_not_depend_on_their_order(seed):
+    """Trap 3 of pictures: ids no longer tell prompts apart."""
+    S, G = 6, 2
+    order = torch.randperm(S, generator=torch.Generator().manual_seed(seed)).tolist()
+    ones = torch.ones(S, G, 3, dtype=torch.long)
+    images = tuple(Pictures((bytes([name]),), patches=1) for name in order)
+    r = Rollout(ones[:, 0], ones[:, 0], ones, ones, ones.double(), ones[..., 0].bool(), images)
+    share = Share(r, ones.double(), {}, torch.arange(S * G), S * G, 3 * S * G, 1.0, 1.0)
+    halves = [{order[i // G] for i in half.tolist()} for half in noise.split_groups(share)]
+    assert halves == [{0, 2, 4}, {1, 3, 5}]
