@@ -5,7 +5,7 @@
     torchrun --nproc_per_node 8 train.py @config/math-7b-gpg.args --out runs/math
     torchrun --nproc_per_node 8 train.py --out runs/math --resume     from the newest checkpoint, to the same bits
 
-    collect      line 1: rounds of sample and grade until alpha < 1 / beta_th
+    collect      line 1: rounds of sample and grade until alpha <= 1 / beta_th
     weigh        Eq. 5 to 8: rewards to token weights (gpg.py), which share_out distributes over the ranks
     backward     lines 2 and 3: log pi of the completions, and the gradient of -(weights * log pi).sum()
     take_step    the optimizer's
