@@ -254,3 +254,21 @@ def test_trap_3_a_question_asked_of_another_picture_is_not_the_same_problem(pict
     assert "are in --data too" not in capsys.readouterr().out
     train.main(pictures.command(tmp_path / "b", **flags, eval_data=pictures.folder / "same.jsonl"))
     assert "warning: 1 problems of --eval-data are in --data too" in capsys.readouterr().out
+
+
+def test_trap_7_a_held_out_box_scores_its_iou_and_a_value_right_or_wrong(pictures, tmp_path, monkeypatch):
+    """IoU of (0,0),(1,2) and (0,0),(1,1): 1 / 2. The mean of 1/2, 1 and 1 is 5/6, of their squares 3/4."""
+    rows = [
+        {"answer": "(0,0),(1,1)", "kind": "find"},
+        {"answer": "[0, 0, 1, 2]", "kind": "find"},
+        {"answer": "70°", "kind": "angle"},
+    ]
+    rows = [row | {"problem": "find red", "image": f"{i}.png"} for i, row in enumerate(rows)]
+    (pictures.folder / "boxes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    said = ["(0,0),(1,2)", "(0,0),(1,2)", r"\boxed{70^\circ}"]
+    monkeypatch.setattr(train, "completion_texts", lambda _, r: (said * 5)[: r.truncated.numel()])
+    train.main(pictures.command(tmp_path / "run", eval_data=pictures.folder / "boxes.jsonl", steps=1))
+    row = rows_of(tmp_path / "run")[-1]
+    assert row["accuracy"] == pytest.approx(5 / 6, rel=1e-12)
+    assert row["accuracy_se"] == pytest.approx(((3 / 4 - 25 / 36) / 3) ** 0.5, rel=1e-12)
+    assert (row["accuracy/find"], row["accuracy/angle"]) == (0.75, 1.0)

@@ -462,3 +462,21 @@ def test_real_pictures(tmp_path):
         ids, features = processor.prompt(row["problem"], row["images"]), processor.features(row["images"])
         assert processor.picture_tokens(ids) * 4 == len(features["pixel_values"]) <= 256
     assert len({pictures.digest(row["images"]) for row in rows}) == 24
+
+
+def test_trap_6_controls_are_anothers_picture_of_the_same_size_and_a_grey_one():
+    shown = [as_bytes(noise(seed=seed)) for seed in range(3)] + [as_bytes(noise(16, 8, seed=seed)) for seed in range(2)]
+    rows = [{"problem": f"{i}?", "images": [picture]} for i, picture in enumerate(shown)] + [{"problem": "text"}]
+    found = pictures.controls(rows)
+    assert list(found) == ["with another picture", "with a grey picture"]
+    for control in found.values():
+        assert sorted(row["problem"] for row in control) == ["0?", "1?", "2?", "3?", "4?"]
+    for row in found["with another picture"]:
+        own = shown[int(row["problem"][0])]
+        assert row["images"] != [own] and row["images"][0] in shown
+        assert pictures.size_of(row["images"][0]) == pictures.size_of(own)
+    for row in found["with a grey picture"]:
+        grey = pictures.open_picture(row["images"][0])
+        assert grey.getcolors() == [(grey.width * grey.height, (128, 128, 128))]
+        assert grey.size == pictures.size_of(shown[int(row["problem"][0])])
+    assert pictures.controls([{"problem": "text"}]) == {}
