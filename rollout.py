@@ -11,7 +11,7 @@ vocabulary.
 """
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import NamedTuple
@@ -21,6 +21,7 @@ import torch
 from transformers import GenerationConfig
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+BLOCK = 1024  # tokens of a vocabulary whose masses are summed before one is drawn among them
 TOKEN_TYPES = {"token_type_ids", "mm_token_type_ids"}  # names for the input that is 1 on image tokens
 
 
@@ -59,6 +60,7 @@ def rollout(
     top_p: float = 1.0,
     top_k: int = 0,
     cache_tokens: int = 2**18,
+    decode: Callable | None = None,
 ) -> Rollout:
     """Draws group_size completions of each prompt (token ids, P lists) of at most max_new_tokens tokens.
 
@@ -68,6 +70,7 @@ def rollout(
     round) and indices are the prompts' places in the round (default 0..P-1). temperature 0 is greedy (log-probabilities
     are then those at 1). top_p, top_k (1 and 0: off) restrict what is drawn; logprobs stay those of the full softmax.
     cache_tokens: prompt and completion tokens of the rows decoded at once (at least one group); it bounds the cache.
+    decode: the loop over tokens, by default `decode_packed`; the same tokens in another way, engine/fixed_shapes.py.
     A completion ends at any EOS id of the model; nothing else is inherited from its generation_config. The model
     samples in eval mode, and its modes are restored. P may be 0.
     ValueError: an empty prompt, an option out of range, a cache that can't be reordered. FloatingPointError: logits
@@ -87,7 +90,7 @@ def rollout(
         for chunk in _chunks([len(prompt) for prompt in prompts], G, T, cache_tokens):
             ids, mask = pad_left([prompts[p] for p in chunk], pad, model.device)  # (p, L)
             seen = picture_inputs(model, ids, [images[p] for p in chunk]) if images else {}
-            drawn = _decode(model, ids, mask, seen, uniforms[chunk], eos, wide, options)
+            drawn = _complete(model, ids, mask, seen, uniforms[chunk], eos, wide, options, decode or decode_packed)
             completion_ids[chunk], logprobs[chunk] = drawn
 
     ends = torch.isin(completion_ids, torch.tensor(eos, device=model.device))  # (P, G, T)
@@ -139,24 +142,54 @@ def draw(
     top_p: float = 1.0,
     top_k: int = 0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Inverts the CDF of softmax(logits / temperature) at one number per row -> token ids, log-probabilities (N,)."""
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    scaled = logits - logits.amax(dim=-1, keepdim=True)  # (N, V)
+    """Inverts the CDF of softmax(logits / temperature) at one number per row -> token ids, log-probabilities (N,).
+
+    Of a large vocabulary it finds the block of tokens first, then the token in it: a float64 CDF of all tokens would be
+    most of the work.
+    """
+    wide = torch.promote_types(logits.dtype, torch.float32)
+    top = logits.amax(dim=-1, keepdim=True).to(wide)  # (N, 1)
+    mass = logits.to(wide) - top  # (N, V)
     if temperature not in (0, 1):
-        scaled /= temperature
-    mass = scaled.exp()  # (N, V), not normalised: one number per row is scaled instead
+        mass /= temperature
+    mass.exp_()  # not normalised: one number per row is scaled instead
     if temperature == 0:
-        tokens, total = scaled.argmax(dim=-1), mass.sum(dim=-1)  # (N,)
+        tokens, total = logits.argmax(dim=-1), mass.sum(dim=-1)  # (N,)
     else:
         truncated = top_p < 1 or top_k > 0
         candidates = _truncate(mass, top_p, top_k) if truncated else mass  # (N, V)
-        # float64: near 1, float32 steps are coarser than the probability of many tokens of a large vocabulary
-        cdf = candidates.cumsum(dim=-1, dtype=torch.float64)  # (N, V)
-        total = mass.sum(dim=-1) if truncated else cdf[:, -1].to(mass.dtype)  # (N,)
-        # right=True: the first token whose CDF exceeds the number, never one of mass 0
-        tokens = torch.searchsorted(cdf, (uniforms * cdf[:, -1])[:, None], right=True).squeeze(1)  # (N,)
-        tokens = tokens.clamp(max=logits.shape[-1] - 1)  # only NaN logits reach past the end
-    return tokens, scaled.gather(1, tokens[:, None]).squeeze(1) - total.log()
+        tokens, total = _invert(candidates, uniforms)
+        total = mass.sum(dim=-1) if truncated else total.to(mass.dtype)  # (N,)
+    picked = (logits.gather(1, tokens[:, None]) - top) / (temperature or 1)  # (N, 1)
+    return tokens, picked.squeeze(1) - total.log()
+
+
+def _invert(mass: torch.Tensor, uniforms: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(N, V), (N,) -> tokens (N,) where the CDF of the masses exceeds uniforms * total, and the total (N,) float64."""
+    N, V = mass.shape
+    first, before, total = 0, 0.0, None  # the first token that is still a candidate; the mass before it
+    if V > BLOCK:
+        whole = V // BLOCK * BLOCK
+        parts = mass[:, :whole].unflatten(1, (-1, BLOCK)).sum(dim=-1), mass[:, whole:].sum(dim=-1, keepdim=True)
+        cdf = torch.cat(parts, dim=1).cumsum(dim=-1, dtype=torch.float64)  # (N, V / BLOCK + 1)
+        total = cdf[:, -1]
+        block = _first_above(cdf, uniforms * total)
+        before = cdf.gather(1, (block - 1).clamp(min=0)[:, None]).squeeze(1).where(block > 0, 0.0)
+        first = block * BLOCK  # (N,)
+        places = first[:, None] + torch.arange(BLOCK, device=mass.device)  # (N, BLOCK)
+        mass = mass.gather(1, places.clamp(max=V - 1)).where(places < V, 0.0)
+    # float64: near 1, float32 steps are coarser than the probability of many tokens of a large vocabulary
+    cdf = mass.cumsum(dim=-1, dtype=torch.float64)
+    total = cdf[:, -1] if total is None else total
+    return (first + _first_above(cdf, uniforms * total - before)).clamp(max=V - 1), total
+
+
+def _first_above(cdf: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """(N, n), (N,) -> (N,): the first place whose CDF exceeds the target, so never one of mass 0."""
+    # rounding can bring a target up to the last value, which none exceeds
+    target = torch.minimum(target, torch.nextafter(cdf[:, -1], cdf.new_zeros(())))
+    places = torch.searchsorted(cdf, target[:, None], right=True).squeeze(1)
+    return places.clamp(max=cdf.shape[1] - 1)  # only NaN reaches past the end
 
 
 def join(rollouts: Sequence[Rollout]) -> Rollout:
@@ -232,7 +265,17 @@ def _chunks(lengths: list[int], group_size: int, new_tokens: int, budget: int) -
     return chunks
 
 
-def _decode(model, prompt_ids, prompt_mask, seen, uniforms, eos, dtype, options):
+class Draws(NamedTuple):
+    """What the n rows of a batch draw, and where it is written; undefined after a row's end."""
+
+    uniforms: torch.Tensor  # (n, T) float64
+    tokens: torch.Tensor  # (n, T)
+    logprobs: torch.Tensor  # (n, T)
+    ends: torch.Tensor  # (e,), the EOS ids
+    options: dict  # of `draw`
+
+
+def _complete(model, prompt_ids, prompt_mask, seen, uniforms, eos, dtype, options, decode):
     """Completions of one batch of prompts: tokens and their log-probabilities (p, G, T), undefined after the end.
 
     `generate` prepares inputs and cache as for any model and leaves the loop to the function that it is given.
@@ -240,7 +283,8 @@ def _decode(model, prompt_ids, prompt_mask, seen, uniforms, eos, dtype, options)
     p, G, T = uniforms.shape
     tokens = torch.full((p * G, T), eos[0], device=prompt_ids.device)  # (n, T), n = p * G
     logprobs = torch.zeros((p * G, T), device=prompt_ids.device, dtype=dtype)  # (n, T)
-    uniforms, ends = uniforms.flatten(0, 1), torch.tensor(eos, device=prompt_ids.device)
+    ends = torch.tensor(eos, device=prompt_ids.device)
+    draws = Draws(uniforms.flatten(0, 1), tokens, logprobs, ends, options)
 
     def loop(model, ids, logits_processor, stopping_criteria, generation_config, **inputs):
         del logits_processor, stopping_criteria, generation_config  # drawing and stopping are done here
@@ -248,29 +292,38 @@ def _decode(model, prompt_ids, prompt_mask, seen, uniforms, eos, dtype, options)
         out = model(**model.prepare_inputs_for_generation(ids, is_first_iteration=True, **inputs))
         for name in [*seen.keys() - TOKEN_TYPES, "mm_encoder_outputs"]:
             inputs.pop(name, None)  # pictures are in the cache now
-        inputs = model._update_model_kwargs_for_generation(out, inputs)
-        alive = torch.arange(p * G, device=ids.device)  # (n,): the sample in each row
-        inputs = _take(inputs, alive // G)
-        inputs["cache"] = _rows_of_cache(out.get("cache"), alive // G, room=T)
+        inputs = model._update_model_kwargs_for_generation(out, inputs) | {"cache": out.get("cache")}
+        parents = torch.arange(p * G, device=ids.device) // G  # (n,): the prompt in each row
         # (n, V): all samples of a prompt draw their first token from its last logits
-        logits = out.logits[:, -1][alive // G]
-        for t in range(T):
-            drawn, logprob = draw(logits, uniforms[alive, t], **options)
-            tokens[alive, t], logprobs[alive, t] = drawn, logprob.to(dtype)
-            unfinished = ~torch.isin(drawn, ends)
-            if not unfinished.all():  # a row that has ended leaves at once, and a later one takes its place
-                rows = _compact(unfinished)
-                alive, drawn, inputs = alive[rows], drawn[rows], _take(inputs, rows)
-                _compact_cache(inputs["cache"], rows)
-            if t + 1 == T or len(alive) == 0:
-                return ids
-            ids = drawn[:, None]
-            out = model(**model.prepare_inputs_for_generation(ids, next_sequence_length=1, **inputs))
-            inputs = model._update_model_kwargs_for_generation(out, inputs)
-            logits = out.logits[:, -1]
+        decode(model, _take(inputs, parents), parents, out.logits[:, -1][parents], draws)
+        return ids
 
     model.generate(prompt_ids, attention_mask=prompt_mask, max_new_tokens=T, custom_generate=loop, **seen)
     return tokens.view(p, G, T), logprobs.view(p, G, T)
+
+
+def decode_packed(model, inputs: dict, parents: torch.Tensor, logits: torch.Tensor, draws: Draws) -> None:
+    """The loop over tokens, for any cache: a row that has ended leaves at once, and a later one takes its place.
+
+    inputs: as for the n rows, but for their "cache", which is that of the prompts; parents (n,): the prompt in each
+    row; logits (n, V): of the prompts' last tokens.
+    """
+    alive = torch.arange(len(parents), device=parents.device)  # (n,): the sample in each row
+    T = draws.tokens.shape[1]
+    inputs["cache"] = _rows_of_cache(inputs["cache"], parents, room=T)
+    for t in range(T):
+        drawn, logprob = draw(logits, draws.uniforms[alive, t], **draws.options)
+        draws.tokens[alive, t], draws.logprobs[alive, t] = drawn, logprob.to(draws.logprobs.dtype)
+        unfinished = ~torch.isin(drawn, draws.ends)
+        if not unfinished.all():
+            rows = _compact(unfinished)
+            alive, drawn, inputs = alive[rows], drawn[rows], _take(inputs, rows)
+            _compact_cache(inputs["cache"], rows)
+        if t + 1 == T or len(alive) == 0:
+            return
+        out = model(**model.prepare_inputs_for_generation(drawn[:, None], next_sequence_length=1, **inputs))
+        inputs = model._update_model_kwargs_for_generation(out, inputs)
+        logits = out.logits[:, -1]
 
 
 def _compact(unfinished: torch.Tensor) -> torch.Tensor:

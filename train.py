@@ -170,8 +170,9 @@ def sample(
     if args.algo == "sft":
         sampled = methods.demonstrations(model, tokenizer, prompts, [row["solution_ids"] for row in rows])
         return replace(sampled, images=shown), None
-    limits = {"max_new_tokens": args.max_new_tokens, "cache_tokens": args.cache_tokens, "images": images}
-    with gathered(trained.policy):
+    limits = {"max_new_tokens": args.max_new_tokens, "cache_tokens": args.cache_tokens}
+    limits |= {"images": images, "decode": trained.decode}
+    with gathered(trained.policy) as model:
         options = {"temperature": args.temperature, "top_p": args.top_p, "top_k": args.top_k} | limits
         sampled = rollout(model, tokenizer, prompts, args.group_size, key=key, indices=places, **options)
         if args.baseline != "greedy":
@@ -324,10 +325,10 @@ def evaluate(trained: Trained, problems: list[dict], args) -> Evaluation | None:
     faults.doing("evaluation")
     mine = problems[dist.get_rank() :: dist.get_world_size()]
     prompts = [row["prompt_ids"] for row in mine]
-    with gathered(trained.policy):
+    with gathered(trained.policy) as model:
         images, _ = features_and_pictures(trained.processor, mine)
-        options = {"temperature": 0.0, "cache_tokens": args.cache_tokens, "images": images}
-        sampled = rollout(trained.model, trained.tokenizer, prompts, 1, args.max_new_tokens, **options)
+        options = {"temperature": 0.0, "cache_tokens": args.cache_tokens, "images": images, "decode": trained.decode}
+        sampled = rollout(model, trained.tokenizer, prompts, 1, args.max_new_tokens, **options)
     texts = completion_texts(trained.tokenizer, sampled)
     seen = [iou_or_name(text, row["answer"]) * ("images" in row) for text, row in zip(texts, mine, strict=True)]
     right = [x or accuracy(text, row["answer"]) for x, text, row in zip(seen, texts, mine, strict=True)]
@@ -346,7 +347,8 @@ def save(name: str, args, trained: Trained, state: State) -> None:
     """A checkpoint, by rank 0; the latest --keep of them remain. A collective under fsdp."""
     folder, model = Path(args.out) / name, trained.model
     faults.doing(f"saving {name}")
-    weights, moments = full_tensors(model.state_dict(keep_vars=True)), full_tensors(trained.optimizer.state_dict())
+    states = model.state_dict(keep_vars=True), trained.optimizer.state_dict()
+    weights, moments = (full_tensors(x, reader=0) for x in states)
     critic = unwrapped(trained.critic).state_dict() if trained.critic else None
     if dist.get_rank() == 0 and not folder.exists():
         weights, adapter = lora.split(model, weights, args.model) if args.lora_rank else (weights, None)

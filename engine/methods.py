@@ -26,7 +26,7 @@ from engine.micro_batches import gather_tokens, micro_steps, per_token, scatter_
 from engine.noise import in_halves
 from engine.optimizer import Gradient, clip_gradient, take_step
 from engine.parallel import unwrapped
-from engine.policy import autocast, completion_states, prompts_can_be_shared
+from engine.policy import FORWARD_TOKENS, autocast, completion_states, prompts_can_be_shared
 from gpg import global_sum, group_advantages, token_scale
 from rollout import Rollout, eos_ids, pad_id, pad_left
 
@@ -294,12 +294,13 @@ class Critic(torch.nn.Module):
         self.head = torch.nn.Linear(width, 1, device=model.device, dtype=model.dtype)
         torch.nn.init.zeros_(self.head.weight)
         torch.nn.init.zeros_(self.head.bias)
-        self.shared = prompts_can_be_shared(self.model)
+        self.shared, self.forward_tokens = prompts_can_be_shared(self.model), FORWARD_TOKENS
 
     def forward(self, *samples: torch.Tensor) -> torch.Tensor:
         """Samples as Policy.forward -> values (M,), in the weights' dtype: a value has few digits to lose."""
         with autocast(self.dtype, samples[0].device):
-            states = completion_states(self.model, *samples, shared=self.shared)  # (M, D)
+            options = {"shared": self.shared, "forward_tokens": self.forward_tokens}
+            states = completion_states(self.model, *samples, **options)  # (M, D)
             return (states.to(self.head.weight.dtype) * self.head.weight).sum(dim=1) + self.head.bias
 
 

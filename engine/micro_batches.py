@@ -11,7 +11,7 @@ import torch
 
 from engine.balance import Share, prompt_costs
 from engine.parallel import accumulating, common_count, unwrapped
-from engine.policy import cut_by_length
+from engine.policy import FORWARD_TOKENS, cut_by_length
 from rollout import Rollout
 
 
@@ -27,7 +27,9 @@ def micro_steps(module: torch.nn.Module, share: Share, budget: int) -> Iterator[
     All ranks take part in collectives: one that has no sample, or fewer micro-batches where the model is in shards,
     forwards a token of weight 0.
     """
-    pieces = micro_batches(share.rollout, share.samples, budget, shared=unwrapped(module).shared)
+    plain = unwrapped(module)
+    options = {"shared": plain.shared, "forward_tokens": plain.forward_tokens}
+    pieces = micro_batches(share.rollout, share.samples, budget, **options)
     count = common_count(module, len(pieces), share.weights.device)
     one = torch.ones((1, 1), dtype=torch.long, device=share.weights.device)
     for i in range(count):
@@ -57,7 +59,8 @@ def per_token(module: torch.nn.Module, r: Rollout, budget: int) -> torch.Tensor:
     """The module's value for every completion token of a rollout, (S, G, T), and 0 elsewhere. No collective."""
     out = torch.zeros_like(r.logprobs)
     everything = torch.arange(r.truncated.numel(), device=r.truncated.device)
-    for rows in micro_batches(r, everything, budget, shared=module.shared):
+    options = {"shared": module.shared, "forward_tokens": module.forward_tokens}
+    for rows in micro_batches(r, everything, budget, **options):
         samples = sample_rows(r, rows)
         scatter_tokens(module(*samples), MicroBatch(samples, rows, None), out)
     return out
@@ -74,7 +77,9 @@ def sample_rows(r: Rollout, samples: torch.Tensor) -> tuple:
     return ids, prompt_mask[:, -L:], completions, completion_mask[:, :T], prompt_of, images
 
 
-def micro_batches(r: Rollout, samples: torch.Tensor, budget: int, *, shared: bool = True) -> list[torch.Tensor]:
+def micro_batches(
+    r: Rollout, samples: torch.Tensor, budget: int, *, shared: bool = True, forward_tokens: int = FORWARD_TOKENS
+) -> list[torch.Tensor]:
     """Samples (N,) in pieces whose padded tokens are within the budget; in each the longest sample comes first.
 
     Groups are taken in the order of their longest completion and stay together where they fit, so that their prompt is
@@ -88,7 +93,7 @@ def micro_batches(r: Rollout, samples: torch.Tensor, budget: int, *, shared: boo
         prompts = {prompt_of[i] for i in rows} if shared else [prompt_of[i] for i in rows]
         longest = max(prompt_lengths[p] for p in prompts)
         by_length = sorted((lengths[i] for i in rows), reverse=True)
-        completions = sum((stop - start) * by_length[start] for start, stop in cut_by_length(by_length))
+        completions = sum((stop - start) * by_length[start] for start, stop in cut_by_length(by_length, forward_tokens))
         return len(prompts) * longest + completions <= budget
 
     def halved(rows: list[int]) -> list[list[int]]:

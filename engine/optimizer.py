@@ -28,10 +28,12 @@ def make_optimizer(
     lr: float,
     weight_decay: float,
     critic_lr_factor: float = 1.0,
+    fused: bool = False,
 ) -> torch.optim.Optimizer:
     """kind "adamw", or "sgd" without momentum. Weight decay on matrices, none on norms and biases.
 
     A critic learns at critic_lr_factor * lr. Frozen parameters have no gradient, and an optimizer leaves them alone.
+    fused: one kernel without temporaries, on a GPU.
     """
     groups = []
     for module, factor in [(model, 1.0), (critic, critic_lr_factor)][: 2 if critic else 1]:
@@ -39,7 +41,7 @@ def make_optimizer(
         others = [p for p in module.parameters() if p.dim() < 2]
         groups.append({"params": matrices, "weight_decay": weight_decay, "factor": factor})
         groups.append({"params": others, "weight_decay": 0.0, "factor": factor})
-    return {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[kind](groups, lr=lr)
+    return {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[kind](groups, lr=lr, **{"fused": True} if fused else {})
 
 
 def learning_rate(step: int, *, lr: float, steps: int, schedule: str, warmup: int, lr_floor: float) -> float:

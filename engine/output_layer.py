@@ -8,6 +8,8 @@ Letters: M tokens, n of them in a slice, D hidden width, V vocabulary.
 
 import torch
 
+SLICE_LOGITS = 2**25  # 128 MB in float32
+
 
 def token_logprobs(logits: torch.Tensor, ids: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
     """log softmax(logits / temperature)[id]: (..., V), (...) -> (...). In float32 or wider, whatever the logits are."""
@@ -30,12 +32,12 @@ def sliced_logprobs(
     -> (...), float32 or wider. The same values and gradients. grad: d loss / d logprobs where it is known beforehand,
     as GPG's -w is; then the gradient is made along with the values, from the same logits. Without it logits are made
     again in the backward pass. Under autocast the matrix products run in its dtype, the softmax and the sums over
-    slices in float32. slice_tokens: without it as many rows as make 2^25 logits, 128 MB in float32, whatever V is.
+    slices in float32. slice_tokens: without it as many rows as make SLICE_LOGITS logits, whatever V is.
     AssertionError: the backward pass brings another gradient than `grad`.
     """
     device = hidden.device.type
     compute_dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
-    options = temperature, slice_tokens or max(1, 2**25 // len(weight)), compute_dtype
+    options = temperature, slice_tokens or max(1, SLICE_LOGITS // len(weight)), compute_dtype
     known = None if grad is None or not torch.is_grad_enabled() else grad.flatten()
     flat = _SlicedLogprobs.apply(hidden.reshape(-1, hidden.shape[-1]), weight, bias, ids.flatten(), known, options)
     return flat if ids.dim() == 1 else flat.view(ids.shape)  # no view, where none is needed: shards forbid its editing

@@ -17,6 +17,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from engine.half import half_copy, refresh
 from engine.policy import Policy, autocast, trial
 
 
@@ -68,24 +69,22 @@ def accumulating(policy: torch.nn.Module, last: bool) -> AbstractContextManager:
 
 
 @contextmanager
-def gathered(policy: torch.nn.Module) -> Iterator[None]:
-    """For sampling: the model has all weights on this rank, runs without a collective, and in the policy's dtype.
+def gathered(policy: torch.nn.Module) -> Iterator[torch.nn.Module]:
+    """The model to sample from: it has all weights on this rank, runs without a collective, and in the policy's dtype.
 
-    Frozen weights are not marked as such meanwhile: autocast would cast each of them again for every token.
+    In bfloat16 it is a copy that stays at its addresses, see half.py; shards are gathered in bfloat16 anyway.
     """
-    shards = _shards(policy)
-    frozen = [p for p in policy.parameters() if not p.requires_grad and not shards]
-    for parameter in frozen:
-        parameter.requires_grad_(True)
+    shards, plain = _shards(policy), unwrapped(policy)
+    if plain.dtype == "bfloat16" and not shards:
+        plain.copies = plain.copies or [half_copy(plain.model)]
+        refresh(plain.copies[0], plain.model)
     for module in shards:
         module.set_reshard_after_forward(False, recurse=False)
         module.unshard()
     try:
-        with autocast(unwrapped(policy).dtype, next(policy.parameters()).device):
-            yield
+        with autocast(plain.dtype, next(policy.parameters()).device):
+            yield (plain.copies or [plain.model])[0]
     finally:
-        for parameter in frozen:
-            parameter.requires_grad_(False)
         for module in shards:
             module.reshard()
             module.set_reshard_after_forward(module is not policy, recurse=False)
@@ -100,18 +99,20 @@ def unwrapped(policy: torch.nn.Module) -> Policy:
     return policy.module if isinstance(policy, DistributedDataParallel) else policy
 
 
-def full_tensors(x, seen: dict | None = None):
-    """A state_dict with every shard gathered, on the CPU of every rank. A collective if there are any.
+def full_tensors(x, reader: int | None = None, seen: dict | None = None):
+    """A state_dict with every shard gathered, on the CPU. A collective if there are any.
 
-    One tensor under two names, as in tied layers, stays one.
+    reader: the rank that needs them; others hold none (None: all do). One tensor under two names, as in tied layers,
+    stays one.
     """
     seen = {} if seen is None else seen
     if isinstance(x, dict):
-        return {name: full_tensors(value, seen) for name, value in x.items()}
+        return {name: full_tensors(value, reader, seen) for name, value in x.items()}
     if not isinstance(x, DTensor):
         return x
     if id(x) not in seen:
-        seen[id(x)] = x.detach().full_tensor().cpu()
+        full = x.detach().full_tensor()
+        seen[id(x)] = full.cpu() if reader in (None, dist.get_rank()) else None
     return seen[id(x)]
 
 

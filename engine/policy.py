@@ -16,10 +16,10 @@ import torch
 from transformers.cache_utils import Cache, DynamicLayer
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from engine.output_layer import sliced_logprobs, token_logprobs
+from engine.output_layer import SLICE_LOGITS, sliced_logprobs, token_logprobs
 from rollout import Pictures, eval_mode, picture_inputs
 
-FORWARD_TOKENS = 256  # one more forward pass is worth it where it saves this many padded tokens
+FORWARD_TOKENS = 256  # one more forward pass is worth it where it saves this many padded tokens, on a CPU
 
 
 class Policy(torch.nn.Module):
@@ -38,6 +38,8 @@ class Policy(torch.nn.Module):
             if isinstance(module, GradientCheckpointingLayer):
                 module._can_checkpoint_with_cache = True
         self.uniform = False  # whether every forward must run the model's layers equally often: twice
+        self.forward_tokens, self.slice_logits = FORWARD_TOKENS, SLICE_LOGITS  # of a CPU, see run/ranks.py
+        self.copies = []  # what sampling reads in place of the model; a list, as it is no part of the module
         self.sliced = output_is_linear(model)
         self.shared = prompts_can_be_shared(model)
 
@@ -59,6 +61,7 @@ class Policy(torch.nn.Module):
         ids = completion_ids[completion_mask.bool()]  # (M,)
         with autocast(self.dtype, ids.device):
             options = {"shared": self.shared, "uniform": self.uniform, "logits": not self.sliced}
+            options["forward_tokens"] = self.forward_tokens
             features = [self.features(x.encoded) if x.encoded else {} for x in images]
             states = completion_states(self.model, *samples, features, **options)  # (M, D) or (M, V)
             if self.features and torch.is_grad_enabled() and not self.uniform:
@@ -68,6 +71,7 @@ class Policy(torch.nn.Module):
                 return token_logprobs(states, ids, self.temperature)
             head = self.model.get_output_embeddings()
             options = {"bias": getattr(head, "bias", None), "temperature": self.temperature, "grad": grad}
+            options["slice_tokens"] = max(1, self.slice_logits // len(head.weight))
             return sliced_logprobs(states, head.weight, ids, **options)
 
 
@@ -88,12 +92,13 @@ def completion_states(
     shared: bool = True,
     uniform: bool = False,
     logits: bool = False,
+    forward_tokens: int = FORWARD_TOKENS,
 ) -> torch.Tensor:
     """The last hidden states that predict the completion tokens, (M, D); arguments as Policy.forward.
 
     shared: each prompt once, not once per sample: the same numbers. uniform: all completions in one forward, even if
     they have one token each. logits: the model's logits (M, V) in their place. images: the features of each prompt's
-    pictures, or none at all.
+    pictures, or none at all. forward_tokens: see cut_by_length.
 
     Positions count tokens, not padding, as in sampling: learned positions (GPT-2) would be off by it otherwise. In a
     picture they are the model's own; a completion continues from its prompt's last position, on all axes by one.
@@ -110,7 +115,7 @@ def completion_states(
     lengths = completion_mask.sum(dim=1).tolist()  # (N,)
     assert lengths == sorted(lengths, reverse=True), "completion_states: the longest completion goes first"
     pieces = []
-    for start, stop in [(0, len(lengths))] if uniform else cut_by_length(lengths):
+    for start, stop in [(0, len(lengths))] if uniform else cut_by_length(lengths, forward_tokens):
         T, parents = lengths[start], prompt_of[start:stop]  # (n,)
         fed = max(T - 1, int(uniform))  # the last id predicts nothing
         ids, mask = completion_ids[start:stop, :fed], completion_mask[start:stop, :T]
@@ -211,10 +216,10 @@ def trial(model) -> tuple[torch.Tensor, ...]:
     return ids[:6].view(2, 3), prompt_mask, ids[6:].view(3, 3), completion_mask, prompt_of
 
 
-def cut_by_length(lengths: list[int]) -> list[tuple[int, int]]:
-    """Lengths (N), the longest first -> (start, stop) of each forward, cut where it saves FORWARD_TOKENS of padding."""
+def cut_by_length(lengths: list[int], forward_tokens: int = FORWARD_TOKENS) -> list[tuple[int, int]]:
+    """Lengths (N), the longest first -> (start, stop) of each forward, cut where it saves so many tokens of padding."""
     cuts = [0]
     for i, length in enumerate(lengths):
-        if (lengths[cuts[-1]] - length) * (len(lengths) - i) > FORWARD_TOKENS:
+        if (lengths[cuts[-1]] - length) * (len(lengths) - i) > forward_tokens:
             cuts.append(i)
     return list(zip(cuts, [*cuts[1:], len(lengths)], strict=True))

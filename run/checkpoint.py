@@ -126,9 +126,12 @@ def damage(folder: Path) -> str | None:
     return None
 
 
-def restore(folder: Path, optimizer, device, cut: Callable[[dict, object], dict]) -> dict:
-    """Loads trainer.pt, cut for this rank, into the optimizer, and returns the state that was saved with it."""
-    saved = torch.load(folder / "trainer.pt", map_location=device, weights_only=True)
+def restore(folder: Path, optimizer, cut: Callable[[dict, object], dict]) -> dict:
+    """Loads trainer.pt, cut for this rank, into the optimizer, and returns the state that was saved with it.
+
+    The file is mapped, not read: a rank's device takes no more than its part.
+    """
+    saved = torch.load(folder / "trainer.pt", map_location="cpu", mmap=True, weights_only=True)
     optimizer.load_state_dict(cut(saved["optimizer"], optimizer))
     return saved["state"]
 

@@ -19,6 +19,7 @@ from torch.distributed.fsdp import FSDPModule
 from engine.methods import ALGOS, BASELINES, KLS
 from gpg import F_NORMS, NORMS
 from run import checkpoint, record
+from run.ranks import cache_tokens, default_dtype
 from tasks import addition, shapes
 from tasks.prompts import SYSTEM_PROMPTS, load_template, system_prompt
 
@@ -110,8 +111,9 @@ def make_parser() -> argparse.ArgumentParser:
         help="draw among the fewest tokens that hold this probability; 1: off (code: 1)")
     add("--top-k", type=int, default=0,
         help="draw among this many likeliest tokens; 0: off (code: 50, by a hidden default)")
-    add("--cache-tokens", type=int, default=2**18,
-        help="prompt and completion tokens of the rows decoded at once: memory of the key-value cache, not results")
+    add("--cache-tokens", type=int, default=cache_tokens(),
+        help="prompt and completion tokens of the rows decoded at once: memory of the key-value cache, not results; "
+             "0: as many as fit, the default on a GPU")
 
     add = parser.add_argument_group("optimizer").add_argument
     add("--optimizer", choices=("adamw", "sgd"), default="adamw",
@@ -130,8 +132,9 @@ def make_parser() -> argparse.ArgumentParser:
     add("--gradient-checkpointing", action="store_true", help="recompute activations in the backward: less memory")
     add("--parallel", choices=("ddp", "fsdp", "auto"), default="ddp",
         help="a full copy of the model on each rank, or shards; auto: shards if it does not fit (paper: ZeRO-2)")
-    add("--dtype", choices=("float32", "bfloat16", "float64"), default="float32",
-        help="of matrix products; bfloat16 keeps float32 weights (paper: not given; code: bfloat16)")
+    add("--dtype", choices=("float32", "bfloat16", "float64"), default=default_dtype(),
+        help="of matrix products; bfloat16, the default on a GPU, keeps float32 weights (paper: not given; code: "
+             "bfloat16)")
 
     add_run_flags(parser.add_argument_group("run").add_argument)
     # fmt: on
@@ -217,9 +220,9 @@ def check(args: argparse.Namespace) -> None:
     """Stops at the first wrong flag, before anything slow."""
     for bound, names in (
         (0, "top_k warmup weight_decay grad_clip seed lora_rank kl_coef overlong_buffer gae_lambda critic_lr_factor"),
-        (0, "eval_every save_every check_every noise_every record keep reward_timeout"),
+        (0, "eval_every save_every check_every noise_every record keep reward_timeout cache_tokens"),
         (1, "steps prompts_per_step max_rounds max_prompt_tokens max_new_tokens updates"),
-        (1, "cache_tokens tokens_per_micro_batch rank_timeout"),
+        (1, "tokens_per_micro_batch rank_timeout"),
     ):
         for name in names.split():
             if not bound <= getattr(args, name) < math.inf:

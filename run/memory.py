@@ -17,11 +17,13 @@ import torch.distributed as dist
 from transformers import AutoConfig
 from transformers.pytorch_utils import Conv1D
 
+from engine.fixed_shapes import WIDTH, fit, multiple
+from engine.output_layer import SLICE_LOGITS
 from run.flags import BUILT_INS, fail
 from run.journal import say
 from run.models import model_class, pretrained
+from run.ranks import is_gpu, memory, slice_logits
 
-SLICE = 2**25  # logits at once in the update, engine/output_layer.py
 DRAW_BYTES = 24  # per logit in the rollout: as made, repeated, scaled, exponential, and its CDF in float64
 HOST_GROWTH = 64 << 20  # bytes by which a process grows besides its tensors: modules, buffers, malloc's reserve
 DEVICE_BASE = 1 << 30  # bytes that libraries take on a GPU and that its allocator can't use; not measured
@@ -61,6 +63,8 @@ class Load:
     lora_rank: int = 0  # of the adapters trained in place of the weights; 0: none
     shards: int = 1  # over which parameters, gradients and optimizer are cut; 1: DistributedDataParallel
     base: int = 0  # bytes of the process itself: interpreter, libraries, a device's context
+    slice: int = SLICE_LOGITS  # logits at once in the update
+    gpu: bool = False  # the cache stays between rollouts (engine/fixed_shapes.py), and AdamW needs no temporaries
 
 
 def choose_parallel(args, resumed: Path | None, device: torch.device) -> str:
@@ -87,13 +91,19 @@ def planned(args, resumed: Path | None, device: torch.device) -> tuple[str, Shap
     least = torch.tensor(limit, device=device)
     dist.all_reduce(least, dist.ReduceOp.MIN)  # all ranks must choose alike
     limit, ranks = int(least), dist.get_world_size()
-    loads = {"ddp": load_of(args, ranks, base), "fsdp": load_of(args, ranks, base, shards=ranks)}
+    options = {"base": base, "gpu": is_gpu(device), "slice": slice_logits(device)}
+    loads = {"ddp": load_of(args, ranks, **options), "fsdp": load_of(args, ranks, shards=ranks, **options)}
     kind, (moment, size) = args.parallel, peak(shape, loads["ddp"])
     if kind == "auto":
         kind = "ddp" if size <= limit else "fsdp"
         takes = f"a full copy takes {size / GIB:.1f} GiB of each rank's {limit / GIB:.1f}"
         say(f"--parallel auto: {kind}, as {takes} in the {moment}")
-    return kind, shape, loads[kind], limit
+    load = loads[kind]
+    if not args.cache_tokens:  # a GPU decodes many rows in little more time than few
+        while peak(shape, load)[1] > limit and load.rows > args.group_size:
+            load = replace(load, rows=fewer(load.rows, args.group_size))
+        args.cache_tokens = load.rows * load.width
+    return kind, shape, load, limit
 
 
 def shape_of(config) -> Shape:
@@ -121,17 +131,23 @@ def linear_layers(model) -> list[torch.nn.Module]:
     return [m for m in model.modules() if isinstance(m, kinds) and m is not model.get_output_embeddings()]
 
 
-def load_of(args, ranks: int, base: int = 0, shards: int = 1) -> Load:
+def fewer(rows: int, group_size: int) -> int:
+    """About half as many, in whole groups."""
+    return max(group_size, rows // 2 // group_size * group_size)
+
+
+def load_of(args, ranks: int, *, shards: int = 1, **options) -> Load:
     """The load of a run with these flags on one of `ranks` ranks."""
     L, T, G = args.max_prompt_tokens, args.max_new_tokens, args.group_size
     rounds, prompts = args.max_rounds if args.beta_th else 1, math.ceil(args.prompts_per_step / ranks)
     group = L + G * T  # tokens: the prompt goes through the model once
+    cache_tokens = args.cache_tokens or math.inf
     return Load(
         tokens=min(max(args.tokens_per_micro_batch, L + T), args.prompts_per_step * rounds * group),
         completion_share=G * T / group,
         prefix_share=G * L / group,
         width=L + T,
-        rows=min(prompts, max(1, args.cache_tokens // (G * (L + T)))) * G,
+        rows=int(min(prompts, max(1, cache_tokens // (G * (L + T))))) * G,
         samples=prompts * rounds * G,
         trained=args.prompts_per_step * rounds * G,
         dtype=args.dtype,
@@ -141,7 +157,7 @@ def load_of(args, ranks: int, base: int = 0, shards: int = 1) -> Load:
         halves=args.noise_every > 0,
         lora_rank=args.lora_rank,
         shards=shards,
-        base=base,
+        **options,
     )
 
 
@@ -149,10 +165,11 @@ def moments(shape: Shape, load: Load) -> dict[str, dict[str, int]]:
     """The bytes of each part at each moment that can be the peak: {moment: {part: bytes}}."""
     always = {"process": load.base, **lasting(shape, load)}
     aside = {"gradient of a half": always["gradients"]} if load.halves else {}
+    steps = {} if load.gpu else {"temporaries": 2 * largest(shape, load) * stored(load)}
     return {
         "rollout": always | sampling(shape, load),
         "update": always | training(shape, load) | aside,
-        "optimizer step": always | {"temporaries": 2 * largest(shape, load) * stored(load)},
+        "optimizer step": always | steps,
     }
 
 
@@ -161,8 +178,20 @@ def lasting(shape: Shape, load: Load) -> dict[str, int]:
     one, adapter = shape.parameters * stored(load) // load.shards, load.lora_rank * shape.linear * stored(load)
     trained = adapter // load.shards if load.lora_rank else one
     compared = {"reference and critic": load.compared * one} if load.compared else {}
-    adapters = {"adapters": trained} if load.lora_rank else {}
-    return {"weights": one} | adapters | {"gradients": trained, "optimizer": load.moments * trained} | compared
+    parts = {"weights": one, "gradients": trained, "optimizer": load.moments * trained} | compared
+    if load.lora_rank:
+        parts["adapters"] = trained
+    if load.dtype == "bfloat16" and load.shards == 1:
+        parts["copy for sampling"] = 2 * shape.parameters
+    if load.gpu:
+        parts["cache"] = cache_bytes(shape, load)
+    return parts
+
+
+def cache_bytes(shape: Shape, load: Load) -> int:
+    """Keys and values of all rows at full length."""
+    rows, width = (fit(load.rows), multiple(load.width, WIDTH)) if load.gpu else (load.rows, load.width)
+    return 2 * shape.layers * shape.key * rows * width * computed(load)
 
 
 def largest(shape: Shape, load: Load) -> int:
@@ -173,7 +202,7 @@ def largest(shape: Shape, load: Load) -> int:
 def sampling(shape: Shape, load: Load) -> dict[str, int]:
     """The key-value cache at full length, the logits, and the samples."""
     return {
-        "cache": 2 * shape.layers * shape.key * load.rows * load.width * computed(load),
+        "cache": cache_bytes(shape, load),
         "logits": DRAW_BYTES * load.rows * shape.vocabulary,
         "samples": 40 * load.samples * load.width,  # ids, masks, log-probabilities and uniform numbers
         "all weights": computed(load) * shape.parameters if load.shards > 1 else 0,
@@ -188,7 +217,7 @@ def training(shape: Shape, load: Load) -> dict[str, int]:
     layers = shape.layers * inputs + 3 * layer if load.checkpointing else shape.layers * layer
     # the gradients of a layer's three widest tensors during its backward
     passing = 3 * load.tokens * (shape.intermediate + shape.hidden) * computed(load)
-    logits = min(SLICE, int(load.tokens * load.completion_share) * shape.vocabulary)
+    logits = min(load.slice, int(load.tokens * load.completion_share) * shape.vocabulary)
     cast = load.dtype == "bfloat16"  # a slice in both dtypes, and its gradient
     # the gradient of the output layer, and its bfloat16 copy, which is made even if the layer is frozen
     head = shape.vocabulary * shape.hidden * (stored(load) * (load.lora_rank == 0) + 2 * cast)
@@ -242,7 +271,7 @@ def remedy(shape: Shape, load: Load, limit: int, group_size: int) -> str | None:
     while peak(shape, load)[1] > limit:
         moment = peak(shape, load)[0]
         if moment == "rollout" and load.rows > group_size:
-            load = replace(load, rows=max(group_size, load.rows // 2 // group_size * group_size))
+            load = replace(load, rows=fewer(load.rows, group_size))
         elif moment == "update" and load.tokens > load.width:
             load = replace(load, tokens=max(load.width, load.tokens // 2))
         elif moment == "update" and not load.checkpointing:
@@ -257,8 +286,8 @@ def remedy(shape: Shape, load: Load, limit: int, group_size: int) -> str | None:
 
 def room(device: torch.device) -> tuple[int, int]:
     """Bytes that this rank can use, and how many of them the process and its libraries take."""
-    if device.type != "cpu":
-        return torch.accelerator.get_memory_info(device)[0], DEVICE_BASE
+    if is_gpu(device):
+        return memory(device)[0], DEVICE_BASE
     base = resident()
     return _host_room() + base, base + HOST_GROWTH
 

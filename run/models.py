@@ -1,5 +1,6 @@
 """The models of a run: what is trained, on all ranks, and what only compared methods need; its optimizer."""
 
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +12,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 
 from engine import lora
 from engine.float64 import keep_float64
+from engine.fused import fuse_norms
+from engine.half import halve
 from engine.methods import Critic, Method
 from engine.optimizer import make_optimizer
 from engine.parallel import spread
@@ -18,6 +21,7 @@ from engine.policy import Policy
 from run import checkpoint
 from run.flags import BUILT_INS, fail, user_input
 from run.journal import say
+from run.ranks import decoder, forward_tokens, is_gpu, slice_logits
 from tasks.pictures import Processor
 
 
@@ -32,17 +36,21 @@ class Trained(NamedTuple):
     processor: Processor | None = None  # of pictures; None for a model of text
     reference: Policy | None = None  # of a KL term: the model as the run began
     critic: torch.nn.Module | None = None  # PPO's
+    decode: Callable | None = None  # the loop over tokens of rollout
 
 
 def load_trained(args, folder, tokenizer, processor, kind: str, resumed: Path | None, device: torch.device) -> Trained:
     """The models of a run; kind is "ddp" or "fsdp". The optimizer has no state yet."""
     model = load_adapted(args, folder, resumed, device)
     policy = make_policy(model, kind, args, processor)
+    if args.lora_rank and args.dtype == "bfloat16" and kind == "ddp":  # shards have one dtype
+        halve(model, frozen_only=True)
     reference, critic = make_compared(args, resumed, device, processor)
     options = {"lr": args.lr, "weight_decay": args.weight_decay, "critic_lr_factor": args.critic_lr_factor}
+    options["fused"] = is_gpu(device)
     optimizer = make_optimizer(model, critic, kind=args.optimizer, **options)
     method = Method(**{field.name: getattr(args, field.name) for field in fields(Method)})
-    return Trained(model, policy, tokenizer, optimizer, method, processor, reference, critic)
+    return Trained(model, policy, tokenizer, optimizer, method, processor, reference, critic, decoder(device, say))
 
 
 def load_adapted(args, folder, resumed: Path | None, device: torch.device):
@@ -75,6 +83,8 @@ def load_model(args, folder, device: torch.device):
     model = pretrained(model_class(config), folder, output_loading_info=True, **options).to(device)
     if args.dtype == "float64":
         keep_float64(model)
+    if is_gpu(device):
+        fuse_norms(model)
     if args.freeze_vision:
         freeze_vision(model, args.model)
     if args.gradient_checkpointing:
@@ -100,6 +110,8 @@ def freeze_vision(model, name: str) -> None:
 def make_policy(model, kind: str, args, processor=None) -> torch.nn.Module:
     """The trained policy on all ranks, with a line on each saving that this model does not allow."""
     policy = Policy(model, args.temperature, args.dtype, processor and processor.features)
+    policy.slice_logits = slice_logits(model.device)
+    policy.forward_tokens = forward_tokens(model.device, model.num_parameters())
     name = type(model).__name__
     if not policy.sliced:
         say(f"{name}: logits are more than a linear layer of hidden states, so they are made whole, not in slices")

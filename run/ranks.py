@@ -1,21 +1,104 @@
-"""The process group and the device of this rank: the one place that names a device."""
+"""The process group and the device of this rank: the one place that names a device, and knows what suits it."""
 
 import os
+from collections.abc import Callable
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 
+from engine.fixed_shapes import FixedShapes
+from engine.output_layer import SLICE_LOGITS
+from engine.policy import FORWARD_TOKENS
+from rollout import decode_packed
+
+# tokens of padding times parameters whose products take as long as starting the kernels of one more forward: some
+# 25 ms, at the 2.5 ns a token of 1.5 billion parameters
+FORWARD_WORK = 3e12
+LOGIT_SHARE = 256  # bytes of a device's memory for each float32 logit of a slice: 1/64 of it
+
 
 def init_distributed(seconds: float, backend: str | None = None) -> torch.device:
     """Joins torchrun's process group, or makes one of a single process -> this rank's device.
 
-    seconds: how long a rank waits for the others. backend: by default the device's own, nccl or gloo.
+    seconds: how long a rank waits for the others. backend: by default nccl for what is on a GPU, gloo for the rest.
     """
-    cuda = torch.cuda.is_available()
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else torch.device("cpu")
-    if cuda:
+    device, single = (
+        this_device(),
+        {} if "RANK" in os.environ else {"store": dist.HashStore(), "rank": 0, "world_size": 1},
+    )
+    if device.type == "cuda":
         torch.cuda.set_device(device)
-    single = {} if "RANK" in os.environ else {"store": dist.HashStore(), "rank": 0, "world_size": 1}
-    dist.init_process_group(backend or ("nccl" if cuda else "gloo"), timeout=timedelta(seconds=seconds), **single)
+        torch.backends.cudnn.allow_tf32 = False  # of convolutions; of products it is off by default
+        # its gradient is NaN behind a mask, for 64 tokens more than a multiple of 128 (pytorch issue 196678)
+        torch.backends.cuda.enable_cudnn_sdp(False)
+        if not backend:
+            backend, single = "cpu:gloo,cuda:nccl", single | {"device_id": device}
+    dist.init_process_group(backend or "gloo", timeout=timedelta(seconds=seconds), **single)
     return device
+
+
+def this_device() -> torch.device:
+    return (
+        torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else torch.device("cpu")
+    )
+
+
+def default_dtype() -> str:
+    """Of --dtype: on a GPU float32 products, without TF32's shortened ones, take ten times as long as bfloat16's."""
+    return "float32" if this_device().type == "cpu" else "bfloat16"
+
+
+def cache_tokens() -> int:
+    """Of --cache-tokens: on a GPU as many as its memory holds, see run/memory.py."""
+    return 2**18 if this_device().type == "cpu" else 0
+
+
+def name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def memory(device: torch.device) -> tuple[int, int]:
+    """Bytes of a GPU: free, and in all."""
+    return torch.cuda.mem_get_info(device)
+
+
+def is_gpu(device: torch.device) -> bool:
+    """Whether kernels are started from afar: starting and waiting cost more than the work of small ones."""
+    return device.type != "cpu"
+
+
+def slice_logits(device: torch.device) -> int:
+    """Logits that the update makes at once. By the whole memory, not what is free: slices decide how sums round."""
+    return max(SLICE_LOGITS, memory(device)[1] // LOGIT_SHARE) if is_gpu(device) else SLICE_LOGITS
+
+
+def forward_tokens(device: torch.device, parameters: int) -> int:
+    """Tokens of padding that are worth a forward of a model of this size."""
+    return max(FORWARD_TOKENS, int(FORWARD_WORK / parameters)) if is_gpu(device) else FORWARD_TOKENS
+
+
+def decoder(device: torch.device, say: Callable[[str], None]) -> Callable:
+    """How `rollout` decodes on this device."""
+    recorder = record if device.type == "cuda" else None
+    return FixedShapes(recorder, say) if is_gpu(device) else decode_packed
+
+
+def record(work: Callable[[], None], pool):
+    """Does work whose shapes and addresses are always the same, and records it -> a CUDA graph, to be replayed.
+
+    pool: the memory of an earlier graph, or None.
+    """
+    side = torch.cuda.Stream()  # what libraries do at first must not be recorded
+    side.wait_stream(torch.cuda.current_stream())
+    torch.backends.cuda.enable_cudnn_sdp(True)  # the fastest to read a cache; only its gradient is wrong
+    try:
+        with torch.cuda.stream(side):
+            work()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=pool):
+            work()
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(False)
+    return graph

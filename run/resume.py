@@ -39,11 +39,11 @@ def is_finished(args, resumed: Path | None, state: State) -> bool:
     return state.step > args.steps or (state.step == args.steps and resumed.name == "final")
 
 
-def open_run(args, resumed: Path | None, optimizer: torch.optim.Optimizer, device: torch.device) -> State:
+def open_run(args, resumed: Path | None, optimizer: torch.optim.Optimizer) -> State:
     """The state to continue from, after restoring the optimizer; the folder is new, emptied, or cut back to it."""
     out, state = Path(args.out), State()
     if resumed:
-        state = State(**user_input(checkpoint.restore, resumed, optimizer, device, cut_state))
+        state = State(**user_input(checkpoint.restore, resumed, optimizer, cut_state))
     dist.barrier()  # every rank has read before rank 0 writes
     if is_finished(args, resumed, state):
         say(f"{args.out} has its {state.step} steps; --resume with --steps above that continues it")

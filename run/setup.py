@@ -33,5 +33,5 @@ def set_up(args, device: torch.device) -> Run | None:
     folder, tokenizer, processor, problems, held_out = load_problems(args, resumed, kind)
     scorer = make_scorer(args, rewards, problems, held_out)
     trained = load_trained(args, folder, tokenizer, processor, kind, resumed, device)
-    state = open_run(args, resumed, trained.optimizer, device)
+    state = open_run(args, resumed, trained.optimizer)
     return None if is_finished(args, resumed, state) else Run(trained, problems, held_out, scorer, kind, state)

@@ -28,6 +28,7 @@ DEFAULTS: dict[str, object] = {
     "max_prompt_tokens": 32,  # the longest prompt has 11
     "max_new_tokens": 40,  # the longest demonstration has 34
     "temperature": 1.0,  # mistakes are sampled as often as they were demonstrated
+    "dtype": "float32",  # also on a GPU, which is no faster for a model of this size
     "lr": 1e-4,  # 1e-6 is for a billion parameters
     "schedule": "constant",  # the run is too short to decay
     "warmup": 10,  # steps; the first ones show the initial model

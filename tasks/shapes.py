@@ -34,6 +34,7 @@ DEFAULTS: dict[str, object] = {
     "max_prompt_tokens": 40,  # a picture has up to 16 image tokens
     "max_new_tokens": 14,
     "temperature": 1.0,
+    "dtype": "float32",  # also on a GPU, which is no faster for a model of this size
     "lr": 5e-4,
     "schedule": "cosine",  # the last steps are small: at a constant rate the end is noisy
     "lr_floor": 0.1,

@@ -469,3 +469,36 @@ def test_completion_texts_are_without_special_tokens():
     # after e: f g h [PAD] [EOS]; after a: b c d e f, truncated
     assert tokens_of(r)[0] == [[7, 8, 9, 0, 1]] * 2 and r.truncated[:, 0].tolist() == [False, True]
     assert R.completion_texts(tokenizer, r) == ["f g h", "f g h", "b c d e f", "b c d e f"]
+
+
+# ---------------- large vocabularies
+
+
+@pytest.mark.parametrize("size", [R.BLOCK + 1, 3 * R.BLOCK, 5000])
+@pytest.mark.parametrize("options", [{}, {"temperature": 0.5}, {"top_k": 3}, {"top_p": 0.5}])
+def test_a_block_first_draws_what_one_cdf_of_all_tokens_draws(size, options):
+    """The plain way: one float64 CDF over the whole vocabulary."""
+    generator = torch.Generator().manual_seed(size)
+    logits = torch.randn(300, size, generator=generator, dtype=torch.float64) * 3
+    uniforms = torch.rand(300, generator=generator, dtype=torch.float64)
+    uniforms[:3] = torch.tensor([0.0, 0.5, 1 - 2**-53], dtype=torch.float64)
+    tokens, logprobs = R.draw(logits, uniforms, **options)
+    z = logits / options.get("temperature", 1.0)
+    mass = R._truncate((z - z.amax(1, keepdim=True)).exp(), options.get("top_p", 1.0), options.get("top_k", 0))
+    cdf = mass.cumsum(dim=1)
+    uniforms[2] = 1 - 2**-50  # 1 - 2^-53 of the total rounds to the total, which the plain way can't invert
+    assert torch.equal(tokens, torch.searchsorted(cdf, (uniforms * cdf[:, -1])[:, None], right=True).squeeze(1))
+    assert (mass.gather(1, tokens[:, None]) > 0).all()
+    torch.testing.assert_close(
+        logprobs, token_logprobs(logits, tokens, options.get("temperature", 1.0)), rtol=1e-12, atol=1e-12
+    )
+
+
+def test_a_token_of_no_mass_is_never_drawn_at_the_edge_of_a_block():
+    """Only the first token of the last, short block and one of the first have mass; numbers up to the last below 1."""
+    logits = torch.full((4, R.BLOCK + 5), -math.inf)
+    logits[:, [7, R.BLOCK]] = 0.0
+    uniforms = torch.tensor([0.0, 0.5 - 2**-54, 0.5, 1 - 2**-53], dtype=torch.float64)
+    tokens, logprobs = R.draw(logits, uniforms)
+    assert tokens.tolist() == [7, 7, R.BLOCK, R.BLOCK]
+    assert torch.allclose(logprobs, torch.tensor(0.5).log())

@@ -38,7 +38,7 @@ def run(args, device: torch.device) -> None:
     if (tokens >= trained.model.get_input_embeddings().num_embeddings).any():
         fail(f"--replay {args.replay}: has tokens that {folder} lacks; give its own --model", any_rank=True)
     if resumed:
-        found = user_input(checkpoint.restore, resumed, trained.optimizer, device, cut_state)
+        found = user_input(checkpoint.restore, resumed, trained.optimizer, cut_state)
         if found["step"] != state.step:
             say(f"{folder} is not the checkpoint of step {state.step}, before step {step}: this is another update")
 

@@ -13,15 +13,14 @@ from safetensors.torch import load_file
 from test_policy import random_rollout
 from test_rollout import make_model
 from torch.testing import assert_close
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 import train
-from engine import lora, parallel
+from engine import lora
 from engine import policy as P
 from engine.float64 import keep_float64
 from engine.micro_batches import micro_batches, sample_rows
 from run import checkpoint, flags, memory
-from tasks import addition
 
 peft = pytest.importorskip("peft")
 KINDS = ["qwen2", "gpt2", "gemma3"]  # with biases, with W as (in, out), with norms of its own
@@ -180,18 +179,6 @@ def test_without_peft_it_is_one_line(world, tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as stopped:
         flags.parse_args(world(tmp_path, lora_rank=2))
     assert stopped.value.code == 2 and capsys.readouterr().err.endswith(": --lora-rank: pip install peft\n")
-
-
-def test_sampling_marks_no_weight_as_frozen_and_training_all(world):
-    tokenizer = AutoTokenizer.from_pretrained(world.folder / "model")
-    model = addition.make_model(tokenizer)
-    lora.add(model, 2, 0)
-    policy = P.Policy(model, 1.0)
-    frozen = [p for p in policy.parameters() if not p.requires_grad]
-    with pytest.raises(KeyboardInterrupt), parallel.gathered(policy):
-        assert all(p.requires_grad for p in frozen)  # else autocast casts it for every token
-        raise KeyboardInterrupt
-    assert frozen and not any(p.requires_grad for p in frozen)
 
 
 def test_the_plan_counts_adapters_by_hand():

@@ -38,8 +38,8 @@ def two_steps(kind, rank, checkpointing, lora_rank=0):
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
     r, seen = random_rollout(rank, prompts=3 + rank), []
     for step in range(2):
-        with parallel.gathered(policy):  # ranks sample different numbers of tokens: no collective may run
-            sampled = R.rollout(model, TOKENIZER, PROMPTS, 2, 3 + 4 * rank, key=(step,))
+        with parallel.gathered(policy) as sampler:  # ranks sample different numbers of tokens: no collective may run
+            sampled = R.rollout(sampler, TOKENIZER, PROMPTS, 2, 3 + 4 * rank, key=(step,))
         pieces = micro_batches(r, torch.arange(r.truncated.numel()), 40)[: 1 + 2 * rank]
         count = parallel.common_count(policy, len(pieces), torch.device("cpu"))
         one = torch.ones((1, 1), dtype=torch.long)

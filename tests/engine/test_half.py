@@ -1,0 +1,90 @@
+"""Tests of engine/half.py and engine/fused.py: what sampling and a GPU read in place of a model's own parts."""
+
+import pytest
+import torch
+from test_rollout import PROMPTS, TOKENIZER, make_model
+from torch.testing import assert_close
+
+import rollout as R
+from engine import parallel
+from engine.fused import fuse_norms
+from engine.half import half_copy, halve, refresh
+from engine.policy import Policy, autocast
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma3", "gpt2"])
+@pytest.mark.parametrize("tied", [False, True])
+def test_the_copy_computes_what_autocast_computes_to_the_bit(kind, tied):
+    model = make_model(kind, tie_word_embeddings=tied)
+    half = half_copy(model)
+    assert half.get_output_embeddings().weight.dtype == torch.bfloat16
+    assert half.get_input_embeddings().weight is model.get_input_embeddings().weight  # in float32, and no copy
+    for seed in (0, 1):
+        with autocast("bfloat16", torch.device("cpu")):
+            ours, theirs = (R.rollout(m, TOKENIZER, PROMPTS, 2, 12, key=(seed,)) for m in (half, model))
+        assert torch.equal(ours.completion_ids, theirs.completion_ids)
+        assert torch.equal(ours.logprobs, theirs.logprobs)
+        with torch.no_grad():  # a step of training
+            for p in model.parameters():
+                p.mul_(1.25)
+        addresses = [p.data_ptr() for p in half.parameters()]
+        refresh(half, model)
+        assert addresses == [p.data_ptr() for p in half.parameters()]
+
+
+def test_the_model_itself_stays_as_it_is():
+    model = make_model("qwen2").train()
+    before = {name: (p, p.dtype, p.requires_grad) for name, p in model.named_parameters()}
+    policy = Policy(model, 1.0, "bfloat16")
+    with parallel.gathered(policy) as sampler:
+        R.rollout(sampler, TOKENIZER, PROMPTS, 2, 4)
+    assert all(module.training for module in model.modules())
+    after = dict(model.named_parameters())
+    assert all(
+        after[name] is p and (p.dtype, p.requires_grad) == rest
+        for name, (p, *rest) in before.items()
+        for rest in [tuple(rest)]
+    )
+    assert {name for name, _ in policy.named_parameters()} == {
+        f"model.{name}" for name in before
+    }  # the copy is no part
+
+
+def test_float32_and_float64_sample_from_the_model_itself():
+    for dtype in ("float32", "float64"):
+        policy = Policy(make_model("llama"), 1.0, dtype)
+        with parallel.gathered(policy) as sampler:
+            assert sampler is policy.model
+
+
+def test_only_frozen_weights_are_halved_and_not_the_output_layer():
+    model = make_model("llama")
+    model.requires_grad_(False)
+    model.model.layers[0].mlp.up_proj.requires_grad_(True)
+    halve(model, frozen_only=True)
+    dtypes = {name: p.dtype for name, p in model.named_parameters()}
+    assert dtypes["model.layers.0.mlp.up_proj.weight"] == dtypes["lm_head.weight"] == torch.float32
+    assert dtypes["model.layers.0.mlp.down_proj.weight"] == torch.bfloat16
+    assert dtypes["model.norm.weight"] == dtypes["model.embed_tokens.weight"] == torch.float32
+
+
+@pytest.mark.parametrize("kind, norms", [("llama", 5), ("qwen2", 5), ("gemma3", 0), ("gpt2", 0)])
+def test_norms_are_fused_where_they_are_torchs_own(kind, norms):
+    """Two layers of two norms and a last one. Gemma multiplies by 1 + weight, GPT-2 has no RMS norm."""
+    model = make_model(kind, dtype=torch.float64)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if "norm" in name:
+                p.uniform_(0.5, 2)
+    ids = torch.tensor(PROMPTS[1])[None]
+    before = model(ids).logits
+    before.sum().backward()
+    grads = [p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
+    assert fuse_norms(model) == norms
+    after = model(ids).logits
+    after.sum().backward()
+    # HF's norm is in float32 even here
+    assert_close(after, before, rtol=1e-4, atol=1e-4)
+    for p, grad in zip(model.parameters(), grads, strict=True):
+        assert_close(p.grad, grad, rtol=1e-3, atol=1e-3 * float(grad.abs().max()))
