@@ -43,10 +43,10 @@ from run import checkpoint, faults, record
 from run.checkpoint import State
 from run.faults import stop_signals, uninterrupted
 from run.flags import fail, parse_args
-from run.journal import Evaluation, accuracy_of, global_totals, make_logger, metrics, report, say
+from run.journal import Evaluation, accuracy_of, evaluation, global_totals, make_logger, metrics, report, say
 from run.models import Trained
 from run.problems import features_and_pictures
-from run.ranks import init_distributed
+from run.ranks import init_distributed, patience
 from run.setup import set_up
 from tasks import data, pictures
 
@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> None:
     device = init_distributed(args.rank_timeout)
     tool = "replay" if args.replay else "doctor" if args.doctor else None
     try:
-        with faults.beating():
+        with faults.beating(patience(device, args.rank_timeout)):
             # by its name, as tools/ imports this file and is not imported by it
             command = importlib.import_module(f"tools.{tool}").run if tool else train
             problem = command(args, device)
@@ -332,15 +332,7 @@ def evaluate(trained: Trained, problems: list[dict], args) -> Evaluation | None:
     texts = completion_texts(trained.tokenizer, sampled)
     seen = [iou_or_name(text, row["answer"]) * ("images" in row) for text, row in zip(texts, mine, strict=True)]
     right = [x or accuracy(text, row["answer"]) for x, text, row in zip(seen, texts, mine, strict=True)]
-    kinds = sorted({row["kind"] for row in problems if isinstance(row.get("kind"), str)})
-    sums = [sum(x for x, row in zip(right, mine, strict=True) if row.get("kind") == kind) for kind in kinds]
-    sums = [sum(right), sum(x * x for x in right), *sums]
-    total = global_sum(torch.tensor(sums, dtype=torch.float64, device=sampled.truncated.device)).tolist()
-    mean, square = (x / len(problems) for x in total[:2])
-    counts = [sum(row.get("kind") == kind for row in problems) for kind in kinds]
-    by_kind = {kind: x / n for kind, x, n in zip(kinds, total[2:], counts, strict=True)}
-    variance = mean * (1 - mean) + (square - mean)  # the second is exactly 0 where all scores are 0 or 1
-    return Evaluation(mean, math.sqrt(max(0.0, variance) / len(problems)), by_kind, mine, texts, right)
+    return evaluation(problems, mine, texts, right, sampled.truncated.device)
 
 
 def save(name: str, args, trained: Trained, state: State) -> None:

@@ -6,6 +6,7 @@ number: without them, a run would end with "Connection closed by peer", and nobo
 """
 
 import faulthandler
+import math
 import os
 import signal
 import sys
@@ -24,9 +25,13 @@ GRACE = 5.0  # seconds; for a reward that holds the interpreter lock, so that no
 
 
 @contextmanager
-def beating() -> Iterator[None]:
-    """A thread that shows the other ranks that this process is alive, whatever its main thread waits for."""
-    store, rank, stop = _store().clone(), dist.get_rank(), threading.Event()
+def beating(patience: float = math.inf) -> Iterator[None]:
+    """A thread that shows the other ranks that this process is alive, whatever its main thread waits for.
+
+    patience: seconds of another rank's silence after which this one ends. For NCCL, whose collectives wait for a lost
+    rank until a watchdog aborts the process, which names nobody.
+    """
+    store, rank, stop, heard = _store().clone(), dist.get_rank(), threading.Event(), {}
 
     def beat():
         count = 0
@@ -34,16 +39,30 @@ def beating() -> Iterator[None]:
             count += 1
             try:
                 store.set(f"beat/{rank}", str(count))
+                lost = patience < math.inf and any_lost(store, heard, time.monotonic(), patience)
             except RuntimeError:  # the store is gone, with the rank or the agent that held it
                 return
+            if lost:
+                end_without_others(RuntimeError("another rank was lost"))
 
     thread = threading.Thread(target=beat, daemon=True)
     thread.start()
     try:
         yield
+        ends()
     finally:
         stop.set()
         thread.join()
+
+
+def any_lost(store: dist.Store, heard: dict, now: float, patience: float) -> bool:
+    """Whether another rank ended for a reason of its own, or was silent for too long. heard: rank -> (beat, since)."""
+    ended = _read("ended", store)
+    for rank, beat in _read("beat", store).items():
+        if rank not in heard or heard[rank][0] != beat:
+            heard[rank] = beat, now
+    silent = [rank for rank, (_, since) in heard.items() if rank not in ended and now - since > patience]
+    return bool(others() & {*silent, *(rank for rank, reason in ended.items() if reason)})
 
 
 def doing(what: str) -> None:
@@ -66,8 +85,9 @@ def broke_off(error: BaseException) -> bool:
 
 def ignore_signals() -> None:
     """For a rank that is about to end anyway: the agent of torchrun signals every process it finds alive."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    if threading.current_thread() is threading.main_thread():  # another can't
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
 
 
 def end_without_others(error: BaseException, remark: str = "") -> None:
@@ -166,9 +186,9 @@ def _hash(model: torch.nn.Module) -> torch.Tensor:
     return total
 
 
-def _read(name: str) -> dict[int, str]:
+def _read(name: str, store: dist.Store | None = None) -> dict[int, str]:
     """All ranks' notes of one kind: rank -> text."""
-    store = _store()
+    store = store or _store()
     keys = {rank: f"{name}/{rank}" for rank in range(dist.get_world_size())}
     return {rank: store.get(key).decode() for rank, key in keys.items() if store.check([key])}
 

@@ -45,6 +45,21 @@ class Evaluation:
     right: list[float]
 
 
+def evaluation(
+    problems: list[dict], mine: list[dict], completions: list[str], right: list[float], device: torch.device
+) -> Evaluation:
+    """The result of all ranks, from `right`, 0 to 1 each, of this rank's part `mine` of the problems. A collective."""
+    counts = Counter(row["kind"] for row in problems if isinstance(row.get("kind"), str))
+    kinds = sorted(counts)
+    sums = [sum(x for x, row in zip(right, mine, strict=True) if row.get("kind") == kind) for kind in kinds]
+    sums = [sum(right), sum(x * x for x in right), *sums]
+    total = global_sum(torch.tensor(sums, dtype=torch.float64, device=device)).tolist()
+    mean, square = (x / len(problems) for x in total[:2])
+    variance = mean * (1 - mean) + (square - mean)  # the second is exactly 0 where all scores are 0 or 1
+    means = {kind: x / counts[kind] for kind, x in zip(kinds, total[2:], strict=True)}
+    return Evaluation(mean, math.sqrt(max(0.0, variance) / len(problems)), means, mine, completions, right)
+
+
 class Totals(NamedTuple):
     """A step's counts over all ranks."""
 

@@ -21,7 +21,7 @@ from engine.policy import Policy
 from run import checkpoint
 from run.flags import BUILT_INS, fail, user_input
 from run.journal import say
-from run.ranks import decoder, forward_tokens, is_gpu, slice_logits
+from run.ranks import decoder, device_name, forward_tokens, is_gpu, slice_logits
 from tasks.pictures import Processor
 
 
@@ -41,6 +41,9 @@ class Trained(NamedTuple):
 
 def load_trained(args, folder, tokenizer, processor, kind: str, resumed: Path | None, device: torch.device) -> Trained:
     """The models of a run; kind is "ddp" or "fsdp". The optimizer has no state yet."""
+    if is_gpu(device):
+        slow = "; products without TF32 are about ten times slower than with --dtype bfloat16"
+        say(f"{device_name(device)}, --dtype {args.dtype}{slow if args.dtype == 'float32' else ''}")
     model = load_adapted(args, folder, resumed, device)
     policy = make_policy(model, kind, args, processor)
     if args.lora_rank and args.dtype == "bfloat16" and kind == "ddp":  # shards have one dtype

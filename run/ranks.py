@@ -1,5 +1,6 @@
 """The process group and the device of this rank: the one place that names a device, and knows what suits it."""
 
+import math
 import os
 from collections.abc import Callable
 from datetime import timedelta
@@ -54,7 +55,7 @@ def cache_tokens() -> int:
     return 2**18 if this_device().type == "cpu" else 0
 
 
-def name(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
@@ -66,6 +67,11 @@ def memory(device: torch.device) -> tuple[int, int]:
 def is_gpu(device: torch.device) -> bool:
     """Whether kernels are started from afar: starting and waiting cost more than the work of small ones."""
     return device.type != "cpu"
+
+
+def patience(device: torch.device, rank_timeout: float) -> float:
+    """Seconds that a rank may be silent: a little less than NCCL's watchdog waits. Gloo's collectives fail at once."""
+    return 0.9 * rank_timeout if is_gpu(device) else math.inf
 
 
 def slice_logits(device: torch.device) -> int:

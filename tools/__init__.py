@@ -5,6 +5,7 @@ replay      computes one recorded step of a run again
 plot        curves of runs as a PNG or, with --html, as a page (report.py), and a table
 study       the paper's comparisons over many seeds; compare.py makes their tables and pictures
 gradient    bias and noise of each estimate of the gradient
+gpu         what only a GPU can show: the same step as a CPU's, runs, speed against its limits
 bench       times a step, its parts and each optimization, also against TRL
 scaling     times a step on 1, 2, … ranks
 """

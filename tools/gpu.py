@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--tiny", action="store_true", help="sizes for a CPU")
     args = parser.parse_args(argv)
     device, began = init_distributed(600), time.perf_counter()
-    name = ranks.name(device)
+    name = ranks.device_name(device)
     found = {"device": name, "torch": torch.__version__, "transformers": transformers.__version__}
     path = Path(args.out, f"{name.replace(' ', '-').lower()}.json")
     path.parent.mkdir(parents=True, exist_ok=True)

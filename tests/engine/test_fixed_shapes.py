@@ -104,6 +104,75 @@ def test_sliding_windows_are_left_to_the_loop_that_knows_them(kind):
     assert decode.size == (0, 0, 0)
 
 
+class Replayed:
+    """What a CUDA graph is to its user: work that can be done again."""
+
+    def __init__(self, work, pool, made):
+        work()
+        self.work, self.shared = work, pool
+        made.append(self)
+
+    def replay(self):
+        self.work()
+
+    def pool(self):
+        return "pool"
+
+
+def test_a_graph_is_made_once_for_rows_width_and_options():
+    model, made, said = make_model("qwen2", dtype=torch.float64), [], []
+    decode = FixedShapes(lambda work, pool: Replayed(work, pool, made), said.append, look=4)
+    for seed in range(3):
+        same(model, PROMPTS, decode, 3, 30, key=(seed,))
+    assert len(made) == len(decode.recorded) and not said
+    shapes = {(n, width) for n, width, *_ in decode.recorded}
+    assert (fit(15), 16) in shapes and {n for n, _ in shapes} > {3, 8} and {w for _, w in shapes} > {16, 24}
+    assert [graph.shared for graph in made] == [None] + ["pool"] * (len(made) - 1)
+    before = len(made)
+    same(model, PROMPTS, decode, 3, 30, key=(0,))
+    assert len(made) == before
+    same(model, PROMPTS, decode, 3, 30, temperature=0.0)
+    assert len(made) > before
+
+
+def raises(*_):
+    raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+
+class Wrong(Replayed):
+    """A graph that reads what is no longer there."""
+
+    def replay(self):
+        self.work()
+        self.state.logprobs += 0.01
+
+
+@pytest.mark.parametrize("fault", ["cannot be recorded", "differs"])
+def test_without_a_graph_to_trust_the_kernels_are_started_one_by_one(fault):
+    model, made, said = make_model("qwen2", dtype=torch.float64), [], []
+    decode = FixedShapes(raises, said.append, look=4)
+    if fault == "differs":
+        decode.record = lambda work, pool: Wrong(work, pool, made)
+        Wrong.state = decode
+    same(model, PROMPTS, decode, 3, 30)
+    reason = "differ by up to 0.01" if fault == "differs" else "operation not permitted when stream is capturing"
+    assert len(said) == 1 and said[0].startswith("CUDA graphs are off") and said[0].endswith(reason)
+    same(model, PROMPTS, decode, 3, 30, key=(1,))
+    assert len(said) == 1 and not decode.recorded
+
+
+def test_a_rank_draws_for_its_prompts_what_one_rank_draws_for_all():
+    model = make_model("llama", dtype=torch.float64)
+    whole = R.rollout(model, TOKENIZER, PROMPTS, 2, 16, key=(3,))
+    for rank in (0, 1):
+        mine = range(rank, len(PROMPTS), 2)
+        options = {"key": (3,), "indices": mine, "decode": FixedShapes(look=4)}
+        r = R.rollout(model, TOKENIZER, [PROMPTS[p] for p in mine], 2, 16, **options)
+        width = r.completion_ids.shape[2]
+        assert torch.equal(r.completion_ids, whole.completion_ids[rank::2, :, :width])
+        assert torch.equal(r.truncated, whole.truncated[rank::2])
+
+
 def test_no_wait_between_looks(monkeypatch):
     """Nothing but the looks reads a number back: .nonzero(), .item(), bool() and .tolist() are counted."""
     counts = {"nonzero": 0}

@@ -20,13 +20,14 @@ import time
 from pathlib import Path
 
 import pytest
+import torch.distributed as dist
 from safetensors.torch import load_file
 from test_checkpoint import assert_same_run, wait_for_rows
 from test_ddp import torchrun
 from torch.testing import assert_close
 
 import train
-from run import checkpoint
+from run import checkpoint, faults
 
 KILLS = 32
 CHANGES = {"steps": 9, "save_every": 1, "eval_every": 4, "beta_th": 0.9, "max_rounds": 2, "dtype": "float32"}
@@ -463,3 +464,26 @@ def test_rows_that_are_empty_or_enormous_are_errors_or_skipped_and_counted(world
     train.main(world(tmp_path / "long", data=source, steps=1, rewards="accuracy"))
     assert json.loads((tmp_path / "long" / "metrics.jsonl").read_text())["reward_errors"] == 0
     assert time.monotonic() - began < 60
+
+
+def test_a_rank_is_lost_when_it_is_silent_for_too_long_or_ended_by_itself(monkeypatch):
+    """What ends a rank whose collectives would wait for the lost one, by hand: rank 0 of 3, 10 s of patience."""
+    store, heard = dist.HashStore(), {}
+    monkeypatch.setattr(dist, "get_world_size", lambda: 3)
+    monkeypatch.setattr(dist, "get_rank", lambda: 0)
+
+    def lost(now, **notes):
+        for key, text in notes.items():
+            store.set(key.replace("_", "/"), text)
+        return faults.any_lost(store, heard, now, patience=10)
+
+    assert not lost(0, beat_0="1", beat_1="1")  # rank 2 has not begun
+    assert not lost(9, beat_2="1")
+    assert not lost(10)
+    assert lost(10.5)  # rank 1 is silent since 0; rank 0, which asks, does not count
+    assert not lost(11, beat_1="2")
+    assert not lost(18, beat_1="3")
+    assert lost(19.5)  # rank 2 since 9
+    assert not lost(19.5, ended_2="")  # it was done
+    assert not lost(28)
+    assert lost(28, ended_1="the disk is full")

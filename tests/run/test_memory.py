@@ -94,6 +94,37 @@ def test_parts_by_hand():
     }
 
 
+def test_parts_of_a_gpu_by_hand():
+    """The cache stays, of at least 8 rows of 256 tokens; bfloat16 weights for sampling too; AdamW is fused."""
+    shape = memory.Shape(1000, 1, 10, 30, 10, 10, 50)
+    load = memory.Load(tokens=64, completion_share=0.5, prefix_share=0.25, width=8, rows=2, samples=2, trained=4)
+    load = memory.replace(load, gpu=True, dtype="bfloat16")
+    parts = {"weights": 4000, "gradients": 4000, "optimizer": 8000, "copy for sampling": 2000}
+    assert memory.lasting(shape, load) == parts | {"cache": 2 * 8 * 256 * 10 * 2}
+    moments = memory.moments(shape, load)
+    assert "temporaries" not in moments["optimizer step"]
+    assert all(moment["cache"] == 2 * 8 * 256 * 10 * 2 for moment in moments.values())
+    assert "copy for sampling" not in memory.lasting(shape, memory.replace(load, shards=2))
+
+
+def test_on_a_gpu_as_many_rows_are_decoded_at_once_as_fit(world, tmp_path, monkeypatch):
+    """Half of them, and half again, until the plan fits; never less than a group."""
+    monkeypatch.setattr(memory, "is_gpu", lambda _: True)
+    monkeypatch.setattr(memory, "slice_logits", lambda _: 2**25)
+    options = {"prompts_per_step": 64, "max_new_tokens": 1000, "tokens_per_micro_batch": 1032, "cache_tokens": 0}
+    monkeypatch.setattr(memory.dist, "all_reduce", lambda *_: None)
+    monkeypatch.setattr(memory.dist, "get_world_size", lambda: 1)
+    rows = []
+    for gib in (100, 0.2, 0.01):
+        args = flags.parse_args(world(tmp_path, **options))
+        monkeypatch.setattr(memory, "room", lambda _, gib=gib: (int(gib * memory.GIB), 0))
+        _, _, load, _ = memory.planned(args, None, torch.device("cpu"))
+        rows.append(load.rows)
+        assert args.cache_tokens == load.rows * load.width
+    G = args.group_size
+    assert rows[0] == 64 * G and G < rows[1] < 64 * G and rows[2] == G
+
+
 def test_what_other_methods_keep_is_counted(world, tmp_path):
     """A reference is a copy of the weights, a critic of gradients and AdamW's two moments too; SGD keeps none."""
     shape = memory.shape_of(addition.make_config(addition.make_tokenizer()))
