@@ -450,7 +450,9 @@ def parts_and_levers(work: dict) -> dict:
     dtype = torch.bfloat16 if work["dtype"] == "bfloat16" else torch.float32
     limits = machine(dtype)
     taken = compare(rollout_works(args, tokenizer, model, rows, work, share), work["repeats"])
-    even, ragged = (sample(args, tokenizer, model, rows, work, way) for way in (nullcontext(), uneven(model, T)))
+    even = sample(args, tokenizer, model, rows, work)
+    ragged = sample(args, tokenizer, model, rows, work, uneven(model, T))
+    assert even.completion_mask.all() and not ragged.completion_mask.all()
     taken |= compare(update_works(args, policy, even, ragged, work, share), work["repeats"])
     dist.destroy_process_group()
 
