@@ -6,5 +6,4 @@ plot        curves of runs as a PNG or, with --html, as a page (report.py), and 
 study       the paper's comparisons over many seeds; compare.py makes their tables and pictures
 gradient    bias and noise of each estimate of the gradient
 bench       times a step, its parts and each optimization, also against TRL
-scaling     times a step on 1, 2, … ranks
 """
