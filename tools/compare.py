@@ -21,7 +21,11 @@ import platform
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import getitem
 from pathlib import Path
+
+import numpy as np
 
 from run.flags import fail
 from run.scores import mean_and_error, t_quantile
@@ -69,10 +73,7 @@ def window_mean(values: Sequence[float | None], ends: Sequence[float], low: floa
 
 def line_at(points: Sequence[tuple[float, float]], x: float) -> float | None:
     """The value at x of the line through points sorted by x, constant beyond its ends. None without points."""
-    for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
-        if x0 <= x <= x1:
-            return y0 + (y1 - y0) * (x - x0) / (x1 - x0)
-    return (points[0] if x < points[0][0] else points[-1])[1] if points else None
+    return float(np.interp(x, *zip(*points, strict=True))) if points else None
 
 
 def line_mean(points: Sequence[tuple[float, float]], high: float) -> float | None:
@@ -109,7 +110,7 @@ def measures(run: dict, axis: str, limit: float) -> dict[str, float | None]:
         "greedy": line_at(points, limit),
         "greedy all": line_mean(points, limit),
     }
-    return {name: percent(value) for name, value in values.items()}
+    return {name: None if value is None else 100 * value for name, value in values.items()}
 
 
 def make_rows(study: Study) -> list[dict]:
@@ -168,18 +169,17 @@ def comparison(rows: list[dict], study: Study, where: str) -> str:
     for variant in study.flags:
         lines.append([variant])
         for name in MEASURES:
-            values, reference = (
-                by_seed(rows, each, lambda row, n=name: row[where][n]) for each in (variant, study.reference)
-            )
+            values, reference = (by_seed(rows, each, where, name) for each in (variant, study.reference))
             lines[-1].append(plus_minus(values.values()))
             if variant != study.reference:
                 lines[-1][-1] += "<br>" + interval(paired(values, reference))
     return plot.markdown(lines)
 
 
-def by_seed(rows: list[dict], variant: str, value) -> dict[int, float]:
-    found = {row["seed"]: value(row) for row in rows if row["variant"] == variant}
-    return {seed: x for seed, x in found.items() if x is not None}
+def by_seed(rows: list[dict], variant: str, *keys: str) -> dict[int, float]:
+    """What a variant's rows hold under these keys, one within the other; without those that hold None."""
+    found = {row["seed"]: reduce(getitem, keys, row) for row in rows if row["variant"] == variant}
+    return {seed: value for seed, value in found.items() if value is not None}
 
 
 def plus_minus(values) -> str:
@@ -200,31 +200,27 @@ def interval(difference: tuple[float, float, float] | None) -> str:
 def behaviour(rows: list[dict], study: Study) -> str:
     """Means over steps and seeds; and the deviation between seeds, which decides how many seeds a comparison needs."""
     columns = {
-        "α": (lambda row: row["alpha"], 2),
-        "easy, %": (lambda row: percent(row["easy_share"]), 1),
-        "hard, %": (lambda row: percent(row["hard_share"]), 1),
-        "gradient norm": (lambda row: row["grad_norm"], 3),
-        "clipped, % of steps": (lambda row: percent(row["clipped_share"]), 1),
-        "generated tokens": (lambda row: row["generated_tokens"], 0),
-        "CPU seconds": (lambda row: row["cpu_seconds"], 1),
+        "α": ("alpha", 1, 2),
+        "easy, %": ("easy_share", 100, 1),
+        "hard, %": ("hard_share", 100, 1),
+        "gradient norm": ("grad_norm", 1, 3),
+        "clipped, % of steps": ("clipped_share", 100, 1),
+        "generated tokens": ("generated_tokens", 1, 0),
+        "CPU seconds": ("cpu_seconds", 1, 1),
     }
     deviations = "SD over seeds: last quarter", "of its difference"
     lines = [["variant", *columns, *deviations]]
-    reference = by_seed(rows, study.reference, lambda row: row["at equal steps"]["last"])
+    reference = by_seed(rows, study.reference, "at equal steps", "last")
     for variant in study.flags:
         lines.append([variant])
-        for value, digits in columns.values():
-            known = by_seed(rows, variant, value).values()
-            lines[-1].append(f"{statistics.fmean(known):,.{digits}f}" if known else "–")
-        last = by_seed(rows, variant, lambda row: row["at equal steps"]["last"])
+        for name, scale, digits in columns.values():
+            known = by_seed(rows, variant, name).values()
+            lines[-1].append(f"{scale * statistics.fmean(known):,.{digits}f}" if known else "–")
+        last = by_seed(rows, variant, "at equal steps", "last")
         differences = [last[seed] - reference[seed] for seed in last if seed in reference]
         for values in (list(last.values()), differences if variant != study.reference else []):
             lines[-1].append(f"{statistics.stdev(values):.1f}" if len(values) > 1 else "–")
     return plot.markdown(lines)
-
-
-def percent(share: float | None) -> float | None:
-    return None if share is None else 100 * share
 
 
 def foot(study: Study, rows: list[dict]) -> str:
@@ -291,7 +287,8 @@ def binned(runs: list[dict], name: str, axis: str, limit: float, scale=1.0) -> l
     for i in range(BINS):
         low, high = i * limit / BINS, (i + 1) * limit / BINS
         values = [window_mean(run[name], axes_of(run)[axis][0], low, high) for run in runs]
-        points.append(((low + high) / 2, *mean_or_nan([scale * value for value in values if value is not None])))
+        known = [scale * value for value in values if value is not None]
+        points.append(((low + high) / 2, *(mean_and_error(known) if known else (math.nan, math.nan))))
     return points
 
 
@@ -299,21 +296,14 @@ def evaluated(runs: list[dict]) -> list[tuple[float, float, float]]:
     """Held-out accuracy in % at the steps where all runs were evaluated."""
     lines = [dict(map(tuple, run["accuracy"])) for run in runs]
     common = sorted(set.intersection(*map(set, lines)))
-    return [(step, *mean_or_nan([100 * line[step] for line in lines])) for step in common]
-
-
-def mean_or_nan(values: list[float]) -> tuple[float, float]:
-    """Mean and standard error: nan without a value, 0 where there is no error."""
-    mean, error = mean_and_error(values) if values else (math.nan, 0.0)
-    return mean, 0.0 if math.isnan(error) else error
+    return [(step, *mean_and_error([100 * line[step] for line in lines])) for step in common]
 
 
 def band(axes, points: list[tuple[float, float, float]], style: dict) -> None:
     if points:
-        x, mean, error = zip(*points, strict=True)
+        x, mean, error = np.transpose(points)
         axes.plot(x, mean, **style)
-        low, high = ([m + sign * e for m, e in zip(mean, error, strict=True)] for sign in (-1, 1))
-        axes.fill_between(x, low, high, color=style["color"], alpha=0.15, lw=0)
+        axes.fill_between(x, mean - error, mean + error, color=style["color"], alpha=0.15, lw=0)
 
 
 if __name__ == "__main__":

@@ -255,7 +255,8 @@ def curve_figures(runs: dict[str, Run], panels, first: int = 0) -> tuple[str, li
 
 
 def rounded(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.4g}")
+    """To four significant digits, but for integers."""
+    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 def other_panels(runs: dict[str, Run]) -> list[tuple]:

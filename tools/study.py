@@ -1,13 +1,12 @@
 """Runs the paper's comparisons on the built-in task: variants times seeds, a table with error bars, a picture.
 
-    python -m tools.study --list                            presets, with the flags of each variant
     python -m tools.study table1                            runs what is missing, then writes results/table1
     python -m tools.study table1 --seeds 3 --jobs 2         fewer seeds, two runs at once
     python -m tools.study table10 --out runs/long -- --steps 200      flags of train.py for all variants of the preset
 
-Every run is train.py in its own process, on one thread, and becomes one line of a file of runs: its flags and its
-curves. A run that is in the file already, from any preset, is not repeated. The study's folder gets rows.jsonl,
-table.md and curves.png (tools/compare.py); when no run is missing, the command only makes these again.
+Every run is train.py in its own process, on one thread, and becomes one line of runs.jsonl, beside the study's folder:
+its flags and its curves. A run that is there already, from any preset, is not repeated. The study's folder gets
+rows.jsonl, table.md and curves.png (tools/compare.py); when no run is missing, the command only makes these again.
 """
 
 import argparse
@@ -20,8 +19,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from functools import cache
@@ -114,7 +111,6 @@ SEEDS = {"table1": 20, "table1-sgd": 20}  # to resolve 1.5 points it takes 8, an
 USUAL_SEEDS = 8  # of the other presets
 PRELOADED = ["train", "transformers.models.qwen2.modeling_qwen2"]  # imported once, by the server that forks the runs
 NOWHERE = str(Path(tempfile.gettempdir(), "study-nowhere"))  # an --out without a run
-POLL = 0.5  # seconds between checks for a signal
 LAST_LINES = 3  # to show of a failed run's output
 
 
@@ -140,11 +136,8 @@ def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     ours, extra = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
     args = parse_command(ours)
-    if args.list:
-        print("\n".join(describe(name) for name in PRESETS))
-        return
     out, (title, reference, variants) = Path(args.out or Path("results", args.name)), PRESETS[args.name]
-    store = Path(args.runs or out.parent / "runs.jsonl")
+    store = out.parent / "runs.jsonl"
     jobs = [make_job(name, words, seed, extra) for seed in range(args.seeds) for name, words in variants.items()]
     known = load(store)
     missing = [job for job in jobs if key(job.flags) not in known]
@@ -166,27 +159,15 @@ def main(argv: list[str] | None = None) -> None:
 def parse_command(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tools.study", description=__doc__.partition("\n")[0])
     parser.error = fail
-    parser.add_argument("name", nargs="?", metavar="NAME", help=f"preset: {', '.join(PRESETS)}")
-    parser.add_argument("--list", action="store_true", help="list the presets and exit")
+    parser.add_argument("name", choices=PRESETS, metavar="NAME", help=f"preset: {', '.join(PRESETS)}")
     parser.add_argument("--seeds", type=int, metavar="N", help="seeds 0 to N - 1 (default: 20 for table1, else 8)")
     parser.add_argument("--out", metavar="DIR", help="folder of table and picture (default: results/NAME)")
-    parser.add_argument("--runs", metavar="FILE", help="all runs, one per line (default: DIR/../runs.jsonl)")
     parser.add_argument("--jobs", type=int, default=1, metavar="J", help="runs at once, one thread each (default: 1)")
     args = parser.parse_args(argv)
-    if args.list:
-        return args
-    if args.name not in PRESETS:
-        fail(f"no preset {args.name}; give one of {', '.join(PRESETS)} (see --list)")
     args.seeds = SEEDS.get(args.name, USUAL_SEEDS) if args.seeds is None else args.seeds
     if min(args.seeds, args.jobs) < 1:
         fail("--seeds, --jobs: must be 1 or more")
     return args
-
-
-def describe(name: str) -> str:
-    title, reference, variants = PRESETS[name]
-    lines = [f"{name}: {title}; {SEEDS.get(name, USUAL_SEEDS)} seeds, compared with {reference}"]
-    return "\n".join(lines + [f"    {variant:<32} {words}" for variant, words in variants.items()])
 
 
 def make_job(variant: str, words: str, seed: int, extra: list[str]) -> Job:
@@ -220,7 +201,7 @@ def load(store: Path) -> dict[str, dict]:
         except ValueError:
             continue
         if not isinstance(run, dict) or "flags" not in run:
-            fail(f"--runs {store}, line {number}: not a run of tools.study; give another file, or none")
+            fail(f"{store}, line {number}: not a run of tools.study; remove it, or give another --out")
         runs[key(run["flags"])] = run
     return runs
 
@@ -228,7 +209,7 @@ def load(store: Path) -> dict[str, dict]:
 def run_all(jobs: list[Job], num: int, store: Path) -> list[Job]:
     """Runs jobs, `num` at once, and adds a line to the store as each ends. Reports and returns those that failed.
 
-    However this process ends, even by a signal, its children end first.
+    However this process ends, its children end: by `finally`, or by themselves (end_with_parent).
     """
     if not jobs:
         return []
@@ -236,55 +217,37 @@ def run_all(jobs: list[Job], num: int, store: Path) -> list[Job]:
         store.parent.mkdir(parents=True, exist_ok=True)
         store.open("a").close()
     except OSError as error:
-        fail(f"--runs {store}: can't be written ({error}); give a file in a folder of yours")
+        fail(f"{store}: can't be written ({error}); give an --out in a folder of yours")
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # all runs inherit the server's environment
-    make_models(jobs)
+    torch.set_num_threads(1)
+    for seed in sorted({job.flags["seed"] for job in jobs if job.flags["model"] == BUILT_IN}):
+        addition.ensure(seed)  # now, so that no two runs make a model at the same time
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     waiting, running, failed, done = list(reversed(jobs)), [], [], 0
-    with tempfile.TemporaryDirectory(prefix="study-") as folder, signals_noted() as stopped:
+    with tempfile.TemporaryDirectory(prefix="study-") as folder:
         try:
-            while (waiting or running) and not stopped:
+            while waiting or running:
                 while waiting and len(running) < num:
                     job = waiting.pop()
                     running.append(start(context, job, Path(folder, str(len(waiting)))))
-                wait([each.process.sentinel for each in running], timeout=POLL)
-                for each in [each for each in running if each.process.exitcode is not None and not stopped]:
-                    running.remove(each)
-                    done += 1
+                wait([each.process.sentinel for each in running])
+                for each in [each for each in running if each.process.exitcode is not None]:
                     run = finished(each)
                     if run:
                         append(store, run)
                     else:
                         failed.append(each.job)
+                    running.remove(each)
+                    done += 1
                     print(f"[{done}/{len(jobs)}] {each.job.name}: {brief(run) if run else trouble(each)}", flush=True)
         finally:
             for each in running:
                 each.process.kill()
                 each.process.join()
-    if stopped:
-        print(f"stopped; {done - len(failed)} runs were added to {store}, the same command continues", flush=True)
-        sys.exit(128 + stopped[0])
+            if waiting or running:
+                print(f"stopped; {done - len(failed)} runs were added to {store}, the same command continues")
     return failed
-
-
-def make_models(jobs: list[Job]) -> None:
-    """Makes the built-in model of each seed, so that no two runs make it at the same time."""
-    torch.set_num_threads(1)
-    for seed in sorted({job.flags["seed"] for job in jobs if job.flags["model"] == BUILT_IN}):
-        addition.ensure(seed)
-
-
-@contextmanager
-def signals_noted() -> Iterator[list[int]]:
-    """SIGINT and SIGTERM are only noted in a list, so that no child is half started when all are ended."""
-    noted = []
-    before = {number: signal.signal(number, lambda n, _: noted.append(n)) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield noted
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def start(context, job: Job, out: Path) -> Running:
@@ -335,21 +298,16 @@ def finished(ended: Running) -> dict | None:
     if ended.process.exitcode or not ended.receiver.poll():
         return None
     (job, out, *_), cpu_seconds = ended, ended.receiver.recv()
-    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    config = json.loads((out / "config.json").read_text(encoding="utf-8"))
-    run = {"flags": job.flags, "commit": config["versions"]["commit"], "torch": config["versions"]["torch"]}
+    rows, versions = plot.read(out / "metrics.jsonl"), plot.read_config(out / "config.json")["versions"]
+    run = {"flags": job.flags, "commit": versions["commit"], "torch": versions["torch"]}
     run |= {"date": date.today().isoformat(), "cpu_seconds": round(cpu_seconds, 2)}
     run["seconds"] = round(rows[-1]["seconds"], 2)
     for name in compare.CURVES:
-        run[name] = [short(row.get(name)) for row in rows]
+        run[name] = [report.rounded(row.get(name)) for row in rows]
     if job.flags["algo"] == "sft":  # rewards and tokens are those of the given solutions
         run |= dict.fromkeys(("reward", "easy_share", "hard_share"), [None] * len(rows))
         run["generated_tokens"] = [0] * len(rows)
-    return run | {"accuracy": [[step, short(share)] for step, share, _ in report.evaluations(rows)]}
-
-
-def short(value: float | None) -> float | int | None:
-    return value if value is None or isinstance(value, int) else float(f"{value:.4g}")
+    return run | {"accuracy": [[step, report.rounded(share)] for step, share, _ in report.evaluations(rows)]}
 
 
 def append(store: Path, run: dict) -> None:
@@ -360,6 +318,7 @@ def append(store: Path, run: dict) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         main()
     except KeyboardInterrupt:
