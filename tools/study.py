@@ -298,7 +298,8 @@ def finished(ended: Running) -> dict | None:
     if ended.process.exitcode or not ended.receiver.poll():
         return None
     (job, out, *_), cpu_seconds = ended, ended.receiver.recv()
-    rows, versions = plot.read(out / "metrics.jsonl"), plot.read_config(out / "config.json")["versions"]
+    trained = plot.read(out)
+    rows, versions = trained.rows, trained.config["versions"]
     run = {"flags": job.flags, "commit": versions["commit"], "torch": versions["torch"]}
     run |= {"date": date.today().isoformat(), "cpu_seconds": round(cpu_seconds, 2)}
     run["seconds"] = round(rows[-1]["seconds"], 2)
