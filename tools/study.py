@@ -308,7 +308,7 @@ def finished(ended: Running) -> dict | None:
     if job.flags["algo"] == "sft":  # rewards and tokens are those of the given solutions
         run |= dict.fromkeys(("reward", "easy_share", "hard_share"), [None] * len(rows))
         run["generated_tokens"] = [0] * len(rows)
-    return run | {"accuracy": [[step, report.rounded(share)] for step, share, _ in report.evaluations(rows)]}
+    return run | {"accuracy": [[step, report.rounded(share)] for step, share, _ in report.accuracy(trained, 1)]}
 
 
 def append(store: Path, run: dict) -> None:

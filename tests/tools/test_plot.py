@@ -107,7 +107,8 @@ def test_the_table_of_two_runs_ends_with_mean_and_deviation(runs):
     ],
 )
 def test_evaluations(marks, points):
-    assert report.evaluations([row(step, 0.5) | mark for step, mark in enumerate(marks, 1)]) == points
+    run = report.Run([row(step, 0.5) | mark for step, mark in enumerate(marks, 1)])
+    assert report.accuracy(run, scale=1) == points
 
 
 # ------------------------------------------------------------------------------------------------------------- picture
