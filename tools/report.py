@@ -43,10 +43,10 @@ class Run:
 Point = tuple[float, float | None, float]  # step, value (None: a gap), standard error (0: none)
 
 
-def column(name: str, scale: float = 1.0, error: str | None = None) -> Callable[[Run], list[Point]]:
-    """The points of a column of metrics.jsonl: none for a row without it, a gap for null."""
+def column(name: str, scale: float = 1.0) -> Callable[[Run], list[Point]]:
+    """The points of a column of metrics.jsonl, with NAME_se as its error: none for a row without it, a gap for null."""
     return lambda run: [
-        (row["step"], scale * row[name] if finite(row[name]) else None, scale * (row.get(error) or 0.0))
+        (row["step"], scale * row[name] if finite(row[name]) else None, scale * (row.get(f"{name}_se") or 0.0))
         for row in run.rows
         if name in row
     ]
@@ -59,10 +59,7 @@ def finite(value: object) -> bool:
 def accuracy(run: Run, scale: float = 100.0) -> list[Point]:
     """Held-out accuracy, in %, at each evaluation; step 0 is the model before training."""
     first = Run([row | {"step": 0} for row in run.rows[:1]])
-    return [
-        *column("accuracy_before", scale, "accuracy_before_se")(first),
-        *column("accuracy", scale, "accuracy_se")(run),
-    ]
+    return column("accuracy_before", scale)(first) + column("accuracy", scale)(run)
 
 
 def tokens_per_second(run: Run) -> list[Point]:
@@ -78,9 +75,8 @@ def tokens_per_second(run: Run) -> list[Point]:
 
 # title, unit, points, range of the value axis (None: from the data)
 SHARE = (0.0, 100.0)
-REWARD = column("reward", error="reward_se")  # over groups, which are independent, as samples of a group are not
 PANELS = (
-    ("Reward", "mean over completions, ± standard error where known", REWARD, None),
+    ("Reward", "mean over completions, ± standard error where known", column("reward"), None),
     ("Held-out accuracy, greedy", "%, ± standard error", accuracy, SHARE),
     ("α, Eq. 7", "groups / valid groups", column("alpha"), None),
     ("Valid groups", "% of groups: rewards differ", column("valid_share", 100), SHARE),
@@ -93,9 +89,8 @@ PANELS = (
     ("Gradient's signal", "cosine of two halves; 1: no noise", column("grad_cosine"), None),
     ("Speed", "generated tokens / s of rollout, grading and update", tokens_per_second, None),
 )
-DRAWN = {"step", "reward", "reward_se", "accuracy", "accuracy_se", "accuracy_before", "accuracy_before_se", "alpha"}
-DRAWN |= {"valid_share", "easy_share", "hard_share", "completion_tokens", "truncated_share", "entropy"}
-DRAWN |= {"grad_norm", "grad_cosine"}
+DRAWN = {"step", "reward", "accuracy", "accuracy_before", "alpha", "valid_share", "easy_share", "hard_share"}
+DRAWN |= {"completion_tokens", "truncated_share", "entropy", "grad_norm", "grad_cosine"}
 
 
 def thinned(points: list[Point]) -> list[Point]:
@@ -248,7 +243,7 @@ def other_panels(runs: dict[str, Run]) -> list[tuple]:
     """Panels of all other numbers that runs log."""
     logged = [item for run in runs.values() for row in run.rows for item in row.items()]
     names = dict.fromkeys(name for name, value in logged if finite(value) and not isinstance(value, bool))
-    return [(name, "", column(name), None) for name in names if name not in DRAWN]
+    return [(n, "", column(n), None) for n in names if n not in DRAWN and n.removesuffix("_se") not in DRAWN]
 
 
 LENGTH_KEY = (

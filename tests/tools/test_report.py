@@ -104,8 +104,11 @@ def test_points_of_a_run():
     assert report.column("alpha")(run) == [(1, 2.0, 0.0), (2, None, 0.0), (3, None, 0.0)]
     assert report.column("valid_share", 100)(run)[0] == (1, 50.0, 0.0)
     assert report.column("entropy")(run) == []
-    assert report.REWARD(run) == [(1, 0.05, 0.0), (2, 0.1, 0.0), (3, 0.15, 0.0)]
-    assert report.REWARD(report.Run([row(1, reward_se=0.01), row(2, reward_se=None)])) == [(1, 0.05, 0.01), (2, 0.1, 0)]
+    assert report.column("reward")(run) == [(1, 0.05, 0.0), (2, 0.1, 0.0), (3, 0.15, 0.0)]
+    assert report.column("reward")(report.Run([row(1, reward_se=0.01), row(2, reward_se=None)])) == [
+        (1, 0.05, 0.01),
+        (2, 0.1, 0),
+    ]
     assert report.tokens_per_second(run) == [(step, 50.0, 0.0) for step in (1, 2, 3)]  # 100 tokens in 2 s
     first = row(1, accuracy_before=0.2, accuracy_before_se=0.05)
     assert report.accuracy(report.Run([first, row(2, accuracy=0.5, accuracy_se=0.1)])) == [(0, 20, 5), (2, 50, 10)]
@@ -139,7 +142,7 @@ def test_ticks(low, high, expected):
 def test_ticks_at_whole_steps(low, high, expected):
     assert report.ticks(low, high, whole=True) == expected
     run = report.Run([row(step) for step in (low or 1, high)])
-    svg, _ = report.chart([report.REWARD(run)], "optimizer step")
+    svg, _ = report.chart([report.column("reward")(run)], "optimizer step")
     below = re.findall(r'y="199" text-anchor="middle">(.*?)<', svg)  # 220 - 36 + 15
     assert len(below) >= 2 and all(label.isdigit() for label in below)
 
