@@ -90,7 +90,7 @@ def axes_of(run: dict) -> dict[str, tuple[list[float], list[tuple[float, float]]
     """ "steps" and "tokens" -> where each step ends on that axis, and the points of held-out accuracy."""
     steps, tokens = list(range(1, len(run["reward"]) + 1)), run["generated_tokens"]
     at_tokens = [(tokens[step - 1] if step else 0, share) for step, share in run["accuracy"]]
-    return {"steps": (steps, [tuple(point) for point in run["accuracy"]]), "tokens": (tokens, at_tokens)}
+    return {"steps": (steps, run["accuracy"]), "tokens": (tokens, at_tokens)}
 
 
 def limits(runs: list[dict]) -> dict[str, float]:
@@ -154,11 +154,10 @@ def page(study: Study, rows: list[dict]) -> str:
         "Measures: `tools/compare.py`."
     )
     parts = [f"# {study.title}", intro]
-    for axis in ("steps", "tokens"):
+    for axis, name in (("steps", "steps"), ("tokens", "generated tokens")):
         limit = sorted(row[f"at equal {axis}"][axis] for row in rows)
         reach = f"{limit[0]:,}" if limit[0] == limit[-1] else f"{limit[0]:,} to {limit[-1]:,}, by seed"
-        parts += [f"## At equal {'steps' if axis == 'steps' else 'generated tokens'}: {reach}"]
-        parts += [comparison(rows, study, f"at equal {axis}")]
+        parts += [f"## At equal {name}: {reach}", comparison(rows, study, f"at equal {axis}")]
     flags = "\n".join(f"- {variant}: `{words}`" for variant, words in study.flags.items())
     parts += ["## How the runs behaved", behaviour(rows, study), "## Flags", flags, "![curves](curves.png)"]
     return "\n\n".join([*parts, foot(study, rows)]) + "\n"
@@ -170,7 +169,7 @@ def comparison(rows: list[dict], study: Study, where: str) -> str:
         lines.append([variant])
         for name in MEASURES:
             values, reference = (by_seed(rows, each, where, name) for each in (variant, study.reference))
-            lines[-1].append(plus_minus(values.values()))
+            lines[-1].append(plus_minus(list(values.values())))
             if variant != study.reference:
                 lines[-1][-1] += "<br>" + interval(paired(values, reference))
     return plot.markdown(lines)
@@ -182,10 +181,10 @@ def by_seed(rows: list[dict], variant: str, *keys: str) -> dict[int, float]:
     return {seed: value for seed, value in found.items() if value is not None}
 
 
-def plus_minus(values) -> str:
+def plus_minus(values: list[float]) -> str:
     if not values:
         return "–"
-    mean, error = mean_and_error(list(values))
+    mean, error = mean_and_error(values)
     return f"{mean:,.1f}" + ("" if math.isnan(error) else f" ± {error:.1f}")
 
 
@@ -273,9 +272,7 @@ def draw(study: Study):
             (alpha, "α, Eq. 7", "groups / valid groups", "optimizer step"),
             (shares, "Easy (solid) and hard (dotted) groups", "share of groups, %", "optimizer step"),
         ):
-            axes.set_title(title)
-            axes.set_ylabel(unit)
-            axes.set_xlabel(below)
+            axes.set(title=title, ylabel=unit, xlabel=below)
         legend.axis("off")
         legend.legend(loc="center left", title="mean over seeds, ± standard error")
     return figure
@@ -294,7 +291,7 @@ def binned(runs: list[dict], name: str, axis: str, limit: float, scale=1.0) -> l
 
 def evaluated(runs: list[dict]) -> list[tuple[float, float, float]]:
     """Held-out accuracy in % at the steps where all runs were evaluated."""
-    lines = [dict(map(tuple, run["accuracy"])) for run in runs]
+    lines = [dict(run["accuracy"]) for run in runs]
     common = sorted(set.intersection(*map(set, lines)))
     return [(step, *mean_and_error([100 * line[step] for line in lines])) for step in common]
 

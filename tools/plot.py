@@ -204,8 +204,7 @@ def panel(axes, runs: dict[str, report.Run], points_of: Callable, title: str, un
         steps = sorted(set.intersection(*map(set, curves)))
         means = [statistics.fmean(curve[step] for curve in curves) for step in steps]
         axes.plot(steps, means, color=colour or "black", lw=2.2, zorder=3)
-    axes.set(ylabel=unit, xlabel="optimizer step")
-    axes.set_title(title)
+    axes.set(title=title, ylabel=unit, xlabel="optimizer step")
     axes.xaxis.get_major_locator().set_params(integer=True)
 
 
