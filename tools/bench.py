@@ -81,18 +81,14 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--valid-share", type=float, nargs="+", default=[0.5], metavar="S", help="valid groups (default: 0.5)")
     add("--repeats", type=int, default=3, help="timed, after one for warm-up (default: 3)")
     add("--peer", choices=("trl",), help="compare a step with TRL's GRPOTrainer instead")
-    add("--peer-batch", type=int, default=8, metavar="N", help="TRL's per_device_train_batch_size (default: 8, TRL's)")
     add("--json", metavar="FILE", help="also write all figures here")
     ours, words = parser.parse_known_args(argv)
     usual = [] if ours.model == flags.BUILT_IN else ["--prompts-per-step", "4", "--max-new-tokens", "128"]
     words = ["--model", ours.model, *usual, *words, "--beta-th", "0", "--eval-every", "0", "--out", str(OUT)]
     args = argparse.Namespace(**vars(flags.parse_args(words)) | vars(ours))
     args.valid = [max(1, round(share * args.prompts_per_step)) for share in args.valid_share]  # groups
-    samples = args.prompts_per_step * args.group_size
     if args.peer and not importlib.util.find_spec("trl"):
         flags.fail("--peer trl: pip install trl")
-    if args.peer and samples % args.peer_batch:
-        flags.fail(f"--peer-batch {args.peer_batch}: must divide the {samples} samples")
     if args.repeats < 1:
         flags.fail("--repeats: must be 1 or more")
     if not all(0 < share <= 1 for share in args.valid_share):
@@ -207,9 +203,11 @@ def trl_steps(args) -> dict:
             assert all(len(ids) == args.max_new_tokens for ids in result[0]), "a completion ended before its T tokens"
             return result
 
-    batch, P, G = args.peer_batch, args.prompts_per_step, args.group_size
+    G = args.group_size
+    samples = args.prompts_per_step * G
+    batch = math.gcd(8, samples)  # TRL's default is 8, and it must divide the samples
     same = {"num_generations": G, "max_completion_length": args.max_new_tokens, "learning_rate": args.lr}
-    same |= {"per_device_train_batch_size": batch, "gradient_accumulation_steps": P * G // batch}
+    same |= {"per_device_train_batch_size": batch, "gradient_accumulation_steps": samples // batch}
     same |= {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "beta": 0.0, "loss_type": "dapo", "scale_rewards": "none"}
     same |= {"bf16": args.dtype == "bfloat16", "max_grad_norm": args.grad_clip, "gradient_checkpointing": False}
     quiet = {"save_strategy": "no", "logging_strategy": "no", "report_to": "none", "disable_tqdm": True}

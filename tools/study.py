@@ -49,7 +49,7 @@ TABLE_1 = {
 CONTROL = "α = 1, lr × 1.7"  # 1.7: the mean alpha of the pilot's runs of GPG, under AdamW and SGD alike
 
 SIZES = {
-    age: {f"G = {G}": f"--group-size {G} --prompts-per-step {64 // G} {age}".strip() for G in (2, 4, 8, 16)}
+    age: {f"G = {G}": f"--group-size {G} --prompts-per-step {64 // G} {age}" for G in (2, 4, 8, 16)}
     for age in ("", "--no-age")
 }
 F_NORMS = {f"F_norm = {name}": f"--f-norm {name} --no-age" for name in ("group", "batch")} | {"F_norm = 1": "--no-age"}
@@ -60,8 +60,7 @@ PRESETS = {
     "table1-sgd": (
         "Table 1, SGD in place of AdamW",
         GPG,
-        {name: f"{SGD} {words}".strip() for name, words in TABLE_1.items()}
-        | {CONTROL: "--optimizer sgd --lr 0.0425 --no-age"},
+        {name: f"{SGD} {words}" for name, words in TABLE_1.items()} | {CONTROL: "--optimizer sgd --lr 0.0425 --no-age"},
     ),
     # GPG's lr divided by the ratio of the mean gradient norm to GPG's, in table1's runs of seeds 0 to 3, whose policies
     # are nearly the same: GRPO 1.48, F_norm = 1 and α = 1 0.69, std 1.44, Dr. GRPO 0.51
@@ -69,7 +68,7 @@ PRESETS = {
         "Table 1, SGD, rates that make up for each method's gradient norm",
         GPG,
         {
-            name: f"--optimizer sgd --lr {lr} {TABLE_1[name]}".strip()
+            name: f"--optimizer sgd --lr {lr} {TABLE_1[name]}"
             for name, lr in zip(TABLE_1, ("0.0169", "0.0363", "0.0174", "0.025", "0.025", "0.049"), strict=True)
         },
     ),
@@ -91,11 +90,7 @@ PRESETS = {
             "SFT, 64 solutions a step": "--algo sft --prompts-per-step 64 --group-size 1",
         },
     ),
-    "table10": (
-        "Table 10, β_th",
-        "β_th = 0",
-        {f"β_th = {share}": f"--beta-th {share}" for share in (0, 0.3, 0.6, 0.8)},
-    ),
+    "table10": ("Table 10, β_th", "β_th = 0", {f"β_th = {b}": f"--beta-th {b}" for b in (0, 0.3, 0.6, 0.8)}),
     "table11": ("Table 11, G at 64 samples a step, without α, as in the paper", "G = 8", SIZES["--no-age"]),
     "table11-age": ("Table 11, G at 64 samples a step, with α", "G = 8", SIZES[""]),
     "table12": ("Table 12, F_norm, without α, as in the paper", "F_norm = 1", F_NORMS),

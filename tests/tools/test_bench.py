@@ -100,7 +100,7 @@ def test_the_command_prints_tables_and_leaves_all_figures(world, tmp_path, capsy
 @pytest.mark.slow
 @pytest.mark.skipif(not importlib.util.find_spec("trl"), reason="TRL is not installed")
 def test_a_step_beside_trls(world, tmp_path, capsys):
-    bench.main(flags(world, tmp_path, "--peer", "trl", "--peer-batch", "4"))
+    bench.main(flags(world, tmp_path, "--peer", "trl"))
     figures = json.loads((tmp_path / "bench.json").read_text())
     assert "TRL, 4 samples" in capsys.readouterr().out
     assert figures["trl"]["seconds"] > figures["trl"]["rollout"] > 0 and figures["ours"][0]["seconds"] > 0
