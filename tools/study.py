@@ -22,7 +22,7 @@ import time
 from dataclasses import dataclass
 from datetime import date
 from functools import cache
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import NamedTuple
 
@@ -122,9 +122,8 @@ class Job:
 
 class Running(NamedTuple):
     job: Job
-    out: Path  # train.py's --out; its output goes to OUT.log
+    out: Path  # train.py's --out; its output goes to OUT.log, its CPU seconds at the end to OUT.cpu
     process: multiprocessing.Process
-    receiver: Connection  # gets its CPU seconds at the end
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -225,7 +224,10 @@ def run_all(jobs: list[Job], num: int, store: Path) -> list[Job]:
             while waiting or running:
                 while waiting and len(running) < num:
                     job = waiting.pop()
-                    running.append(start(context, job, Path(folder, str(len(waiting)))))
+                    out = Path(folder, str(len(waiting)))
+                    process = context.Process(target=run_one, args=(job.words, out), daemon=True)
+                    process.start()
+                    running.append(Running(job, out, process))
                 wait([each.process.sentinel for each in running])
                 for each in [each for each in running if each.process.exitcode is not None]:
                     run = finished(each)
@@ -245,26 +247,18 @@ def run_all(jobs: list[Job], num: int, store: Path) -> list[Job]:
     return failed
 
 
-def start(context, job: Job, out: Path) -> Running:
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=run_one, args=([*job.words, "--out", str(out)], f"{out}.log", sender), daemon=True)
-    process.start()
-    sender.close()
-    return Running(job, out, process, receiver)
-
-
-def run_one(words: list[str], log: str, sender) -> None:
-    """The child: runs train.py with its output in a file; sends its CPU seconds."""
+def run_one(words: list[str], out: Path) -> None:
+    """The child: runs train.py with its output in a file."""
     threading.Thread(target=end_with_parent, daemon=True).start()
-    file = os.open(log, os.O_CREAT | os.O_WRONLY)
+    file = os.open(f"{out}.log", os.O_CREAT | os.O_WRONLY)
     os.dup2(file, 1)
     os.dup2(file, 2)
     import train
 
     tqdm.set_lock(threading.RLock())  # by default a system semaphore, which a kill would leave behind
     began = time.process_time()
-    train.main(words)
-    sender.send(time.process_time() - began)
+    train.main([*words, "--out", str(out)])
+    Path(f"{out}.cpu").write_text(str(time.process_time() - began))
 
 
 def end_with_parent() -> None:
@@ -290,13 +284,14 @@ def trouble(failed: Running) -> str:
 
 def finished(ended: Running) -> dict | None:
     """A run for the store: its flags, and its curves to four significant digits per step. None: it failed."""
-    if ended.process.exitcode or not ended.receiver.poll():
+    job, out, process = ended
+    cpu = Path(f"{out}.cpu")
+    if process.exitcode or not cpu.exists():
         return None
-    (job, out, *_), cpu_seconds = ended, ended.receiver.recv()
     trained = plot.read(out)
     rows, versions = trained.rows, trained.config["versions"]
     run = {"flags": job.flags, "commit": versions["commit"], "torch": versions["torch"]}
-    run |= {"date": date.today().isoformat(), "cpu_seconds": round(cpu_seconds, 2)}
+    run |= {"date": date.today().isoformat(), "cpu_seconds": round(float(cpu.read_text()), 2)}
     run["seconds"] = round(rows[-1]["seconds"], 2)
     for name in compare.CURVES:
         run[name] = [report.rounded(row.get(name)) for row in rows]
