@@ -7,5 +7,4 @@ study       the paper's comparisons over many seeds; compare.py makes their tabl
 gradient    bias and noise of each estimate of the gradient
 gpu         what only a GPU can show: the same step as a CPU's, runs, speed against its limits
 bench       times a step, its parts and each optimization, also against TRL
-scaling     times a step on 1, 2, … ranks
 """

@@ -1,12 +1,12 @@
 """Times a training step, its parts, and each optimization ("lever") on and off; compares with the machine and with TRL.
 
     python -m tools.bench                                           the built-in model with its default batch
-    python -m tools.bench --model DIR --data FILE                   any other, 4 prompts x 8 x 128 tokens
+    python -m tools.bench --model DIR --data FILE                   any other, by default 4 prompts x 8 x 128 tokens
     python -m tools.bench --peer trl --valid-share 0.5 0.25         a step against TRL's GRPOTrainer (pip install trl)
 
-Seconds are the process's CPU seconds, medians after a warm-up; both sides of a ratio are measured in turn in one
-process, so that a busy machine slows both. Memory is the increase in peak resident memory (Linux only).
-Letters: P prompts, G samples of each, L prompt tokens, T completion tokens, V vocabulary, D hidden width.
+All other flags are train.py's. Seconds are the process's CPU seconds, medians after a warm-up; both sides of a ratio
+are measured in turn in one process, so that a busy machine slows both. Memory is the increase in peak resident memory.
+Letters: P prompts, G samples of each, T completion tokens.
 """
 
 import argparse
@@ -14,11 +14,14 @@ import ctypes
 import gc
 import importlib.util
 import json
+import math
 import statistics
+import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack, nullcontext, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
@@ -27,7 +30,8 @@ from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
-from transformers import AutoTokenizer
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 import rollout as rollout_module
 import train
@@ -42,78 +46,56 @@ from rewards import accuracy
 from rollout import Rollout, completion_texts, eval_mode, join, rollout
 from run import flags, memory
 from run.checkpoint import State
-from run.models import Trained, load_model, make_policy, pretrained
-from run.problems import with_prompts
+from run.models import Trained, load_model, make_policy
+from run.problems import load_problems
 from run.ranks import init_distributed
-from tasks import addition, data
+from tasks import addition
 from tools.plot import markdown
 
-GIGA = 1e9
 OUT = Path(tempfile.gettempdir(), "gpg-bench-is-not-written")  # train.py's flags need a folder; it is never made
 
 
 def main(argv: list[str] | None = None) -> None:
-    work = parse_args(argv)
-    if work["model"] == flags.BUILT_IN:
-        addition.ensure(0)  # once, before anything is measured
-    result = {"work": work}
-    if work["peer"]:
-        result |= {"ours": [in_a_process(our_steps, work, share) for share in work["valid_share"]]}
-        result |= {"trl": in_a_process(trl_steps, work)}
+    args = parse_args(argv)
+    if args.model == flags.BUILT_IN:
+        addition.ensure(args.seed)  # once, before anything is measured
+    result = {"flags": vars(args)}
+    if args.peer:
+        result |= {"ours": [in_a_process(our_steps, args, valid) for valid in args.valid]}
+        result |= {"trl": in_a_process(trl_steps, args)}
         print(peer_table(result))
     else:
-        result |= in_a_process(parts_and_levers, work)
-        print(parts_table(result), levers_table(result), sep="\n\n")
-    if work["json"]:
-        Path(work["json"]).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        result |= in_a_process(parts_and_levers, args)
+        print(parts_table(result), levers_table(result["taken"]), sep="\n\n")
+    if args.json:
+        Path(args.json).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
-def parse_args(argv: list[str] | None) -> dict:
-    """What to measure, as a dictionary for other processes and the JSON."""
-    parser = argparse.ArgumentParser(prog="python -m tools.bench", description=__doc__.partition("\n")[0])
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    """Our flags and train.py's, for steps of one round."""
+    about = __doc__.partition("\n")[0] + " All other flags are train.py's."
+    parser = argparse.ArgumentParser(prog="python -m tools.bench", description=about, allow_abbrev=False)
     parser.error = flags.fail
-    # fmt: off
     add = parser.add_argument
     add("--model", default=flags.BUILT_IN, metavar="DIR", help="folder or hub name (default: the built-in model)")
-    add("--data", metavar="FILE", help="problems, as train.py's --data")
-    add("--system-prompt", default="none", metavar="NAME", help="as train.py's")
-    add("--prompts", type=int, metavar="P", help="prompts per step (default: 4; built-in model: 16)")
-    add("--group-size", type=int, default=8, metavar="G", help="completions per prompt (default: 8)")
-    add("--new-tokens", type=int, metavar="T", help="tokens per completion (default: 128; built-in model: 40)")
     add("--valid-share", type=float, nargs="+", default=[0.5], metavar="S", help="valid groups (default: 0.5)")
-    add("--dtype", choices=("float32", "bfloat16"), default="float32", help="as train.py's")
-    add("--tokens-per-micro-batch", type=int, metavar="N", help="as train.py's")
     add("--repeats", type=int, default=3, help="timed, after one for warm-up (default: 3)")
     add("--peer", choices=("trl",), help="compare a step with TRL's GRPOTrainer instead")
-    add("--peer-batch", type=int, default=8, metavar="N", help="TRL's per_device_train_batch_size (default: 8, TRL's)")
     add("--json", metavar="FILE", help="also write all figures here")
-    # fmt: on
-    work = vars(parser.parse_args(argv))
-    built_in = work["model"] == flags.BUILT_IN
-    for name, usual, small in (("prompts", 4, "prompts_per_step"), ("new_tokens", 128, "max_new_tokens")):
-        work[name] = work[name] if work[name] is not None else addition.DEFAULTS[small] if built_in else usual
-    if work["peer"] and not importlib.util.find_spec("trl"):
+    ours, words = parser.parse_known_args(argv)
+    usual = [] if ours.model == flags.BUILT_IN else ["--prompts-per-step", "4", "--max-new-tokens", "128"]
+    words = ["--model", ours.model, *usual, *words, "--beta-th", "0", "--eval-every", "0", "--out", str(OUT)]
+    args = argparse.Namespace(**vars(flags.parse_args(words)) | vars(ours))
+    args.valid = [max(1, round(share * args.prompts_per_step)) for share in args.valid_share]  # groups
+    if args.peer and not importlib.util.find_spec("trl"):
         flags.fail("--peer trl: pip install trl")
-    if work["peer"] and work["prompts"] * work["group_size"] % work["peer_batch"]:
-        flags.fail(f"--peer-batch {work['peer_batch']}: must divide the {work['prompts'] * work['group_size']} samples")
-    if work["repeats"] < 1:
+    if args.repeats < 1:
         flags.fail("--repeats: must be 1 or more")
-    if not all(0 < share <= 1 for share in work["valid_share"]):
-        flags.fail(f"--valid-share {work['valid_share']}: must be above 0, and at most 1")
-    if work["json"] and not Path(work["json"]).absolute().parent.is_dir():
-        flags.fail(f"--json {work['json']}: no such folder")
-    train_args(work)  # fails on a wrong flag, before anything slow
-    return work
-
-
-def train_args(work: dict) -> argparse.Namespace:
-    """The flags of train.py for this work, with one round per step."""
-    names = {"prompts": "prompts-per-step", "new_tokens": "max-new-tokens"}
-    names |= {name: name.replace("_", "-") for name in ("group_size", "dtype", "tokens_per_micro_batch")}
-    given = {flag: work[name] for name, flag in names.items()} | {"model": work["model"], "data": work["data"]}
-    given |= {"system-prompt": work["system_prompt"], "beta-th": 0, "eval-every": 0, "out": OUT}
-    words = [word for flag, value in given.items() if value is not None for word in (f"--{flag}", str(value))]
-    return flags.parse_args(words)
+    if not all(0 < share <= 1 for share in args.valid_share):
+        flags.fail(f"--valid-share {args.valid_share}: must be above 0, and at most 1")
+    if args.json and not Path(args.json).absolute().parent.is_dir():
+        flags.fail(f"--json {args.json}: no such folder")
+    return args
 
 
 def in_a_process(function, *arguments) -> dict:
@@ -122,24 +104,17 @@ def in_a_process(function, *arguments) -> dict:
         return pool.submit(function, *arguments).result()
 
 
-def load(work: dict):
-    """train.py's flags, tokenizer, model, and P problems with "prompt_ids" and "place", 0 to P - 1."""
+def load(args):
+    """Tokenizer, model, and P problems with "prompt_ids" and "place", 0 to P - 1."""
     torch.set_num_threads(1)
-    args = train_args(work)
     device = init_distributed(args.rank_timeout)
-    built_in = work["model"] == flags.BUILT_IN
-    folder = addition.ensure(0) if built_in else work["model"]
-    tokenizer = pretrained(AutoTokenizer, folder)
-    model = load_model(args, folder, device)
-    found = addition.problems("train") if built_in else flags.user_input(data.load, work["data"], split="train")[0]
-    P = work["prompts"]
-    if len(found) < P:
-        flags.fail(f"--data {work['data']}: {len(found)} problems are too few for --prompts {P}")
-    rows = with_prompts(found[: 2 * P], tokenizer, args)[:P]
-    for place, row in enumerate(rows):
-        row["place"] = place
+    with redirect_stdout(sys.stderr):  # stdout is for tables
+        folder, tokenizer, _, problems, _ = load_problems(args, None, "ddp")
+    model, P = load_model(args, folder, device), args.prompts_per_step
+    if len(problems) < P:
+        flags.fail(f"--data {args.data}: {len(problems)} problems are too few for --prompts-per-step {P}")
     never_end(model, tokenizer)
-    return args, tokenizer, model, rows
+    return tokenizer, model, [row | {"place": place} for place, row in enumerate(problems[:P])]
 
 
 def never_end(model, tokenizer) -> None:
@@ -152,38 +127,33 @@ def never_end(model, tokenizer) -> None:
     model.generation_config.eos_token_id = tokenizer.eos_token_id
 
 
-def fixed_rewards(places: list[int], texts: list[str], answers: list[str], work: dict, share: float) -> list[float]:
-    """Grades as a run would, then fixes the share of valid groups: the first are half right, the others all wrong."""
+def fixed_rewards(places: list[int], texts: list[str], answers: list[str], valid: int) -> list[float]:
+    """Grades as a run would, then fixes the number of valid groups: the first are half right, the others all wrong."""
     for text, answer in zip(texts, answers, strict=True):
         accuracy(text, answer)
-    valid = num_valid(work, share)
     return [float(place < valid and i % 2 == 0) for i, place in enumerate(places)]
 
 
-def num_valid(work: dict, share: float) -> int:
-    return max(1, round(share * work["prompts"]))
-
-
-def our_steps(work: dict, share: float) -> dict:
+def our_steps(args, valid: int) -> dict:
     """Steps as in train.py."""
-    result = steps_of_ours(work, share)  # model and DDP must be gone before the process group is
+    result = steps_of_ours(args, valid)  # model and DDP must be gone before the process group is
     dist.destroy_process_group()
     return result
 
 
-def steps_of_ours(work: dict, valid_share: float) -> dict:
+def steps_of_ours(args, valid: int) -> dict:
     empty = resident()
-    args, tokenizer, model, rows = load(work)
+    tokenizer, model, rows = load(args)
     optimizer = make_optimizer(model, kind="adamw", lr=args.lr, weight_decay=args.weight_decay)
     trained, state = Trained(model, make_policy(model, "ddp", args), tokenizer, optimizer, Method()), State()
 
     def scorer(prompts, texts, ids, columns):
         del prompts, ids
-        rewards = fixed_rewards(columns["place"], texts, columns["answer"], work, valid_share)
+        rewards = fixed_rewards(columns["place"], texts, columns["answer"], valid)
         return {"total": rewards, "by_name": {"benchmark": rewards}, "errors": 0, "counts": {}}
 
     steps = []
-    for number in range(work["repeats"] + 1):
+    for number in range(args.repeats + 1):
         settle()
         began = time.process_time()
         batch = train.collect(trained, rows, scorer, args, replace(state, step=number))
@@ -192,27 +162,27 @@ def steps_of_ours(work: dict, valid_share: float) -> dict:
         gradient = train.gradient_of(trained, share, args, halves=False)
         train.take_step(optimizer, args.lr, learn=gradient.is_finite())
         ended = time.process_time()
-        steps.append({"seconds": ended - began, "rollout": rolled - began, "update": ended - rolled, "peak": peak()})
+        steps.append((rolled - began, ended - rolled, resident("VmHWM")))
         assert batch.rollout.completion_mask.all(), "a completion ended before its T tokens"
-        assert batch.num_valid == num_valid(work, valid_share) and gradient.is_finite()
-    return {"valid_share": valid_share, "logprob_gap": gradient.gap} | medians(steps[1:], empty, model)
+        assert batch.num_valid == valid and gradient.is_finite()
+    return {"valid": valid} | medians(steps, empty, model)
 
 
-def trl_steps(work: dict) -> dict:
+def trl_steps(args) -> dict:
     """The same steps by GRPOTrainer, whose time does not depend on the valid share: it forwards every sample."""
     import datasets
     import transformers
     from trl import GRPOConfig, GRPOTrainer
 
     empty = resident()
-    args, tokenizer, model, rows = load(work)
+    tokenizer, model, rows = load(args)
     dist.destroy_process_group()
     texts = [plain_text(tokenizer, row["prompt_ids"]) for row in rows]
     columns = {"prompt": texts, "place": list(range(len(rows))), "answer": [row["answer"] for row in rows]}
     rolled, steps = [], []
 
     def benchmark(completions, place, answer, **_):
-        return fixed_rewards(place, completions, answer, work, work["valid_share"][0])
+        return fixed_rewards(place, completions, answer, args.valid[0])
 
     class Clock(transformers.TrainerCallback):
         def on_step_begin(self, *_, **__):
@@ -221,30 +191,32 @@ def trl_steps(work: dict) -> dict:
 
         def on_step_end(self, *_, **__):
             seconds = time.process_time() - self.began
-            steps.append({"seconds": seconds, "rollout": rolled[-1], "update": seconds - rolled[-1], "peak": peak()})
+            steps.append((rolled[-1], seconds - rolled[-1], resident("VmHWM")))
 
     class Trainer(GRPOTrainer):
         def _generate_single_turn(self, prompt_ids, *arguments, **options):
-            expected = [row["prompt_ids"] for row in rows for _ in range(work["group_size"])]
+            expected = [row["prompt_ids"] for row in rows for _ in range(args.group_size)]
             assert [list(ids) for ids in prompt_ids] == expected, "TRL was given other prompts"
             began = time.process_time()
             result = super()._generate_single_turn(prompt_ids, *arguments, **options)
             rolled.append(time.process_time() - began)
-            assert all(len(ids) == work["new_tokens"] for ids in result[0]), "a completion ended before its T tokens"
+            assert all(len(ids) == args.max_new_tokens for ids in result[0]), "a completion ended before its T tokens"
             return result
 
-    batch, (P, G) = work["peer_batch"], (work["prompts"], work["group_size"])
-    same = {"num_generations": G, "max_completion_length": work["new_tokens"], "learning_rate": args.lr}
-    same |= {"per_device_train_batch_size": batch, "gradient_accumulation_steps": P * G // batch}
+    G = args.group_size
+    samples = args.prompts_per_step * G
+    batch = math.gcd(8, samples)  # TRL's default is 8, and it must divide the samples
+    same = {"num_generations": G, "max_completion_length": args.max_new_tokens, "learning_rate": args.lr}
+    same |= {"per_device_train_batch_size": batch, "gradient_accumulation_steps": samples // batch}
     same |= {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "beta": 0.0, "loss_type": "dapo", "scale_rewards": "none"}
-    same |= {"bf16": work["dtype"] == "bfloat16", "max_grad_norm": args.grad_clip, "gradient_checkpointing": False}
+    same |= {"bf16": args.dtype == "bfloat16", "max_grad_norm": args.grad_clip, "gradient_checkpointing": False}
     quiet = {"save_strategy": "no", "logging_strategy": "no", "report_to": "none", "disable_tqdm": True}
-    quiet |= {"output_dir": str(OUT), "max_steps": work["repeats"] + 1, "use_cpu": True, "shuffle_dataset": False}
-    columns = {name: values * (work["repeats"] + 1) for name, values in columns.items()}
+    quiet |= {"output_dir": str(OUT), "max_steps": args.repeats + 1, "use_cpu": True, "shuffle_dataset": False}
+    columns = {name: values * (args.repeats + 1) for name, values in columns.items()}
     options = {"args": GRPOConfig(**same, **quiet), "train_dataset": datasets.Dataset.from_dict(columns)}
     options |= {"processing_class": tokenizer, "callbacks": [Clock()], "reward_funcs": benchmark}
     Trainer(model=model, **options).train()
-    return {"batch": batch} | medians(steps[1:], empty, model)
+    return {"batch": batch} | medians(steps, empty, model)
 
 
 def plain_text(tokenizer, ids: list[int]) -> str:
@@ -256,22 +228,18 @@ def plain_text(tokenizer, ids: list[int]) -> str:
     raise ValueError("--peer trl: a prompt's text does not encode to its ids; use other --data")
 
 
-def medians(steps: list[dict], empty: int | None, model) -> dict:
-    """Median seconds; peak memory in bytes, also above the empty process and 16 bytes per parameter."""
-    result = {name: statistics.median(step[name] for step in steps) for name in ("seconds", "rollout", "update")}
-    if empty is None:
-        return result | {"peak": None, "above": None}
-    highest = max(step["peak"] for step in steps)
-    return result | {"peak": highest, "above": highest - empty - 16 * sum(p.numel() for p in model.parameters())}
+def medians(steps: list[tuple], empty: float, model) -> dict:
+    """Of (seconds of the rollout, of the update, peak memory in bytes): median seconds, and the highest peak above the
+    empty process and 16 bytes per parameter. The first step is for warm-up."""
+    rollouts, updates, peaks = zip(*steps[1:], strict=True)
+    result = {"rollout": statistics.median(rollouts), "update": statistics.median(updates)}
+    result["seconds"] = statistics.median(map(sum, zip(rollouts, updates, strict=True)))
+    return result | {"above": max(peaks) - empty - 16 * sum(p.numel() for p in model.parameters())}
 
 
-def resident(field: str = "VmRSS") -> int | None:
-    """Bytes of this process in memory, now (VmRSS) or at its peak since settle (VmHWM); None without /proc."""
-    return memory.resident(field) if Path("/proc/self/status").exists() else None
-
-
-def peak() -> int | None:
-    return resident("VmHWM")
+def resident(field: str = "VmRSS") -> float:
+    """Bytes of this process in memory, now (VmRSS) or at its peak since settle (VmHWM); nan without /proc."""
+    return memory.resident(field) if Path("/proc/self/status").exists() else math.nan
 
 
 def settle() -> None:
@@ -291,99 +259,31 @@ def compare(works: dict, repeats: int) -> dict:
             settle()
             before, began = resident(), time.process_time()
             function()
-            seconds = time.process_time() - began
-            taken[name].append((seconds, None if before is None else peak() - before))
-    result = {}
-    for name, pairs in taken.items():
-        seconds, peaks = zip(*pairs[1:], strict=True)
-        result[name] = {"seconds": statistics.median(seconds)}
-        result[name]["peak"] = None if None in peaks else statistics.median(peaks)
-    return result
+            taken[name].append((time.process_time() - began, resident("VmHWM") - before))
+    medians_of = {name: map(statistics.median, zip(*pairs[1:], strict=True)) for name, pairs in taken.items()}
+    return {name: dict(zip(("seconds", "peak"), pair, strict=True)) for name, pair in medians_of.items()}
 
 
-def machine(dtype: torch.dtype) -> dict:
-    """The best of several large matrix products, in FLOP/s, and copies, in bytes/s read and written; one thread."""
-    n, room = 2048, 2**26
+def machine(dtype: torch.dtype) -> float:
+    """FLOP/s of the best of several large matrix products on one thread."""
+    n, seconds = 2048, []
     a, b = (torch.randn(n, n).to(dtype) for _ in range(2))
-    x, y = torch.ones(room), torch.zeros(room)
-
-    def best(function):
-        seconds = []
-        for _ in range(6):
-            began = time.process_time()
-            function()
-            seconds.append(time.process_time() - began)
-        return min(seconds[1:])
-
-    return {"flops": 2 * n**3 / best(lambda: a @ b), "bandwidth": 2 * x.nbytes / best(lambda: y.copy_(x))}
+    for _ in range(6):
+        began = time.process_time()
+        torch.mm(a, b)
+        seconds.append(time.process_time() - began)
+    return 2 * n**3 / min(seconds)
 
 
-def dimensions(model) -> dict[str, int]:
-    """Sizes for `counts`: parameters of all matrices but the embedding, layers, widths of attention."""
-    config = model.config.get_text_config()
-    heads = config.num_attention_heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // heads
-    inner = [module for module in model.base_model.modules() if not isinstance(module, torch.nn.Embedding)]
-    return {
-        "matrices": sum(p.numel() for module in inner for p in module.parameters(recurse=False) if p.dim() == 2),
-        "output": model.get_output_embeddings().weight.numel(),
-        "layers": config.num_hidden_layers,
-        "queries": heads * width,
-        "keys": (getattr(config, "num_key_value_heads", None) or heads) * width,
-    }
-
-
-def forward_flops(size: dict[str, int], new: int, past: int = 0) -> float:
-    """FLOPs of `new` tokens after `past`, without the output layer: 2 per parameter, and in attention 4 per channel
-    (score and sum of values) and pair of tokens. Sliding windows are ignored."""
-    pairs = new * past + new * (new + 1) / 2
-    return 2 * size["matrices"] * new + 4 * size["layers"] * size["queries"] * pairs
-
-
-def counts(size: dict[str, int], lengths: list[int], valid: int, G: int, T: int, width: int) -> dict[str, dict]:
-    """FLOPs and bytes that the method needs, without padding; lengths of the prompts, the first `valid` in the update.
-
-    A backward is twice a forward. Bytes are those of the weights, once per forward, and the cache, `width` per number.
-    """
-    weights = (size["matrices"] + size["output"]) * width
-    token = 2 * size["layers"] * size["keys"] * width  # keys and values
-    prefill = sum(forward_flops(size, n) + 2 * size["output"] for n in lengths)
-    decode = sum(G * (forward_flops(size, T - 1, n) + 2 * size["output"] * (T - 1)) for n in lengths)
-    shared = [forward_flops(size, n) + G * (forward_flops(size, T - 1, n) + 2 * size["output"] * T) for n in lengths]
-    past = sum(G * (n + t) for n in lengths for t in range(1, T))
-    return {
-        "prefill": {"flops": prefill, "bytes": weights + token * sum(lengths)},
-        "decode": {"flops": decode, "bytes": (T - 1) * weights + token * past},
-        "update": {"flops": 3 * sum(shared[:valid]), "bytes": 3 * weights},
-    }
-
-
-def update(policy: Policy, r: Rollout, weights: torch.Tensor, args, *, everyone=False, known=True) -> None:
+def update(policy: Policy, r: Rollout, weights: torch.Tensor, budget: int, *, everyone=False, known=True) -> None:
     """Forward and backward as in train.backward. everyone: invalid groups too. known: the gradient is passed ahead."""
     weights = weights.flatten(0, 1)  # (P * G, T)
     chosen = torch.arange(len(weights)) if everyone else weights.any(dim=1).nonzero().squeeze(1)
-    for piece in micro_batches(r, chosen, args.tokens_per_micro_batch, shared=policy.shared):
+    for piece in micro_batches(r, chosen, budget, shared=policy.shared):
         samples = sample_rows(r, piece)
         mask = samples[3].bool()  # (N, T)
         w = weights[piece, : mask.shape[1]][mask]  # (M,)
         (-(w * policy(*samples, grad=-w if known else None)).sum()).backward()
-
-
-def plain_update(model, r: Rollout, weights: torch.Tensor, args, *, whole: bool = True) -> None:
-    """Every sample with its own prompt, padded to the longest, and torch's log_softmax over all logits.
-
-    whole: logits of prompt tokens too.
-    """
-    G, T = weights.shape[1:]
-    ids = torch.cat([r.prompt_ids.repeat_interleave(G, 0), r.completion_ids.flatten(0, 1)], dim=1)  # (P * G, L + T)
-    mask = torch.cat([r.prompt_mask.repeat_interleave(G, 0), r.completion_mask.flatten(0, 1)], dim=1)
-    positions, weights = (mask.cumsum(dim=1) - 1).clamp(min=0), weights.flatten(0, 1)
-    for piece in torch.arange(len(ids)).split(max(1, args.tokens_per_micro_batch // ids.shape[1])):
-        inputs = {"input_ids": ids[piece], "attention_mask": mask[piece], "position_ids": positions[piece]}
-        with autocast(args.dtype, ids.device):
-            logits = model(**inputs, use_cache=False, logits_to_keep=0 if whole else T + 1).logits  # (N, L + T, V)
-        logprobs = logits.float().log_softmax(dim=-1)[:, -T - 1 : -1].gather(2, ids[piece, -T:, None]).squeeze(2)
-        (-(weights[piece] * logprobs).sum()).backward()
 
 
 @torch.no_grad()
@@ -409,19 +309,17 @@ def concatenated(cache, rows: torch.Tensor, room: int):
     return cache
 
 
-def uneven(model, tokens: int) -> ExitStack:
-    """While it is open, samples end at random, after tokens / 2 on average, each by its own random stream."""
-    draw, config = rollout_module.draw, model.generation_config
-    end = 0  # an id that the model knows: it is fed to rows that stay after their end
+@contextmanager
+def uneven(model, tokens: int) -> Iterator[None]:
+    """Samples end at random, after tokens / 2 on average, each by its own random stream."""
+    draw, end = rollout_module.draw, 0  # an id that the model knows: it is fed to rows that stay after their end
 
     def ending(logits, uniforms, **options):
         drawn, logprobs = draw(logits, uniforms, **options)
         return drawn.where(uniforms * 2**20 % 1 >= 2 / tokens, end), logprobs
 
-    stack = ExitStack()
-    stack.enter_context(patch.object(rollout_module, "draw", ending))
-    stack.enter_context(patch.object(config, "eos_token_id", end))
-    return stack
+    with patch.object(rollout_module, "draw", ending), patch.object(model.generation_config, "eos_token_id", end):
+        yield
 
 
 # lever: (with it, without it), names in rollout_works and update_works
@@ -434,169 +332,145 @@ LEVERS = {
     "logits in slices": ("update", "logits whole"),
     "logits computed once": ("update", "logits twice"),
     "completions cut by length": ("update, uneven", "not cut"),
-    "bfloat16, rollout": ("rollout, bfloat16", "rollout, float32"),
-    "bfloat16, update": ("update, bfloat16", "update, float32"),
+    "bfloat16": ("update, bfloat16", "update, float32"),
 }
-PLAIN = {"plain, completions": "whole logits of completions", "plain": "whole logits of all tokens"}
-DECODES = (("rollout", "prefill"), ("bare", "bare prefill"))
-DTYPES = ("float32", "bfloat16")
 
 
-def parts_and_levers(work: dict) -> dict:
-    """Seconds and peaks of the parts of a step, of each lever on and off, and the machine's limits."""
-    args, tokenizer, model, rows = load(work)
-    policy, share = Policy(model, args.temperature, args.dtype), work["valid_share"][0]
-    G, T = work["group_size"], work["new_tokens"]
-    dtype = torch.bfloat16 if work["dtype"] == "bfloat16" else torch.float32
-    limits = machine(dtype)
-    taken = compare(rollout_works(args, tokenizer, model, rows, work, share), work["repeats"])
-    even, ragged = (sample(args, tokenizer, model, rows, work, way) for way in (nullcontext(), uneven(model, T)))
-    taken |= compare(update_works(args, policy, even, ragged, work, share), work["repeats"])
+def parts_and_levers(args) -> dict:
+    """Seconds and peaks of the parts of a step, and of each lever on and off."""
+    tokenizer, model, rows = load(args)
     dist.destroy_process_group()
+    policy, valid = Policy(model, args.temperature, args.dtype), args.valid[0]
+    draw, T = partial(sample, args, tokenizer, model, rows), args.max_new_tokens
+    even = draw()
+    with uneven(model, T):
+        ragged = draw()
+    assert even.completion_mask.all() and not ragged.completion_mask.all()
+    taken = compare(rollout_works(args, tokenizer, model, rows, draw, even, valid), args.repeats)
+    works = update_works(policy, even, ragged, valid, args.tokens_per_micro_batch)
+    taken |= compare(works, args.repeats)
 
-    decode, bare = (taken[name]["seconds"] - taken[first]["seconds"] for name, first in DECODES)
+    wholes = ("rollout", "prefill"), ("bare", "bare prefill")
+    decode, bare = (taken[whole]["seconds"] - taken[first]["seconds"] for whole, first in wholes)
     taken["decode"] = taken["rollout"] | {"seconds": decode}
-    lengths, valid = [len(row["prompt_ids"]) for row in rows], num_valid(work, share)
-    done = counts(dimensions(model), lengths, valid, G, T, dtype.itemsize)
-    tokens = {"prefill": sum(lengths), "decode": len(rows) * G * (T - 1), "update": valid * G * T}
-    tokens["grading"] = len(rows) * G * T
-    parts = {name: taken[name] | {"tokens": tokens[name]} | done.get(name, {}) for name in tokens}
-    for part in [parts[name] for name in done]:
-        part["limit"] = max(part["flops"] / limits["flops"], part["bytes"] / limits["bandwidth"])
-        part["share"] = part["limit"] / part["seconds"]
+    lengths, completions = [len(row["prompt_ids"]) for row in rows], len(rows) * args.group_size
+    tokens = {"prefill": sum(lengths), "decode": completions * (T - 1), "update": valid * args.group_size * T}
+    tokens["grading"] = completions * T
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):  # others are not counted on a CPU
+        works["update"]()
+    limit = machine(torch.bfloat16 if args.dtype == "bfloat16" else torch.float32)
     return {
-        "machine": limits,
-        "parts": parts,
-        "levers": {name: ratio(taken[on], taken[off]) | {"part": on} for name, (on, off) in LEVERS.items()},
+        "parts": {name: taken[name] | {"tokens": number} for name, number in tokens.items()},
         "decode_over_bare_loop": decode / bare,
-        "update_over_plain": {name: 1 / ratio(taken["update"], taken[name])["time"] for name in PLAIN},
-        "peak_of_twice_the_samples": ratio(taken["once"], taken["twice"])["peak"],
+        "machine_flops": limit,
+        "update_reaches": counter.get_total_flops() / limit / taken["update"]["seconds"],
+        "peak_of_twice_the_samples": taken["twice"]["peak"] / taken["once"]["peak"],
         "taken": taken,
     }
 
 
-def ratio(on: dict, off: dict) -> dict:
-    """Off over on, for time and memory."""
-    peaks = None if on["peak"] is None else off["peak"] / max(on["peak"], 1)
-    return {"on": on, "off": off, "time": off["seconds"] / on["seconds"], "peak": peaks}
-
-
-def sample(args, tokenizer, model, rows, work, lengths=None, *, per_sample=False, tokens=None) -> Rollout:
+def sample(args, tokenizer, model, rows, *, per_sample=False, tokens=None) -> Rollout:
     """A rollout as in train.collect; per_sample: each prompt G times, as if they were different."""
-    G = work["group_size"]
+    G = args.group_size
     prompts = [row["prompt_ids"] for row in rows for _ in range(G if per_sample else 1)]
-    shape = (1 if per_sample else G, tokens or work["new_tokens"])
-    with lengths or nullcontext(), autocast(args.dtype, model.device):
+    shape = (1 if per_sample else G, tokens or args.max_new_tokens)
+    with autocast(args.dtype, model.device):
         return rollout(model, tokenizer, prompts, *shape, cache_tokens=args.cache_tokens)
 
 
-def changed(args: argparse.Namespace, **values) -> argparse.Namespace:
-    return argparse.Namespace(**vars(args) | values)
-
-
-def rollout_works(args, tokenizer, model, rows, work, share) -> dict:
+def rollout_works(args, tokenizer, model, rows, draw, even, valid) -> dict:
     """Name -> what to time: the rollout as it is, with each lever off, and the bare loop."""
-    draw, T = partial(sample, tokenizer=tokenizer, model=model, rows=rows, work=work), work["new_tokens"]
-    places, answers = ([row[name] for row in rows for _ in range(work["group_size"])] for name in ("place", "answer"))
-    even = draw(args)
+    T, repeated = args.max_new_tokens, [row for row in rows for _ in range(args.group_size)]
+    places, answers = ([row[name] for row in repeated] for name in ("place", "answer"))
 
-    def without(name, replacement, lengths=nullcontext):
+    def without(name, replacement):
         with patch.object(rollout_module, name, replacement):
-            draw(args, lengths=lengths())
+            draw()
 
     return {
-        "rollout": partial(draw, args),
-        "prefill": partial(draw, args, tokens=1),
-        "grading": lambda: fixed_rewards(places, completion_texts(tokenizer, even), answers, work, share),
+        "rollout": draw,
+        "prefill": partial(draw, tokens=1),
+        "grading": lambda: fixed_rewards(places, completion_texts(tokenizer, even), answers, valid),
         "bare": partial(bare_decode, model, even, T, args),
         "bare prefill": partial(bare_decode, model, even, 1, args),
-        "prefill per sample": partial(draw, args, per_sample=True),
+        "prefill per sample": partial(draw, per_sample=True),
         "cache concatenated": partial(without, "_rows_of_cache", concatenated),
-        "rollout, uneven": lambda: draw(args, lengths=uneven(model, T)),
-        "rows stay": partial(without, "_compact", lambda rows: torch.arange(len(rows)), partial(uneven, model, T)),
-    } | {f"rollout, {dtype}": partial(draw, changed(args, dtype=dtype)) for dtype in DTYPES}
+        "rollout, uneven": uneven(model, T)(draw),
+        "rows stay": uneven(model, T)(partial(without, "_compact", lambda rows: torch.arange(len(rows)))),
+    }
 
 
-def update_works(args, policy, even, ragged, work, share) -> dict:
-    """Name -> what to time: the update as it is, with each lever off, the plain way, and with twice the samples."""
+def update_works(policy, even, ragged, valid: int, budget: int) -> dict:
+    """Name -> what to time: the update as it is, with each lever off, and with twice the samples."""
     P, G = even.truncated.shape
     places = [place for place in range(P) for _ in range(G)]
-    rewards = torch.tensor(fixed_rewards(places, [], [], work, share), dtype=torch.float64).view(P, G)
+    rewards = torch.tensor(fixed_rewards(places, [], [], valid), dtype=torch.float64).view(P, G)
     w, w_ragged = (token_weights(rewards, r.completion_mask) for r in (even, ragged))
-    group = even.prompt_ids.shape[1] + G * even.completion_ids.shape[2]  # tokens
-    small = changed(args, tokens_per_micro_batch=min(group, args.tokens_per_micro_batch))
+    small = min(budget, even.prompt_ids.shape[1] + G * even.completion_ids.shape[2])  # tokens of a group
 
     def without(owner, name, value, r=even, weights=w):
         with patch.object(owner, name, value):
-            update(policy, r, weights, args)
+            update(policy, r, weights, budget)
 
     return {
-        "update": partial(update, policy, even, w, args),
+        "update": partial(update, policy, even, w, budget),
         "prompt per sample": partial(without, policy, "shared", False),
-        "all groups": partial(update, policy, even, w, args, everyone=True),
+        "all groups": partial(update, policy, even, w, budget, everyone=True),
         "logits whole": partial(without, policy, "sliced", False),
-        "logits twice": partial(update, policy, even, w, args, known=False),
-        "update, uneven": partial(update, policy, ragged, w_ragged, args),
+        "logits twice": partial(update, policy, even, w, budget, known=False),
+        "update, uneven": partial(update, policy, ragged, w_ragged, budget),
         "not cut": partial(without, policy_module, "FORWARD_TOKENS", 10**9, ragged, w_ragged),
-        "plain, completions": partial(plain_update, policy.model, even, w, args, whole=False),
-        "plain": partial(plain_update, policy.model, even, w, args),
+        "update, float32": partial(without, policy, "dtype", "float32"),
+        "update, bfloat16": partial(without, policy, "dtype", "bfloat16"),
         "once": partial(update, policy, even, w, small),
         "twice": partial(update, policy, join([even, even]), torch.cat([w, w]), small),
-    } | {f"update, {dtype}": partial(without, policy, "dtype", dtype) for dtype in DTYPES}
+    }
 
 
 def table(columns: list[str], rows: list[list]) -> str:
-    """Markdown with three digits per number, None as a dash."""
+    """Markdown with three digits per number; what was not measured, nan, as a dash."""
 
     def shown(cell) -> str:
-        if isinstance(cell, float):
-            return f"{cell:,.0f}" if abs(cell) >= 100 else f"{cell:.3g}"
-        return "–" if cell is None else str(cell)
+        if isinstance(cell, str):
+            return cell
+        return "–" if math.isnan(cell) else f"{cell:,.0f}" if abs(cell) >= 100 else f"{cell:.3g}"
 
     return markdown([columns, *(list(map(shown, row)) for row in rows)])
 
 
-def mega(count: float | None) -> float | None:
-    return None if count is None else count / 1e6
-
-
 def parts_table(result: dict) -> str:
-    """Seconds, tokens/s and peak of each part, and its share of the machine's limit."""
-    limits, rows = result["machine"], []
-    for name, part in result["parts"].items():
-        row = [name, part["seconds"], part["tokens"] / part["seconds"], mega(part["peak"])]
-        rows.append(row + [part[key] / GIGA if key in part else None for key in ("flops", "bytes")])
-        rows[-1] += [part.get("limit"), f"{part['share']:.0%}" if "share" in part else None]
-    columns = ["part", "CPU s", "tokens/s", "peak MB", "GFLOP", "GB", "limit s", "reached"]
-    most = f"{limits['flops'] / GIGA:.0f} GFLOP/s in matrix products, {limits['bandwidth'] / GIGA:.1f} GB/s in copies"
-    lines = [table(columns, rows), "", f"limit: {most}, one thread, {result['work']['dtype']}"]
-    lines.append(f"decode / bare loop of model calls: {result['decode_over_bare_loop']:.2f}")
-    for name, share in result["update_over_plain"].items():
-        lines.append(f"update / plain update ({PLAIN[name]}): {share:.3f}")
-    if result["peak_of_twice_the_samples"]:
-        lines.append(f"peak with twice the samples / peak: {result['peak_of_twice_the_samples']:.3f}")
-    return "\n".join(lines)
+    """Seconds, tokens/s and peak of each part, and the update's share of the machine's limit."""
+    parts = result["parts"].items()
+    rows = [[name, part["seconds"], part["tokens"] / part["seconds"], part["peak"] / 1e6] for name, part in parts]
+    reached = f"{result['update_reaches']:.0%} of {result['machine_flops'] / 1e9:.0f} GFLOP/s"
+    return "\n".join(
+        [
+            table(["part", "CPU s", "tokens/s", "peak MB"], rows) + "\n",
+            f"update: {reached}, the limit in {result['flags']['dtype']} matrix products on one thread",
+            f"decode / bare loop of model calls: {result['decode_over_bare_loop']:.2f}",
+            f"peak with twice the samples / peak: {result['peak_of_twice_the_samples']:.3f}",
+        ]
+    )
 
 
-def levers_table(result: dict) -> str:
+def levers_table(taken: dict) -> str:
     """Seconds and memory with each lever on and off."""
     rows = []
-    for name, lever in result["levers"].items():
-        on, off = lever["on"], lever["off"]
-        rows.append([name, lever["part"], on["seconds"], off["seconds"], lever["time"]])
-        rows[-1] += [mega(on["peak"]), mega(off["peak"]), lever["peak"]]
+    for lever, names in LEVERS.items():
+        seconds, peaks = ([taken[name][key] for name in names] for key in ("seconds", "peak"))
+        memory_ratio = peaks[1] / max(peaks[0], 1)
+        rows.append([lever, names[0], *seconds, seconds[1] / seconds[0], *(peak / 1e6 for peak in peaks), memory_ratio])
     return table(["lever", "part", "on, s", "off, s", "off / on", "on, MB", "off, MB", "off / on"], rows)
 
 
 def peer_table(result: dict) -> str:
     """CPU seconds per step and peak memory beyond weights, gradients and AdamW, ours and TRL's, and their ratios."""
     trl, rows = result["trl"], []
-    for name, step in [(f"TRL, {trl['batch']} samples a forward", trl)] + [
-        (f"GPG, {ours['valid_share']:g} of the groups valid", ours) for ours in result["ours"]
-    ]:
-        above = None if step["above"] is None else step["above"] / trl["above"]
-        row = [name, step["seconds"], step["rollout"], step["update"], mega(step["above"])]
-        rows.append(row + [step["seconds"] / trl["seconds"], above])
+    of = f"of {result['flags']['prompts_per_step']} groups valid"
+    ours = {f"GPG, {step['valid']} {of}": step for step in result["ours"]}
+    for name, step in ({f"TRL, {trl['batch']} samples a forward": trl} | ours).items():
+        row = [name, step["seconds"], step["rollout"], step["update"], step["above"] / 1e6]
+        rows.append(row + [step["seconds"] / trl["seconds"], step["above"] / trl["above"]])
     return table(["a step", "CPU s", "rollout", "update", "MB beyond", "time / TRL", "memory / TRL"], rows)
 
 

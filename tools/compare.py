@@ -21,7 +21,11 @@ import platform
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import getitem
 from pathlib import Path
+
+import numpy as np
 
 from run.flags import fail
 from run.scores import mean_and_error, t_quantile
@@ -69,10 +73,7 @@ def window_mean(values: Sequence[float | None], ends: Sequence[float], low: floa
 
 def line_at(points: Sequence[tuple[float, float]], x: float) -> float | None:
     """The value at x of the line through points sorted by x, constant beyond its ends. None without points."""
-    for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
-        if x0 <= x <= x1:
-            return y0 + (y1 - y0) * (x - x0) / (x1 - x0)
-    return (points[0] if x < points[0][0] else points[-1])[1] if points else None
+    return float(np.interp(x, *zip(*points, strict=True))) if points else None
 
 
 def line_mean(points: Sequence[tuple[float, float]], high: float) -> float | None:
@@ -89,7 +90,7 @@ def axes_of(run: dict) -> dict[str, tuple[list[float], list[tuple[float, float]]
     """ "steps" and "tokens" -> where each step ends on that axis, and the points of held-out accuracy."""
     steps, tokens = list(range(1, len(run["reward"]) + 1)), run["generated_tokens"]
     at_tokens = [(tokens[step - 1] if step else 0, share) for step, share in run["accuracy"]]
-    return {"steps": (steps, [tuple(point) for point in run["accuracy"]]), "tokens": (tokens, at_tokens)}
+    return {"steps": (steps, run["accuracy"]), "tokens": (tokens, at_tokens)}
 
 
 def limits(runs: list[dict]) -> dict[str, float]:
@@ -109,7 +110,7 @@ def measures(run: dict, axis: str, limit: float) -> dict[str, float | None]:
         "greedy": line_at(points, limit),
         "greedy all": line_mean(points, limit),
     }
-    return {name: percent(value) for name, value in values.items()}
+    return {name: None if value is None else 100 * value for name, value in values.items()}
 
 
 def make_rows(study: Study) -> list[dict]:
@@ -153,11 +154,10 @@ def page(study: Study, rows: list[dict]) -> str:
         "Measures: `tools/compare.py`."
     )
     parts = [f"# {study.title}", intro]
-    for axis in ("steps", "tokens"):
+    for axis, name in (("steps", "steps"), ("tokens", "generated tokens")):
         limit = sorted(row[f"at equal {axis}"][axis] for row in rows)
         reach = f"{limit[0]:,}" if limit[0] == limit[-1] else f"{limit[0]:,} to {limit[-1]:,}, by seed"
-        parts += [f"## At equal {'steps' if axis == 'steps' else 'generated tokens'}: {reach}"]
-        parts += [comparison(rows, study, f"at equal {axis}")]
+        parts += [f"## At equal {name}: {reach}", comparison(rows, study, f"at equal {axis}")]
     flags = "\n".join(f"- {variant}: `{words}`" for variant, words in study.flags.items())
     parts += ["## How the runs behaved", behaviour(rows, study), "## Flags", flags, "![curves](curves.png)"]
     return "\n\n".join([*parts, foot(study, rows)]) + "\n"
@@ -168,24 +168,23 @@ def comparison(rows: list[dict], study: Study, where: str) -> str:
     for variant in study.flags:
         lines.append([variant])
         for name in MEASURES:
-            values, reference = (
-                by_seed(rows, each, lambda row, n=name: row[where][n]) for each in (variant, study.reference)
-            )
-            lines[-1].append(plus_minus(values.values()))
+            values, reference = (by_seed(rows, each, where, name) for each in (variant, study.reference))
+            lines[-1].append(plus_minus(list(values.values())))
             if variant != study.reference:
                 lines[-1][-1] += "<br>" + interval(paired(values, reference))
     return plot.markdown(lines)
 
 
-def by_seed(rows: list[dict], variant: str, value) -> dict[int, float]:
-    found = {row["seed"]: value(row) for row in rows if row["variant"] == variant}
-    return {seed: x for seed, x in found.items() if x is not None}
+def by_seed(rows: list[dict], variant: str, *keys: str) -> dict[int, float]:
+    """What a variant's rows hold under these keys, one within the other; without those that hold None."""
+    found = {row["seed"]: reduce(getitem, keys, row) for row in rows if row["variant"] == variant}
+    return {seed: value for seed, value in found.items() if value is not None}
 
 
-def plus_minus(values) -> str:
+def plus_minus(values: list[float]) -> str:
     if not values:
         return "–"
-    mean, error = mean_and_error(list(values))
+    mean, error = mean_and_error(values)
     return f"{mean:,.1f}" + ("" if math.isnan(error) else f" ± {error:.1f}")
 
 
@@ -200,31 +199,27 @@ def interval(difference: tuple[float, float, float] | None) -> str:
 def behaviour(rows: list[dict], study: Study) -> str:
     """Means over steps and seeds; and the deviation between seeds, which decides how many seeds a comparison needs."""
     columns = {
-        "α": (lambda row: row["alpha"], 2),
-        "easy, %": (lambda row: percent(row["easy_share"]), 1),
-        "hard, %": (lambda row: percent(row["hard_share"]), 1),
-        "gradient norm": (lambda row: row["grad_norm"], 3),
-        "clipped, % of steps": (lambda row: percent(row["clipped_share"]), 1),
-        "generated tokens": (lambda row: row["generated_tokens"], 0),
-        "CPU seconds": (lambda row: row["cpu_seconds"], 1),
+        "α": ("alpha", 1, 2),
+        "easy, %": ("easy_share", 100, 1),
+        "hard, %": ("hard_share", 100, 1),
+        "gradient norm": ("grad_norm", 1, 3),
+        "clipped, % of steps": ("clipped_share", 100, 1),
+        "generated tokens": ("generated_tokens", 1, 0),
+        "CPU seconds": ("cpu_seconds", 1, 1),
     }
     deviations = "SD over seeds: last quarter", "of its difference"
     lines = [["variant", *columns, *deviations]]
-    reference = by_seed(rows, study.reference, lambda row: row["at equal steps"]["last"])
+    reference = by_seed(rows, study.reference, "at equal steps", "last")
     for variant in study.flags:
         lines.append([variant])
-        for value, digits in columns.values():
-            known = by_seed(rows, variant, value).values()
-            lines[-1].append(f"{statistics.fmean(known):,.{digits}f}" if known else "–")
-        last = by_seed(rows, variant, lambda row: row["at equal steps"]["last"])
+        for name, scale, digits in columns.values():
+            known = by_seed(rows, variant, name).values()
+            lines[-1].append(f"{scale * statistics.fmean(known):,.{digits}f}" if known else "–")
+        last = by_seed(rows, variant, "at equal steps", "last")
         differences = [last[seed] - reference[seed] for seed in last if seed in reference]
         for values in (list(last.values()), differences if variant != study.reference else []):
             lines[-1].append(f"{statistics.stdev(values):.1f}" if len(values) > 1 else "–")
     return plot.markdown(lines)
-
-
-def percent(share: float | None) -> float | None:
-    return None if share is None else 100 * share
 
 
 def foot(study: Study, rows: list[dict]) -> str:
@@ -277,9 +272,7 @@ def draw(study: Study):
             (alpha, "α, Eq. 7", "groups / valid groups", "optimizer step"),
             (shares, "Easy (solid) and hard (dotted) groups", "share of groups, %", "optimizer step"),
         ):
-            axes.set_title(title)
-            axes.set_ylabel(unit)
-            axes.set_xlabel(below)
+            axes.set(title=title, ylabel=unit, xlabel=below)
         legend.axis("off")
         legend.legend(loc="center left", title="mean over seeds, ± standard error")
     return figure
@@ -291,29 +284,23 @@ def binned(runs: list[dict], name: str, axis: str, limit: float, scale=1.0) -> l
     for i in range(BINS):
         low, high = i * limit / BINS, (i + 1) * limit / BINS
         values = [window_mean(run[name], axes_of(run)[axis][0], low, high) for run in runs]
-        points.append(((low + high) / 2, *mean_or_nan([scale * value for value in values if value is not None])))
+        known = [scale * value for value in values if value is not None]
+        points.append(((low + high) / 2, *(mean_and_error(known) if known else (math.nan, math.nan))))
     return points
 
 
 def evaluated(runs: list[dict]) -> list[tuple[float, float, float]]:
     """Held-out accuracy in % at the steps where all runs were evaluated."""
-    lines = [dict(map(tuple, run["accuracy"])) for run in runs]
+    lines = [dict(run["accuracy"]) for run in runs]
     common = sorted(set.intersection(*map(set, lines)))
-    return [(step, *mean_or_nan([100 * line[step] for line in lines])) for step in common]
-
-
-def mean_or_nan(values: list[float]) -> tuple[float, float]:
-    """Mean and standard error: nan without a value, 0 where there is no error."""
-    mean, error = mean_and_error(values) if values else (math.nan, 0.0)
-    return mean, 0.0 if math.isnan(error) else error
+    return [(step, *mean_and_error([100 * line[step] for line in lines])) for step in common]
 
 
 def band(axes, points: list[tuple[float, float, float]], style: dict) -> None:
     if points:
-        x, mean, error = zip(*points, strict=True)
+        x, mean, error = np.transpose(points)
         axes.plot(x, mean, **style)
-        low, high = ([m + sign * e for m, e in zip(mean, error, strict=True)] for sign in (-1, 1))
-        axes.fill_between(x, low, high, color=style["color"], alpha=0.15, lw=0)
+        axes.fill_between(x, mean - error, mean + error, color=style["color"], alpha=0.15, lw=0)
 
 
 if __name__ == "__main__":

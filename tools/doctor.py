@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
 import train
-from engine.batch import Batch, Sums, flatten, unflatten
+from engine.batch import Sums, flatten, unflatten
 from engine.methods import Method
 from engine.micro_batches import per_token
 from engine.parallel import gathered, unwrapped
@@ -61,7 +61,7 @@ def run(args, device: torch.device) -> bool:
     small = small_batch(args, shape.parameters, device)
     memory.choose_parallel(small, resumed, device)  # ends here if even that does not fit
     folder, tokenizer, processor, problems, held_out = load_problems(args, resumed, kind)
-    scorer, graded = make_scorer(args, rewards, problems, held_out), []
+    scorer, graded = make_scorer(args, rewards, problems, held_out), []  # graded: what a round's rewards got and gave
     model = load_adapted(args, folder, resumed, device)
     policy = make_policy(model, kind, args, processor)
     trained = Trained(model, policy, tokenizer, optimizer=None, method=Method(), processor=processor)
@@ -73,8 +73,17 @@ def run(args, device: torch.device) -> bool:
 
     batch = train.collect(trained, problems, watched, small, State())
     gap = logprob_gap(policy, batch.rollout, args.tokens_per_micro_batch)
-    checks += of_batch(args, small, model, tokenizer, batch, graded, gap)
-    checks.append(check_memory(shape, load, limit, args.group_size))
+    numbers = torch.tensor(flatten(batch.sums), dtype=torch.float64, device=device)
+    totals = unflatten(batch.sums, global_sum(numbers).tolist())
+    cut = small.max_new_tokens if small.max_new_tokens < args.max_new_tokens else 0
+    checks += [
+        check_pad(model, tokenizer, batch.rollout),
+        check_gap(gap, args.dtype),
+        check_truncated(totals, args.max_new_tokens, cut),
+        check_groups(totals, args, cut),
+        *check_rewards(totals, *graded[0]),
+        check_memory(shape, load, limit, args.group_size),
+    ]
     checks = findings(checks)
     say(table(checks))
     return not all(check.ok for check in checks)
@@ -106,20 +115,6 @@ def of_model(args, model, tokenizer, problems: list[dict]) -> list[Check]:
         check_bos(tokenizer, problems, args.template),
         check_prompt(model, tokenizer, problems),
         check_rounding(model, args.lr),
-    ]
-
-
-def of_batch(args, small, model, tokenizer, batch: Batch, graded: list, gap: float) -> list[Check]:
-    """The checks on a batch of small_batch's flags. graded: per round, what the rewards got and what they returned."""
-    numbers = torch.tensor(flatten(batch.sums), dtype=torch.float64, device=model.device)
-    totals = unflatten(batch.sums, global_sum(numbers).tolist())
-    cut = small.max_new_tokens if small.max_new_tokens < args.max_new_tokens else 0
-    return [
-        check_pad(model, tokenizer, batch.rollout),
-        check_gap(gap, args.dtype),
-        check_truncated(totals, args.max_new_tokens, cut),
-        check_groups(totals, args, cut),
-        *check_rewards(totals, *graded[0]),
     ]
 
 
@@ -293,17 +288,19 @@ def check_rewards(totals: Sums, texts: list[str], answers: list, result: dict) -
     """For each reward the sample with its highest value; no check if this rank has no sample."""
     checks = []
     for name, values in result["by_name"].items():
-        known = [value for value in values if value is not None]
-        best = max(range(len(values)), key=lambda i: -math.inf if values[i] is None else values[i], default=None)
-        if best is None:
+        if not values:
             continue
+        known = [value for value in values if value is not None]
+        best = values.index(max(known)) if known else 0
         text = texts[best]
         seen = f"…{text[-100:]!r}" if len(text) > 100 else repr(text)
         value = f"{values[best]} for {seen}, answer {answers[best]!r:.40}"
-        value += f"; mean {sum(known) / len(known):.3f}" if known else ""
+        if not known:
+            checks.append(Check(name, value, False, "None for all samples: it could not score any"))
+            continue
         same = len(known) > 1 and len(set(known)) == 1
-        advice = "the same for all samples" if same else "" if known else "None for all samples: it could not score any"
-        checks.append(Check(name, value, bool(known), advice))
+        value += f"; mean {sum(known) / len(known):.3f}"
+        checks.append(Check(name, value, True, "the same for all samples" * same))
     errors = int(totals.reward_errors)
     advice = "the first error is shown above: mend the function that --rewards names" * (errors > 0)
     return [*checks, Check("rewards", f"{errors} errors in {totals.samples:.0f} samples", errors == 0, advice)]
@@ -338,9 +335,8 @@ def findings(checks: list[Check]) -> list[Check]:
 def table(checks: list[Check]) -> str:
     """One wrapped line per check: ok or WRONG, its name, what was seen; and below it what mends it, or a note."""
     width = max(len(check.name) for check in checks)
-    lines = []
+    indent, lines = " " * (width + 9), []
     for check in checks:
-        indent = " " * (width + 9)
         lines.append(wrapped(check.value, f"{'ok' if check.ok else 'WRONG':7}{check.name:{width}}  ", indent))
         if check.advice:
             lines.append(wrapped(check.advice, indent + ("note: " if check.ok else "mend: "), indent + " " * 6))

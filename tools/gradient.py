@@ -72,9 +72,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", default="results/gradient", metavar="DIR", help="folder (default: results/gradient)")
     args = parser.parse_args(argv)
     plot.drawing()  # exits if matplotlib is missing, before anything slow
-    began, processor, out = time.time(), time.process_time(), Path(args.out)
+    began, processor, out, rows = time.time(), time.process_time(), Path(args.out), []
     out.mkdir(parents=True, exist_ok=True)
-    rows = []
     for policy, (draw, truth, longest) in (("tabular", tabular()), ("built-in", built_in(args.pool))):
         for name, (options, beta_th) in tqdm(VARIANTS.items(), desc=policy):
             options = options | {"max_len": longest}
@@ -98,17 +97,14 @@ def tabular() -> tuple[Callable, torch.Tensor, int]:
     beginnings = [b for n in range(LONGEST) for b in product(range(VOCABULARY - 1), repeat=n)]
     wholes = [(*b, VOCABULARY - 1) for b in beginnings] + list(product(range(VOCABULARY - 1), repeat=LONGEST))
     logits = torch.randn(PROMPTS, len(beginnings), VOCABULARY, generator=generator, dtype=torch.float64)
-    logprobs = logits.log_softmax(-1)  # (K, b, V)
-    likelihoods = torch.zeros(PROMPTS, len(wholes), dtype=torch.float64)
-    scores = torch.zeros(PROMPTS, len(wholes), PROMPTS, len(beginnings), VOCABULARY, dtype=torch.float64)
-    for j, whole in enumerate(wholes):
-        for t, token in enumerate(whole):
-            b = beginnings.index(whole[:t])
-            likelihoods[:, j] += logprobs[:, b, token]
-            for k in range(PROMPTS):  # d log softmax(z)[token] / dz = onehot(token) - p
-                scores[k, j, k, b] -= logprobs[k, b].exp()
-                scores[k, j, k, b, token] += 1
-    likelihoods, scores = likelihoods.exp(), scores.flatten(2)  # (K, w), (K, w, D)
+
+    def log_likelihoods(logits):
+        logprobs = logits.log_softmax(-1)  # (K, b, V)
+        places = ([(beginnings.index(whole[:t]), token) for t, token in enumerate(whole)] for whole in wholes)
+        return torch.stack([sum(logprobs[:, b, token] for b, token in steps) for steps in places], dim=1)
+
+    likelihoods = log_likelihoods(logits).exp()  # (K, w)
+    scores = torch.autograd.functional.jacobian(log_likelihoods, logits).flatten(2)  # (K, w, D)
     # completions are right in random order until so much of a prompt's mass is
     rewards = torch.zeros_like(likelihoods)  # (K, w)
     for k in range(PROMPTS):
@@ -231,22 +227,20 @@ def table(rows: list[dict]) -> str:
 def draw_picture(rows: list[dict], file: Path) -> None:
     """Bias, noise and cosine of every estimate, one row of panels per policy."""
     policies, names = list(dict.fromkeys(row["policy"] for row in rows)), list(VARIANTS)
-    shown = (
-        ("bias", "bias: |E g / scale − ∇J| / |∇J|"),
-        ("noise", "noise: sd of g / |E g|"),
-        ("cosine", "cosine of one batch's g and ∇J"),
-    )
+    shown = {
+        "bias": "bias: |E g / scale − ∇J| / |∇J|",
+        "noise": "noise: sd of g / |E g|",
+        "cosine": "cosine of one batch's g and ∇J",
+    }
     _, Figure = plot.drawing()
     figure = Figure(figsize=(13, 4.6 * len(policies)), layout="constrained")
-    axes = figure.subplots(len(policies), 3, sharey=True)
-    for line, policy in zip(axes, policies, strict=True):
-        by_variant = {row["variant"]: row for row in rows if row["policy"] == policy}
-        for axis, (name, label) in zip(line, shown, strict=True):
-            values, errors = ([by_variant[v][key] for v in names] for key in (name, f"{name}_se"))
+    for line, policy in zip(figure.subplots(len(policies), 3, sharey=True), policies, strict=True):
+        of_policy = [row for row in rows if row["policy"] == policy]  # in the order of VARIANTS
+        for axis, (name, label) in zip(line, shown.items(), strict=True):
+            values, errors = ([row[key] for row in of_policy] for key in (name, f"{name}_se"))
             axis.errorbar(values, range(len(names)), xerr=[1.96 * e for e in errors], fmt="o", markersize=4, capsize=2)
             axis.set_yticks(range(len(names)), names, fontsize=8)
-            axis.set_xlabel(label)
-            axis.set_xlim(left=0)
+            axis.set(xlabel=label, xlim=(0, None))
             axis.grid(axis="x", alpha=0.3)
         line[0].set_title(f"{policy} policy", loc="left")
         line[0].invert_yaxis()

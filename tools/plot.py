@@ -9,11 +9,12 @@ The picture needs matplotlib, the page does not. Runs may be unfinished, and may
 
 import argparse
 import json
-import math
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+import numpy as np
 
 if not __package__:  # python tools/plot.py
     sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -41,56 +42,47 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", metavar="FILE.png", help="picture to write (default: metrics.png in the first RUN)")
     parser.add_argument("--html", metavar="FILE.html", help="page to write; without --out there is no picture then")
     args = parser.parse_args(argv)
-    runs = {name.rstrip("/"): read(Path(name, "metrics.jsonl")) for name in args.runs}
-    configs = {name: read_config(Path(name, "config.json")) for name in runs}
-    same = alike(list(configs.values()))
-    print(table(runs, same), flush=True)
+    runs = {name.rstrip("/"): read(Path(name)) for name in args.runs}
+    print(markdown(cells(runs)), flush=True)
     if args.html:
-        write_page(runs, configs, cells(runs, same), Path(args.html))
+        text, out = report.page(runs, cells(runs)), Path(args.html)
+        write("--html", out, lambda: out.write_text(text, encoding="utf-8", errors="replace"))
+        print(f"\n{out}: {len(text) / 1e6:.1f} MB; opens in any browser")
     if args.out or not args.html:
-        write_picture(draw(runs, same), Path(args.out or Path(args.runs[0], "metrics.png")))
+        figure, out = draw(runs), Path(args.out or Path(args.runs[0], "metrics.png"))
+        write("--out", out, lambda: figure.savefig(out, dpi=150))
+        print(f"\n{out}")
 
 
-def write_page(runs: dict[str, list[dict]], configs: dict[str, dict], summary: list[list[str]], out: Path) -> None:
-    """Writes the page of tools/report.py."""
-    folders = {}
-    for name, rows in runs.items():
-        samples, groups = (read_lines(Path(name, file)) for file in ("samples.jsonl", "groups.jsonl"))
-        groups = [each for each in groups if each.get("rewards") and each.get("tokens")]
-        folders[name] = report.Run(rows, samples, groups, configs[name])
-    text = report.page(folders, summary)
+def write(flag: str, out: Path, save: Callable) -> None:
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(text, encoding="utf-8", errors="replace")
-    except OSError as error:
-        fail(f"--html {out}: can't be written ({error}); give a .html in a folder of yours")
-    print(f"\n{out}: {len(text) / 1e6:.1f} MB; opens in any browser")
-
-
-def write_picture(figure, out: Path) -> None:
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(out, dpi=150)
+        save()
     except (OSError, ValueError) as error:  # ValueError: matplotlib knows no format of that name
-        fail(f"--out {out}: can't be written ({error}); give a .png in a folder of yours")
-    print(f"\n{out}")
+        fail(f"{flag} {out}: can't be written ({error}); give another file, in a folder of yours")
 
 
-def read(file: Path) -> list[dict]:
-    """The rows of a metrics.jsonl. An incomplete last line is ignored: it is being written, or a kill cut it."""
+def read(folder: Path) -> report.Run:
+    """What a run left in its folder. Only metrics.jsonl must be there."""
+    file, config = folder / "metrics.jsonl", folder / "config.json"
     if not file.is_file():
         fail(f"{file}: no such file; give the folder of a run, train.py's --out")
-    rows = read_lines(file)
+    rows, samples, groups = (read_lines(folder / f"{name}.jsonl") for name in ("metrics", "samples", "groups"))
     for number, row in enumerate(rows, 1):
         if missing := [name for name in NEEDED if name not in row]:
             fail(f"{file}, line {number}: no {', '.join(missing)}; give a metrics.jsonl that train.py wrote")
     if not rows:
         fail(f"{file}: holds no step yet; wait for the first, or give another run")
-    return rows
+    groups = [each for each in groups if each.get("rewards") and each.get("tokens")]
+    try:
+        return report.Run(rows, samples, groups, json.loads(config.read_text("utf-8")) if config.is_file() else {})
+    except json.JSONDecodeError:
+        fail(f"{config}: not the config.json of a run; remove it, or give another run")
 
 
 def read_lines(file: Path) -> list[dict]:
-    """The objects of a run's JSONL file, each with its step; empty if there is no file."""
+    """The objects of a run's JSONL file, each with its step; empty if there is no file. An incomplete last line is
+    ignored: it is being written, or a kill cut it."""
     lines = file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True) if file.is_file() else []
     rows = []
     for number, line in enumerate(lines, 1):
@@ -106,29 +98,23 @@ def read_lines(file: Path) -> list[dict]:
     return rows
 
 
-def read_config(file: Path) -> dict:
-    """The flags of a run; empty if there is no file."""
-    try:
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    except json.JSONDecodeError:
-        fail(f"{file}: not the config.json of a run; remove it, or give another run")
-
-
-def alike(configs: list[dict]) -> bool:
-    """Whether runs differ in nothing but the seed: only then does their mean say anything."""
+def alike(runs: dict[str, report.Run]) -> bool:
+    """Whether these are several runs that differ in nothing but the seed: only then does their mean say anything."""
     ignored = BOOKKEEPING | {"seed", "command", "ranks", "versions"}
-    first, *others = ({name: value for name, value in each.items() if name not in ignored} for each in configs)
-    return all(each == first for each in others)
+    configs = [{name: value for name, value in run.config.items() if name not in ignored} for run in runs.values()]
+    return len(configs) > 1 and all(config == configs[0] for config in configs)
 
 
-def summary(rows: list[dict]) -> dict[str, tuple[float | None, float | None]]:
+def summary(run: report.Run) -> dict[str, tuple[float | None, float | None]]:
     """Column of the table -> (value, standard error or None); accuracies and shares in %."""
+
+    rows = run.rows
 
     def mean(name, part=rows):
         known = [row[name] for row in part if row[name] is not None]
         return statistics.fmean(known) if known else None
 
-    points = report.accuracy(report.Run(rows))
+    points = report.accuracy(run)
     before = points[0][1:] if points and points[0][0] == 0 else (None, None)
     after = points[-1][1:] if points and points[-1][0] > 0 else (None, None)
     return {
@@ -144,16 +130,12 @@ def summary(rows: list[dict]) -> dict[str, tuple[float | None, float | None]]:
     }
 
 
-def table(runs: dict[str, list[dict]], with_mean: bool = True) -> str:
-    """Markdown, one row per run; ± is the standard error over held-out problems. The last row, with_mean, is the mean ±
-    sample standard deviation over several runs, of values that all of them have."""
-    return markdown(cells(runs, with_mean))
-
-
-def cells(runs: dict[str, list[dict]], with_mean: bool) -> list[list[str]]:
-    summaries = {name: summary(rows) for name, rows in runs.items()}
+def cells(runs: dict[str, report.Run]) -> list[list[str]]:
+    """A head and one row per run; ± is the standard error over held-out problems. If only seeds differ, the last row is
+    the mean ± sample standard deviation over runs, of values that all of them have."""
+    summaries = {name: summary(run) for name, run in runs.items()}
     columns = list(next(iter(summaries.values())))
-    if with_mean and len(runs) > 1:
+    if alike(runs):
         means = {}
         for column in columns:
             values = [each[column][0] for each in summaries.values()]
@@ -188,59 +170,42 @@ def drawing():
     return matplotlib, Figure
 
 
-def draw(runs: dict[str, list[dict]], with_mean: bool = True):
-    """A figure of five panels over steps, and the legend; with_mean: the mean of several runs too."""
-    with_mean = with_mean and len(runs) > 1
+def draw(runs: dict[str, report.Run]):
+    """A figure of five panels over steps, and the legend; if only seeds differ, with the mean of the runs."""
     matplotlib, Figure = drawing()
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(12, 7), layout="constrained")
         figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)  # inches
         (reward, accuracy, alpha), (shares, length, legend) = figure.subplots(2, 3)
-        panel(reward, runs, with_mean, "reward", "Reward", "mean over completions")
-        panel(alpha, runs, with_mean, "alpha", "α, Eq. 7", "groups / valid groups")
-        panel(length, runs, with_mean, "completion_tokens", "Completion length", "tokens, mean")
+        panel(reward, runs, report.column("reward"), "Reward", "mean over completions")
+        panel(accuracy, runs, report.accuracy, "Held-out accuracy, greedy", "%, ± standard error", marker="o", ms=3)
+        panel(alpha, runs, report.column("alpha"), "α, Eq. 7", "groups / valid groups")
+        panel(length, runs, report.column("completion_tokens"), "Completion length", "tokens, mean")
         for kind, (colour, _) in KINDS.items():
-            panel(shares, runs, with_mean, f"{kind}_share", "Kinds of groups", "share of groups, %", 100, colour)
+            panel(shares, runs, report.column(f"{kind}_share", 100), "Kinds of groups", "share of groups, %", colour)
         shares.set_ylim(-3, 103)
-        accuracy_panel(accuracy, runs, with_mean)
-        for axes in (reward, accuracy, alpha, shares, length):
-            axes.set_xlabel("optimizer step")
-            axes.xaxis.get_major_locator().set_params(integer=True)
-        legend_panel(legend, list(runs), with_mean)
+        if not accuracy.containers:
+            accuracy.text(0.5, 0.5, "never evaluated", transform=accuracy.transAxes, ha="center", color="#666666")
+        legend_panel(legend, runs)
     return figure
 
 
-def panel(axes, runs, with_mean: bool, name: str, title: str, unit: str, scale=1.0, colour=None) -> None:
-    """One column of every run; None is a gap."""
-    curves = []
-    for i, rows in enumerate(runs.values()):
-        curves.append({row["step"]: math.nan if row[name] is None else scale * row[name] for row in rows})
-        axes.plot(*zip(*curves[-1].items(), strict=True), **line_style(i, with_mean, colour))
+def panel(axes, runs: dict[str, report.Run], points_of: Callable, title: str, unit: str, colour=None, **marks) -> None:
+    """A curve of every run, with gaps at None, and their mean at the steps that all have. marks: with error bars."""
+    with_mean, curves = alike(runs), []
+    for i, run in enumerate(runs.values()):
+        points = np.array(points_of(run), dtype=float).reshape(-1, 3)  # None becomes nan
+        steps, values, errors = points.T
+        curves.append(dict(zip(steps, values, strict=True)))
+        style = line_style(i, with_mean, colour)
+        if len(points):
+            axes.errorbar(steps, values, errors if marks else None, capsize=2, **marks, **style)
     if with_mean:
-        plot_mean(axes, curves, colour or "black")
-    axes.set_title(title)
-    axes.set_ylabel(unit)
-
-
-def accuracy_panel(axes, runs, with_mean: bool) -> None:
-    """Held-out accuracy with standard errors; step 0 is the model before training."""
-    curves = [report.accuracy(report.Run(rows)) for rows in runs.values()]
-    for i, curve in enumerate(curves):
-        if curve:
-            axes.errorbar(*zip(*curve, strict=True), capsize=2, marker="o", ms=3, **line_style(i, with_mean, None))
-    if with_mean:
-        plot_mean(axes, [{step: value for step, value, _ in curve} for curve in curves], "black")
-    axes.set_title("Held-out accuracy, greedy")
-    axes.set_ylabel("%, ± standard error")
-    if not any(curves):
-        axes.text(0.5, 0.5, "never evaluated", transform=axes.transAxes, ha="center", color="#666666")
-
-
-def plot_mean(axes, curves: list[dict[int, float]], colour: str) -> None:
-    """The mean over runs, at the steps that all of them have; nan in one is a gap."""
-    steps = sorted(set.intersection(*map(set, curves)))
-    if steps:
-        axes.plot(steps, [statistics.fmean(c[step] for c in curves) for step in steps], color=colour, lw=2.2, zorder=3)
+        steps = sorted(set.intersection(*map(set, curves)))
+        means = [statistics.fmean(curve[step] for curve in curves) for step in steps]
+        axes.plot(steps, means, color=colour or "black", lw=2.2, zorder=3)
+    axes.set(title=title, ylabel=unit, xlabel="optimizer step")
+    axes.xaxis.get_major_locator().set_params(integer=True)
 
 
 def line_style(i: int, thin: bool, colour: str | None) -> dict:
@@ -250,20 +215,18 @@ def line_style(i: int, thin: bool, colour: str | None) -> dict:
     return width | ({"color": colour} if colour else {"color": COLOURS[i % len(COLOURS)], "ls": dashes})
 
 
-def legend_panel(axes, names: list[str], with_mean: bool) -> None:
+def legend_panel(axes, runs: dict[str, report.Run]) -> None:
     """Which line is which run, and which kind of group."""
-    from matplotlib.lines import Line2D
-
     axes.axis("off")
-    lines = [(f"{kind} groups: {meaning}", {"color": colour, "lw": 2.2}) for kind, (colour, meaning) in KINDS.items()]
+    for kind, (colour, meaning) in KINDS.items():
+        axes.plot([], [], color=colour, lw=2.2, label=f"{kind} groups: {meaning}")
+    with_mean = alike(runs)
     if with_mean:
-        lines.append((f"mean of {len(names)} runs", {"color": "black", "lw": 2.2}))
-    for i, name in enumerate(names):
+        axes.plot([], [], color="black", lw=2.2, label=f"mean of {len(runs)} runs")
+    for i, name in enumerate(runs):
         short = name if len(name) <= 36 else "…" + name[-35:]
-        lines.append((short, line_style(i, with_mean, None) | {"lw": 1.8, "alpha": 1}))
-    labels, styles = zip(*lines, strict=True)
-    handles = [Line2D([], [], **style) for style in styles]
-    axes.legend(handles, labels, loc="upper left", fontsize=min(11, 140 / len(lines)))  # points, to fit the cell
+        axes.plot([], [], label=short, **line_style(i, with_mean, None) | {"lw": 1.8, "alpha": 1})
+    axes.legend(loc="upper left", fontsize=min(11, 140 / len(axes.lines)))  # points, to fit the cell
 
 
 if __name__ == "__main__":

@@ -21,8 +21,9 @@ from html import escape
 from itertools import groupby
 from pathlib import Path
 
+import numpy as np
+
 from run.flags import fail
-from run.scores import mean_and_error
 
 MAX_POINTS, MAX_STEPS, MAX_GROUPS, MAX_SAMPLES, MAX_TEXT = 400, 60, 64, 400, 4000  # the most that a page holds
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 400, 220, 46, 10, 8, 36  # of a chart, and its margins
@@ -42,10 +43,10 @@ class Run:
 Point = tuple[float, float | None, float]  # step, value (None: a gap), standard error (0: none)
 
 
-def column(name: str, scale: float = 1.0, error: str | None = None) -> Callable[[Run], list[Point]]:
-    """The points of a column of metrics.jsonl: none for a row without it, a gap for null."""
+def column(name: str, scale: float = 1.0) -> Callable[[Run], list[Point]]:
+    """The points of a column of metrics.jsonl, with NAME_se as its error: none for a row without it, a gap for null."""
     return lambda run: [
-        (row["step"], scale * row[name] if finite(row[name]) else None, scale * (row.get(error) or 0.0))
+        (row["step"], scale * row[name] if finite(row[name]) else None, scale * (row.get(f"{name}_se") or 0.0))
         for row in run.rows
         if name in row
     ]
@@ -55,24 +56,10 @@ def finite(value: object) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def reward(run: Run) -> list[Point]:
-    """Mean reward with its standard error: `reward_se`, or else that over the groups of groups.jsonl."""
-    # the error is over groups, which are independent, as the samples of a group are not
-    errors = {each["step"]: mean_and_error(list(map(statistics.fmean, each["rewards"])))[1] for each in run.groups}
-    means = column("reward", error="reward_se")(run)
-    return [(step, mean, error or (errors[step] if finite(errors.get(step)) else 0.0)) for step, mean, error in means]
-
-
-def evaluations(rows: list[dict]) -> list[Point]:
-    """Held-out accuracy at each evaluation; step 0 is the model before training."""
-    first = [row for row in rows[:1] if "accuracy_before" in row]
-    before = [(0, row["accuracy_before"], row.get("accuracy_before_se") or 0.0) for row in first]
-    return before + column("accuracy", error="accuracy_se")(Run(rows))
-
-
-def accuracy(run: Run) -> list[Point]:
-    """Held-out accuracy in %."""
-    return [(step, 100 * share, 100 * error) for step, share, error in evaluations(run.rows)]
+def accuracy(run: Run, scale: float = 100.0) -> list[Point]:
+    """Held-out accuracy, in %, at each evaluation; step 0 is the model before training."""
+    first = Run([row | {"step": 0} for row in run.rows[:1]])
+    return column("accuracy_before", scale)(first) + column("accuracy", scale)(run)
 
 
 def tokens_per_second(run: Run) -> list[Point]:
@@ -89,7 +76,7 @@ def tokens_per_second(run: Run) -> list[Point]:
 # title, unit, points, range of the value axis (None: from the data)
 SHARE = (0.0, 100.0)
 PANELS = (
-    ("Reward", "mean over completions, ± standard error where known", reward, None),
+    ("Reward", "mean over completions, ± standard error where known", column("reward"), None),
     ("Held-out accuracy, greedy", "%, ± standard error", accuracy, SHARE),
     ("α, Eq. 7", "groups / valid groups", column("alpha"), None),
     ("Valid groups", "% of groups: rewards differ", column("valid_share", 100), SHARE),
@@ -102,9 +89,8 @@ PANELS = (
     ("Gradient's signal", "cosine of two halves; 1: no noise", column("grad_cosine"), None),
     ("Speed", "generated tokens / s of rollout, grading and update", tokens_per_second, None),
 )
-DRAWN = {"step", "reward", "reward_se", "accuracy", "accuracy_se", "accuracy_before", "accuracy_before_se", "alpha"}
-DRAWN |= {"valid_share", "easy_share", "hard_share", "completion_tokens", "truncated_share", "entropy"}
-DRAWN |= {"grad_norm", "grad_cosine"}
+DRAWN = {"step", "reward", "accuracy", "accuracy_before", "alpha", "valid_share", "easy_share", "hard_share"}
+DRAWN |= {"completion_tokens", "truncated_share", "entropy", "grad_norm", "grad_cosine"}
 
 
 def thinned(points: list[Point]) -> list[Point]:
@@ -195,16 +181,11 @@ def line_class(run: int) -> str:
     return f"s{run % COLOURS}" + " dashed" * (run >= COLOURS)
 
 
-def pieces(points: list[Point]) -> list[list[Point]]:
-    """Runs of points without a gap."""
-    return [list(piece) for gap, piece in groupby(points, key=lambda point: point[1] is None) if not gap]
-
-
 def curve(axes: Axes, points: list[Point], run: int) -> str:
-    """A line with a band of ± its error; few points also get dots and error bars, a single one a dot."""
-    style, parts, place = line_class(run), [], axes.place
-    few = len(points) <= 12
-    for piece in pieces(points):
+    """A line with a band of ± its error; few points also get dots and error bars, a single one a dot. None is a gap."""
+    style, parts, place, few = line_class(run), [], axes.place, len(points) <= 12
+    pieces = [list(piece) for gap, piece in groupby(points, key=lambda point: point[1] is None) if not gap]
+    for piece in pieces:
         line = "L".join(place(step, value) for step, value, _ in piece)
         if any(error for *_, error in piece) and not few:
             edge = [place(step, value + error) for step, value, error in piece]
@@ -238,36 +219,31 @@ def grid(figures: str) -> str:
     return f'<div class="grid-of">{figures}</div>'
 
 
-def curve_figures(runs: dict[str, Run], panels, first: int = 0) -> tuple[str, list[dict], str]:
-    """HTML of the panels for which any run has values, the data of their read-outs (numbered from `first`), and a note
-    on the other panels."""
-    html, data, absent, null = [], [], [], []
+def curve_figures(runs: dict[str, Run], panels: Sequence[tuple]) -> tuple[dict[str, str], list[dict], str]:
+    """HTML of the panels for which any run has values, the data of their read-outs, and a note on the other panels."""
+    html, data, absent, null = {}, [], [], []
     for title, unit, points_of, limits in panels:
         curves = [thinned(points_of(run)) for run in runs.values()]
         if not any(value is not None for points in curves for _, value, _ in points):
             (null if any(curves) else absent).append(title)
             continue
         drawn, axes = chart(curves, "optimizer step", limits)
-        html.append(figure(title, unit, drawn, f'<output data-panel="{first + len(data)}">&nbsp;</output>'))
+        html[title] = figure(title, unit, drawn, f'<output data-panel="{len(data)}">&nbsp;</output>')
         data.append({"x": axes.x, "curves": [[[step, rounded(value)] for step, value, _ in each] for each in curves]})
     notes = ("Not logged by these runs", absent), ("Null at every step", null)
-    return "".join(html), data, " ".join(f"{what}: {', '.join(titles)}." for what, titles in notes if titles)
+    return html, data, " ".join(f"{what}: {', '.join(titles)}." for what, titles in notes if titles)
 
 
 def rounded(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.4g}")
+    """To four significant digits, but for integers."""
+    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 def other_panels(runs: dict[str, Run]) -> list[tuple]:
     """Panels of all other numbers that runs log."""
-    names = dict.fromkeys(
-        name
-        for run in runs.values()
-        for row in run.rows
-        for name, value in row.items()
-        if name not in DRAWN and finite(value) and not isinstance(value, bool)
-    )
-    return [(name, "", column(name), None) for name in names]
+    logged = [item for run in runs.values() for row in run.rows for item in row.items()]
+    names = dict.fromkeys(name for name, value in logged if finite(value) and not isinstance(value, bool))
+    return [(n, "", column(n), None) for n in names if n not in DRAWN and n.removesuffix("_se") not in DRAWN]
 
 
 LENGTH_KEY = (
@@ -276,28 +252,30 @@ LENGTH_KEY = (
 )
 
 
-def sorted_groups(step: dict) -> list[list[float]]:
-    """At most MAX_GROUPS groups of a step, evenly spaced by mean reward, best first."""
-    return spread(sorted(step["rewards"], key=statistics.fmean, reverse=True), MAX_GROUPS)
+def shown_steps(run: Run) -> list[tuple[int, list[list[float]]]]:
+    """Some steps of a run, each with at most MAX_GROUPS of its groups, evenly spaced by mean reward, best first."""
+    return [
+        (step["step"], spread(sorted(step["rewards"], key=statistics.fmean, reverse=True), MAX_GROUPS))
+        for step in spread(run.groups, MAX_STEPS)
+    ]
 
 
 def matrix_data(run: Run) -> dict:
-    """What the page's script draws: the groups of some steps, and the range of all rewards."""
-    steps = spread(run.groups, MAX_STEPS)
-    rewards = [value for step in steps for group in step["rewards"] for value in group]
-    shown_steps = [[step["step"], [[rounded(r) for r in group] for group in sorted_groups(step)]] for step in steps]
-    return {"low": min(rewards), "high": max(rewards), "steps": shown_steps}
+    """What the page's script draws: the groups of some steps, and the range of their rewards."""
+    steps = [[step, [list(map(rounded, group)) for group in groups]] for step, groups in shown_steps(run)]
+    rewards = [reward for _, groups in steps for group in groups for reward in group]
+    return {"low": min(rewards), "high": max(rewards), "steps": steps}
 
 
 def overview(run: Run) -> str:
     """SVG: a column per step, a cell per group, best on top, in a stronger colour the greater its mean reward."""
-    steps = spread(run.groups, MAX_STEPS)
-    means = [[statistics.fmean(group) for group in sorted_groups(step)] for step in steps]
+    numbers, columns = zip(*shown_steps(run), strict=True)
+    means = [list(map(statistics.fmean, groups)) for groups in columns]
     low, high = min(map(min, means)), max(map(max, means))
-    axes = Axes((0, len(steps)), (0.0, 100.0))
+    axes = Axes((0, len(means)), (0.0, 100.0))
+    wide = axes.across(1) - axes.across(0)
     shades: dict[int, list[str]] = {}  # one path per shade: thousands of rectangles would be most of a page
     for i, column_means in enumerate(means):
-        wide = axes.across(i + 1) - axes.across(i)
         tall = (HEIGHT - TOP - BOTTOM) / len(column_means)
         for j, mean in enumerate(column_means):
             cell = f"M{axes.across(i):.1f} {TOP + j * tall:.1f}h{wide:.1f}v{tall:.1f}h-{wide:.1f}z"
@@ -307,7 +285,7 @@ def overview(run: Run) -> str:
         for shade, cells in sorted(shades.items())
     ]
     parts += [beside_axis(axes.down(100 - share), share) for share in (0, 25, 50, 75, 100)]
-    parts += [below_axis(axes.across(i + 0.5), int(steps[i]["step"])) for i in spread(range(len(steps)), 6)]
+    parts += [below_axis(axes.across(i + 0.5), int(numbers[i])) for i in spread(range(len(numbers)), 6)]
     return svg(parts, "optimizer step")
 
 
@@ -330,16 +308,12 @@ def histogram(run: Run) -> str:
     ]
     top = max(map(max, parts))
     width = math.ceil((top + 1) / 20)
+    edges = width * np.arange(top // width + 2)
     curves = []
     for lengths in parts:
-        counts = [0] * (top // width + 1)
-        for length in lengths:
-            counts[length // width] += 1
-        outline = [(0.0, 0.0, 0.0)]
-        for i, count in enumerate(counts):
-            share = 100 * count / len(lengths)
-            outline += [(i * width, share, 0.0), ((i + 1) * width, share, 0.0)]
-        curves.append([*outline, (len(counts) * width, 0.0, 0.0)])
+        shares = 100 * np.histogram(lengths, edges)[0] / len(lengths)
+        outline = np.repeat(edges, 2), [0.0, *np.repeat(shares, 2), 0.0]
+        curves.append([(x, y, 0.0) for x, y in zip(*outline, strict=True)])
 
     def area(axes: Axes, points: list[Point], which: int) -> str:
         line = "L".join(axes.place(x, y) for x, y, _ in points)
@@ -390,15 +364,15 @@ def page(runs: dict[str, Run], summary: list[list[str]]) -> str:
     """The whole page; summary: the table that tools.plot prints, a row per run."""
     if len(summary) < len(summary[0]):
         summary = list(map(list, zip(*summary, strict=True)))  # a few runs fit a narrow screen across
-    curves, panels, note = curve_figures(runs, PANELS)
-    others, other_data, _ = curve_figures(runs, other_panels(runs), first=len(panels))
+    others = other_panels(runs)
+    curves, panels, note = curve_figures(runs, [*PANELS, *others])
+    more = "".join(curves.pop(name) for name, *_ in others)
     groups = {name: run for name, run in runs.items() if run.groups}
     unit = "% of groups, best first; stronger colour: greater mean reward"
-    lengths = "% of completions"
     views = [
         [figure("Groups over time", f"{name}; {unit}", overview(run)) for name, run in groups.items()],
         [matrix(name, run, number) for number, (name, run) in enumerate(groups.items())],
-        [figure("Completion lengths", f"{n}; {lengths}", histogram(run), LENGTH_KEY) for n, run in groups.items()],
+        [figure("Completion lengths", f"{n}; % of completions", histogram(r), LENGTH_KEY) for n, r in groups.items()],
     ]
     if len(groups) == 1:
         views = [sum(views, [])]  # side by side
@@ -407,7 +381,7 @@ def page(runs: dict[str, Run], summary: list[list[str]]) -> str:
     if steps > MAX_POINTS:
         note += f" A point of a curve is the mean of {math.ceil(steps / MAX_POINTS)} steps."
     absent = '<p class="note">No groups.jsonl in these runs: it holds the rewards and lengths of every sample.</p>'
-    data = {"names": list(runs), "panels": panels + other_data, "samples": samples}
+    data = {"names": list(runs), "panels": panels, "samples": samples}
     data["matrices"] = [matrix_data(run) for run in groups.values()]
     template = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
     script = template.rpartition("<script>")[2].partition("</script>")[0]
@@ -421,9 +395,9 @@ def page(runs: dict[str, Run], summary: list[list[str]]) -> str:
         "KEY": key,
         "SUMMARY": html_table(summary),
         "FLAGS": differences(runs),
-        "CURVES": grid(curves),
+        "CURVES": grid("".join(curves.values())),
         "NOTES": f'<p class="note">{escape(note)}</p>' if note else "",
-        "OTHERS": f"<details><summary>All other columns</summary>{grid(others)}</details>" if others else "",
+        "OTHERS": f"<details><summary>All other columns</summary>{grid(more)}</details>" if more else "",
         "GROUPS": "".join(grid("".join(view)) for view in views) if groups else absent,
         "COUNT": f"{len(samples)} of {total} samples" + (", from evenly spaced steps" if len(samples) < total else ""),
         # no text of a run can end the element, nor open a comment in it

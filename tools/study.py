@@ -1,13 +1,12 @@
 """Runs the paper's comparisons on the built-in task: variants times seeds, a table with error bars, a picture.
 
-    python -m tools.study --list                            presets, with the flags of each variant
     python -m tools.study table1                            runs what is missing, then writes results/table1
     python -m tools.study table1 --seeds 3 --jobs 2         fewer seeds, two runs at once
     python -m tools.study table10 --out runs/long -- --steps 200      flags of train.py for all variants of the preset
 
-Every run is train.py in its own process, on one thread, and becomes one line of a file of runs: its flags and its
-curves. A run that is in the file already, from any preset, is not repeated. The study's folder gets rows.jsonl,
-table.md and curves.png (tools/compare.py); when no run is missing, the command only makes these again.
+Every run is train.py in its own process, on one thread, and becomes one line of runs.jsonl, beside the study's folder:
+its flags and its curves. A run that is there already, from any preset, is not repeated. The study's folder gets
+rows.jsonl, table.md and curves.png (tools/compare.py); when no run is missing, the command only makes these again.
 """
 
 import argparse
@@ -20,12 +19,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from functools import cache
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,7 +49,7 @@ TABLE_1 = {
 CONTROL = "α = 1, lr × 1.7"  # 1.7: the mean alpha of the pilot's runs of GPG, under AdamW and SGD alike
 
 SIZES = {
-    age: {f"G = {G}": f"--group-size {G} --prompts-per-step {64 // G} {age}".strip() for G in (2, 4, 8, 16)}
+    age: {f"G = {G}": f"--group-size {G} --prompts-per-step {64 // G} {age}" for G in (2, 4, 8, 16)}
     for age in ("", "--no-age")
 }
 F_NORMS = {f"F_norm = {name}": f"--f-norm {name} --no-age" for name in ("group", "batch")} | {"F_norm = 1": "--no-age"}
@@ -63,8 +60,7 @@ PRESETS = {
     "table1-sgd": (
         "Table 1, SGD in place of AdamW",
         GPG,
-        {name: f"{SGD} {words}".strip() for name, words in TABLE_1.items()}
-        | {CONTROL: "--optimizer sgd --lr 0.0425 --no-age"},
+        {name: f"{SGD} {words}" for name, words in TABLE_1.items()} | {CONTROL: "--optimizer sgd --lr 0.0425 --no-age"},
     ),
     # GPG's lr divided by the ratio of the mean gradient norm to GPG's, in table1's runs of seeds 0 to 3, whose policies
     # are nearly the same: GRPO 1.48, F_norm = 1 and α = 1 0.69, std 1.44, Dr. GRPO 0.51
@@ -72,7 +68,7 @@ PRESETS = {
         "Table 1, SGD, rates that make up for each method's gradient norm",
         GPG,
         {
-            name: f"--optimizer sgd --lr {lr} {TABLE_1[name]}".strip()
+            name: f"--optimizer sgd --lr {lr} {TABLE_1[name]}"
             for name, lr in zip(TABLE_1, ("0.0169", "0.0363", "0.0174", "0.025", "0.025", "0.049"), strict=True)
         },
     ),
@@ -94,11 +90,7 @@ PRESETS = {
             "SFT, 64 solutions a step": "--algo sft --prompts-per-step 64 --group-size 1",
         },
     ),
-    "table10": (
-        "Table 10, β_th",
-        "β_th = 0",
-        {f"β_th = {share}": f"--beta-th {share}" for share in (0, 0.3, 0.6, 0.8)},
-    ),
+    "table10": ("Table 10, β_th", "β_th = 0", {f"β_th = {b}": f"--beta-th {b}" for b in (0, 0.3, 0.6, 0.8)}),
     "table11": ("Table 11, G at 64 samples a step, without α, as in the paper", "G = 8", SIZES["--no-age"]),
     "table11-age": ("Table 11, G at 64 samples a step, with α", "G = 8", SIZES[""]),
     "table12": ("Table 12, F_norm, without α, as in the paper", "F_norm = 1", F_NORMS),
@@ -114,7 +106,6 @@ SEEDS = {"table1": 20, "table1-sgd": 20}  # to resolve 1.5 points it takes 8, an
 USUAL_SEEDS = 8  # of the other presets
 PRELOADED = ["train", "transformers.models.qwen2.modeling_qwen2"]  # imported once, by the server that forks the runs
 NOWHERE = str(Path(tempfile.gettempdir(), "study-nowhere"))  # an --out without a run
-POLL = 0.5  # seconds between checks for a signal
 LAST_LINES = 3  # to show of a failed run's output
 
 
@@ -131,20 +122,16 @@ class Job:
 
 class Running(NamedTuple):
     job: Job
-    out: Path  # train.py's --out; its output goes to OUT.log
+    out: Path  # train.py's --out; its output goes to OUT.log, its CPU seconds at the end to OUT.cpu
     process: multiprocessing.Process
-    receiver: Connection  # gets its CPU seconds at the end
 
 
 def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     ours, extra = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
     args = parse_command(ours)
-    if args.list:
-        print("\n".join(describe(name) for name in PRESETS))
-        return
     out, (title, reference, variants) = Path(args.out or Path("results", args.name)), PRESETS[args.name]
-    store = Path(args.runs or out.parent / "runs.jsonl")
+    store = out.parent / "runs.jsonl"
     jobs = [make_job(name, words, seed, extra) for seed in range(args.seeds) for name, words in variants.items()]
     known = load(store)
     missing = [job for job in jobs if key(job.flags) not in known]
@@ -166,27 +153,15 @@ def main(argv: list[str] | None = None) -> None:
 def parse_command(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tools.study", description=__doc__.partition("\n")[0])
     parser.error = fail
-    parser.add_argument("name", nargs="?", metavar="NAME", help=f"preset: {', '.join(PRESETS)}")
-    parser.add_argument("--list", action="store_true", help="list the presets and exit")
+    parser.add_argument("name", choices=PRESETS, metavar="NAME", help=f"preset: {', '.join(PRESETS)}")
     parser.add_argument("--seeds", type=int, metavar="N", help="seeds 0 to N - 1 (default: 20 for table1, else 8)")
     parser.add_argument("--out", metavar="DIR", help="folder of table and picture (default: results/NAME)")
-    parser.add_argument("--runs", metavar="FILE", help="all runs, one per line (default: DIR/../runs.jsonl)")
     parser.add_argument("--jobs", type=int, default=1, metavar="J", help="runs at once, one thread each (default: 1)")
     args = parser.parse_args(argv)
-    if args.list:
-        return args
-    if args.name not in PRESETS:
-        fail(f"no preset {args.name}; give one of {', '.join(PRESETS)} (see --list)")
     args.seeds = SEEDS.get(args.name, USUAL_SEEDS) if args.seeds is None else args.seeds
     if min(args.seeds, args.jobs) < 1:
         fail("--seeds, --jobs: must be 1 or more")
     return args
-
-
-def describe(name: str) -> str:
-    title, reference, variants = PRESETS[name]
-    lines = [f"{name}: {title}; {SEEDS.get(name, USUAL_SEEDS)} seeds, compared with {reference}"]
-    return "\n".join(lines + [f"    {variant:<32} {words}" for variant, words in variants.items()])
 
 
 def make_job(variant: str, words: str, seed: int, extra: list[str]) -> Job:
@@ -220,7 +195,7 @@ def load(store: Path) -> dict[str, dict]:
         except ValueError:
             continue
         if not isinstance(run, dict) or "flags" not in run:
-            fail(f"--runs {store}, line {number}: not a run of tools.study; give another file, or none")
+            fail(f"{store}, line {number}: not a run of tools.study; remove it, or give another --out")
         runs[key(run["flags"])] = run
     return runs
 
@@ -228,7 +203,7 @@ def load(store: Path) -> dict[str, dict]:
 def run_all(jobs: list[Job], num: int, store: Path) -> list[Job]:
     """Runs jobs, `num` at once, and adds a line to the store as each ends. Reports and returns those that failed.
 
-    However this process ends, even by a signal, its children end first.
+    However this process ends, its children end: by `finally`, or by themselves (end_with_parent).
     """
     if not jobs:
         return []
@@ -236,77 +211,54 @@ def run_all(jobs: list[Job], num: int, store: Path) -> list[Job]:
         store.parent.mkdir(parents=True, exist_ok=True)
         store.open("a").close()
     except OSError as error:
-        fail(f"--runs {store}: can't be written ({error}); give a file in a folder of yours")
+        fail(f"{store}: can't be written ({error}); give an --out in a folder of yours")
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # all runs inherit the server's environment
-    make_models(jobs)
+    torch.set_num_threads(1)
+    for seed in sorted({job.flags["seed"] for job in jobs if job.flags["model"] == BUILT_IN}):
+        addition.ensure(seed)  # now, so that no two runs make a model at the same time
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     waiting, running, failed, done = list(reversed(jobs)), [], [], 0
-    with tempfile.TemporaryDirectory(prefix="study-") as folder, signals_noted() as stopped:
+    with tempfile.TemporaryDirectory(prefix="study-") as folder:
         try:
-            while (waiting or running) and not stopped:
+            while waiting or running:
                 while waiting and len(running) < num:
                     job = waiting.pop()
-                    running.append(start(context, job, Path(folder, str(len(waiting)))))
-                wait([each.process.sentinel for each in running], timeout=POLL)
-                for each in [each for each in running if each.process.exitcode is not None and not stopped]:
-                    running.remove(each)
-                    done += 1
+                    out = Path(folder, str(len(waiting)))
+                    process = context.Process(target=run_one, args=(job.words, out), daemon=True)
+                    process.start()
+                    running.append(Running(job, out, process))
+                wait([each.process.sentinel for each in running])
+                for each in [each for each in running if each.process.exitcode is not None]:
                     run = finished(each)
                     if run:
                         append(store, run)
                     else:
                         failed.append(each.job)
+                    running.remove(each)
+                    done += 1
                     print(f"[{done}/{len(jobs)}] {each.job.name}: {brief(run) if run else trouble(each)}", flush=True)
         finally:
             for each in running:
                 each.process.kill()
                 each.process.join()
-    if stopped:
-        print(f"stopped; {done - len(failed)} runs were added to {store}, the same command continues", flush=True)
-        sys.exit(128 + stopped[0])
+            if waiting or running:
+                print(f"stopped; {done - len(failed)} runs were added to {store}, the same command continues")
     return failed
 
 
-def make_models(jobs: list[Job]) -> None:
-    """Makes the built-in model of each seed, so that no two runs make it at the same time."""
-    torch.set_num_threads(1)
-    for seed in sorted({job.flags["seed"] for job in jobs if job.flags["model"] == BUILT_IN}):
-        addition.ensure(seed)
-
-
-@contextmanager
-def signals_noted() -> Iterator[list[int]]:
-    """SIGINT and SIGTERM are only noted in a list, so that no child is half started when all are ended."""
-    noted = []
-    before = {number: signal.signal(number, lambda n, _: noted.append(n)) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield noted
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def start(context, job: Job, out: Path) -> Running:
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=run_one, args=([*job.words, "--out", str(out)], f"{out}.log", sender), daemon=True)
-    process.start()
-    sender.close()
-    return Running(job, out, process, receiver)
-
-
-def run_one(words: list[str], log: str, sender) -> None:
-    """The child: runs train.py with its output in a file; sends its CPU seconds."""
+def run_one(words: list[str], out: Path) -> None:
+    """The child: runs train.py with its output in a file."""
     threading.Thread(target=end_with_parent, daemon=True).start()
-    file = os.open(log, os.O_CREAT | os.O_WRONLY)
+    file = os.open(f"{out}.log", os.O_CREAT | os.O_WRONLY)
     os.dup2(file, 1)
     os.dup2(file, 2)
     import train
 
     tqdm.set_lock(threading.RLock())  # by default a system semaphore, which a kill would leave behind
     began = time.process_time()
-    train.main(words)
-    sender.send(time.process_time() - began)
+    train.main([*words, "--out", str(out)])
+    Path(f"{out}.cpu").write_text(str(time.process_time() - began))
 
 
 def end_with_parent() -> None:
@@ -332,24 +284,21 @@ def trouble(failed: Running) -> str:
 
 def finished(ended: Running) -> dict | None:
     """A run for the store: its flags, and its curves to four significant digits per step. None: it failed."""
-    if ended.process.exitcode or not ended.receiver.poll():
+    job, out, process = ended
+    cpu = Path(f"{out}.cpu")
+    if process.exitcode or not cpu.exists():
         return None
-    (job, out, *_), cpu_seconds = ended, ended.receiver.recv()
-    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    config = json.loads((out / "config.json").read_text(encoding="utf-8"))
-    run = {"flags": job.flags, "commit": config["versions"]["commit"], "torch": config["versions"]["torch"]}
-    run |= {"date": date.today().isoformat(), "cpu_seconds": round(cpu_seconds, 2)}
+    trained = plot.read(out)
+    rows, versions = trained.rows, trained.config["versions"]
+    run = {"flags": job.flags, "commit": versions["commit"], "torch": versions["torch"]}
+    run |= {"date": date.today().isoformat(), "cpu_seconds": round(float(cpu.read_text()), 2)}
     run["seconds"] = round(rows[-1]["seconds"], 2)
     for name in compare.CURVES:
-        run[name] = [short(row.get(name)) for row in rows]
+        run[name] = [report.rounded(row.get(name)) for row in rows]
     if job.flags["algo"] == "sft":  # rewards and tokens are those of the given solutions
         run |= dict.fromkeys(("reward", "easy_share", "hard_share"), [None] * len(rows))
         run["generated_tokens"] = [0] * len(rows)
-    return run | {"accuracy": [[step, short(share)] for step, share, _ in report.evaluations(rows)]}
-
-
-def short(value: float | None) -> float | int | None:
-    return value if value is None or isinstance(value, int) else float(f"{value:.4g}")
+    return run | {"accuracy": [[step, report.rounded(share)] for step, share, _ in report.accuracy(trained, 1)]}
 
 
 def append(store: Path, run: dict) -> None:
@@ -360,6 +309,7 @@ def append(store: Path, run: dict) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         main()
     except KeyboardInterrupt:

@@ -58,7 +58,7 @@ def same(values, expected):
 
 
 def test_the_table_of_one_run(runs):
-    text = plot.table({"a": plot.read(plot.Path(runs[0], "metrics.jsonl"))})
+    text = plot.markdown(plot.cells({"a": plot.read(plot.Path(runs[0]))}))
     assert cells(text, "run") == COLUMNS
     assert cells(text, "a") == [
         "a",
@@ -76,7 +76,8 @@ def test_the_table_of_one_run(runs):
 
 
 def test_the_table_of_two_runs_ends_with_mean_and_deviation(runs):
-    text = plot.table({name: plot.read(plot.Path(run, "metrics.jsonl")) for name, run in zip("ab", runs, strict=True)})
+    named = {name: plot.read(plot.Path(run)) for name, run in zip("ab", runs, strict=True)}
+    text = plot.markdown(plot.cells(named))
     assert cells(text, "b") == ["b", "2", "0.750", "0.750", "–", "–", "50.0", "3.500", "2,000", "3"]
     # the sample deviation of two numbers is their distance over sqrt(2)
     assert cells(text, "mean ± sd") == [
@@ -106,7 +107,8 @@ def test_the_table_of_two_runs_ends_with_mean_and_deviation(runs):
     ],
 )
 def test_evaluations(marks, points):
-    assert report.evaluations([row(step, 0.5) | mark for step, mark in enumerate(marks, 1)]) == points
+    run = report.Run([row(step, 0.5) | mark for step, mark in enumerate(marks, 1)])
+    assert report.accuracy(run, scale=1) == points
 
 
 # ------------------------------------------------------------------------------------------------------------- picture
@@ -115,9 +117,7 @@ def test_evaluations(marks, points):
 def test_the_panels(runs):
     pytest.importorskip("matplotlib")
     names = ("run a", "run b")
-    figure = plot.draw(
-        {name: plot.read(plot.Path(run, "metrics.jsonl")) for name, run in zip(names, runs, strict=True)}
-    )
+    figure = plot.draw({name: plot.read(plot.Path(run)) for name, run in zip(names, runs, strict=True)})
     reward, accuracy, alpha, shares, length, legend = figure.axes
     assert all(axes.get_xlabel() == "optimizer step" and axes.get_ylabel() for axes in figure.axes[:5])
     titles = [axes.get_title(loc="left") for axes in figure.axes[:5]]
@@ -146,8 +146,12 @@ def test_runs_that_differ_in_more_than_their_seed_have_no_mean(runs, tmp_path, c
     pytest.importorskip("matplotlib")
     usual = {"lr": 1e-4, "seed": 0, "out": "a", "command": "train.py", "versions": {"torch": "2.6"}}
     configs = [usual, usual | {"seed": 1, "out": "b", "command": "train.py --seed 1", "versions": {"torch": "2.7"}}]
-    assert plot.alike(configs) and plot.alike([{}, {}]) and not plot.alike([usual, usual | {"lr": 2e-4}])
-    assert not plot.alike([usual, usual | {"clip": None}])
+
+    def alike(*configs):
+        return plot.alike({str(i): report.Run([], config=config) for i, config in enumerate(configs)})
+
+    assert alike(*configs) and alike({}, {}) and not alike(usual, usual | {"lr": 2e-4})
+    assert not alike(usual, usual | {"clip": None}) and not alike(usual)
     for lr, has_mean in ((1e-4, True), (2e-4, False)):
         configs[1]["lr"] = lr
         for run, config in zip(runs, configs, strict=True):
@@ -155,7 +159,7 @@ def test_runs_that_differ_in_more_than_their_seed_have_no_mean(runs, tmp_path, c
         plot.main([*runs, "--out", str(tmp_path / "both.png"), "--html", str(tmp_path / "both.html")])
         assert ("mean ± sd" in capsys.readouterr().out) == has_mean
         assert ("mean ± sd" in (tmp_path / "both.html").read_text()) == has_mean
-    figure = plot.draw({run: plot.read(plot.Path(run, "metrics.jsonl")) for run in runs}, with_mean=False)
+    figure = plot.draw({run: plot.read(plot.Path(run)) for run in runs})
     assert [len(curves(axes)) for axes in figure.axes] == [2, 1, 2, 6, 2, 0]
     assert not any("mean of" in text.get_text() for text in figure.axes[5].get_legend().get_texts())
     assert {line.get_linewidth() for line in figure.axes[0].get_lines()} == {1.6}
@@ -163,14 +167,14 @@ def test_runs_that_differ_in_more_than_their_seed_have_no_mean(runs, tmp_path, c
 
 def test_short_runs_have_whole_steps_on_the_axis(runs):
     pytest.importorskip("matplotlib")
-    figure = plot.draw({"b": plot.read(plot.Path(runs[1], "metrics.jsonl"))})  # steps 1 and 2
+    figure = plot.draw({"b": plot.read(plot.Path(runs[1]))})  # steps 1 and 2
     figure.canvas.draw()
     assert all(tick == round(tick) for axes in figure.axes[:5] for tick in axes.get_xticks())
 
 
 def test_one_run_has_no_mean_and_may_lack_accuracy(runs):
     pytest.importorskip("matplotlib")
-    figure = plot.draw({"b": plot.read(plot.Path(runs[1], "metrics.jsonl"))})
+    figure = plot.draw({"b": plot.read(plot.Path(runs[1]))})
     assert [len(curves(axes)) for axes in figure.axes] == [1, 0, 1, 3, 1, 0]
     assert [text.get_text() for text in figure.axes[1].texts] == ["never evaluated"]
 
@@ -233,7 +237,7 @@ def test_it_runs_as_a_file_too(runs, tmp_path):
 def test_a_last_line_that_is_cut_is_left_out(tmp_path):
     rows = [row(1, 0.5), row(2, 0.5)]
     folder = write(tmp_path, rows, tail='{"step": 3, "rew')
-    assert plot.read(plot.Path(folder, "metrics.jsonl")) == rows
+    assert plot.read(plot.Path(folder)).rows == rows
 
 
 def test_wrong_flags_end_in_one_line(runs, tmp_path, capsys):

@@ -100,13 +100,15 @@ def titles(text):
 
 
 def test_points_of_a_run():
-    run = report.Run([row(1), row(2, alpha=None), row(3, alpha=float("nan"))], groups=[group_row(1)])
+    run = report.Run([row(1), row(2, alpha=None), row(3, alpha=float("nan"))])
     assert report.column("alpha")(run) == [(1, 2.0, 0.0), (2, None, 0.0), (3, None, 0.0)]
     assert report.column("valid_share", 100)(run)[0] == (1, 50.0, 0.0)
     assert report.column("entropy")(run) == []
-    # groups' means .25 and 1: variance .28125, over two groups: sqrt(.140625) = .375
-    assert report.reward(run) == [(1, 0.05, pytest.approx(0.375)), (2, 0.1, 0.0), (3, 0.15, 0.0)]
-    assert report.reward(report.Run([row(1, reward_se=0.01)]))[0][2] == 0.01
+    assert report.column("reward")(run) == [(1, 0.05, 0.0), (2, 0.1, 0.0), (3, 0.15, 0.0)]
+    assert report.column("reward")(report.Run([row(1, reward_se=0.01), row(2, reward_se=None)])) == [
+        (1, 0.05, 0.01),
+        (2, 0.1, 0),
+    ]
     assert report.tokens_per_second(run) == [(step, 50.0, 0.0) for step in (1, 2, 3)]  # 100 tokens in 2 s
     first = row(1, accuracy_before=0.2, accuracy_before_se=0.05)
     assert report.accuracy(report.Run([first, row(2, accuracy=0.5, accuracy_se=0.1)])) == [(0, 20, 5), (2, 50, 10)]
@@ -140,7 +142,7 @@ def test_ticks(low, high, expected):
 def test_ticks_at_whole_steps(low, high, expected):
     assert report.ticks(low, high, whole=True) == expected
     run = report.Run([row(step) for step in (low or 1, high)])
-    svg, _ = report.chart([report.reward(run)], "optimizer step")
+    svg, _ = report.chart([report.column("reward")(run)], "optimizer step")
     below = re.findall(r'y="199" text-anchor="middle">(.*?)<', svg)  # 220 - 36 + 15
     assert len(below) >= 2 and all(label.isdigit() for label in below)
 
