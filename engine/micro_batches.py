@@ -8,11 +8,12 @@ from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import torch
+from torch.distributed.fsdp import FSDPModule
 
 from engine.balance import Share, prompt_costs
 from engine.parallel import accumulating, common_count, unwrapped
 from engine.policy import FORWARD_TOKENS, cut_by_length
-from rollout import Rollout
+from rollout import Pictures, Rollout
 
 
 class MicroBatch(NamedTuple):
@@ -25,17 +26,31 @@ def micro_steps(module: torch.nn.Module, share: Share, budget: int) -> Iterator[
     """The micro-batches of this rank's share. budget: padded tokens of a forward.
 
     All ranks take part in collectives: one that has no sample, or fewer micro-batches where the model is in shards,
-    forwards a token of weight 0.
+    forwards a token of weight 0. Under fsdp one without a picture sees another's: the vision tower takes part, too.
     """
     plain = unwrapped(module)
     options = {"shared": plain.shared, "forward_tokens": plain.forward_tokens}
     pieces = micro_batches(share.rollout, share.samples, budget, **options)
     count = common_count(module, len(pieces), share.weights.device)
     one = torch.ones((1, 1), dtype=torch.long, device=share.weights.device)
+    pictures = [s for s, x in enumerate(share.rollout.images) if x.encoded] if isinstance(module, FSDPModule) else []
     for i in range(count):
         rows = pieces[i] if i < len(pieces) else None
         samples = (one, one, one, one, one[0] - 1, ()) if rows is None else sample_rows(share.rollout, rows)
+        if pictures and not any(x.encoded for x in samples[5]):
+            samples = with_prompt(samples, share.rollout, pictures[0])
         yield MicroBatch(samples, rows, accumulating(module, last=i == count - 1))
+
+
+def with_prompt(samples: tuple, r: Rollout, s: int) -> tuple:
+    """The samples, and the prompt of group s with its pictures, but without a completion."""
+    *tensors, images = samples
+    both = [(tensors[0], tensors[1]), (r.prompt_ids[s : s + 1], r.prompt_mask[s : s + 1])]
+    L = max(ids.shape[1] for ids, _ in both)
+    both = [[torch.nn.functional.pad(x, (L - x.shape[1], 0)) for x in pair] for pair in both]
+    ids, mask = (torch.cat(pair) for pair in zip(*both, strict=True))  # (p + 1, L) each
+    images = images or (Pictures(),) * len(tensors[0])
+    return ids, mask, *tensors[2:], (*images, r.images[s])
 
 
 def gather_tokens(x: torch.Tensor, micro_batch: MicroBatch) -> torch.Tensor:

@@ -132,7 +132,9 @@ def completion_states(
             states = forward(ids, attended, further, cache=cache, **types)
             states = torch.cat([last[parents][:, None], states], dim=1)[:, :T]  # (n, T, D)
         pieces.append(states[mask.bool()])
-    return torch.cat(pieces)  # (M, D)
+    states = torch.cat(pieces)  # (M, D)
+    # under fsdp the vision tower needs a gradient on every rank, also for a picture without completions: micro_steps
+    return states + 0 * last.sum() if uniform and seen else states
 
 
 def _forward(model, logits: bool):

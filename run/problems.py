@@ -23,12 +23,12 @@ from tasks.pictures import Processor, encoded, load_processor
 from tasks.prompts import encode_prompt, load_template, system_prompt
 
 
-def load_problems(args, resumed: Path | None, kind: str):
+def load_problems(args, resumed: Path | None):
     """Finds what is wrong with data, prompts or model before anything slow -> the model's folder, its tokenizer and its
     processor of pictures or None, and the problems for training and evaluation, each with its "prompt_ids"."""
     rows, held_out = built_in_rows(args.model) if args.model in BUILT_INS else read_rows(args)
     tokenizer = tokenizer_of(args, resumed)
-    processor = processor_of(args, resumed, tokenizer, kind, any("images" in row for row in (*rows, *held_out)))
+    processor = processor_of(args, resumed, tokenizer, any("images" in row for row in (*rows, *held_out)))
     tokenizer = processor.tokenizer if processor else tokenizer
     problems, held_out = (with_prompts(part, tokenizer, args, processor) for part in (rows, held_out))
     if args.algo == "sft":
@@ -80,7 +80,7 @@ def digest(row: dict) -> bytes:
     return hashlib.sha256(b"\0".join([row["problem"].encode(), *pictures])).digest()
 
 
-def processor_of(args, resumed: Path | None, tokenizer, kind: str, needed: bool) -> Processor | None:
+def processor_of(args, resumed: Path | None, tokenizer, needed: bool) -> Processor | None:
     """The model's processor of pictures; None for a model of text. needed: there are pictures."""
     if args.model in BUILT_INS and not resumed:
         task = BUILT_INS[args.model]
@@ -88,8 +88,6 @@ def processor_of(args, resumed: Path | None, tokenizer, kind: str, needed: bool)
     else:
         limits = {"min_pixels": args.min_pixels, "max_pixels": args.max_pixels}
         processor = user_input(load_processor, resumed or args.model, **limits, needed=needed)
-    if processor and kind == "fsdp":  # a rank whose micro-batch has no picture would not run the tower's collectives
-        fail(f"--parallel fsdp: {args.model} reads pictures, and every rank must run its vision tower; give ddp")
     if processor and args.baseline == "critic":
         fail(f"--baseline critic: {args.model} reads pictures, and a critic only text; use another method")
     return processor

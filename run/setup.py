@@ -30,7 +30,7 @@ def set_up(args, device: torch.device) -> Run | None:
     kind = choose_parallel(args, resumed, device)
     if args.plan:
         return None
-    folder, tokenizer, processor, problems, held_out = load_problems(args, resumed, kind)
+    folder, tokenizer, processor, problems, held_out = load_problems(args, resumed)
     scorer = make_scorer(args, rewards, problems, held_out)
     trained = load_trained(args, folder, tokenizer, processor, kind, resumed, device)
     state = open_run(args, resumed, trained.optimizer)

@@ -145,6 +145,19 @@ def test_two_and_three_ranks_make_the_run_of_one(pictures, tmp_path):
             assert rows_of(many)[-1]["accuracy"] == pytest.approx(rows_of(one)[-1]["accuracy"], rel=1e-12)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes", [{}, {"gradient_checkpointing": True}, {"freeze_vision": True}, {"lora_rank": 2}], ids=str
+)
+def test_shards_make_the_run_of_whole_copies_also_where_a_rank_has_no_picture(pictures, tmp_path, changes):
+    """Every prompt is a micro-batch of its own, and some have no picture: each rank must run the tower all the same."""
+    changes = changes | {"tokens_per_micro_batch": 1, "prompts_per_step": 5}
+    train.main(pictures.command(tmp_path / "one", **changes))
+    torchrun(2, pictures.command(tmp_path / "two", **changes, parallel="fsdp"))
+    assert_same_weights(tmp_path / "one", tmp_path / "two")
+    assert (tmp_path / "one" / "groups.jsonl").read_bytes() == (tmp_path / "two" / "groups.jsonl").read_bytes()
+
+
 def test_a_resumed_run_has_the_same_bits(pictures, tmp_path):
     changes = {"dtype": "float32", "save_every": 2}
     train.main(pictures.command(tmp_path / "whole", **changes, steps=4))
@@ -228,7 +241,6 @@ def test_a_text_model_with_pictures_and_the_reverse(pictures, world, tmp_path, c
     assert "has no vision tower" in line_of(capsys, world(tmp_path / "b", freeze_vision=True))
     words = pictures.command(tmp_path / "c", algo="ppo", beta_th=None)
     assert "--baseline critic" in line_of(capsys, words)
-    assert "give ddp" in line_of(capsys, pictures.command(tmp_path / "e", parallel="fsdp"))
     train.main(pictures.command(tmp_path / "d", data=world.folder / "train.jsonl", eval_data=None))  # a VLM on text
 
 

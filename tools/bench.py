@@ -109,7 +109,7 @@ def load(args):
     torch.set_num_threads(1)
     device = init_distributed(args.rank_timeout)
     with redirect_stdout(sys.stderr):  # stdout is for tables
-        folder, tokenizer, _, problems, _ = load_problems(args, None, "ddp")
+        folder, tokenizer, _, problems, _ = load_problems(args, None)
     model, P = load_model(args, folder, device), args.prompts_per_step
     if len(problems) < P:
         flags.fail(f"--data {args.data}: {len(problems)} problems are too few for --prompts-per-step {P}")

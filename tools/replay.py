@@ -31,7 +31,7 @@ def run(args, device: torch.device) -> None:
     folder = Path(first_model(args))
     resumed = folder if (folder / "trainer.pt").exists() else None
     kind = choose_parallel(args, folder, device)
-    processor = processor_of(args, folder, None, kind, needed=False)
+    processor = processor_of(args, folder, None, needed=False)
     trained = load_trained(args, folder, None, processor, kind, resumed, device)
     batch, state = Batch(**recorded, sums=None, seconds={}, samples=[]), State(step=step - 1)
     tokens = torch.cat([batch.rollout.prompt_ids.flatten(), batch.rollout.completion_ids.flatten()])
