@@ -8,10 +8,12 @@
     python eval.py --regrade result.jsonl --out again.jsonl                    without generating
 
 The result, --out, begins with a line of settings. Then comes a line per problem, written once it is graded: set, place
-in it, problem, answer, prompt (as text), prompt_tokens, greedy (a list of one completion), samples (n), majority (the
-index of the sample that won the vote of maj@n), and seconds of decoding. A completion has verdict, submitted (its
-answer), text, tokens (with the EOS) and truncated (by --max-new-tokens). A problem with too long a prompt has no
-completions and is excluded from all means. A finished result is in the order of the sets.
+in it, problem, answer, grade (the function of rewards.py), prompt (as text), prompt_tokens, greedy (a list of one
+completion), samples (n), majority (the index of the sample that won the vote of maj@n), and seconds of decoding; with
+pictures, images (their files), picture (a hash of them), task, and box_size, the width and height in whose units boxes
+are. A completion has verdict (of a box: its IoU), submitted (its answer), text, tokens (with the EOS) and truncated (by
+--max-new-tokens). A problem with too long a prompt has no completions and is excluded from all means. A finished result
+is in the order of the sets.
 
 Each process is a rank; a single process is a world of size 1. Letters: P problems, n samples of each.
 """
@@ -26,28 +28,29 @@ import re
 import sys
 import time
 import zlib
-from functools import partial
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 import transformers
 from tqdm import tqdm
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig
 
 import rewards
 from engine.policy import autocast
+from grader.boxes import find_box
 from grader.equality import is_equiv
 from rollout import completion_texts, rollout
 from run import scores
-from run.flags import fail, user_input
-from run.models import pretrained
+from run.flags import BUILT_INS, fail, user_input
+from run.models import model_class, pretrained
+from run.problems import encode_row, features_and_pictures, room_for_pictures, tokenizer_of
 from run.ranks import init_distributed
-from tasks import addition, benchmarks, data, prompts
+from tasks import addition, benchmarks, data, pictures, prompts
 
 # flags that a result depends on, besides the problems and the template
 SETTINGS = ("model", "system_prompt", "samples", "temperature", "top_p", "top_k", "seed")
-SETTINGS += ("max_prompt_tokens", "max_new_tokens", "dtype")
+SETTINGS += ("min_pixels", "max_pixels", "max_prompt_tokens", "max_new_tokens", "dtype")
 ROOT = Path(__file__).parent
 # the code that a verdict depends on
 GRADER = ("rewards.py", *sorted(f"grader/{path.name}" for path in (ROOT / "grader").glob("[!_]*.py")))
@@ -66,8 +69,8 @@ def main(argv: list[str] | None = None) -> None:
 def evaluate(args: argparse.Namespace) -> None:
     transformers.utils.logging.disable_progress_bar()
     sets = user_input(load_sets, args)
-    tokenizer, problems = load_problems(args, sets)
-    settings = make_settings(args, sets)
+    tokenizer, processor, problems = load_problems(args, sets)
+    settings = make_settings(args, sets, problems)
     finished = user_input(finished_rows, args.out, settings) if args.resume else []
     device = init_distributed(30 * 86400, backend="gloo")  # ranks only wait here, for as long as the slowest needs
     rank, world_size = dist.get_rank(), dist.get_world_size()
@@ -82,14 +85,14 @@ def evaluate(args: argparse.Namespace) -> None:
         dist.barrier()
         with tqdm(total=len(todo), desc="eval", unit="problem", dynamic_ncols=True, disable=rank > 0) as bar:
             for batch in batches(todo, args):
-                rows = complete(model, tokenizer, batch, args)
+                rows = complete(model, tokenizer, processor, batch, args)
                 with open(scores.rank_file(args.out, rank), "a", encoding="utf-8") as file:
                     file.write("".join(map(scores.as_line, rows)))
                 bar.update(len(rows))
         dist.barrier()
         if rank == 0:
             rows = merge(args.out, settings, problems)
-            print(report(settings, rows, parse_ks(args.pass_k, args.samples)), flush=True)
+            print(report(settings, rows, parse_ks(args.pass_k, args.samples)) + write_boxes(args.out, rows), flush=True)
     except KeyboardInterrupt:
         if rank == 0:
             print(f"stopped: --resume continues {args.out}", flush=True)
@@ -125,7 +128,9 @@ def make_parser() -> argparse.ArgumentParser:
     add("--skip-bad-rows", action="store_true", help="count broken rows instead of stopping at the first")
     add("--system-prompt", default="none", metavar="NAME",
         help=f"{', '.join(prompts.SYSTEM_PROMPTS)}, or your own text; use that of training (paper's 7B: qwen-7b)")
-    add("--template", metavar="FILE", help="prompt with {problem} in it, instead of the tokenizer's chat template")
+    add("--template", metavar="FILE", help="prompt with {problem} in it, or sat, for the tokenizer's chat template")
+    add("--min-pixels", type=int, metavar="N", help="enlarge smaller pictures to so many pixels (default: as trained)")
+    add("--max-pixels", type=int, metavar="N", help="shrink larger pictures to so many pixels (default: as trained)")
 
     add = parser.add_argument_group("decoding").add_argument
     add("--samples", type=int, default=0, metavar="N", help="samples per problem, besides the greedy one (paper: 0)")
@@ -157,12 +162,15 @@ def check(args: argparse.Namespace) -> None:
     """Exits on the first wrong flag, before anything slow."""
     if sum(map(bool, (args.model, args.compare, args.regrade))) != 1:
         fail("give one of --model (with --bench or --data), --compare BEFORE AFTER, --regrade FILE")
+    args.out = args.out or ("eval.jsonl" if args.model else None)
+    out = Path(args.out or "")
     least = {"samples": 0, "top_k": 0, "seed": 0, "max_prompt_tokens": 1, "max_new_tokens": 1, "cache_tokens": 1}
     for name, bound in least.items():
         if getattr(args, name) < bound:
             fail(f"--{name.replace('_', '-')} {getattr(args, name)}: must be {bound} or more")
     fields = args.problem_field or args.answer_field
     for wrong, message in (
+        (args.model in BUILT_INS, f"--model {args.model}: train.py makes it; give the folder that it wrote, OUT/final"),
         (args.model and bool(args.bench) == bool(args.data), "give --bench or --data, one of the two"),
         (args.data_dir and not args.bench, "--data-dir needs --bench; with --data, name the files"),
         (fields and not args.data, "--problem-field and --answer-field need --data"),
@@ -170,28 +178,21 @@ def check(args: argparse.Namespace) -> None:
         (not 0 < args.top_p <= 1, f"--top-p {args.top_p}: must be above 0, and at most 1 (off)"),
         (args.resume and not args.model, "--resume needs --model"),
         (args.resume and args.overwrite, "--resume continues --out, --overwrite replaces it: give one of them"),
+        (args.out and out.is_dir(), f"--out {out}: is a folder; give a file"),
+        (
+            args.out and out.exists() and not args.overwrite and not args.resume,
+            f"--out {out}: exists; --resume continues it, --overwrite replaces it",
+        ),
+        (args.resume and not out.exists(), f"--out {out}: does not exist; start it without --resume"),
     ):
         if wrong:
             fail(message)
     user_input(prompts.system_prompt, args.system_prompt)
     user_input(prompts.load_template, args.template)
     if args.model:
-        args.out = args.out or "eval.jsonl"
         user_input(parse_ks, args.pass_k, args.samples)
-    if args.out:
-        check_out(Path(args.out), args.resume, args.overwrite)
-
-
-def check_out(out: Path, resume: bool, overwrite: bool) -> None:
-    for wrong, message in (
-        (out.is_dir(), "is a folder; give a file"),
-        (out.exists() and not overwrite and not resume, "exists; --resume continues it, --overwrite replaces it"),
-        (resume and not out.exists(), "does not exist; start it without --resume"),
-    ):
-        if wrong:
-            fail(f"--out {out}: {message}")
     user_input(out.parent.mkdir, parents=True, exist_ok=True)
-    if not os.access(out.parent, os.W_OK):
+    if args.out and not os.access(out.parent, os.W_OK):
         fail(f"--out {out}: can't write to the folder {out.parent}; give a file in another")
 
 
@@ -216,41 +217,48 @@ def load_sets(args: argparse.Namespace) -> dict[str, benchmarks.ProblemSet]:
     return {"data": benchmarks.check_golds("data", problem_set, args.skip_bad_rows)}
 
 
-def load_problems(args: argparse.Namespace, sets: dict[str, benchmarks.ProblemSet]) -> tuple[object, list[dict]]:
-    """The tokenizer, and the problems of all sets in order: rows of the result without completions, and "prompt_ids".
-    Exits if prompts don't fit the model, before its weights are read."""
-    tokenizer = pretrained(AutoTokenizer, args.model)
-    config = pretrained(AutoConfig, args.model).get_text_config()
-    positions = getattr(config, "max_position_embeddings", None) or math.inf
-    if args.max_prompt_tokens + args.max_new_tokens > positions:
-        fail(f"--max-prompt-tokens + --max-new-tokens is above the {positions} positions of {args.model}")
-
-    system, suffix = prompts.system_prompt(args.system_prompt)
-    template = prompts.load_template(args.template)
-    encode = partial(prompts.encode_prompt, tokenizer, system=system, suffix=suffix, template=template)
+def load_problems(args, sets: dict[str, benchmarks.ProblemSet]) -> tuple[object, object, list[dict]]:
+    """The tokenizer; the processor of pictures, or None; and the problems of all sets in order: rows of the result
+    without completions, and "prompt_ids". Exits if prompts don't fit the model, before its weights are read."""
+    tokenizer = tokenizer_of(args, None)
+    needed = any("images" in row for problem_set in sets.values() for row in problem_set.rows)
+    limits = {"min_pixels": args.min_pixels, "max_pixels": args.max_pixels}
+    processor = user_input(pictures.load_processor, args.model, **limits, needed=needed)
+    tokenizer = processor.tokenizer if processor else tokenizer
     problems = []
     for name, problem_set in sets.items():
-        for place, row in enumerate(problem_set.rows):
-            ids = user_input(encode, row["problem"])
+        system_prompt, template = prompt_names(args, problem_set.benchmark)
+        system, suffix = prompts.system_prompt(system_prompt)
+        options = {"system": system, "suffix": suffix, "template": prompts.load_template(template)}
+        rows, grade = problem_set.rows, problem_set.benchmark.grade
+        rows = user_input(pictures.in_model_units, rows, "pixels", processor) if grade == "iou" else rows
+        for place, row in enumerate(rows):
+            ids = user_input(encode_row, row, place, tokenizer, processor, options)
             text = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-            problem = {"set": name, "place": place, "problem": row["problem"], "answer": row["answer"]}
+            problem = {"set": name, "place": place, "problem": row["problem"], "answer": row["answer"], "grade": grade}
             problem |= {"prompt": text, "prompt_tokens": len(ids), "greedy": [], "samples": [], "majority": None}
+            if "images" in row:
+                problem["prompt"] = re.sub(r"(<[^<>]+>)\1+", r"\1", text)  # a picture's token once
+                problem["picture"] = user_input(pictures.digest, row["images"])[:12]
+                problem |= {key: row[key] for key in ("images", "box_size", "task") if key in row}
             problems.append(problem | {"seconds": {}, "prompt_ids": ids})
     shortest = min(problem["prompt_tokens"] for problem in problems)
     if shortest > args.max_prompt_tokens:
-        fail(f"--max-prompt-tokens {args.max_prompt_tokens}: all prompts are longer, from {shortest} up")
-    return tokenizer, problems
+        hint = room_for_pictures(problems, [p["prompt_ids"] for p in problems], processor, args.max_prompt_tokens)
+        fail(f"--max-prompt-tokens {args.max_prompt_tokens}: all prompts are longer, from {shortest} up{hint}")
+    return tokenizer, processor, problems
 
 
-def make_settings(args: argparse.Namespace, sets: dict[str, benchmarks.ProblemSet]) -> dict:
+def make_settings(args: argparse.Namespace, sets: dict[str, benchmarks.ProblemSet], problems: list[dict]) -> dict:
     """What the result depends on, for its first line; problems and grader by a hash."""
     settings = {name: getattr(args, name) for name in SETTINGS}
     settings["template"] = prompts.load_template(args.template)
     settings["sets"] = {}
     for name, problem_set in sets.items():
-        text = json.dumps([(row["problem"], row["answer"]) for row in problem_set.rows])
+        own = [problem for problem in problems if problem["set"] == name]
+        text = json.dumps([[p[key] for key in ("problem", "answer", "picture") if key in p] for p in own])
         settings["sets"][name] = {key: getattr(problem_set, key) for key in ("source", "bad", "unequal", "whole")}
-        settings["sets"][name] |= {"problems": len(problem_set.rows), "sha256": digest(text.encode())}
+        settings["sets"][name] |= {"problems": len(own), "sha256": digest(text.encode())}
     settings["grader"] = grader_version()
     return settings | {"versions": {"torch": torch.__version__, "transformers": transformers.__version__}}
 
@@ -264,32 +272,28 @@ def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:12]
 
 
-def describe_sets(sets: dict[str, benchmarks.ProblemSet]) -> list[str]:
-    lines = []
-    for name, problem_set in sets.items():
-        count = len(problem_set.rows)
-        lines.append(f"{name}: {count} problems of {problem_set.source}")
-        if problem_set.expected not in (None, count):
-            lines.append(f"warning: {name} has {count} problems instead of {problem_set.expected}")
-        if problem_set.bad or problem_set.unequal:
-            unequal = f"{problem_set.unequal} whose answer does not equal itself"
-            lines.append(f"left out of {name}: {problem_set.bad} bad rows, {unequal}")
-        if problem_set.unparsed:
-            first = f"the first: {problem_set.unparsed[0]!r:.60}"
-            lines.append(f"{name}: {len(problem_set.unparsed)} answers that the grader compares as text only; {first}")
-    return lines
-
-
 def describe(args, tokenizer, sets: dict[str, benchmarks.ProblemSet], problems: list[dict], world_size: int) -> str:
     """What is evaluated and how, for comparison with other evaluations."""
     fitting = [problem for problem in problems if problem["prompt_tokens"] <= args.max_prompt_tokens]
-    template = "the tokenizer's chat template" if tokenizer.chat_template else "plain text, for want of a chat template"
-    template = f"--template {args.template}" if args.template else template
-    lines = [
-        *describe_sets(sets),
+    usual = "the tokenizer's chat template" if tokenizer.chat_template else "plain text, for want of a chat template"
+    lines = []
+    for name, problem_set in sets.items():
+        count, bad, unequal = len(problem_set.rows), problem_set.bad, problem_set.unequal
+        lines.append(f"{name}: {count} problems of {problem_set.source}")
+        if problem_set.expected not in (None, count):
+            lines.append(f"warning: {name} has {count} problems instead of {problem_set.expected}")
+        if bad or unequal:
+            lines.append(f"left out of {name}: {bad} bad rows, {unequal} whose answer does not equal itself")
+        if text := problem_set.unparsed:
+            compared = f"{len(text)} answers that the grader compares as text only"
+            lines.append(f"{name}: {compared}; the first: {text[0]!r:.60}")
+        system, template = prompt_names(args, problem_set.benchmark)
+        template = usual if template == "none" else f"--template {template}"
+        first = next((problem["prompt"] for problem in fitting if problem["set"] == name), None)
+        lines.append(f"{name}: system prompt {system!r}, {template}; the first prompt: {first!r}")
+    lines += [
         f"left out: {len(problems) - len(fitting)} prompts longer than {args.max_prompt_tokens} tokens",
         f"model: {args.model}, {args.dtype}, {world_size} rank(s)",
-        f"prompts: system prompt {args.system_prompt!r}, {template}; the first: {fitting[0]['prompt']!r}",
         f"completions: at most {args.max_new_tokens} tokens; one greedy and {args.samples} samples per problem",
     ]
     if args.samples:
@@ -298,10 +302,16 @@ def describe(args, tokenizer, sets: dict[str, benchmarks.ProblemSet], problems: 
     return "\n".join(lines)
 
 
+def prompt_names(args: argparse.Namespace, benchmark: benchmarks.Benchmark) -> tuple[str, str]:
+    """System prompt and template: the flags', or else the benchmark's."""
+    system = args.system_prompt if args.system_prompt != "none" else benchmark.system_prompt
+    return system, args.template or benchmark.template
+
+
 def load_model(name: str, dtype: str, device: torch.device):
     """The model in float32, or float64 with --dtype float64; bfloat16 is autocast."""
     weights = torch.float64 if dtype == "float64" else torch.float32
-    model = pretrained(AutoModelForCausalLM, name, dtype=weights, output_loading_info=True)
+    model = pretrained(model_class(pretrained(AutoConfig, name)), name, dtype=weights, output_loading_info=True)
     return model.to(device).eval()
 
 
@@ -309,8 +319,7 @@ def unfinished(problems: list[dict], finished: list[dict], max_prompt_tokens: in
     """The problems still to do, of each set the longest first: a batch has prompts of similar length, and ranks that
     take every world-size-th have about as much to do."""
     done = {(row["set"], row["place"]) for row in finished}
-    todo = [problem for problem in problems if (problem["set"], problem["place"]) not in done]
-    todo = [problem for problem in todo if problem["prompt_tokens"] <= max_prompt_tokens]
+    todo = [p for p in problems if (p["set"], p["place"]) not in done and p["prompt_tokens"] <= max_prompt_tokens]
     groups = itertools.groupby(todo, key=lambda problem: problem["set"])
     return [problem for _, group in groups for problem in sorted(group, key=lambda problem: -problem["prompt_tokens"])]
 
@@ -324,7 +333,7 @@ def batches(problems: list[dict], args: argparse.Namespace):
         yield from (group[start : start + size] for start in range(0, len(group), size))
 
 
-def complete(model, tokenizer, problems: list[dict], args: argparse.Namespace) -> list[dict]:
+def complete(model, tokenizer, processor, problems: list[dict], args: argparse.Namespace) -> list[dict]:
     """Completes problems of one set -> their graded rows.
 
     A sample depends on seed, set, place of its problem in that and its own number, not on the batch or the rank."""
@@ -332,6 +341,7 @@ def complete(model, tokenizer, problems: list[dict], args: argparse.Namespace) -
     prompt_ids = [problem["prompt_ids"] for problem in problems]
     options = {"key": (args.seed, zlib.crc32(problems[0]["set"].encode())), "cache_tokens": args.cache_tokens}
     options["indices"] = [problem["place"] for problem in problems]
+    options["images"], _ = user_input(features_and_pictures, processor, problems)
     sampling = {"temperature": args.temperature, "top_p": args.top_p, "top_k": args.top_k}
     for name, n, decoding in (("greedy", 1, {"temperature": 0.0}), ("samples", args.samples, sampling)):
         if n == 0:
@@ -343,27 +353,30 @@ def complete(model, tokenizer, problems: list[dict], args: argparse.Namespace) -
         texts = completion_texts(tokenizer, sampled)
         tokens = sampled.completion_mask.sum(dim=2).flatten().tolist()
         truncated = sampled.truncated.flatten().tolist()
+        parts = zip(texts, tokens, truncated, strict=True)
+        completions = [{"text": text, "tokens": count, "truncated": cut} for text, count, cut in parts]
         for i, row in enumerate(rows):
-            own = range(i * n, (i + 1) * n)
-            row[name] = [
-                {"verdict": None, "submitted": None, "text": texts[j], "tokens": tokens[j], "truncated": truncated[j]}
-                for j in own
-            ]
-            row["seconds"][name] = seconds * sum(tokens[j] for j in own) / sum(tokens)  # the batch's, split by tokens
+            own = slice(i * n, (i + 1) * n)
+            row[name] = completions[own]
+            row["seconds"][name] = seconds * sum(tokens[own]) / sum(tokens)  # the batch's, split by tokens
     return [graded(row) for row in rows]
 
 
 def without_ids(problem: dict) -> dict:
-    """The problem as a row of the result."""
-    return {key: value for key, value in problem.items() if key != "prompt_ids"}
+    """The problem as a row of the result: a picture that is no file becomes null."""
+    row = {key: value for key, value in problem.items() if key != "prompt_ids"}
+    return row | {"images": [i if isinstance(i, str) else None for i in row["images"]]} if "images" in row else row
 
 
 def graded(row: dict) -> dict:
     """The row with verdicts and vote of the current grader."""
+    grade = row.get("grade", "accuracy")
 
     def judge(completion: dict) -> dict:
-        verdict = bool(rewards.accuracy(completion["text"], row["answer"]))
-        return completion | {"verdict": verdict, "submitted": rewards.extract_answer(completion["text"])}
+        value = getattr(rewards, grade)(completion["text"], row["answer"])
+        verdict = value if grade == "iou" else bool(value)
+        found = {"verdict": verdict, "submitted": rewards.extract_answer(completion["text"])}
+        return found | completion | found  # in this order, whether or not they were there
 
     judged = {name: [judge(completion) for completion in row[name]] for name in ("greedy", "samples")}
     vote = scores.majority([completion["submitted"] for completion in judged["samples"]], is_equiv)
@@ -399,6 +412,22 @@ def report(settings: dict, rows: list[dict], ks: list[int]) -> str:
     return "\n\n".join(tables)
 
 
+def write_boxes(out: str, rows: list[dict]) -> str:
+    """Writes the greedy boxes of each set beside the result, as scripts that make masks of them by SAM read them: a
+    list of {"image_pth", "pred_bbox": shares of width and height}, of completions with one box -> a line on each."""
+    files = {row["set"]: [] for row in rows if row.get("grade") == "iou"}
+    for row in rows:
+        if row["set"] in files and row["greedy"] and (box := find_box(row["greedy"][0]["text"])[1]):
+            shares = [x / n for x, n in zip(box, 2 * row["box_size"], strict=True)]
+            files[row["set"]].append({"image_pth": row["images"][0], "pred_bbox": shares})
+    lines = ""
+    for name, boxes in files.items():
+        file = Path(out).with_suffix(f".{name}.boxes.json")
+        file.write_text(json.dumps(boxes, indent=1) + "\n", encoding="utf-8")
+        lines += f"\n\n{name}: {len(boxes)} boxes are in {file}"
+    return lines
+
+
 def regrade(result: str, out: str | None, pass_k: str | None) -> None:
     """Prints which verdicts the current grader changes, and the new tables; writes the new result to out, if given."""
     settings, rows = user_input(scores.read_result, result)
@@ -411,14 +440,14 @@ def regrade(result: str, out: str | None, pass_k: str | None) -> None:
             total += 1
             if before["verdict"] != after["verdict"]:
                 which = f"sample {i - 1}" if i else "greedy"
-                verdict = "right" if after["verdict"] else "wrong"
+                verdict = {True: "right", False: "wrong"}.get(after["verdict"], after["verdict"])
                 answers = f"{after['submitted']!r} for {new['answer']!r}"
                 changes.append(f"  {new['set']} {new['place']}, {which}: now {verdict}: {answers}")
     print("\n".join([f"{len(changes)} of {total} verdicts changed", *changes]) + "\n")
     settings["grader"] = grader_version()
-    print(report(settings, regraded, ks), flush=True)
     if out:
         scores.write_result(out, settings, regraded)
+    print(report(settings, regraded, ks) + (write_boxes(out, regraded) if out else ""), flush=True)
 
 
 def compare(before: str, after: str) -> None:

@@ -17,8 +17,9 @@ from grader.equality import is_equiv, is_parsed
 from grader.extraction import RULES, extract_answer, extract_gold, find_answer, is_right, own_text
 from grader.workers import Grader
 
-__all__ = ["accuracy", "accuracy_boxed", "choice", "class_name", "compares_answers", "cosine", "extract_answer"]
-__all__ += ["format_reward", "iou", "iou_or_name", "is_equiv", "num_as_text", "parse_rewards", "score", "tag_count"]
+__all__ = ["accuracy", "accuracy_boxed", "choice", "choice_or_name", "class_name", "compares_answers", "cosine"]
+__all__ += ["extract_answer", "format_reward", "iou", "iou_or_name", "is_equiv", "num_as_text", "parse_rewards"]
+__all__ += ["score", "tag_count"]
 
 _TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 
@@ -111,20 +112,23 @@ def _name(text):
     return re.sub(r"[\s_‐-―−-]", "", re.sub(r"^(?:an?|the)\s+(?=[a-z])", "", bare))  # the A of A 380 is no article
 
 
-def iou(completion: str, answer: str, *, gold_size=None, model_size=None) -> float:
+def choice_or_name(completion: str, answer: str) -> float:
+    """1.0 if the completion's answer is the letter of the option `answer`, as `(A) left`, or all of its text, else 0.0.
+
+    As CV-Bench is graded, after training on answers in words. An answer that is not marked may be the whole text.
+    """
+    letter = _letter(find_answer(completion)[1] or own_text(completion)[0])
+    return float(letter != "" and letter == _letter(answer)) or class_name(completion, answer.partition(" ")[2])
+
+
+def iou(completion: str, answer: str) -> float:
     """Intersection over union of the completion's box and the gold's, in [0, 1]; 0.0 if either is not exactly one box.
 
-    gold_size, model_size: the (width, height) that the picture has in the units of the gold, and of the completion:
-    (1000, 1000) if they go from 0 to 1000, (1, 1), or its pixels, original or resized. Without both, the units are the
-    same; ValueError for one alone. The gold may be text or a list. See grader/boxes.py for what is a box.
+    Both are in the units in which the model states boxes: tasks.pictures.in_model_units brings the gold there. The gold
+    may be text or a list. See grader/boxes.py for what is a box.
     """
-    if (gold_size is None) != (model_size is None):
-        raise ValueError("gold_size and model_size: give both, or neither if the units are the same")
     boxes = [find_box(completion)[1], find_box(str(answer))[1]]
-    if None in boxes:
-        return 0.0
-    scales = [model_size or (1, 1), gold_size or (1, 1)]
-    return overlap(*((x1 / w, y1 / h, x2 / w, y2 / h) for (x1, y1, x2, y2), (w, h) in zip(boxes, scales, strict=True)))
+    return 0.0 if None in boxes else overlap(*boxes)
 
 
 def iou_or_name(completion: str, answer: str) -> float:
@@ -160,10 +164,8 @@ class _Boxes:
         self.threshold = threshold
         self.counts = Counter({f"box/{kind}": 0 for kind in KINDS})
 
-    def __call__(self, completions, answer, gold_size=None, model_size=None, **_):
-        sizes = [column or [None] * len(completions) for column in (gold_size, model_size)]
-        rows = list(zip(completions, answer, *sizes, strict=True))
-        values = [iou(text, gold, gold_size=its, model_size=models) for text, gold, its, models in rows]
+    def __call__(self, completions, answer, **_):
+        values = [iou(*pair) for pair in zip(completions, answer, strict=True)]
         self.counts.update(f"box/{find_box(completion)[0]}" for completion in completions)
         return values if self.threshold is None else [float(value > self.threshold) for value in values]
 

@@ -21,6 +21,7 @@ from gpg import F_NORMS, NORMS
 from run import checkpoint, record
 from run.ranks import cache_tokens, default_dtype
 from tasks import addition, shapes
+from tasks.pictures import GOLD_SIZES
 from tasks.prompts import SYSTEM_PROMPTS, load_template, system_prompt
 
 BUILT_IN = "tiny"
@@ -79,10 +80,12 @@ def make_parser() -> argparse.ArgumentParser:
     add("--system-prompt", default="none", metavar="NAME",
         help=f"{', '.join(SYSTEM_PROMPTS)}, or a text of your own (paper's 7B: qwen-7b)")
     add("--template", metavar="FILE",
-        help="text file of a prompt with {problem} in it, in place of the tokenizer's chat template")
+        help="text file of a prompt with {problem} in it, in place of the tokenizer's chat template; or sat, by name")
     add("--min-pixels", type=int, metavar="N", help="enlarge smaller pictures to this many pixels (paper: 3136)")
     add("--max-pixels", type=int, metavar="N",
         help="shrink larger pictures to this many pixels: fewer image tokens, less memory (paper: 401408)")
+    add("--box-scale", choices=GOLD_SIZES,
+        help="the units of golds that are boxes, to convert them to the model's (default: they are in the model's)")
     add("--rewards", default="accuracy", metavar="SPEC",
         help="NAME=WEIGHT,... of accuracy, format, accuracy_boxed, tag_count, cosine, choice, class_name, iou, "
              "iou>0.5, iou_or_name and path/to/file.py:function (paper's 7B: accuracy)")
@@ -246,7 +249,8 @@ def mistakes(args: argparse.Namespace) -> Iterator[tuple[str, object]]:
     # fmt: off
     yield (f"--model {args.model}: give --data, a file of problems or a hub data set",
            new and not built_in and not args.data)
-    yield "--data: the built-in model reads only its own; give --model", built_in and (args.data or args.eval_data)
+    yield ("--data, --box-scale: the built-in model reads only its own; give --model",
+           built_in and (args.data or args.eval_data or args.box_scale))
     yield (f"--group-size {args.group_size}: one has no baseline; use 2 or more (paper: 8)",
            args.group_size < 2 and grouped)
     yield f"--temperature {args.temperature}: must be above 0 (usual: 1)", not 0 < args.temperature < math.inf

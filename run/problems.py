@@ -19,7 +19,7 @@ from run.flags import BUILT_INS, fail, user_input
 from run.journal import say
 from run.models import pretrained
 from tasks import data
-from tasks.pictures import Processor, encoded, load_processor
+from tasks.pictures import Processor, encoded, in_model_units, load_processor
 from tasks.prompts import encode_prompt, load_template, system_prompt
 
 
@@ -30,6 +30,9 @@ def load_problems(args, resumed: Path | None):
     tokenizer = tokenizer_of(args, resumed)
     processor = processor_of(args, resumed, tokenizer, any("images" in row for row in (*rows, *held_out)))
     tokenizer = processor.tokenizer if processor else tokenizer
+    if args.box_scale:
+        convert = partial(user_input, in_model_units, scale=args.box_scale, processor=processor)
+        rows, held_out = convert(rows), held_out and convert(held_out)
     problems, held_out = (with_prompts(part, tokenizer, args, processor) for part in (rows, held_out))
     if args.algo == "sft":
         problems = with_solutions(problems, tokenizer, args)

@@ -8,6 +8,7 @@ import json
 import math
 import re
 import statistics
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -95,13 +96,15 @@ def majority(submitted: Sequence[str | None], same: Callable[[str, str], bool]) 
 
 
 def measures(row: dict, ks: Sequence[int]) -> dict[str, float]:
-    """Measure -> value in [0, 1] for a problem with completions."""
-    values = {"greedy pass@1": float(row["greedy"][0]["verdict"])}
+    """Measure -> value in [0, 1] for a problem with completions. A box has its IoU, and so no vote and no pass@k."""
+    boxes = row.get("grade") == "iou"
+    values = {"mIoU" if boxes else "greedy pass@1": float(row["greedy"][0]["verdict"])}
     n = len(row["samples"])
     if n:
         c = sum(completion["verdict"] for completion in row["samples"])
-        vote = row["majority"]
         values[f"avg@{n}"] = c / n
+    if n and not boxes:
+        vote = row["majority"]
         values[f"maj@{n}"] = float(vote is not None and row["samples"][vote]["verdict"])
         values |= {f"pass@{k}": pass_at_k(n, c, k) for k in ks}
     return values
@@ -138,24 +141,29 @@ def average_of_sets(estimates: Sequence[tuple[float, float]]) -> tuple[float, fl
     return statistics.fmean(means), math.sqrt(sum(error**2 for error in errors)) / len(errors)
 
 
+def labels(row: dict) -> tuple[str, ...]:
+    """The lines of a table in which a row counts: that of its set, and that of its task, if it has one."""
+    return (row["set"], f"{row['set']}, {row['task']}") if "task" in row else (row["set"],)
+
+
 def by_set(rows: Sequence[dict], names: Sequence[str], ks: Sequence[int]) -> dict[str, dict[str, tuple[float, float]]]:
-    """Set -> measure -> mean and error over its problems with completions; sets without any are left out."""
-    estimates = {}
-    for name in names:
-        values = [measures(row, ks) for row in rows if row["set"] == name and row["greedy"]]
-        if values:
-            estimates[name] = {key: mean_and_error([each[key] for each in values]) for key in values[0]}
+    """Set, and each of its tasks -> measure -> mean and error over its problems with completions, if there are any."""
+    estimates, rows = {}, [row for name in names for row in rows if row["set"] == name and row["greedy"]]
+    for label in dict.fromkeys(label for row in rows for label in labels(row)):
+        values = [measures(row, ks) for row in rows if label in labels(row)]
+        estimates[label] = {key: mean_and_error([each[key] for each in values]) for key in values[0]}
     return estimates
 
 
 def score_table(rows: Sequence[dict], names: Sequence[str], ks: Sequence[int]) -> str:
-    """A row per set: how many problems have completions, and every measure in % ± its standard error."""
+    """A row per set and task: how many problems have completions, and every measure in % ± its standard error."""
     estimates = by_set(rows, names, ks)
-    columns = list(next(iter(estimates.values()), {}))
+    counts = Counter(label for row in rows if row["greedy"] for label in labels(row))
+    columns = list(dict.fromkeys(column for values in estimates.values() for column in values))
     lines = [["", "problems", *(f"{column}, %" for column in columns)]]
     for name, values in estimates.items():
-        answered = sum(row["set"] == name and bool(row["greedy"]) for row in rows)
-        lines.append([name, str(answered), *(percent(*values[column]) for column in columns)])
+        cells = [percent(*values[column]) if column in values else "–" for column in columns]
+        lines.append([name, str(counts[name]), *cells])
     return table(lines)
 
 
@@ -208,8 +216,8 @@ def table(lines: Sequence[Sequence[str]]) -> str:
 
 
 def compare(before: Sequence[dict], after: Sequence[dict]) -> str:
-    """The paired difference, after - before, on the problems in both (same set, text and gold answer), with the 95 %
-    interval of Student's t over problems; then the problems whose greedy verdict changed."""
+    """The paired difference, after - before, on the problems in both (same set, text, and picture or else gold answer),
+    with the 95 % interval of Student's t over problems; then the problems whose greedy verdict changed."""
     earlier = {identity(row): row for row in before if row["greedy"]}
     pairs = [(earlier[identity(row)], row) for row in after if row["greedy"] and identity(row) in earlier]
     if not pairs:
@@ -228,7 +236,7 @@ def compare(before: Sequence[dict], after: Sequence[dict]) -> str:
 
 
 def identity(row: dict) -> tuple[str, str, str]:
-    return row["set"], row["problem"], row["answer"]
+    return row["set"], row["problem"], row.get("picture") or row["answer"]  # a box depends on the model's units
 
 
 def paired(values: Sequence[tuple[float, float]]) -> list[str]:

@@ -45,6 +45,7 @@ def load(
     split: str = "train",
     problem_field: str | None = None,
     answer_field: str | None = None,
+    ask: Callable[[dict], dict] | None = None,
     skip_bad_rows: bool = False,
 ) -> tuple[list[dict], int]:
     """Reads problems -> (rows, number of bad rows left out, 0 unless skip_bad_rows).
@@ -53,6 +54,7 @@ def load(
     .parquet; a data set of the hub, `owner/name` (the files of the split, found by their names); one of its files,
     `owner/name:path/of/file`. A final [:N] takes its first N rows, good or bad. split matters for the hub only.
     problem_field, answer_field: columns; default: the first of PROBLEM_FIELDS and of ANSWER_FIELDS that a row has.
+    ask: makes the columns of a problem of those of the file; ValueError: it can't.
 
     The problem of a chat is its last user message. A number as answer keeps the file's spelling, and a list of one
     stands for its element. If the answer ends in GSM8K's line "#### 1,234", it becomes "1234", and its text the column
@@ -71,8 +73,9 @@ def load(
         for place, folder, record in records(part, split):
             try:
                 columns, exact = parse_line(record) if isinstance(record, bytes) else record
+                columns, exact = (ask(columns), ask(exact)) if ask else (columns, exact)
                 row = to_row(columns, exact, problem_field, answer_field, folder)
-                check_pictures([row])
+                check_pictures(row)
             except ValueError as error:
                 leave_out(place, error)
                 continue
@@ -100,7 +103,8 @@ def to_row(columns: object, exact: object, problem_field: str | None, answer_fie
     problem, in_chat = flattened(last_message(chat, "user"))
     problem = checked_text(name, problem)
     held = name if in_chat else next((name for name in IMAGE_FIELDS if columns.get(name)), "images")
-    pictures = [picture_of(value, folder) for value in in_chat or as_list(columns.get(held))]
+    values = columns.get(held) or []
+    pictures = [picture_of(value, folder) for value in in_chat or (values if isinstance(values, list) else [values])]
     if MARK not in problem:
         problem = MARK * len(pictures) + problem
     if problem.count(MARK) != len(pictures) and (pictures or any(name in columns for name in IMAGE_FIELDS)):
@@ -155,10 +159,6 @@ def flattened(content: object) -> tuple[object, list]:
     keys = ("image", "image_url", "url", "path", "base64")
     found = [next(filter(None, map(part.get, keys)), None) for part in parts if not isinstance(part.get("text"), str)]
     return "".join(texts), [picture for picture in found if picture]
-
-
-def as_list(value: object) -> list:
-    return value if isinstance(value, list) else [value] if value else []
 
 
 def box_as_text(value: object) -> object:

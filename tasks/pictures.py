@@ -16,6 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
+from grader.boxes import find_box
 from tasks.prompts import chat_text, encode_text, plain_text
 
 MARK = "<image>"
@@ -23,6 +24,9 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # Pillow knows m
 MAX_BYTES = 100_000_000  # of an encoded picture
 MAX_ASPECT = 200  # longer side / shorter side; processors of some models raise above it
 ORIENTATION = 0x0112  # the EXIF tag that says how the camera was held
+# (width, height) of a picture in the units of a gold box, by --box-scale, and of a model's boxes; None: in pixels
+GOLD_SIZES = {"thousand": (1000, 1000), "unit": (1, 1), "pixels": None}
+BOX_SIZES = {"qwen2_vl": (1000, 1000), "qwen2_5_vl": None, "qwen3_vl": (1000, 1000), "qwen3_vl_moe": (1000, 1000)}
 STARTS = "/9j/|iVBOR|UklGR|R0lGOD|Qk|SUkq|TU0A"  # of the base64 of these formats
 BASE64 = re.compile(rf"(?:data:image/[\w.+-]+;base64,|(?={STARTS}))([A-Za-z0-9+/\s]{{64,}})=*")
 
@@ -103,18 +107,17 @@ def open_picture(picture: str | bytes):
     ValueError, one line that names the picture: missing, no picture, cut off, too large, too long and thin."""
     with reading(picture) as file:
         image, orientation, _ = opened(file)
+        from PIL import ImageOps
+
         image.load()
+        image = ImageOps.exif_transpose(image) if orientation > 1 else image
         if image.mode.startswith("I"):  # 16 bits, which Pillow would clip at 255
             image = image.convert("I").point(lambda level: level / 257 + 0.5).convert("L")
         if image.has_transparency_data:
             ground = pillow().new("RGBA", image.size, "white")
             ground.alpha_composite(image.convert("RGBA"))
             image = ground
-        image = image.convert("RGB")
-        flip = pillow().Transpose
-        turns = (flip.FLIP_LEFT_RIGHT, flip.ROTATE_180, flip.FLIP_TOP_BOTTOM, flip.TRANSPOSE)
-        turns += (flip.ROTATE_270, flip.TRANSVERSE, flip.ROTATE_90)
-        return image if orientation == 1 else image.transpose(turns[orientation - 2])
+        return image.convert("RGB")
 
 
 def size_of(picture) -> tuple[int, int]:
@@ -126,14 +129,13 @@ def size_of(picture) -> tuple[int, int]:
         return opened(file)[2]
 
 
-def check_pictures(rows: list[dict]) -> None:
+def check_pictures(row: dict) -> None:
     """ValueError, one line: the first picture that is missing, no picture, too large or too thin, by its header."""
-    for i, row in enumerate(rows, 1):
-        for j, picture in enumerate(row.get("images", ()), 1):
-            try:
-                size_of(picture)
-            except ValueError as error:
-                raise ValueError(f"{f'row {i}, ' if len(rows) > 1 else ''}picture {j}: {error}") from None
+    for i, picture in enumerate(row.get("images", ()), 1):
+        try:
+            size_of(picture)
+        except ValueError as error:
+            raise ValueError(f"picture {i}: {error}") from None
 
 
 def controls(rows: list[dict]) -> dict[str, list[dict]]:
@@ -159,13 +161,33 @@ def grey_of(size: tuple[int, int]) -> bytes:
     return file.getvalue()
 
 
+def in_model_units(rows: list[dict], scale: str, processor: "Processor") -> list[dict]:
+    """The rows with their gold boxes, given in the units GOLD_SIZES[scale], in those in which the model states boxes,
+    and with "box_size", a picture's (width, height) in these. Rows without a picture or a box stay as they are.
+    ValueError: no row has a picture and a box, one has several pictures, or as Processor.box_size."""
+    boxes = [find_box(row["answer"])[1] if "images" in row else None for row in rows]
+    if not any(boxes):
+        raise ValueError(f"--box-scale {scale}: no row has a picture and a box as its answer; leave it out")
+    converted = []
+    for i, (row, box) in enumerate(zip(rows, boxes, strict=True), 1):
+        if box:
+            if len(row["images"]) > 1:
+                raise ValueError(f"--box-scale: problem {i} has a box, but {len(row['images'])} pictures; give one")
+            old, new = GOLD_SIZES[scale] or size_of(row["images"][0]), processor.box_size(row["images"][0])
+            x1, y1, x2, y2 = (round(x * n / o, 3) for x, o, n in zip(box, old * 2, new * 2, strict=True))
+            answer = row["answer"] if old == new else f"({x1},{y1}),({x2},{y2})"
+            row = row | {"answer": answer, "box_size": new}
+        converted.append(row)
+    return converted
+
+
 class Processor:
     """What a model makes of problems with pictures: `prompt` its token ids, `features` the rest of its input."""
 
     def __init__(self, family, config) -> None:
         """family: the processor of the model's family; config: the model's."""
         self.family, self.tokenizer, self.image_processor = family, family.tokenizer, family.image_processor
-        self.image_id = config.image_token_id
+        self.image_id, self.model_type = config.image_token_id, config.model_type
         name = self.tokenizer.convert_ids_to_tokens
         self.reserved = {*family.all_special_multimodal_tokens, name(self.image_id)}  # stand for pictures, films
         ends = [getattr(config, f"vision_{end}_token_id", None) for end in ("start", "end")]
@@ -211,6 +233,9 @@ class Processor:
             texts = text.split(MARK) if len(pieces) > 1 else [text]
             return [p for t in texts for p in ({"type": "image"}, {"type": "text", "text": t})][1:]
 
+        if template is not None and MARK in template:  # it says where the picture goes
+            user = user.replace(MARK, "", 1)
+            template = template.replace(MARK, self.placeholder if len(pieces) > 1 else "", 1)
         if template is not None or not self.tokenizer.chat_template:
             return plain_text(spelled(user), system, template)
         for content in (parts, spelled):
@@ -248,6 +273,14 @@ class Processor:
         """((width, height) of the picture, the same as the model gets it): pixels. Of a picture that is cut into tiles,
         the second is a tile's."""
         return (size := size_of(picture)), self.layout(size)[1]
+
+    def box_size(self, picture) -> tuple[int, int]:
+        """The (width, height) of a picture in the units in which the model states boxes: 1000 x 1000 for Qwen2-VL and
+        Qwen3-VL, and for Qwen2.5-VL its pixels once resized. ValueError: they are not known for this family."""
+        if self.model_type not in BOX_SIZES:
+            known = ", ".join(BOX_SIZES)
+            raise ValueError(f"the units in which {self.model_type} states boxes are not known, only those of {known}")
+        return BOX_SIZES[self.model_type] or self.sizes(picture)[1]
 
     def picture_tokens(self, ids: list[int]) -> int:
         """How many tokens of a prompt are pictures."""

@@ -12,6 +12,7 @@ MONOLOGUE = (
     "You are a helpful AI Assistant, designed to provided well-reasoned and detailed responses. You FIRST think about "
     "the reasoning process as an internal monologue and then provide the user with the answer. "
 )
+THINK = "Output the thinking process in <think> </think> and "
 IN_A_BOX = "Please reason step by step, and put your final answer within \\boxed{}."
 
 # Name -> (system message, suffix: what follows the problem in the user's message).
@@ -35,6 +36,21 @@ SYSTEM_PROMPTS: dict[str, tuple[str, str]] = {
     # released code, open-r1/recipes: MATH-lighteval, 7B; and config_simple_rl_gpg.yaml, which asks for a box instead
     "math-lighteval": (MONOLOGUE + "The reasoning process MUST BE enclosed within <think> and </think> tags.", ""),
     "math-lighteval-boxed": (MONOLOGUE + IN_A_BOX, ""),
+    # released code, R1-V and Visual-RFT, with its spelling
+    "geoqa": ("", f"  {THINK}final answer (number) in <answer> </answer> tags."),
+    "lisa": (
+        "",
+        f' {THINK}your grouding box. Following "<think> thinking process </think>\n<answer>(x1,y1),(x2,y2)</answer>)" '
+        "format.",
+    ),
+}
+
+TEMPLATES: dict[str, str | None] = {
+    "none": None,
+    # released code, VisualThinker: a base model, trained on SAT and evaluated on CV-Bench, with the picture in front
+    "sat": "<image>A conversation between User and Assistant. The user asks a question about the image, and the "
+    "Assistant solves it. The assistant first thinks about the reasoning process in the mind and then provides the "
+    "user with the answer.\nUser: {problem} \nAssistant: Let me solve this step by step.\n<think>",
 }
 
 
@@ -50,10 +66,11 @@ def system_prompt(name_or_text: str) -> tuple[str, str]:
 
 
 def load_template(path: str | Path | None) -> str | None:
-    """The user's own template: a text with {problem} and, optionally, {system}; other braces have no meaning. One
-    newline at its end is the editor's and is dropped. None stays None. ValueError: no such file, or no {problem}."""
-    if path is None:
-        return None
+    """A name in TEMPLATES, or else a file: a text with {problem} and, optionally, {system} and, for models that read
+    pictures, <image>; other braces have no meaning. One newline at its end is the editor's and is dropped. None stays
+    None. ValueError: no such file, or no {problem}."""
+    if path is None or path in TEMPLATES:
+        return TEMPLATES.get(path)
     try:
         template = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

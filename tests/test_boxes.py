@@ -74,30 +74,6 @@ def test_iou_is_a_count_of_pixels():
     assert {0} < seen and len(seen) > 50
 
 
-def test_units_are_converted():
-    thousand, unit, original, resized = (1000, 1000), (1, 1), (640, 480), (336, 252)
-    share = (0.25, 0.5, 0.75, 1.0)
-
-    def inside(size, moved=0.0):
-        (w, h), (x1, y1, x2, y2) = size, share
-        return str([(x1 + moved) * w, y1 * h, (x2 + moved) * w, y2 * h])
-
-    for gold in (thousand, unit, original, resized):
-        for model in (thousand, unit, original, resized):
-            sizes = {"gold_size": gold, "model_size": model}
-            assert iou(inside(model), inside(gold), **sizes) == pytest.approx(1, rel=1e-12)
-            # half as wide as the picture and moved by an eighth: 3/8 shared of 5/8
-            assert iou(inside(model, 1 / 8), inside(gold), **sizes) == pytest.approx(3 / 5, rel=1e-12)
-    # the same numbers without the sizes: (160,240),(480,480) against (250,500),(750,1000) share nothing
-    assert iou(inside(original), inside(thousand)) == 0
-
-
-def test_one_size_alone_is_a_mistake():
-    for sizes in ({"gold_size": (1, 1)}, {"model_size": (1, 1)}):
-        with pytest.raises(ValueError, match="give both"):
-            iou(GOLD, GOLD, **sizes)
-
-
 # ---------------------------------------------------------------- which box
 
 SAME = (100.0, 200.0, 300.0, 400.0)
@@ -209,7 +185,7 @@ def test_the_largest_and_smallest_numbers_stay_within_bounds():
     big, small = "9" * 20, "0." + "0" * 19 + "1"
     for box in (f"[0,0,{big},{big}]", f"[-{big},-{big},{big},{big}]", f"[0,0,{small},{small}]"):
         assert iou(box, box) == 1.0
-        assert 0 <= iou(box, GOLD) < 1e-9 and 0 <= iou(GOLD, box, gold_size=(1e6, 1e6), model_size=(1, 1)) <= 1
+        assert 0 <= iou(box, GOLD) < 1e-9 and 0 <= iou(GOLD, box) <= 1
 
 
 BOMBS = [
@@ -310,15 +286,6 @@ def test_a_threshold_is_exceeded_not_met():
 def test_a_threshold_that_is_none_is_refused(spec):
     with pytest.raises(ValueError, match="iou>0.5"):
         parse_rewards(spec)
-
-
-def test_sizes_come_as_columns():
-    columns = {"gold_size": [(1000, 1000), None], "model_size": [(2000, 500), None]}
-    got = run("iou", ["(200,100),(600,200)", GOLD], answer=[GOLD] * 2, **columns)
-    assert got["by_name"]["iou"] == [1.0, 1.0] and got["errors"] == 0
-    columns["model_size"] = [(2000, 500), (1, 1)]  # a mistake costs its own sample and is counted
-    got = run("iou", ["(200,100),(600,200)", GOLD], answer=[GOLD] * 2, **columns)
-    assert got["by_name"]["iou"] == [1.0, 0.0] and got["errors"] == 1
 
 
 def test_a_time_limit_does_not_hide_the_counts():

@@ -284,3 +284,34 @@ def test_trap_7_a_held_out_box_scores_its_iou_and_a_value_right_or_wrong(picture
     assert row["accuracy"] == pytest.approx(5 / 6, rel=1e-12)
     assert row["accuracy_se"] == pytest.approx(((3 / 4 - 25 / 36) / 3) ** 0.5, rel=1e-12)
     assert (row["accuracy/find"], row["accuracy/angle"]) == (0.75, 1.0)
+
+
+def test_gold_boxes_are_brought_into_the_models_units_for_rewards_and_evaluation(pictures, tmp_path, monkeypatch):
+    """A picture of 32 x 24 or 24 x 32 pixels: the gold is all of it but for its right half."""
+    from PIL import Image
+
+    rows = []
+    for i, (width, height) in enumerate([(32, 24), (24, 32)]):
+        Image.new("RGB", (width, height)).save(pictures.folder / f"box{i}.png")
+        rows.append({"problem": "find red", "image": f"box{i}.png", "answer": [0, 0, width / 2, height]})
+    (pictures.folder / "scaled.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.setattr(
+        train, "completion_texts", lambda _, r: ["(0,0),(250,1000)"] * r.truncated.numel()
+    )  # half of it
+    data, found = pictures.folder / "scaled.jsonl", []
+    for scale in ("pixels", "unit", None):
+        flags = {"data": data, "eval_data": data, "rewards": "iou", "box_scale": scale, "steps": 1}
+        train.main(pictures.command(tmp_path / str(scale), **flags, prompts_per_step=2))
+        row = rows_of(tmp_path / str(scale))[-1]
+        found.append((row["reward"], row["accuracy"]))
+    # half of 500 x 1000; as shares, 16 x 24 and 12 x 32 are 384 million; as they are, 384 of 250 x 1000
+    for (reward, accuracy), expected in zip(found, (0.5, 0.25 / 384, 384 / 250_000), strict=True):
+        assert reward == pytest.approx(expected, rel=1e-12) and accuracy == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_scale_of_boxes_that_nothing_uses_is_one_line(pictures, tmp_path, capsys):
+    (pictures.folder / "counts.jsonl").write_text('{"problem": "count red", "answer": "1", "image": "0.png"}\n')
+    words = pictures.command(tmp_path / "a", data=pictures.folder / "counts.jsonl", eval_data=None, box_scale="unit")
+    assert "--box-scale unit: no row has a picture and a box" in line_of(capsys, words)
+    words = pictures.command(tmp_path / "b", model="tiny-pictures", data=None, eval_data=None, box_scale="unit")
+    assert "the built-in model reads only its own" in line_of(capsys, words)

@@ -16,6 +16,8 @@ import transformers
 from test_data import one_line
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
+import rewards
+from grader.boxes import find_box
 from tasks import data, pictures
 from tasks.pictures import load_processor
 from tasks.prompts import encode_prompt
@@ -120,14 +122,14 @@ def test_a_wrong_picture_is_one_line(tmp_path, name):
     for read in (
         pictures.open_picture,
         pictures.size_of,
-        lambda picture: pictures.check_pictures([{"images": [picture]}]),
+        lambda picture: pictures.check_pictures({"images": [picture]}),
     ):
         begun = time.monotonic()
         with pytest.raises(ValueError) as caught:
             read(picture)
         assert named in one_line(caught) and wanted in one_line(caught) and time.monotonic() - begun < 1
-    with pytest.raises(ValueError, match=r"^row 2, picture 1: "):
-        pictures.check_pictures([{}, {"images": [picture]}])
+    with pytest.raises(ValueError, match=r"^picture 2: "):
+        pictures.check_pictures({"images": [as_bytes(noise()), picture]})
 
 
 @pytest.mark.parametrize("kind", CUT)
@@ -480,3 +482,69 @@ def test_trap_6_controls_are_anothers_picture_of_the_same_size_and_a_grey_one():
         assert grey.getcolors() == [(grey.width * grey.height, (128, 128, 128))]
         assert grey.size == pictures.size_of(shown[int(row["problem"][0])])
     assert pictures.controls([{"problem": "text"}]) == {}
+
+
+# --------------------------------------------------------------------------------------------------------------- boxes
+
+
+def in_units(folder, kind, scale, answer, size=(200, 100), count=1):
+    rows = [
+        {"problem": "?", "answer": answer, "images": [as_bytes(noise(*size))] * count},
+        {"problem": "?", "answer": "2"},
+    ]
+    return pictures.in_model_units(rows, scale, load_processor(make_folder(folder, kind)))
+
+
+@pytest.mark.parametrize("kind", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
+@pytest.mark.parametrize(
+    ("scale", "answer"),
+    [
+        ("thousand", "(250,250),(750,750)"),
+        ("unit", "[0.25, 0.25, 0.75, 0.75]"),
+        ("pixels", "<answer> (50,25),(150,75) </answer>"),  # of 200 x 100
+    ],
+)
+def test_a_gold_box_is_brought_into_the_models_units(tmp_path, kind, scale, answer):
+    row, text = in_units(tmp_path, kind, scale, answer)
+    assert text == {"problem": "?", "answer": "2"}
+    if kind == "qwen2_5_vl":
+        # 20,000 pixels become at most 4,096 in steps of 8: 200 and 100 over 2.21 are 90.5 and 45.3, so 88 x 40
+        assert row["box_size"] == (88, 40) and row["answer"] == "(22.0,10.0),(66.0,30.0)"
+    else:
+        assert row["box_size"] == (1000, 1000) and find_box(row["answer"]) == ("one", (250, 250, 750, 750))
+        assert scale != "thousand" or row["answer"] == answer  # as the file spells it: sft trains on it
+
+
+def test_the_overlap_is_that_of_the_pictures(tmp_path):
+    """Each axis is scaled by itself, so an IoU stays what it was."""
+    gold, said = "(10,10),(110,60)", (20, 20, 120, 70)  # 90 * 40 shared of 2 * 5000 - 3600
+    assert rewards.iou(str(list(said)), gold) == pytest.approx(3600 / 6400, rel=1e-12)
+    row, _ = in_units(tmp_path, "qwen2_5_vl", "pixels", gold)
+    scaled = [x * n / o for x, n, o in zip(said, (88, 40) * 2, (200, 100) * 2, strict=True)]
+    assert rewards.iou(str(scaled), row["answer"]) == pytest.approx(3600 / 6400, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "answer", "count", "words"),
+    [
+        ("qwen2_vl", "three", 1, "--box-scale pixels: no row has a picture and a box as its answer"),
+        ("qwen2_vl", "(1,1),(2,2)", 2, "problem 1 has a box, but 2 pictures"),
+        ("gemma3", "(1,1),(2,2)", 1, "the units in which gemma3 states boxes are not known, only those of qwen2_vl"),
+    ],
+)
+def test_a_box_that_can_not_be_converted_is_one_line(tmp_path, kind, answer, count, words):
+    with pytest.raises(ValueError, match=words) as caught:
+        in_units(tmp_path, kind, "pixels", answer, count=count)
+    one_line(caught)
+
+
+@pytest.mark.parametrize("kind", ["qwen2_vl", "llava"])
+def test_a_template_may_say_where_the_picture_goes(tmp_path, kind):
+    processor = load_processor(make_folder(tmp_path, kind))
+    shown, spelled = [as_bytes(noise())], processor.placeholder
+    for problem in ("<image>what?", "what?<image>"):
+        ids = processor.prompt(problem, shown, template="<image>Look.\nUser: {problem}")
+        expected = encode_prompt(processor.tokenizer, f"{spelled}Look.\nUser: what?", template="{problem}")
+        assert [a for a, b in zip(ids, [None, *ids], strict=False) if not a == b == processor.image_id] == expected
+    ids = processor.prompt("what?", [], template="<image>Look.\nUser: {problem}")
+    assert ids == encode_prompt(processor.tokenizer, "what?", template="Look.\nUser: {problem}")

@@ -181,3 +181,16 @@ You are a helpful AI Assistant, designed to provided well-reasoned and detailed 
 reasoning process as an internal monologue and then provide the user with the answer.
 """
 TAGS = "The reasoning process MUST BE enclosed within <think> and </think> tags."
+
+
+def test_the_prompts_of_pictures_are_those_of_the_released_code():
+    asked = "Output the thinking process in <think> </think> and "
+    assert prompts.system_prompt("geoqa") == ("", f"  {asked}final answer (number) in <answer> </answer> tags.")
+    box = 'your grouding box. Following "<think> thinking process </think>\n<answer>(x1,y1),(x2,y2)</answer>)" format.'
+    assert prompts.system_prompt("lisa") == ("", f" {asked}{box}")
+    sat = prompts.load_template("sat")
+    assert sat.startswith(
+        "<image>A conversation between User and Assistant. The user asks a question about the image, "
+    )
+    assert sat.endswith("with the answer.\nUser: {problem} \nAssistant: Let me solve this step by step.\n<think>")
+    assert prompts.load_template("none") is None
