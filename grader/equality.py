@@ -10,20 +10,7 @@ from fractions import Fraction
 from functools import cmp_to_key
 from zlib import crc32
 
-from grader.reading import (
-    MAX_EXPRESSION,
-    MAX_MEMBERS,
-    MAX_NESTING,
-    UNITS,
-    Node,
-    has,
-    negative,
-    number_node,
-    read,
-    show,
-    symbols_of,
-    walk,
-)
+from grader.reading import MAX_EXPRESSION, MAX_MEMBERS, MAX_NESTING, UNITS, Node, number_node, read, show
 from grader.values import MORE_PRECISION, PRECISION, SCALARS, At, Undefined, agree, evaluate, quotient, sign_of
 
 MAX_SYMBOLS = 8
@@ -111,7 +98,7 @@ def _readings(candidate, gold):
 _INEQUALITIES = frozenset("<>≤≥")
 _FLIPPED = {"<": ">", ">": "<", "≤": "≥", "≥": "≤"}
 _INFINITY = Node("constant", (), "infinity")
-_MINUS_INFINITY = negative(_INFINITY)
+_MINUS_INFINITY = -_INFINITY
 
 
 def _same(one, gold, depth=0):
@@ -145,7 +132,7 @@ def _settled(node):
         return _chain(node)
     if node.kind == "relation" and node.value == ("∈",) and node.args[1].kind == "set":
         return _settled(node.args[1])
-    if node.kind in SCALARS and has(node, "degrees"):
+    if node.kind in SCALARS and node.has("degrees"):
         return Node("quantity", (node,), (("degree", 1),))
     if node.kind == "quantity" and node.args[0].kind == "quantity":  # 5 dollars and \$5 in one
         inner = node.args[0]
@@ -168,7 +155,7 @@ def _chain(node):
     value = next((side for side in sides if side.kind != "decimal"), sides[0])
     if true:
         return Node("equation", (label, value), "named") if label else _settled(value)
-    if label or len(sides) > 2 or not (symbols_of(sides[0]) or symbols_of(sides[1])):
+    if label or len(sides) > 2 or not (sides[0].symbols() or sides[1].symbols()):
         return Node("false")
     return Node("equation", tuple(sides), "plain")
 
@@ -177,25 +164,25 @@ def _rounds(one, other):
     """Whether one of two numbers is the other one rounded."""
     one, other = (side.args[0] if side.kind == "quantity" else side for side in (_settled(one), _settled(other)))
     for exact, rounded in (one, other), (other, one):
-        if rounded.kind in ("number", "decimal") and exact.kind in SCALARS and not symbols_of(exact):
+        if rounded.kind in ("number", "decimal") and exact.kind in SCALARS and not exact.symbols():
             slack = Fraction(1, 10 ** (rounded.value[1] if rounded.kind == "decimal" else 0))
-            return _order(Node("abs", (Node("sum", (exact, negative(rounded))),)), number_node(slack)) < 0
+            return _order(Node("abs", (exact - rounded,)), number_node(slack)) < 0
     return False
 
 
 def _is_label(node, others):
     """Whether a side of an equation only names the other: x, f(x), AB, |AB|, \\angle A, (p, q), a:b."""
     if node.kind == "symbol":
-        return not any(node.value in symbols_of(other) for other in others)
+        return not any(node.value in other.symbols() for other in others)
     if node.kind == "apply":
         return not any(node.value in _applied(other) for other in others)
     if node.kind == "constant":
-        return node.value == "e" and not any(has(other, "constant") for other in others)
+        return node.value == "e" and not any(other.has("constant") for other in others)
     if node.kind == "abs":
         return _is_label(node.args[0], others) and node.args[0].kind == "product"
     if node.kind == "product":
         return all(factor.kind == "symbol" and factor.value[0].isupper() for factor in node.args) and not any(
-            symbols_of(other) for other in others
+            other.symbols() for other in others
         )
     if node.kind in ("brackets", "ratio"):
         return all(member.kind == "symbol" for member in node.args)
@@ -218,9 +205,7 @@ def _same_equations(one, gold, depth):
         if {name.kind, gold_name.kind} & {"apply", "brackets"}:
             return ""
     if all(side.kind in SCALARS for side in (*one.args, *gold.args)):
-        difference = Node("sum", (name, negative(value)))
-        gold_difference = Node("sum", (gold_name, negative(gold_value)))
-        return "equation" if _factor_between(difference, gold_difference) else ""
+        return "equation" if _factor_between(name - value, gold_name - gold_value) else ""
     return ""
 
 
@@ -236,7 +221,7 @@ def _renamed(name, value, gold_name):
     pairs = list(zip(name.args, gold_name.args, strict=True))
     if any(letter.kind != "symbol" for pair in pairs for letter in pair):
         return value, False
-    if (symbols_of(value) - {letter.value for letter in name.args}) & {letter.value for letter in gold_name.args}:
+    if (value.symbols() - {letter.value for letter in name.args}) & {letter.value for letter in gold_name.args}:
         return value, False  # f(y) = x cannot be renamed to f(x)
     return _substituted(value, {letter.value: gold_letter for letter, gold_letter in pairs}), True
 
@@ -403,7 +388,7 @@ def _ordered(pieces):
     """Pieces in rising order, those that touch merged; if there are letters in them, only sorted as text."""
     if len(pieces) < 2:
         return pieces
-    if any(symbols_of(end) for piece in pieces for end in (piece[0], piece[2])):
+    if any(end.symbols() for piece in pieces for end in (piece[0], piece[2])):
         return tuple(sorted(pieces, key=repr))
     first, *others = sorted(pieces, key=cmp_to_key(lambda a, b: _order(a[0], b[0]) or b[1] - a[1]))
     merged = [first]
@@ -449,8 +434,8 @@ def _inequality(node):
     if subject.kind == "abs" and subject.args[0].kind == "symbol":
         low, closed, high, closes = piece
         if low == _MINUS_INFINITY:
-            return subject.args[0], ((negative(high), closes, high, closes),)
-        return subject.args[0], ((negative(high), closes, negative(low), closed), piece)
+            return subject.args[0], ((-high, closes, high, closes),)
+        return subject.args[0], ((-high, closes, -low, closed), piece)
     return subject, (piece,)
 
 
@@ -491,7 +476,7 @@ def _same_links(link, gold_link, depth):
     if operator != gold_operator:
         return False
     if operator in "<≤≠" and all(side.kind in SCALARS for side in (left, right, gold_left, gold_right)):
-        factor = _factor_between(Node("sum", (right, negative(left))), Node("sum", (gold_right, negative(gold_left))))
+        factor = _factor_between(right - left, gold_right - gold_left)
         return factor > 0 or (operator == "≠" and factor < 0)
     return bool(_same(left, gold_left, depth + 1) and _same(right, gold_right, depth + 1))
 
@@ -522,8 +507,8 @@ def _quantified(node, other):
         return node.args[0], node.value
     bare = other.kind in ("number", "decimal") and node.value == "perhaps a unit"
     if node.kind == "product" and (other.kind == "quantity" or bare):
-        numbers, unit = tuple(factor for factor in node.args if not symbols_of(factor)), []
-        for factor in (factor for factor in node.args if symbols_of(factor)):
+        numbers, unit = tuple(factor for factor in node.args if not factor.symbols()), []
+        for factor in (factor for factor in node.args if factor.symbols()):
             sign, letter = (-1, factor.args[0]) if factor.kind == "inverse" else (1, factor)
             if letter.kind == "power" and letter.args[1].kind == "number":
                 sign, letter = int(sign * letter.args[1].value), letter.args[0]
@@ -549,7 +534,7 @@ def _same_scalars(one, gold):
         return "same tree"
     if _infinity(one) or _infinity(gold):
         return "infinity" if _infinity(one) == _infinity(gold) else ""
-    symbols = sorted(symbols_of(one) | symbols_of(gold))
+    symbols = sorted(one.symbols() | gold.symbols())
     if len(symbols) > MAX_SYMBOLS:
         return ""
     bases = (True, False) if _has_plain_log(one) or _has_plain_log(gold) else (True,)
@@ -588,8 +573,7 @@ def _is_rounded(one, gold, gold_value):
     value, places, _ = one.value
     if isinstance(gold_value, Fraction) and pow(10, gold_value.denominator.bit_length(), gold_value.denominator) == 0:
         return False
-    difference = Node("abs", (Node("sum", (number_node(value), negative(gold))),))
-    return _order(difference, number_node(Fraction(1, 10**places))) < 0
+    return _order(Node("abs", (number_node(value) - gold,)), number_node(Fraction(1, 10**places))) < 0
 
 
 def _same_at_points(one, gold, symbols, natural):
@@ -617,7 +601,7 @@ def _same_at_points(one, gold, symbols, natural):
 
 def _factor_between(one, gold):
     """The sign (1, -1) of the constant factor between two expressions, 0 if there is none."""
-    symbols = sorted(symbols_of(one) | symbols_of(gold))
+    symbols = sorted(one.symbols() | gold.symbols())
     if not symbols or len(symbols) > MAX_SYMBOLS:
         return 0
     integers = _of_integers(one) or _of_integers(gold)
@@ -664,19 +648,19 @@ def _order(one, other):
     low, high = _infinity(one), _infinity(other)
     if low or high:
         return (low > high) - (low < high)
-    if symbols_of(one) or symbols_of(other):
+    if one.symbols() or other.symbols():
         raise Undefined("letters have no order")
     if _same_constants(one, other):
         return 0
-    return sign_of(evaluate(Node("sum", (one, negative(other))), At({}, MORE_PRECISION, True)))
+    return sign_of(evaluate(one - other, At({}, MORE_PRECISION, True)))
 
 
 def _has_plain_log(node):
-    return any(part.kind == "function" and part.value == "log" and len(part.args) == 1 for part in walk(node))
+    return any(part.kind == "function" and part.value == "log" and len(part.args) == 1 for part in node.walk())
 
 
 def _applied(node):
-    return {part.value for part in walk(node) if part.kind == "apply"}
+    return {part.value for part in node.walk() if part.kind == "apply"}
 
 
 _WHOLE = frozenset("symbol number sum product".split())
@@ -684,12 +668,12 @@ _WHOLE = frozenset("symbol number sum product".split())
 
 def _of_integers(node):
     """Whether letters of a tree are whole numbers: in a floor, in a factorial, or the exponent of a negative base."""
-    for part in walk(node):
+    for part in node.walk():
         if part.kind in ("factorial", "binomial", "prod", "gcd", "lcm") or (part.kind == "sum" and part.value):
             return True
-        if part.kind in ("floor", "ceiling") and not all(inner.kind in _WHOLE for inner in walk(part.args[0])):
+        if part.kind in ("floor", "ceiling") and not all(inner.kind in _WHOLE for inner in part.args[0].walk()):
             return True  # but x in the floor of x need not be whole
-        if part.kind == "power" and symbols_of(part.args[1]):
+        if part.kind == "power" and part.args[1].symbols():
             base = part.args[0]
             if base.kind == "number" and base.value < 0:
                 return True
@@ -698,7 +682,7 @@ def _of_integers(node):
 
 def _needs_positive(node):
     """Whether a tree has a root, a function or a power that may need positive letters."""
-    for part in walk(node):
+    for part in node.walk():
         if part.kind == "function":
             return True
         if part.kind == "power" and not (part.args[1].kind == "number" and part.args[1].value.denominator == 1):
@@ -715,7 +699,7 @@ def _substituted(node, letters):
 
 def _signs(node):
     """A tree in which each member with \\pm becomes two, for + and for -; the signs within a member change together."""
-    if not has(node, "signs"):
+    if not node.has("signs"):
         return node
     if node.kind in ("list", "set"):
         members = tuple(both for member in node.args for both in _both(member))
@@ -726,9 +710,9 @@ def _signs(node):
 
 
 def _both(node):
-    if not has(node, "signs"):
+    if not node.has("signs"):
         return (node,)
-    if sum(part.kind == "signs" for part in walk(node)) > 4:
+    if sum(part.kind == "signs" for part in node.walk()) > 4:
         raise Undefined("too many signs")
     return _signed_once(node, True), _signed_once(node, False)
 
@@ -736,5 +720,5 @@ def _both(node):
 def _signed_once(node, plus):
     if node.kind == "signs":
         inner = _signed_once(node.args[0], plus)
-        return inner if node.value == plus else negative(inner)
+        return inner if node.value == plus else -inner
     return node._replace(args=tuple(_signed_once(part, plus) for part in node.args))

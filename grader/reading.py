@@ -21,19 +21,8 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
 
-from grader.spelling import (
-    MULTIPLIERS,
-    NUMBER_WORDS,
-    Unreadable,
-    choice_of,
-    clean,
-    key_of,
-    number_in_words,
-    singular,
-    tokenize,
-    without_commas,
-    words_of,
-)
+from grader import spelling
+from grader.spelling import MULTIPLIERS, Unreadable, words_of
 
 # all far above any gold answer in the usual benchmarks (210 characters, 8 digits, nesting 4)
 MAX_EXPRESSION = 500  # characters
@@ -52,6 +41,36 @@ class Node(NamedTuple):
     args: tuple = ()
     value: object = None
 
+    def __neg__(self):
+        if self.kind == "number":
+            return number_node(-self.value)
+        if self.kind == "decimal":
+            return self._replace(value=(-self.value[0], *self.value[1:]))
+        if self.kind == "matrix":
+            return self._replace(args=tuple(-cell for cell in self.args))
+        return Node("product", (number_node(-1), self))
+
+    def __sub__(self, other):
+        return Node("sum", (self, -other))
+
+    def walk(self):
+        """All nodes of the tree."""
+        stack = [self]
+        while stack:
+            node = stack.pop()
+            yield node
+            stack += node.args
+
+    def has(self, kind):
+        return any(part.kind == kind for part in self.walk())
+
+    def symbols(self):
+        """The names of the free letters in the tree; a sum or product binds its index."""
+        if self.kind == "symbol":
+            return {self.value}
+        names = set().union(*map(Node.symbols, self.args))
+        return names - {self.value} if self.kind in ("sum", "prod") else names
+
 
 class Answer(NamedTuple):
     """A parsed answer."""
@@ -67,22 +86,22 @@ class Answer(NamedTuple):
 def read(text):
     """Parses at most MAX_EXPRESSION characters. A text outside the grammar becomes an "unreadable" node."""
     try:
-        cleaned = clean(text)
+        cleaned = spelling.clean(text)
     except Unreadable:
         return Answer(Node("unreadable", (), ""), "", "", "", False)
-    joined = without_commas(cleaned)
+    joined = spelling.without_commas(cleaned)
     try:
-        tokens = tokenize(joined)
-        key = key_of(tokens)
+        tokens = spelling.tokenize(joined)
+        key = spelling.key_of(tokens)
         node = _tree(tokens, key)
         if node.kind == "number" and joined != cleaned:
-            node = node._replace(args=(_tree(tokenize(cleaned), key),))
+            node = node._replace(args=(_tree(spelling.tokenize(cleaned), key),))
     except Unreadable:
         tokens, key = [], re.sub(r"\s+", "", cleaned)
         node = Node("unreadable", (), key)
     wordy = all(token.kind in ("word", "number") or token.text in ".'!?" for token in tokens)
     words = words_of(tokens) if wordy and any(token.kind == "word" and len(token.text) > 1 for token in tokens) else ""
-    return Answer(node, key, words, *choice_of(tokens))
+    return Answer(node, key, words, *spelling.choice_of(tokens))
 
 
 def _tree(tokens, key):
@@ -90,7 +109,7 @@ def _tree(tokens, key):
     if not tokens:
         return Node("nothing")
     if all(token.kind == "word" or (token.text == "-" and tokens[0] != token != tokens[-1]) for token in tokens):
-        number = number_in_words([token for token in tokens if token.kind == "word"])
+        number = spelling.number_in_words([token for token in tokens if token.kind == "word"])
         if number is not None:
             return number_node(number)
     members = _english_members(tokens)
@@ -370,7 +389,7 @@ def _unit(tokens):
         elif word in ("square", "sq", "cubic", "cu"):
             power = 2 if word[0] == "s" else 3
         elif word:
-            name = UNITS.get(token.text) or UNITS.get(word) or singular(word)
+            name = UNITS.get(token.text) or UNITS.get(word) or spelling.singular(word)
             parts.append((name if name != "percent" else "%", sign * power))
             power = 1
         elif token.text == "^" and parts:
@@ -402,17 +421,7 @@ def _sum(tokens, depth):
 def _signed(sign, node):
     if sign == "+":
         return node
-    return negative(node) if sign == "-" else Node("signs", (node,), sign == r"\pm")
-
-
-def negative(node):
-    if node.kind == "number":
-        return number_node(-node.value)
-    if node.kind == "decimal":
-        return node._replace(value=(-node.value[0], *node.value[1:]))
-    if node.kind == "matrix":
-        return node._replace(args=tuple(negative(cell) for cell in node.args))
-    return Node("product", (number_node(-1), node))
+    return -node if sign == "-" else Node("signs", (node,), sign == r"\pm")
 
 
 def _added(terms):
@@ -522,7 +531,7 @@ def _raised(node, tokens, depth):
 def _exponent(tokens, depth):
     """2^{10}, 2^10 as typed, e^-x, x^\\frac12"""
     if _accept(tokens, "-"):
-        return negative(_exponent(tokens, depth + 1))
+        return -_exponent(tokens, depth + 1)
     if depth > MAX_NESTING:
         raise Unreadable("nested too deep")
     if tokens and tokens[-1].kind == "number":
@@ -536,7 +545,7 @@ def _based(node, tokens):
     token = tokens.pop() if tokens else None
     if token and token.kind == "word" and token.text == "base" and tokens:
         token = tokens.pop()
-    base = NUMBER_WORDS.get(token.text.lower(), token.text) if token else ""
+    base = spelling.NUMBER_WORDS.get(token.text.lower(), token.text) if token else ""
     if braces:
         _expect(tokens, "}")
     if not re.fullmatch("[0-9]{1,2}", str(base)) or node.value.denominator != 1 or node.value < 0:
@@ -886,7 +895,7 @@ def _series(name, tokens, depth):
     _expect(tokens, "^")
     last = _exponent(tokens, depth)
     body = _product(tokens, depth + 1)
-    if index is None or index.kind not in ("symbol", "constant") or index.value in symbols_of(first) | symbols_of(last):
+    if index is None or index.kind not in ("symbol", "constant") or index.value in first.symbols() | last.symbols():
         raise Unreadable("no index")
     return Node(name, (first, last, body), index.value)
 
@@ -918,29 +927,6 @@ def _matrix(tokens, depth):
     if len({len(row) for row in rows}) != 1:
         raise Unreadable("rows of different lengths")
     return Node("matrix", tuple(cell for row in rows for cell in row), (len(rows), len(rows[0])))
-
-
-def walk(node):
-    """All nodes of a tree."""
-    stack = [node]
-    while stack:
-        node = stack.pop()
-        yield node
-        stack += node.args
-
-
-def has(node, kind):
-    return any(part.kind == kind for part in walk(node))
-
-
-def symbols_of(node):
-    """The names of the free letters in a tree; a sum or product binds its index."""
-    if node.kind == "symbol":
-        return {node.value}
-    names = set()
-    for part in node.args:
-        names |= symbols_of(part)
-    return names - {node.value} if node.kind in ("sum", "prod") else names
 
 
 _INFIX = {"sum": " + ", "product": "·", "list": ", ", "ratio": " : "}

@@ -12,7 +12,7 @@ from zlib import crc32
 
 from mpmath import libmp  # sympy's numeric core; its functions of mpf tuples have no context, hence no state
 
-from grader.reading import OF_LISTS, TRIGONOMETRIC, walk
+from grader.reading import OF_LISTS, TRIGONOMETRIC
 
 MAX_BITS = 20_000  # per exact number
 MAX_FACTORIAL = 1000
@@ -189,7 +189,7 @@ def _series_value(node, at):
     """A finite sum or product, term by term. It may not be nested."""
     first, last = (_whole(evaluate(end, at)) for end in node.args[:2])
     index, body = node.value, node.args[2]
-    count, parts = max(last - first + 1, 0), list(walk(body))
+    count, parts = max(last - first + 1, 0), list(body.walk())
     nested = any(part.kind in ("sum", "prod") and part.value for part in parts)
     if nested or count > MAX_TERMS or count * len(parts) > MAX_PARTS:
         raise Undefined("too many terms")
