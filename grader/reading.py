@@ -196,8 +196,12 @@ _RELATIONS = {"=": "=", "<": "<", ">": ">"}
 _RELATION_COMMANDS = {"le": "≤", "ge": "≥", "ne": "≠", "approx": "≈", "in": "∈", "notin": "∉", "equiv": "≡"}
 _NAMED = {"pi": Node("constant", (), "pi"), "infty": Node("constant", (), "infinity"), "emptyset": Node("set")}
 _NAMED |= {name: Node("symbol", (), "\\" + name) for name in "RZQNC"}
-_CLOSERS = {"(": ")]", "[": "])", "{": "}", r"\{": r"\}"}
+_SIGNS = ("+", "-", r"\pm", r"\mp")
+_JOINTS = {r"\{": dict.fromkeys(["|", r"\mid", ":"], "builder")}  # of two parts in braces, and what they make
+_JOINTS["{"] = _JOINTS[r"\{"] | {r"\choose": "binomial", r"\over": "fraction"}
+_CLOSERS = {"(": (")", "]"), "[": ("]", ")"), "{": ("}",), r"\{": (r"\}",)}
 _MONEY = {r"\dollar": "dollar", r"\euro": "euro", r"\pounds": "pound", r"\yen": "yen"}
+_ACCENTS = "dot ddot hat vec overline tilde widehat overrightarrow angle triangle".split()
 _MATRICES = frozenset("pmatrix bmatrix matrix Bmatrix smallmatrix array".split())
 
 
@@ -409,26 +413,19 @@ def _unit_exponent(tokens):
 
 def _sum(tokens, depth):
     """sum = [sign] product (sign product)*"""
-    terms = []
-    sign = _accept(tokens, "+", "-", r"\pm", r"\mp") or "+"
-    while True:
+    terms, sign = [], _accept(tokens, *_SIGNS) or "+"
+    while sign:
         terms.append(_signed(sign, _product(tokens, depth)))
-        sign = _accept(tokens, "+", "-", r"\pm", r"\mp")
-        if not sign:
-            return terms[0] if len(terms) == 1 else _added(terms)
+        sign = _accept(tokens, *_SIGNS)
+    if len(terms) == 2 and terms[1].kind == "product" and terms[1].args[1].kind == "set":  # A - {1}
+        return Node("difference", (terms[0], terms[1].args[1]))
+    return terms[0] if len(terms) == 1 else Node("sum", tuple(terms))
 
 
 def _signed(sign, node):
     if sign == "+":
         return node
     return -node if sign == "-" else Node("signs", (node,), sign == r"\pm")
-
-
-def _added(terms):
-    """A sum, or the difference of two sets."""
-    if len(terms) == 2 and terms[1].kind == "product" and terms[1].args[1].kind == "set":
-        return Node("difference", (terms[0], terms[1].args[1]))
-    return Node("sum", tuple(terms))
 
 
 def _multiplied(factors):
@@ -490,8 +487,8 @@ def _factor(tokens, depth):
     """factor = sign factor | atom postfix*"""
     if depth > MAX_NESTING:
         raise Unreadable("nested too deep")
-    if _peek(tokens, "+", "-", r"\pm", r"\mp"):
-        sign = _text(tokens.pop())
+    sign = _accept(tokens, *_SIGNS)
+    if sign:
         return _signed(sign, _factor(tokens, depth + 1))
     node = _atom(tokens, depth + 1)
     while tokens:
@@ -600,7 +597,7 @@ def _atom(tokens, depth):
         _expect(tokens, ")|")
         return Node("abs", (node,))
     if token.text in _CLOSERS:
-        return _bracketed(tokens, depth, token.text)
+        return _bracketed(token.text, tokens, depth)
     raise Unreadable(f"{token.text} starts nothing")
 
 
@@ -608,70 +605,49 @@ def _numeral(tokens, depth):
     """A number: 0.1\\overline{6}, 1\\frac34, 1 3/4, or a literal."""
     token = tokens.pop()
     whole = _literal(token.text)
-    if _peek(tokens, r"\overline", r"\dot") and re.fullmatch(r"[0-9]*\.[0-9]*", token.text):
-        return _repeating(token.text, tokens)
-    if _peek(tokens, r"\ldots") and re.search(r"\.[0-9]{3,}$", token.text):
-        tokens.pop()
-        return _continued(token.text)
-    if _peek(tokens, r"\frac") and whole.kind == "number" and whole.value.denominator == 1:
+    places = re.fullmatch(r"[0-9]*\.([0-9]*)", token.text)
+    if places and (_peek(tokens, r"\overline", r"\dot") or (_peek(tokens, r"\ldots") and len(places[1]) > 2)):
+        return _repeating(whole.value[0], places[1], tokens)
+    is_whole, slash = whole.kind == "number" and whole.value.denominator == 1, [part.text for part in tokens[:-4:-1]]
+    if _peek(tokens, r"\frac") and is_whole:
         part = _command(tokens, depth)
         if [inner.kind for inner in part.args] != ["number", "number"] or part.args[1].value == 0:
             return Node("product", (whole, part))
-        value = part.args[0].value / part.args[1].value
-        if not 0 < value < 1:
-            raise Unreadable("2 3/2 is neither a mixed number nor clearly a product")
-        return number_node(whole.value + value)
-    slash = [other.text for other in tokens[-3:]][::-1]
-    if len(slash) == 3 and slash[1] == "/" and slash[0].isdigit() and slash[2].isdigit() and tokens[-1].spaced:
+        top, bottom = (inner.value for inner in part.args)
+    elif len(slash) == 3 and slash[1] == "/" and slash[0].isdigit() and slash[2].isdigit() and tokens[-1].spaced:
         del tokens[-3:]
         top, bottom = _literal(slash[0]).value, _literal(slash[2]).value
-        if not 0 < top < bottom or whole.kind != "number" or whole.value.denominator != 1:
-            raise Unreadable("neither a mixed number nor clearly a product")
-        return number_node(whole.value + top / bottom)
-    return whole
+    else:
+        return whole
+    if not (is_whole and bottom and 0 < top / bottom < 1):
+        raise Unreadable("2 3/2 is neither a mixed number nor clearly a product")
+    return number_node(whole.value + top / bottom)
 
 
-def _repeating(text, tokens):
-    """0.1\\overline{6}: the digits under the line repeat."""
-    tokens.pop()
-    braces = _accept(tokens, "{")
-    token = tokens.pop() if tokens else None
-    if token is None or token.kind != "number" or not token.text.isdigit() or len(token.text) > 40:
+def _repeating(fixed, places, tokens):
+    """0.1\\overline{6}: the digits under the line repeat. 0.333\\ldots: the last one came thrice, or several twice."""
+    if _accept(tokens, r"\ldots"):
+        tails = (places[-length:] for length in range(1, len(places) // 2 + 1))
+        block = next((tail for tail in tails if tail != "0" and places.endswith(tail * (2 + (len(tail) == 1)))), "")
+    else:
+        tokens.pop()
+        braces = _accept(tokens, "{")
+        block = tokens.pop().text if tokens and tokens[-1].kind == "number" else ""
+        if braces:
+            _expect(tokens, "}")
+    if not block.isdigit() or len(block) > 40:
         raise Unreadable("no digits repeat")
-    if braces:
-        _expect(tokens, "}")
-    fixed = _literal(text + "0").value[0]
-    places = len(text.partition(".")[2])
-    return number_node(fixed + Fraction(int(token.text), (10 ** len(token.text) - 1) * 10**places))
-
-
-def _continued(text):
-    """0.333\\ldots: a decimal whose last digits repeat: one digit three times, or several twice."""
-    places = text.partition(".")[2]
-    for length in range(1, len(places) // 2 + 1):
-        block, times = places[-length:], 3 if length == 1 else 2
-        if places.endswith(block * times) and (length > 1 or block != "0"):
-            fixed = _literal(text).value[0]
-            return number_node(fixed + Fraction(int(block), (10**length - 1) * 10 ** len(places)))
-    raise Unreadable("nothing repeats")
+    return number_node(fixed + Fraction(int(block), (10 ** len(block) - 1) * 10 ** len(places)))
 
 
 def _word(tokens, depth):
     """A function, a constant, or letters: the first is taken, the others are put back."""
     token = tokens.pop()
     text = token.text
-    if text in _FUNCTIONS or _ALIASES.get(text):
-        return _function(text, tokens, depth)
-    if text in OF_LISTS:
-        return _of_list(text, tokens, depth)
-    if text in ("sqrt", "cbrt"):
-        return _root(tokens, depth, 3 if text == "cbrt" else 2)
-    if text in ("pi", "Pi"):
-        return Node("constant", (), "pi")
-    if text.lower() in _INFINITE:
-        return Node("constant", (), "infinity")
-    if text in _GREEK:
-        return _letter(text, tokens, depth)
+    if text in ("pi", "Pi") or text.lower() in _INFINITE:
+        return _NAMED["pi" if text in ("pi", "Pi") else "infty"]
+    if text in _RULES:
+        return _RULES[text](text, tokens, depth)
     if len(text) > 1:
         start = next((name for name in ("sin", "cos", "tan", "ln", "log", "sqrt") if text.startswith(name)), None)
         if start and len(text) == len(start) + 1:
@@ -685,9 +661,8 @@ def _word(tokens, depth):
 
 def _letter(name, tokens, depth):
     """A letter with its subscript and primes; or an unknown function of that name, applied."""
-    if name == "e" or (name == "i" and not _peek(tokens, "_")):
-        if not _peek(tokens, "_", "'"):
-            return Node("constant", (), name)
+    if name in ("e", "i") and not _peek(tokens, "_", "'"):
+        return Node("constant", (), name)
     if _accept(tokens, "_"):
         name += "_" + _subscript(tokens)
     while _accept(tokens, "'"):
@@ -701,7 +676,7 @@ def _letter(name, tokens, depth):
         tokens.pop()
         inside = _answer(tokens, depth + 1)
         _expect(tokens, ")")
-        return Node("apply", inside.args if inside.kind == "list" else (inside,), name)
+        return Node("apply", _members(inside), name)
     return Node("symbol", (), name)
 
 
@@ -732,12 +707,12 @@ def _subscript(tokens):
     return "".join(parts)
 
 
-def _bar_of_builder(tokens, opening, closing):
+def _bar_of_builder(tokens):
     """Replaces the colon of {x : x > 3} by a bar."""
     depth = 0
     for i in range(len(tokens) - 1, -1, -1):
         text = tokens[i].text
-        depth += (text in ("(", "[", opening)) - (text in (")", "]", closing))
+        depth += (text in ("(", "[", r"\{")) - (text in (")", "]", r"\}"))
         if depth < 0:
             return
         if depth == 0 and text == ":":
@@ -745,68 +720,48 @@ def _bar_of_builder(tokens, opening, closing):
             return
 
 
-def _bracketed(tokens, depth, opening):
+def _bracketed(opening, tokens, depth):
     """( … ), [ … ), { … } and \\{ … \\}: a group if there is one member, else a tuple, an interval or a set."""
-    closers = _CLOSERS[opening]
+    closers, braces, joints = _CLOSERS[opening], "{" in opening, _JOINTS.get(opening, {})
     if opening == r"\{":
-        _bar_of_builder(tokens, opening, closers)
-    if _accept(tokens, r"\}" if opening == r"\{" else closers[0]):
-        return Node("set") if opening in (r"\{", "{") else Node("brackets", (), opening + closers[0])
+        _bar_of_builder(tokens)
+    if _accept(tokens, closers[0]):
+        return Node("set") if braces else Node("brackets", (), opening + closers[0])
     inside = _answer(tokens, depth + 1)
-    if opening in ("{", r"\{"):
-        stacked = _accept(tokens, r"\choose", r"\over") if opening == "{" else ""
-        if stacked:
-            lower = _answer(tokens, depth + 1)
-            _expect(tokens, "}")
-            return Node("binomial" if stacked == r"\choose" else "fraction", (inside, lower))
-        if _accept(tokens, "|", r"\mid", ":"):
-            condition = _answer(tokens, depth + 1)
-            _expect(tokens, closers)
-            return Node("builder", (inside, condition))
-        _expect(tokens, r"\}" if opening == r"\{" else "}")
-        if opening == "{" and inside.kind != "list":
-            return inside
-        return Node("set", inside.args if inside.kind == "list" else (inside,))
+    kind = joints.get(_accept(tokens, *joints))
+    if kind:
+        inside = Node(kind, (inside, _answer(tokens, depth + 1)))
     closing = _expect(tokens, *closers)
+    if kind or (opening == "{" and inside.kind != "list"):
+        return inside
+    if braces:
+        return Node("set", _members(inside))
     if inside.kind == "list":
         return Node("brackets", inside.args, opening + closing)
     if opening + closing not in ("()", "[]"):
         raise Unreadable("half an interval")
-    return inside if inside.kind != "quantity" or not inside.value else Node("group", (inside,))
+    return Node("group", (inside,)) if inside.kind == "quantity" else inside
+
+
+def _members(inside):
+    return inside.args if inside.kind == "list" else (inside,)
 
 
 def _command(tokens, depth):
     """A LaTeX command with its arguments."""
     name = tokens.pop().text
-    if name == "frac":
-        top = _argument(tokens, depth)
-        return _fraction(top, _argument(tokens, depth))
-    if name == "sqrt":
-        return _root(tokens, depth)
-    if name == "binom":
-        top = _argument(tokens, depth)
-        return Node("binomial", (top, _argument(tokens, depth)))
-    if name in _FUNCTIONS or name in _ALIASES:
-        return _function(name, tokens, depth)
     if name in _NAMED:
         return _NAMED[name]
-    if name in ("lfloor", "lceil", "langle"):
-        return _paired(name, tokens, depth)
-    if name in ("sum", "prod"):
-        return _series(name, tokens, depth)
-    if name in OF_LISTS:
-        return _of_list(name, tokens, depth)
-    if name == "begin":
-        return _matrix(tokens, depth)
-    if name in ("dot", "ddot", "hat", "vec", "overline", "tilde", "widehat", "overrightarrow", "angle", "triangle"):
-        return _accented(name, tokens, depth)
-    if name in _GREEK:
-        return _letter(name, tokens, depth)
-    raise Unreadable(f"\\{name}")
+    if name not in _COMMAND_RULES:
+        raise Unreadable(f"\\{name}")
+    return _COMMAND_RULES[name](name, tokens, depth)
 
 
-def _fraction(top, bottom):
-    """A fraction; \\frac{dx}{dt} is a letter of that name, like x'."""
+def _stacked(name, tokens, depth):
+    """\\binom{a}{b}, \\frac{a}{b}; \\frac{dx}{dt} is a letter of that name, like x'."""
+    top, bottom = _argument(tokens, depth), _argument(tokens, depth)
+    if name == "binom":
+        return Node("binomial", (top, bottom))
     letters = [node.args[0] if node.kind == "product" else node for node in (top, bottom)]
     letters[0] = letters[0].args[0] if letters[0].kind == "power" else letters[0]
     if letters == [Node("symbol", (), "d")] * 2 and bottom.kind == "product":
@@ -832,8 +787,8 @@ def _of_list(name, tokens, depth):
     """\\gcd(12, 18), \\max\\{1, 2\\}"""
     opening = _expect(tokens, "(", r"\{", "{")
     inside = _answer(tokens, depth + 1)
-    _expect(tokens, _CLOSERS[opening][0] if opening == "(" else _CLOSERS[opening])
-    return Node(name, inside.args if inside.kind == "list" else (inside,))
+    _expect(tokens, _CLOSERS[opening][0])
+    return Node(name, _members(inside))
 
 
 def _paired(name, tokens, depth):
@@ -841,19 +796,19 @@ def _paired(name, tokens, depth):
     inside = _answer(tokens, depth + 1)
     _expect(tokens, "\\r" + name[1:])
     if name == "langle":
-        return Node("brackets", inside.args if inside.kind == "list" else (inside,), "()")
+        return Node("brackets", _members(inside), "()")
     return Node("floor" if name == "lfloor" else "ceiling", (inside,))
 
 
-def _root(tokens, depth, degree=2):
-    """\\sqrt{a}, \\sqrt[n]{a}, sqrt(a); \\sqrt13 is the root of 13"""
-    exponent = Node("fraction", (number_node(1), number_node(degree)))
+def _root(name, tokens, depth):
+    """\\sqrt{a}, \\sqrt[n]{a}, sqrt(a), cbrt(a); \\sqrt13 is the root of 13"""
+    degree = number_node(3 if name == "cbrt" else 2)
     if _accept(tokens, "["):
-        exponent = Node("fraction", (number_node(1), _sum(tokens, depth + 1)))
+        degree = _sum(tokens, depth + 1)
         _expect(tokens, "]")
-    if tokens and tokens[-1].kind == "number":
-        return Node("power", (_literal(tokens.pop().text), exponent))
-    return Node("power", (_argument(tokens, depth), exponent))
+    number = tokens and tokens[-1].kind == "number"
+    inside = _literal(tokens.pop().text) if number else _argument(tokens, depth)
+    return Node("power", (inside, Node("fraction", (number_node(1), degree))))
 
 
 def _function(name, tokens, depth):
@@ -900,7 +855,7 @@ def _series(name, tokens, depth):
     return Node(name, (first, last, body), index.value)
 
 
-def _matrix(tokens, depth):
+def _matrix(_name, tokens, depth):
     """\\begin{pmatrix} a & b \\\\ c & d \\end{pmatrix}"""
     _expect(tokens, "{")
     name = tokens.pop().text if tokens else ""
@@ -915,22 +870,26 @@ def _matrix(tokens, depth):
         rows[-1].append(_item(tokens, depth + 1))
         if sum(map(len, rows)) > MAX_CELLS:
             raise Unreadable("too many cells")
-        if _accept(tokens, "\\\\"):
-            if not _peek(tokens, r"\end"):
-                rows.append([])
-        elif not _accept(tokens, "&"):
-            _expect(tokens, r"\end")
-            break
-    _expect(tokens, "{")
-    _expect(tokens, name)
-    _expect(tokens, "}")
+        if _accept(tokens, "\\\\") and not _peek(tokens, r"\end"):
+            rows.append([])
+        elif not _accept(tokens, "&") and not _peek(tokens, r"\end"):
+            raise Unreadable("no end of a matrix")
+    for text in ("{", name, "}"):
+        _expect(tokens, text)
     if len({len(row) for row in rows}) != 1:
         raise Unreadable("rows of different lengths")
     return Node("matrix", tuple(cell for row in rows for cell in row), (len(rows), len(rows[0])))
 
 
-_INFIX = {"sum": " + ", "product": "·", "list": ", ", "ratio": " : "}
-_INFIX |= {"union": " ∪ ", "intersection": " ∩ ", "difference": " ∖ "}
+_RULES = dict.fromkeys(_GREEK, _letter) | dict.fromkeys(OF_LISTS, _of_list) | dict.fromkeys(("sqrt", "cbrt"), _root)
+_RULES |= dict.fromkeys((*_FUNCTIONS, *_ALIASES), _function)
+_COMMAND_RULES = {name: rule for name, rule in _RULES.items() if name != "cbrt"}
+_COMMAND_RULES |= {"frac": _stacked, "binom": _stacked, "begin": _matrix, "sum": _series, "prod": _series}
+_COMMAND_RULES |= dict.fromkeys(("lfloor", "lceil", "langle"), _paired)
+_COMMAND_RULES |= dict.fromkeys(_ACCENTS, _accented)
+
+_SHOWN = {"sum": "(… + …)", "product": "(…·…)", "fraction": "(… / …)", "power": "(… ^ …)", "list": "…, …"}
+_SHOWN |= {"union": "… ∪ …", "intersection": "… ∩ …", "difference": "… ∖ …", "ratio": "… : …", "set": "{…, …}"}
 
 
 def show(node):
@@ -940,25 +899,20 @@ def show(node):
     if kind in ("number", "decimal"):
         number = value if kind == "number" else value[0]
         return str(number) if number.numerator.bit_length() < 400 else "a number of many digits"
-    if kind in ("symbol", "constant"):
-        return value
-    if kind in ("text", "unreadable"):
-        return repr(value)
+    if kind in ("symbol", "constant", "text", "unreadable"):
+        return value if kind in ("symbol", "constant") else repr(value)
     if kind == "relation":
         return parts[0] + "".join(f" {operator} {part}" for operator, part in zip(value, parts[1:], strict=True))
-    if kind == "brackets":
-        return value[0] + ", ".join(parts) + value[1]
-    if kind == "set":
-        return "{" + ", ".join(parts) + "}"
     if kind == "base":
         return f"{parts[0]} in base {value}"
     if kind == "quantity":
         return parts[0] + " " + " ".join(name + (f"^{power}" if power != 1 else "") for name, power in value)
-    if kind in _INFIX and (kind != "sum" or value is None):
-        return f"({_INFIX[kind].join(parts)})" if kind in ("sum", "product") else _INFIX[kind].join(parts)
-    if kind in ("fraction", "power"):
-        return f"({parts[0]} {'/' if kind == 'fraction' else '^'} {parts[1]})"
     if kind == "signs":
         return ("±" if value else "∓") + parts[0]
-    name = value if kind in ("function", "apply") else kind
-    return f"{name}({', '.join(parts)})"
+    form = f"{value if kind in ('function', 'apply') else kind}(…, …)"
+    if kind == "brackets":
+        form = f"{value[0]}…, …{value[1]}"
+    elif kind != "sum" or not value:  # a sum over an index is shown as a function
+        form = _SHOWN.get(kind, form)
+    opening, joint, closing = form.split("…")
+    return opening + joint.join(parts) + closing
