@@ -8,6 +8,7 @@ are compared member by member; numbers and expressions are compared by value.
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cmp_to_key
+from itertools import product
 from zlib import crc32
 
 from grader.reading import MAX_EXPRESSION, MAX_MEMBERS, MAX_NESTING, UNITS, Node, number_node, read, show
@@ -77,25 +78,16 @@ def _decide(candidate, gold):
         return "words"
     if kinds & {"unreadable", "nothing"}:
         return ""
-    for one, other in _readings(candidate.node, gold.node):
-        try:
-            rule = _same(_signs(one), _signs(other))
-        except Undefined:
-            continue
-        if rule:
-            return rule
-    return ""
+    pairs = product(_readings(candidate.node, gold.node), _readings(gold.node, candidate.node))
+    return next(filter(None, (_same_if_defined(*pair) for pair in pairs)), "")
 
 
-def _readings(candidate, gold):
-    """The pairs of trees to compare: 100,200 is a number, or a list if the other side is one."""
-    yield candidate, gold
-    for thousands, other, first in (candidate, gold, True), (gold, candidate, False):
-        if thousands.kind == "number" and thousands.args and other.kind in ("list", "brackets"):
-            yield (thousands.args[0], other) if first else (other, thousands.args[0])
+def _readings(node, other):
+    """What a tree may mean: 100,200 is a number, or a list if the other side is one."""
+    as_list = node.kind == "number" and node.args and other.kind in ("list", "brackets")
+    return (node, node.args[0]) if as_list else (node,)
 
 
-_INEQUALITIES = frozenset("<>≤≥")
 _FLIPPED = {"<": ">", ">": "<", "≤": "≥", "≥": "≤"}
 _INFINITY = Node("constant", (), "infinity")
 _MINUS_INFINITY = -_INFINITY
@@ -105,7 +97,7 @@ def _same(one, gold, depth=0):
     """The rule by which two trees are equal, or "". Members are compared recursively; kind and brackets must match."""
     if depth > MAX_NESTING:
         raise Undefined("nested too deep")
-    one, gold = _settled(one), _settled(gold)
+    one, gold = _settled(_signs(one)), _settled(_signs(gold))
     kinds = {one.kind, gold.kind}
     if "text" in kinds or "false" in kinds or "nothing" in kinds:
         return "words" if one == gold and one.kind == "text" else ""
@@ -148,10 +140,7 @@ def _chain(node):
     label = None if end is None else sides.pop(end)
     if label:
         operators.pop(end)
-    true = all(
-        _rounds(sides[i], sides[i + 1]) if operator == "≈" else _same(_signs(sides[i]), _signs(sides[i + 1]))
-        for i, operator in enumerate(operators)
-    )
+    true = all((_rounds if operator == "≈" else _same)(sides[i], sides[i + 1]) for i, operator in enumerate(operators))
     value = next((side for side in sides if side.kind != "decimal"), sides[0])
     if true:
         return Node("equation", (label, value), "named") if label else _settled(value)
@@ -175,7 +164,7 @@ def _is_label(node, others):
     if node.kind == "symbol":
         return not any(node.value in other.symbols() for other in others)
     if node.kind == "apply":
-        return not any(node.value in _applied(other) for other in others)
+        return not any((part.kind, part.value) == ("apply", node.value) for other in others for part in other.walk())
     if node.kind == "constant":
         return node.value == "e" and not any(other.has("constant") for other in others)
     if node.kind == "abs":
@@ -192,16 +181,15 @@ def _is_label(node, others):
 def _same_equations(one, gold, depth):
     """Named alike and equal in value, or equivalent: equal up to moved terms and a nonzero factor."""
     if one.kind != gold.kind:
-        equation, other = (one, gold) if one.kind == "equation" else (gold, one)
-        if equation.value != "named":
+        if any(side.kind == "equation" and side.value != "named" for side in (one, gold)):
             return ""
-        value = equation.args[1]
-        return _same(other, _signs(value), depth + 1) if equation is gold else _same(_signs(value), other, depth + 1)
+        one, gold = (side.args[1] if side.kind == "equation" else side for side in (one, gold))
+        return _same(one, gold, depth + 1)
     (name, value), (gold_name, gold_value) = one.args, gold.args
     if one.value == gold.value == "named":
         value, named = _renamed(name, value, gold_name)
         if named:
-            return _same(_signs(value), _signs(gold_value), depth + 1)
+            return _same(value, gold_value, depth + 1)
         if {name.kind, gold_name.kind} & {"apply", "brackets"}:
             return ""
     if all(side.kind in SCALARS for side in (*one.args, *gold.args)):
@@ -245,8 +233,8 @@ def _same_lists(one, gold, depth):
     return "list"
 
 
-def _same_if_defined(one, gold, depth):
-    """`_same`, where a member without a value equals nothing."""
+def _same_if_defined(one, gold, depth=0):
+    """`_same`, where what has no value equals nothing."""
     try:
         return _same(one, gold, depth)
     except Undefined:
@@ -259,7 +247,7 @@ def _same_cells(one, gold, depth):
     loose = "vector" in shapes and {*shapes} <= {"()", "[]", "vector"}
     if shapes[0] is None or (shapes[0] != shapes[1] and not loose) or len(cells[0]) != len(cells[1]):
         return ""
-    same = all(_same(_signs(a), _signs(b), depth + 1) for a, b in zip(*cells, strict=True))
+    same = all(_same(*pair, depth + 1) for pair in zip(*cells, strict=True))
     return ("matrix" if one.kind == "matrix" or gold.kind == "matrix" else "tuple") if same else ""
 
 
@@ -291,11 +279,9 @@ def _same_ratios(one, gold):
 
 def _same_bases(one, gold):
     """204_5: base and digits agree. The base may be missing if the gold has one."""
-    if one.kind == gold.kind:
-        return "base" if (one.args, one.value) == (gold.args, gold.value) else ""
-    if gold.kind == "base":
-        return "base" if gold.args[0] == one else ""
-    return "base" if one.value == 10 and one.args[0] == gold else ""
+    one = one if one.kind == "base" else Node("base", (one,), gold.value)
+    gold = gold if gold.kind == "base" else Node("base", (gold,), 10)
+    return "base" if one == gold else ""
 
 
 def _is_region(node):
@@ -303,7 +289,7 @@ def _is_region(node):
     if node.kind == "relation":
         return not set(node.value) <= {"=", "≈", "≡"}
     if node.kind == "list":
-        return all(member.kind == "relation" and set(member.value) <= _INEQUALITIES for member in node.args)
+        return all(member.kind == "relation" and set(member.value) <= _FLIPPED.keys() for member in node.args)
     known = node.kind == "symbol" and node.value == r"\R"
     return known or node.kind in ("union", "intersection", "difference", "builder")
 
@@ -314,17 +300,13 @@ def _same_regions(one, gold, depth):
     if region is None or gold_region is None:
         return _same_relations(one, gold, depth)
     (subject, pieces), (gold_subject, gold_pieces) = region, gold_region
-    if subject and gold_subject and subject != gold_subject:
+    if (subject and gold_subject and subject != gold_subject) or len(pieces) != len(gold_pieces):
         return ""
-    if len(pieces) != len(gold_pieces):
-        return ""
-    pairs = zip(pieces, gold_pieces, strict=True)
-    for (low, closed, high, closes), (gold_low, gold_closed, gold_high, gold_closes) in pairs:
-        if (closed, closes) != (gold_closed, gold_closes):
-            return ""
-        if not (_same_scalars(low, gold_low) and _same_scalars(high, gold_high)):
-            return ""
-    return "interval"
+    same = all(
+        a[1::2] == b[1::2] and _same_scalars(a[0], b[0]) and _same_scalars(a[2], b[2])
+        for a, b in zip(pieces, gold_pieces, strict=True)
+    )
+    return "interval" if same else ""
 
 
 def _region(node):
@@ -335,7 +317,7 @@ def _region(node):
         low, high = node.args
         pieces = ((low, node.value[0] == "[", high, node.value[1] == "]"),)
     elif node.kind == "set":
-        pieces = tuple((member, True, member, True) for member in _signs(node).args)
+        pieces = tuple((member, True, member, True) for member in node.args)
     elif node.kind == "symbol" and node.value == r"\R":
         pieces = ((_MINUS_INFINITY, False, _INFINITY, False),)
     elif node.kind in ("union", "intersection", "difference", "list"):
@@ -354,13 +336,10 @@ def _region(node):
 def _combined(node):
     """Unions, intersections and differences; a list of inequalities is a union, unless it says "and"."""
     regions = [_region(part) for part in node.args]
-    if any(region is None for region in regions):
+    subjects = {region[0] for region in regions if region} - {None}
+    if None in regions or len(subjects) > 1:
         return None
-    subjects = {subject for subject, _ in regions if subject is not None}
-    if len(subjects) > 1:
-        return None
-    subject = subjects.pop() if subjects else None
-    parts = [pieces for _, pieces in regions]
+    subject, parts = next(iter(subjects), None), [pieces for _, pieces in regions]
     if node.kind == "union" or (node.kind == "list" and node.value != "and"):
         return subject, _ordered(tuple(piece for pieces in parts for piece in pieces))
     if node.kind == "difference":
@@ -372,16 +351,12 @@ def _combined(node):
 def _complement(pieces):
     """The real numbers in none of the ordered pieces."""
     gaps, low, closed = [], _MINUS_INFINITY, False
-    for piece in pieces:
-        gaps.append((low, closed, piece[0], not piece[1]))
-        low, closed = piece[2], not piece[3]
-    gaps.append((low, closed, _INFINITY, False))
-    proper = []
-    for gap in gaps:
-        order = _order(gap[0], gap[2])
-        if order < 0 or (order == 0 and gap[1] and gap[3]):
-            proper.append(gap)
-    return tuple(proper)
+    for start, included, end, ends in (*pieces, (_INFINITY, True, None, True)):
+        order = _order(low, start)
+        if order < 0 or (order == 0 and closed and not included):
+            gaps.append((low, closed, start, not included))
+        low, closed = end, not ends
+    return tuple(gaps)
 
 
 def _ordered(pieces):
@@ -416,11 +391,9 @@ def _inequality(node):
             return None, None
         other = sides[1 - named]
         return sides[named], ((_MINUS_INFINITY, False, other, False), (other, False, _INFINITY, False))
-    if len(sides) > 3 or not set(operators) <= _INEQUALITIES:
-        return None, None
     if operators[0] in ">≥":
-        sides, operators = sides[::-1], tuple(_FLIPPED[operator] for operator in operators[::-1])
-    if not set(operators) <= set("<≤"):
+        sides, operators = sides[::-1], tuple(_FLIPPED.get(operator, operator) for operator in operators[::-1])
+    if len(sides) > 3 or not set(operators) <= set("<≤"):
         return None, None
     if len(sides) == 3:
         low, subject, high = sides
@@ -463,10 +436,8 @@ def _same_relations(one, gold, depth):
 def _links(node):
     """(operator, left, right) of each link, with the smaller side on the left."""
     links = [
-        (_FLIPPED[operator], node.args[i + 1], node.args[i])
-        if operator in ">≥"
-        else (operator, node.args[i], node.args[i + 1])
-        for i, operator in enumerate(node.value)
+        (_FLIPPED[operator], right, left) if operator in ">≥" else (operator, left, right)
+        for operator, left, right in zip(node.value, node.args[:-1], node.args[1:], strict=True)
     ]
     return links[::-1] if node.value[0] in ">≥" else links
 
@@ -534,22 +505,23 @@ def _same_scalars(one, gold):
         return "same tree"
     if _infinity(one) or _infinity(gold):
         return "infinity" if _infinity(one) == _infinity(gold) else ""
-    symbols = sorted(one.symbols() | gold.symbols())
+    both = Node("list", (one, gold))
+    symbols = both.symbols()
     if len(symbols) > MAX_SYMBOLS:
         return ""
-    bases = (True, False) if _has_plain_log(one) or _has_plain_log(gold) else (True,)
-    for natural in bases:  # log without a base may be either, but the same on both sides
-        rule = _same_at_points(one, gold, symbols, natural) if symbols else _same_constants(one, gold, natural)
-        if rule:
-            return rule
-    return ""
+    logs = any(part.value == "log" and len(part.args) == 1 for part in both.walk())
+    rules = (
+        _same_at_points(one, gold, both, natural) if symbols else _same_constants(one, gold, natural)
+        for natural in (
+            (True, False) if logs else (True,)
+        )  # without a base it may be either, but the same on both sides
+    )
+    return next(filter(None, rules), "")
 
 
 def _infinity(node):
     """1 or -1 for an infinity, else 0."""
-    if node == _INFINITY:
-        return 1
-    return -1 if node == _MINUS_INFINITY else 0
+    return (node == _INFINITY) - (node == _MINUS_INFINITY)
 
 
 def _same_constants(one, gold, natural=True):
@@ -576,71 +548,72 @@ def _is_rounded(one, gold, gold_value):
     return _order(Node("abs", (number_node(value) - gold,)), number_node(Fraction(1, 10**places))) < 0
 
 
-def _same_at_points(one, gold, symbols, natural):
+def _same_at_points(one, gold, both, natural):
     """Equal at three points or more, and wherever both have a value."""
-    integers = _of_integers(one) or _of_integers(gold)
-    points = _integer_points(symbols) if integers else _points(symbols)
-    if not integers and not (_needs_positive(one) or _needs_positive(gold)):
-        for point in points[::4]:
-            points.append({name: value * (-1) ** (i + 1) for i, (name, value) in enumerate(point.items())})
-    found = []
-    for letters in points:
-        at = At(letters, PRECISION, natural)
-        try:
-            same = agree(evaluate(one, at), evaluate(gold, at), PRECISION)
-        except Undefined:
-            continue
-        if not same:
-            return ""
-        found.append(letters)
-    if len(found) < 3:
-        return ""
-    at = At(found[0], MORE_PRECISION, natural)
-    return "numeric probe" if agree(evaluate(one, at), evaluate(gold, at), MORE_PRECISION) else ""
+
+    def same(letters, precision=PRECISION):
+        at = At(letters, precision, natural)
+        return agree(evaluate(one, at), evaluate(gold, at), precision)
+
+    found = _where(same, _points(both, turned=True))
+    return "numeric probe" if found and same(found[0], MORE_PRECISION) else ""
 
 
 def _factor_between(one, gold):
     """The sign (1, -1) of the constant factor between two expressions, 0 if there is none."""
-    symbols = sorted(one.symbols() | gold.symbols())
-    if not symbols or len(symbols) > MAX_SYMBOLS:
+    both, ratios = Node("list", (one, gold)), []
+    if not 0 < len(both.symbols()) <= MAX_SYMBOLS:
         return 0
-    integers = _of_integers(one) or _of_integers(gold)
-    first, found = None, 0
-    for letters in _integer_points(symbols) if integers else _points(symbols):
+
+    def same(letters):
         at = At(letters, PRECISION, True)
+        ratios.append(quotient(evaluate(one, at), evaluate(gold, at), PRECISION))
+        return agree(ratios[0], ratios[-1], PRECISION)
+
+    try:
+        return sign_of(ratios[0]) if _where(same, _points(both)) else 0
+    except Undefined:  # it is not real
+        return 0
+
+
+def _where(same, points):
+    """The points, at least three, where both sides have a value and it is the same; none if it differs anywhere."""
+    found = []
+    for letters in points:
         try:
-            ratio = quotient(evaluate(one, at), evaluate(gold, at), PRECISION)
-            first = ratio if first is None else first
-            same = agree(first, ratio, PRECISION)
+            if not same(letters):
+                return []
+            found.append(letters)
         except Undefined:
             continue
-        if not same:
-            return 0
-        found += 1
-    if found < 3:
-        return 0
-    try:
-        return sign_of(first)
-    except Undefined:
-        return 0
+    return found if len(found) > 2 else []
 
 
 _SCALES = (1, 1, 1, Fraction(1, 40), 12, 100)  # so that |x - 3| differs from 3 - x
 
 
-def _points(symbols):
-    """Points between 0.3 and 3, some scaled: determined by the letters' names, and in no simple relation."""
-    return [
-        {name: scale * Fraction(2903 + crc32(f"{name} {k}".encode()) % 27_000, 9973) for name in symbols}
+def _points(both, turned=False):
+    """Where to compare: determined by the letters' names, and in no simple relation.
+
+    Small whole numbers for letters under a floor, in a factorial or in a sign (-1)^n. Else from 0.3 to 3, some scaled;
+    if `turned`, and no root or function may need positive letters, with other signs too.
+    """
+    names, parts = sorted(both.symbols()), list(both.walk())
+    if any(map(_of_integers, parts)):
+        if len(names) == 1:
+            return [{names[0]: Fraction(n)} for n in range(1, 19)]
+        return [{name: Fraction(1 + crc32(f"{name} {k}".encode()) % 12) for name in names} for k in range(24)]
+    points = [
+        {name: scale * Fraction(2903 + crc32(f"{name} {k}".encode()) % 27_000, 9973) for name in names}
         for k, scale in enumerate(_SCALES)
     ]
-
-
-def _integer_points(symbols):
-    """Small whole numbers, for letters under a floor, in a factorial or in a sign (-1)^n."""
-    if len(symbols) == 1:
-        return [{symbols[0]: Fraction(n)} for n in range(1, 19)]
-    return [{name: Fraction(1 + crc32(f"{name} {k}".encode()) % 12) for name in symbols} for k in range(24)]
+    powers = [part.args[1] for part in parts if part.kind == "power"]
+    whole = all(power.kind == "number" and power.value.denominator == 1 for power in powers)
+    if turned and whole and not both.has("function"):
+        points += [
+            {name: value * (-1) ** (i + 1) for i, (name, value) in enumerate(point.items())} for point in points[::4]
+        ]
+    return points
 
 
 def _order(one, other):
@@ -655,39 +628,16 @@ def _order(one, other):
     return sign_of(evaluate(one - other, At({}, MORE_PRECISION, True)))
 
 
-def _has_plain_log(node):
-    return any(part.kind == "function" and part.value == "log" and len(part.args) == 1 for part in node.walk())
-
-
-def _applied(node):
-    return {part.value for part in node.walk() if part.kind == "apply"}
-
-
 _WHOLE = frozenset("symbol number sum product".split())
 
 
-def _of_integers(node):
-    """Whether letters of a tree are whole numbers: in a floor, in a factorial, or the exponent of a negative base."""
-    for part in node.walk():
-        if part.kind in ("factorial", "binomial", "prod", "gcd", "lcm") or (part.kind == "sum" and part.value):
-            return True
-        if part.kind in ("floor", "ceiling") and not all(inner.kind in _WHOLE for inner in part.args[0].walk()):
-            return True  # but x in the floor of x need not be whole
-        if part.kind == "power" and part.args[1].symbols():
-            base = part.args[0]
-            if base.kind == "number" and base.value < 0:
-                return True
-    return False
-
-
-def _needs_positive(node):
-    """Whether a tree has a root, a function or a power that may need positive letters."""
-    for part in node.walk():
-        if part.kind == "function":
-            return True
-        if part.kind == "power" and not (part.args[1].kind == "number" and part.args[1].value.denominator == 1):
-            return True
-    return False
+def _of_integers(part):
+    """Whether it makes letters whole numbers: a floor, a factorial, or the exponent of a negative base."""
+    if part.kind in ("floor", "ceiling"):  # but x in the floor of x need not be whole
+        return not all(inner.kind in _WHOLE for inner in part.args[0].walk())
+    if part.kind == "power" and part.args[1].symbols():
+        return part.args[0].kind == "number" and part.args[0].value < 0
+    return part.kind in ("factorial", "binomial", "prod", "gcd", "lcm") or (part.kind == "sum" and part.value)
 
 
 def _substituted(node, letters):
