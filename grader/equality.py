@@ -95,8 +95,7 @@ _MINUS_INFINITY = -_INFINITY
 
 def _same(one, gold, depth=0):
     """The rule by which two trees are equal, or "". Members are compared recursively; kind and brackets must match."""
-    if depth > MAX_NESTING:
-        raise Undefined("nested too deep")
+    Undefined.raise_if(depth > MAX_NESTING, "nested too deep")
     one, gold = _settled(_signs(one)), _settled(_signs(gold))
     kinds = {one.kind, gold.kind}
     if "text" in kinds or "false" in kinds or "nothing" in kinds:
@@ -621,8 +620,7 @@ def _order(one, other):
     low, high = _infinity(one), _infinity(other)
     if low or high:
         return (low > high) - (low < high)
-    if one.symbols() or other.symbols():
-        raise Undefined("letters have no order")
+    Undefined.raise_if(one.symbols() or other.symbols(), "letters have no order")
     if _same_constants(one, other):
         return 0
     return sign_of(evaluate(one - other, At({}, MORE_PRECISION, True)))
@@ -662,8 +660,7 @@ def _signs(node):
 def _both(node):
     if not node.has("signs"):
         return (node,)
-    if sum(part.kind == "signs" for part in node.walk()) > 4:
-        raise Undefined("too many signs")
+    Undefined.raise_if(sum(part.kind == "signs" for part in node.walk()) > 4, "too many signs")
     return _signed_once(node, True), _signed_once(node, False)
 
 

@@ -116,8 +116,7 @@ def _tree(tokens, key):
     if members:
         return members
     try:
-        if sum(token.text in ("sum", "prod") for token in tokens) > MAX_SERIES:
-            raise Unreadable("too many sums")
+        Unreadable.raise_if(sum(token.text in ("sum", "prod") for token in tokens) > MAX_SERIES, "too many sums")
         stack = _bars(tokens)[::-1]
         node = _answer(stack, 0)
         if not stack:
@@ -236,8 +235,7 @@ def _accept(tokens, *texts):
 
 def _expect(tokens, *texts):
     text = _accept(tokens, *texts)
-    if not text:
-        raise Unreadable(f"no {texts[0]}")
+    Unreadable.raise_if(not text, f"no {texts[0]}")
     return text
 
 
@@ -258,14 +256,12 @@ def _answer(tokens, depth):
     items, separators = [_item(tokens, depth)], []
     while tokens:
         separator = _separator(tokens)
-        if separator in ("and", "or") and not tokens:
-            raise Unreadable("cut off")
+        Unreadable.raise_if(separator in ("and", "or") and not tokens, "cut off")
         if not separator or not tokens or _peek(tokens, ")", "]", "}", r"\}"):
             break
         separators.append(separator)
         items.append(_item(tokens, depth))
-        if len(items) > MAX_MEMBERS:
-            raise Unreadable("too many members")
+        Unreadable.raise_if(len(items) > MAX_MEMBERS, "too many members")
     if len(items) == 1:
         return items[0]
     if {",", ";"} <= set(separators):
@@ -288,8 +284,7 @@ def _item(tokens, depth):
         if relation is None:
             break
         tokens.pop()
-        if relation == "=" and _accept(tokens, ">", "="):
-            raise Unreadable("an arrow")
+        Unreadable.raise_if(relation == "=" and _accept(tokens, ">", "="), "an arrow")
         operators.append(relation)
         sides.append(_side(tokens, depth))
     return Node("relation", tuple(sides), tuple(operators)) if operators else sides[0]
@@ -449,8 +444,7 @@ def _product(tokens, depth):
             if not (numbers and len(factors) == 2 and tokens[-1].kind == "word" and len(tokens[-1].text) == 1):
                 raise Unreadable("a/bc")
         juxtaposed = not sign and factors[-1].kind in ("number", "decimal") and not divided
-        if juxtaposed and tokens[-1].kind == "number":
-            raise Unreadable("two numbers side by side")
+        Unreadable.raise_if(juxtaposed and tokens[-1].kind == "number", "two numbers side by side")
         apart = juxtaposed and (tokens[-1].spaced or factors[-1].kind == "decimal")
         unit = unit or (apart and tokens[-1].text in _LETTER_UNITS and len(factors) == 1)
         factor = _factor(tokens, depth)
@@ -485,8 +479,7 @@ def _starts_factor(tokens, previous):
 
 def _factor(tokens, depth):
     """factor = sign factor | atom postfix*"""
-    if depth > MAX_NESTING:
-        raise Unreadable("nested too deep")
+    Unreadable.raise_if(depth > MAX_NESTING, "nested too deep")
     sign = _accept(tokens, *_SIGNS)
     if sign:
         return _signed(sign, _factor(tokens, depth + 1))
@@ -496,12 +489,10 @@ def _factor(tokens, depth):
         if token.text == "^" and token.kind == "sign":
             tokens.pop()
             node = _raised(node, tokens, depth)
-            if _peek(tokens, "^"):
-                raise Unreadable("a^b^c")
+            Unreadable.raise_if(_peek(tokens, "^"), "a^b^c")
         elif token.text == "!" and token.kind == "sign":
             tokens.pop()
-            if _peek(tokens, "!"):
-                raise Unreadable("a!!")
+            Unreadable.raise_if(_peek(tokens, "!"), "a!!")
             node = Node("factorial", (node,))
         elif _accept(tokens, r"\circ"):
             scale = tokens.pop().text if _peek(tokens, "C", "F") else ""
@@ -529,8 +520,7 @@ def _exponent(tokens, depth):
     """2^{10}, 2^10 as typed, e^-x, x^\\frac12"""
     if _accept(tokens, "-"):
         return -_exponent(tokens, depth + 1)
-    if depth > MAX_NESTING:
-        raise Unreadable("nested too deep")
+    Unreadable.raise_if(depth > MAX_NESTING, "nested too deep")
     if tokens and tokens[-1].kind == "number":
         return _literal(tokens.pop().text)
     return _argument(tokens, depth)
@@ -552,14 +542,12 @@ def _based(node, tokens):
 
 def _argument(tokens, depth):
     """The argument of a LaTeX command: a group, a command, or one character (`\\frac12` is 1/2)."""
-    if not tokens:
-        raise Unreadable("no argument")
+    Unreadable.raise_if(not tokens, "no argument")
     token = tokens[-1]
     if token.kind in ("number", "word") and len(token.text) > 1 and not token.upright:
         if token.kind == "word" and (token.text in _FUNCTIONS or token.text in ("pi", "sqrt")):
             return _atom(tokens, depth + 1)
-        if not token.text.isalnum():
-            raise Unreadable("half a decimal")
+        Unreadable.raise_if(not token.text.isalnum(), "half a decimal")
         tokens.pop()
         tokens += [token._replace(text=token.text[1:], spaced=False), token._replace(text=token.text[0])]
     if tokens[-1].kind == "number":
@@ -570,8 +558,7 @@ def _argument(tokens, depth):
 def _literal(text):
     """A number as written; a decimal keeps its places and significant digits."""
     mantissa, _, exponent = text.lower().partition("e")
-    if len(mantissa) > MAX_DIGITS or abs(int(exponent or 0)) > MAX_EXPONENT:
-        raise Unreadable("too many digits")
+    Unreadable.raise_if(len(mantissa) > MAX_DIGITS or abs(int(exponent or 0)) > MAX_EXPONENT, "too many digits")
     whole, point, places = mantissa.partition(".")
     value = Fraction(int(whole + places or "0"), 10 ** len(places)) * Fraction(10) ** int(exponent or 0)
     if not point or exponent:
@@ -585,8 +572,7 @@ def number_node(value):
 
 def _atom(tokens, depth):
     """An atom; see the grammar."""
-    if depth > MAX_NESTING or not tokens:
-        raise Unreadable("nested too deep, or nothing there")
+    Unreadable.raise_if(depth > MAX_NESTING or not tokens, "nested too deep, or nothing there")
     token = tokens[-1]
     rule = {"number": _numeral, "word": _word, "command": _command}.get(token.kind)
     if rule:
@@ -635,8 +621,7 @@ def _repeating(fixed, places, tokens):
         block = tokens.pop().text if tokens and tokens[-1].kind == "number" else ""
         if braces:
             _expect(tokens, "}")
-    if not block.isdigit() or len(block) > 40:
-        raise Unreadable("no digits repeat")
+    Unreadable.raise_if(not block.isdigit() or len(block) > 40, "no digits repeat")
     return number_node(fixed + Fraction(int(block), (10 ** len(block) - 1) * 10 ** len(places)))
 
 
@@ -691,8 +676,7 @@ def _lone_argument(tokens):
 def _subscript(tokens):
     """The text of a subscript: one token, or a group without nested braces."""
     if not _accept(tokens, "{"):
-        if not tokens or tokens[-1].kind == "sign":
-            raise Unreadable("no subscript")
+        Unreadable.raise_if(not tokens or tokens[-1].kind == "sign", "no subscript")
         token = tokens.pop()
         if token.kind == "word" and len(token.text) > 1 and not token.upright:  # x_ab is x_a b
             tokens.append(token._replace(text=token.text[1:]))
@@ -701,8 +685,7 @@ def _subscript(tokens):
     parts = []
     while tokens and not _peek(tokens, "}"):
         parts.append(tokens.pop().text)
-        if parts[-1] == "{":
-            raise Unreadable("a group in a subscript")
+        Unreadable.raise_if(parts[-1] == "{", "a group in a subscript")
     _expect(tokens, "}")
     return "".join(parts)
 
@@ -738,8 +721,7 @@ def _bracketed(opening, tokens, depth):
         return Node("set", _members(inside))
     if inside.kind == "list":
         return Node("brackets", inside.args, opening + closing)
-    if opening + closing not in ("()", "[]"):
-        raise Unreadable("half an interval")
+    Unreadable.raise_if(opening + closing not in ("()", "[]"), "half an interval")
     return Node("group", (inside,)) if inside.kind == "quantity" else inside
 
 
@@ -752,8 +734,7 @@ def _command(tokens, depth):
     name = tokens.pop().text
     if name in _NAMED:
         return _NAMED[name]
-    if name not in _COMMAND_RULES:
-        raise Unreadable(f"\\{name}")
+    Unreadable.raise_if(name not in _COMMAND_RULES, f"\\{name}")
     return _COMMAND_RULES[name](name, tokens, depth)
 
 
@@ -778,8 +759,7 @@ def _accented(name, tokens, depth):
         _expect(tokens, "}")
     elif tokens and (tokens[-1].kind in ("word", "command") or name == "angle" and tokens[-1].kind == "number"):
         parts.append(tokens.pop().text)
-    if not parts:
-        raise Unreadable("nothing under an accent")
+    Unreadable.raise_if(not parts, "nothing under an accent")
     return _letter(name + " " + "".join(parts), tokens, depth)
 
 
@@ -830,11 +810,9 @@ def _function(name, tokens, depth):
                 break
             factors.append(_factor(tokens, depth + 1))
         numbers = all(_is_number(factor) or factor == _NAMED["pi"] for factor in factors)
-        if _peek(tokens, "/") and len(tokens) > 1 and numbers:
-            raise Unreadable("sin a/b is ambiguous")
+        Unreadable.raise_if(_peek(tokens, "/") and len(tokens) > 1 and numbers, "sin a/b is ambiguous")
         argument = _multiplied(factors)
-    if argument.kind in ("brackets", "set", "list", "relation", "quantity"):
-        raise Unreadable("a function of a list")
+    Unreadable.raise_if(argument.kind in ("brackets", "set", "list", "relation", "quantity"), "a function of a list")
     node = Node("function", (argument,) if base is None else (argument, base), name)
     return node if power is None else Node("power", (node, power))
 
@@ -860,24 +838,21 @@ def _matrix(_name, tokens, depth):
     _expect(tokens, "{")
     name = tokens.pop().text if tokens else ""
     _expect(tokens, "}")
-    if name not in _MATRICES:
-        raise Unreadable(f"environment {name}")
+    Unreadable.raise_if(name not in _MATRICES, f"environment {name}")
     if name == "array" and _accept(tokens, "{"):
         while tokens and tokens.pop().text != "}":
             pass
     rows = [[]]
     while not _accept(tokens, r"\end"):
         rows[-1].append(_item(tokens, depth + 1))
-        if sum(map(len, rows)) > MAX_CELLS:
-            raise Unreadable("too many cells")
+        Unreadable.raise_if(sum(map(len, rows)) > MAX_CELLS, "too many cells")
         if _accept(tokens, "\\\\") and not _peek(tokens, r"\end"):
             rows.append([])
         elif not _accept(tokens, "&") and not _peek(tokens, r"\end"):
             raise Unreadable("no end of a matrix")
     for text in ("{", name, "}"):
         _expect(tokens, text)
-    if len({len(row) for row in rows}) != 1:
-        raise Unreadable("rows of different lengths")
+    Unreadable.raise_if(len({len(row) for row in rows}) != 1, "rows of different lengths")
     return Node("matrix", tuple(cell for row in rows for cell in row), (len(rows), len(rows[0])))
 
 

@@ -17,7 +17,16 @@ class Token(NamedTuple):
     upright: bool = False  # from \text{} and the like: a word, not letters
 
 
-class Unreadable(ValueError):
+class Refusal(Exception):
+    """A text that the grader will not judge by its value."""
+
+    @classmethod
+    def raise_if(cls, condition, why):
+        if condition:
+            raise cls(why)
+
+
+class Unreadable(Refusal):
     """The grammar does not cover this text, or a bound is exceeded."""
 
 
@@ -92,8 +101,7 @@ _SIGNS = {r"\%": "%", r"\|": "|", "<=": r"\le", ">=": r"\ge", "!=": r"\ne", "**"
 def clean(text):
     """The text with one spelling for spaces, thousands separators and degrees, and without a box around all of it."""
     text = " ".join(text.translate(_CHARACTERS).split())
-    if not text.isprintable():
-        raise Unreadable("characters that no answer has")
+    Unreadable.raise_if(not text.isprintable(), "characters that no answer has")
     for pattern, replacement in _SUBSTITUTIONS:
         text = pattern.sub(replacement, text)
     text = text.translate(_RAISED)
@@ -133,8 +141,7 @@ def tokenize(text, upright=False, depth=0):
                 continue
             if token in _UPRIGHT:
                 inside, position = _group(text, position)
-                if depth > 3:
-                    raise Unreadable("nested text")
+                Unreadable.raise_if(depth > 3, "nested text")
                 inner = tokenize(inside, True, depth + 1)
                 tokens += [inner[0]._replace(spaced=spaced or inner[0].spaced), *inner[1:]] if inner else []
                 spaced = inside.endswith(" ")
@@ -144,8 +151,7 @@ def tokenize(text, upright=False, depth=0):
         kind, token = ("command", token[1:]) if token in (r"\le", r"\ge", r"\ne") else (kind, token)
         tokens.append(Token(kind, token, spaced, upright))
         spaced = False
-        if len(tokens) > MAX_TOKENS:
-            raise Unreadable("too many tokens")
+        Unreadable.raise_if(len(tokens) > MAX_TOKENS, "too many tokens")
     return tokens
 
 
