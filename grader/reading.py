@@ -19,6 +19,7 @@ in this order; each takes its tokens from the end of a reversed list.
 import re
 from fractions import Fraction
 from functools import lru_cache
+from itertools import groupby
 from typing import NamedTuple
 
 from grader import spelling
@@ -85,12 +86,10 @@ class Answer(NamedTuple):
 @lru_cache(maxsize=512)
 def read(text):
     """Parses at most MAX_EXPRESSION characters. A text outside the grammar becomes an "unreadable" node."""
+    cleaned = ""
     try:
         cleaned = spelling.clean(text)
-    except Unreadable:
-        return Answer(Node("unreadable", (), ""), "", "", "", False)
-    joined = spelling.without_commas(cleaned)
-    try:
+        joined = spelling.without_commas(cleaned)
         tokens = spelling.tokenize(joined)
         key = spelling.key_of(tokens)
         node = _tree(tokens, key)
@@ -131,12 +130,10 @@ def _tree(tokens, key):
 
 def _english_members(tokens):
     """A text, or a list of texts, if there are only words and separators, and one of the words is English."""
-    separators = [i for i, token in enumerate(tokens) if token.text.lower() in (",", ";", "and", "or")]
-    if not all(token.kind == "word" or i in separators for i, token in enumerate(tokens)):
-        return None
-    starts, ends = [0] + [i + 1 for i in separators], [*separators, len(tokens)]
-    members = [tokens[start:end] for start, end in zip(starts, ends, strict=True) if end > start]
-    if len(members) > MAX_MEMBERS or not any(_is_english(word) for member in members for word in member):
+    groups = groupby(tokens, lambda token: token.text.lower() in (",", ";", "and", "or"))
+    members = [list(group) for separates, group in groups if not separates]
+    words = [word for member in members for word in member]
+    if len(members) > MAX_MEMBERS or any(word.kind != "word" for word in words) or not any(map(_is_english, words)):
         return None
     texts = tuple(Node("text", (), words_of(member)) for member in members)
     if texts[0].value in _REALS and len(texts) == 1:
@@ -190,7 +187,8 @@ _REFUSED_SIGNS = frozenset('@#`"=<>^{}[]_\\*|~;')
 TRIGONOMETRIC = frozenset("sin cos tan cot sec csc".split())
 
 
-_OPERATORS = frozenset(["+", "-", "*", "/", "^", "_", "(", "[", "{", r"\{", ",", ";", "=", "<", ">", ":", "|(", "&"])
+_OPERATORS = frozenset(r"+ - * / ^ _ ( [ { \{ , ; = < > : |( & le ge ne".split())
+_OF_SETS = {r"\cup": "union", r"\bigcup": "union", "U": "union", r"\cap": "intersection", r"\setminus": "difference"}
 _RELATIONS = {"=": "=", "<": "<", ">": ">"}
 _RELATION_COMMANDS = {"le": "≤", "ge": "≥", "ne": "≠", "approx": "≈", "in": "∈", "notin": "∉", "equiv": "≡"}
 _NAMED = {"pi": Node("constant", (), "pi"), "infty": Node("constant", (), "infinity"), "emptyset": Node("set")}
@@ -206,13 +204,12 @@ _MATRICES = frozenset("pmatrix bmatrix matrix Bmatrix smallmatrix array".split()
 
 def _bars(tokens):
     """Each | becomes "|(" or ")|". It closes an absolute value if one is open, unless an operand must follow."""
-    count = sum(token.text == "|" for token in tokens)
+    if sum(token.text == "|" for token in tokens) % 2:
+        return tokens
     result, opened = [], 0
-    for i, token in enumerate(tokens):
-        if token.text == "|" and count % 2 == 0:
-            operand = i > 0 and tokens[i - 1].text not in _OPERATORS and tokens[i - 1].text not in ("le", "ge", "ne")
-            operand = operand and not (result and result[-1].text == "|(")
-            closes = opened > 0 and operand
+    for token in tokens:
+        if token.text == "|":
+            closes = opened > 0 and result[-1].text not in _OPERATORS
             opened += -1 if closes else 1
             token = token._replace(text=")|" if closes else "|(")
         result.append(token)
@@ -275,7 +272,7 @@ def _item(tokens, depth):
     """item = side (relation side)*"""
     if _accept(tokens, r"\approx", "="):
         return _side(tokens, depth)
-    sides, operators = [_side(tokens, depth, label=True)], []
+    sides, operators = [_word_label(tokens) or _side(tokens, depth)], []
     while tokens:
         token = tokens[-1]
         relation = _RELATION_COMMANDS.get(token.text) if token.kind == "command" else _RELATIONS.get(token.text)
@@ -290,21 +287,11 @@ def _item(tokens, depth):
     return Node("relation", tuple(sides), tuple(operators)) if operators else sides[0]
 
 
-def _side(tokens, depth, label=False):
-    """side = ratio (set operator ratio)*; words before "=" are a name."""
-    if label:
-        named = _word_label(tokens)
-        if named:
-            return named
-    parts, operators = [_ratio(tokens, depth)], []
-    while _peek(tokens, r"\cup", r"\cap", r"\setminus", r"\bigcup") or (
-        _peek(tokens, "U") and parts[-1].kind in ("brackets", "set") and len(tokens) > 1
-    ):
-        operators.append(tokens.pop().text)
-        parts.append(_ratio(tokens, depth))
-    node = parts[0]
-    for operator, part in zip(operators, parts[1:], strict=True):
-        kind = {"cup": "union", "U": "union", "bigcup": "union", "cap": "intersection"}.get(operator, "difference")
+def _side(tokens, depth):
+    """side = ratio (set operator ratio)*"""
+    node = part = _ratio(tokens, depth)
+    while _peek(tokens, *_OF_SETS) and (tokens[-1].text != "U" or part.kind in ("brackets", "set") and len(tokens) > 1):
+        kind, part = _OF_SETS[_text(tokens.pop())], _ratio(tokens, depth)
         node = Node(kind, (*node.args, part) if node.kind == kind == "union" else (node, part))
     return node
 
@@ -329,9 +316,10 @@ def _ratio(tokens, depth):
     while _peek(tokens, ":") or (_peek(tokens, "to") and tokens[-1].kind == "word"):
         tokens.pop()
         parts.append(_quantity(tokens, depth))
-    if len(parts) > 1 and parts[-1].kind == "quantity" and parts[-1].value[0][0] in ("am", "pm"):
-        raise Unreadable("a time is no ratio")
-    return Node("ratio", tuple(parts)) if len(parts) > 1 else parts[0]
+    if len(parts) == 1:
+        return parts[0]
+    Unreadable.raise_if(parts[-1].kind == "quantity" and parts[-1].value[0][0] in ("am", "pm"), "a time is no ratio")
+    return Node("ratio", tuple(parts))
 
 
 def _quantity(tokens, depth):
@@ -485,23 +473,19 @@ def _factor(tokens, depth):
         return _signed(sign, _factor(tokens, depth + 1))
     node = _atom(tokens, depth + 1)
     while tokens:
-        token = tokens[-1]
-        if token.text == "^" and token.kind == "sign":
-            tokens.pop()
+        if _accept(tokens, "^"):
             node = _raised(node, tokens, depth)
             Unreadable.raise_if(_peek(tokens, "^"), "a^b^c")
-        elif token.text == "!" and token.kind == "sign":
-            tokens.pop()
+        elif _accept(tokens, "!"):
             Unreadable.raise_if(_peek(tokens, "!"), "a!!")
             node = Node("factorial", (node,))
         elif _accept(tokens, r"\circ"):
             scale = tokens.pop().text if _peek(tokens, "C", "F") else ""
             node = Node("quantity", (node,), (("degree", 1), (scale, 1))) if scale else Node("degrees", (node,))
-        elif token.text == "_" and node.kind == "number":
-            tokens.pop()
+        elif node.kind == "number" and _accept(tokens, "_"):
             node = _based(node, tokens)
         else:
-            return node
+            break
     return node
 
 
@@ -805,8 +789,7 @@ def _function(name, tokens, depth):
     else:
         factors = [_factor(tokens, depth + 1)]
         while tokens and _starts_factor(tokens, factors[-1]) and not _peek(tokens, "(", "["):
-            token = tokens[-1]
-            if token.text in _FUNCTIONS and token.kind in ("command", "word") or token.text in _ALIASES:
+            if _RULES.get(tokens[-1].text) is _function:
                 break
             factors.append(_factor(tokens, depth + 1))
         numbers = all(_is_number(factor) or factor == _NAMED["pi"] for factor in factors)
