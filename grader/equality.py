@@ -169,12 +169,9 @@ def _is_label(node, others):
     if node.kind == "abs":
         return _is_label(node.args[0], others) and node.args[0].kind == "product"
     if node.kind == "product":
-        return all(factor.kind == "symbol" and factor.value[0].isupper() for factor in node.args) and not any(
-            other.symbols() for other in others
-        )
-    if node.kind in ("brackets", "ratio"):
-        return all(member.kind == "symbol" for member in node.args)
-    return False
+        capitals = all(factor.kind == "symbol" and factor.value[0].isupper() for factor in node.args)
+        return capitals and not any(other.symbols() for other in others)
+    return node.kind in ("brackets", "ratio") and all(member.kind == "symbol" for member in node.args)
 
 
 def _same_equations(one, gold, depth):
@@ -186,9 +183,9 @@ def _same_equations(one, gold, depth):
         return _same(one, gold, depth + 1)
     (name, value), (gold_name, gold_value) = one.args, gold.args
     if one.value == gold.value == "named":
-        value, named = _renamed(name, value, gold_name)
-        if named:
-            return _same(value, gold_value, depth + 1)
+        renamed = _renamed(name, value, gold_name)
+        if renamed:
+            return _same(renamed, gold_value, depth + 1)
         if {name.kind, gold_name.kind} & {"apply", "brackets"}:
             return ""
     if all(side.kind in SCALARS for side in (*one.args, *gold.args)):
@@ -197,20 +194,17 @@ def _same_equations(one, gold, depth):
 
 
 def _renamed(name, value, gold_name):
-    """(value, whether the names agree), with the gold's letters: f(t) = t^2 is f(x) = x^2; y is f(x)."""
-    if name == gold_name:
-        return value, True
+    """The value with the gold's letters, None if the names disagree: f(t) = t^2 is f(x) = x^2; y is f(x)."""
     kinds = {name.kind, gold_name.kind}
-    if kinds == {"symbol", "apply"}:
-        return value, (name if name.kind == "symbol" else gold_name).value == "y"
+    if name == gold_name or (kinds == {"symbol", "apply"} and Node("symbol", (), "y") in (name, gold_name)):
+        return value
     if kinds != {"apply"} or name.value != gold_name.value or len(name.args) != len(gold_name.args):
-        return value, False
-    pairs = list(zip(name.args, gold_name.args, strict=True))
-    if any(letter.kind != "symbol" for pair in pairs for letter in pair):
-        return value, False
-    if (value.symbols() - {letter.value for letter in name.args}) & {letter.value for letter in gold_name.args}:
-        return value, False  # f(y) = x cannot be renamed to f(x)
-    return _substituted(value, {letter.value: gold_letter for letter, gold_letter in pairs}), True
+        return None
+    letters = {letter.value: gold_letter for letter, gold_letter in zip(name.args, gold_name.args, strict=True)}
+    captured = (value.symbols() - letters.keys()) & {letter.value for letter in gold_name.args}  # f(y) = x is not f(x)
+    named = all(letter.kind == "symbol" for letter in (*name.args, *gold_name.args))
+    renamed = value.rewritten("symbol", lambda part: letters.get(part.value, part))
+    return renamed if named and not captured else None
 
 
 def _same_lists(one, gold, depth):
@@ -269,11 +263,11 @@ def _same_ratios(one, gold):
     parts, golds = (node.args if node.kind == "ratio" else (node, number_node(1)) for node in (one, gold))
     if len(parts) != len(golds) or any(part.kind not in SCALARS for part in (*parts, *golds)):
         return ""
-    products = (
-        (Node("product", (parts[i], golds[0])), Node("product", (golds[i], parts[0]))) for i in range(1, len(parts))
+    same = number_node(0) not in (*parts, *golds) and all(
+        _same_scalars(Node("product", (part, golds[0])), Node("product", (gold, parts[0])))
+        for part, gold in zip(parts[1:], golds[1:], strict=True)
     )
-    zeros = any(part == number_node(0) for part in (*parts, *golds))
-    return "ratio" if not zeros and all(_same_scalars(a, b) for a, b in products) else ""
+    return "ratio" if same else ""
 
 
 def _same_bases(one, gold):
@@ -504,18 +498,13 @@ def _same_scalars(one, gold):
         return "same tree"
     if _infinity(one) or _infinity(gold):
         return "infinity" if _infinity(one) == _infinity(gold) else ""
-    both = Node("list", (one, gold))
-    symbols = both.symbols()
-    if len(symbols) > MAX_SYMBOLS:
+    letters = one.symbols() | gold.symbols()
+    if len(letters) > MAX_SYMBOLS:
         return ""
-    logs = any(part.value == "log" and len(part.args) == 1 for part in both.walk())
-    rules = (
-        _same_at_points(one, gold, both, natural) if symbols else _same_constants(one, gold, natural)
-        for natural in (
-            (True, False) if logs else (True,)
-        )  # without a base it may be either, but the same on both sides
-    )
-    return next(filter(None, rules), "")
+    same = _same_at_points if letters else _same_constants
+    log = any(part.value == "log" and len(part.args) == 1 for part in (*one.walk(), *gold.walk()))
+    # log without a base may be either, but the same on both sides
+    return same(one, gold, natural=True) or (same(one, gold, natural=False) if log else "")
 
 
 def _infinity(node):
@@ -547,21 +536,21 @@ def _is_rounded(one, gold, gold_value):
     return _order(Node("abs", (number_node(value) - gold,)), number_node(Fraction(1, 10**places))) < 0
 
 
-def _same_at_points(one, gold, both, natural):
+def _same_at_points(one, gold, natural):
     """Equal at three points or more, and wherever both have a value."""
 
     def same(letters, precision=PRECISION):
         at = At(letters, precision, natural)
         return agree(evaluate(one, at), evaluate(gold, at), precision)
 
-    found = _where(same, _points(both, turned=True))
+    found = _where(same, _points(one, gold, turned=True))
     return "numeric probe" if found and same(found[0], MORE_PRECISION) else ""
 
 
 def _factor_between(one, gold):
     """The sign (1, -1) of the constant factor between two expressions, 0 if there is none."""
-    both, ratios = Node("list", (one, gold)), []
-    if not 0 < len(both.symbols()) <= MAX_SYMBOLS:
+    ratios = []
+    if not 0 < len(one.symbols() | gold.symbols()) <= MAX_SYMBOLS:
         return 0
 
     def same(letters):
@@ -570,7 +559,7 @@ def _factor_between(one, gold):
         return agree(ratios[0], ratios[-1], PRECISION)
 
     try:
-        return sign_of(ratios[0]) if _where(same, _points(both)) else 0
+        return sign_of(ratios[0]) if _where(same, _points(one, gold)) else 0
     except Undefined:  # it is not real
         return 0
 
@@ -591,13 +580,13 @@ def _where(same, points):
 _SCALES = (1, 1, 1, Fraction(1, 40), 12, 100)  # so that |x - 3| differs from 3 - x
 
 
-def _points(both, turned=False):
+def _points(one, gold, turned=False):
     """Where to compare: determined by the letters' names, and in no simple relation.
 
     Small whole numbers for letters under a floor, in a factorial or in a sign (-1)^n. Else from 0.3 to 3, some scaled;
     if `turned`, and no root or function may need positive letters, with other signs too.
     """
-    names, parts = sorted(both.symbols()), list(both.walk())
+    names, parts = sorted(one.symbols() | gold.symbols()), [*one.walk(), *gold.walk()]
     if any(map(_of_integers, parts)):
         if len(names) == 1:
             return [{names[0]: Fraction(n)} for n in range(1, 19)]
@@ -608,7 +597,7 @@ def _points(both, turned=False):
     ]
     powers = [part.args[1] for part in parts if part.kind == "power"]
     whole = all(power.kind == "number" and power.value.denominator == 1 for power in powers)
-    if turned and whole and not both.has("function"):
+    if turned and whole and not any(part.kind == "function" for part in parts):
         points += [
             {name: value * (-1) ** (i + 1) for i, (name, value) in enumerate(point.items())} for point in points[::4]
         ]
@@ -638,20 +627,12 @@ def _of_integers(part):
     return part.kind in ("factorial", "binomial", "prod", "gcd", "lcm") or (part.kind == "sum" and part.value)
 
 
-def _substituted(node, letters):
-    """A tree with letters replaced."""
-    if node.kind == "symbol":
-        return letters.get(node.value, node)
-    return node._replace(args=tuple(_substituted(part, letters) for part in node.args))
-
-
 def _signs(node):
     """A tree in which each member with \\pm becomes two, for + and for -; the signs within a member change together."""
     if not node.has("signs"):
         return node
     if node.kind in ("list", "set"):
-        members = tuple(both for member in node.args for both in _both(member))
-        return node._replace(args=members)
+        return node._replace(args=tuple(both for member in node.args for both in _both(member)))
     if node.kind == "relation" and node.args[-1].kind in ("list", "set"):
         return node._replace(args=(*node.args[:-1], _signs(node.args[-1])))
     return Node("list", _both(node), ",")
@@ -661,11 +642,5 @@ def _both(node):
     if not node.has("signs"):
         return (node,)
     Undefined.raise_if(sum(part.kind == "signs" for part in node.walk()) > 4, "too many signs")
-    return _signed_once(node, True), _signed_once(node, False)
-
-
-def _signed_once(node, plus):
-    if node.kind == "signs":
-        inner = _signed_once(node.args[0], plus)
-        return inner if node.value == plus else -inner
-    return node._replace(args=tuple(_signed_once(part, plus) for part in node.args))
+    plus = node.rewritten("signs", lambda part: part.args[0] if part.value else -part.args[0])
+    return plus, node.rewritten("signs", lambda part: -part.args[0] if part.value else part.args[0])

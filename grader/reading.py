@@ -65,6 +65,11 @@ class Node(NamedTuple):
     def has(self, kind):
         return any(part.kind == kind for part in self.walk())
 
+    def rewritten(self, kind, rule):
+        """The tree with `rule(node)` in place of each node of a kind."""
+        node = self._replace(args=tuple(part.rewritten(kind, rule) for part in self.args))
+        return rule(node) if self.kind == kind else node
+
     def symbols(self):
         """The names of the free letters in the tree; a sum or product binds its index."""
         if self.kind == "symbol":
@@ -636,25 +641,17 @@ def _letter(name, tokens, depth):
         name += "_" + _subscript(tokens)
     while _accept(tokens, "'"):
         name += "'"
-    inverse = [token.text for token in tokens[-6:]][::-1] == ["^", "{", "-", "1", "}", "("]
-    if inverse and name in "fgh":
+    if name in ("f", "g", "h") and [token.text for token in tokens[:-7:-1]] == ["^", "{", "-", "1", "}", "("]:
         del tokens[-5:]
         name += "^-1"
-    named = re.fullmatch(r"[fghFGHP]'*(?:\^-1)?", name)
-    if _peek(tokens, "(") and "_" not in name and (named or _lone_argument(tokens)):
+    inside = tokens[-2] if len(tokens) > 2 and tokens[-3].text == ")" else None  # x(t) is a function, not a product
+    alone = inside and (inside.kind in ("number", "command") or (inside.kind == "word" and len(inside.text) == 1))
+    if _peek(tokens, "(") and "_" not in name and (alone or re.fullmatch(r"[fghFGHP]'*(?:\^-1)?", name)):
         tokens.pop()
         inside = _answer(tokens, depth + 1)
         _expect(tokens, ")")
         return Node("apply", _members(inside), name)
     return Node("symbol", (), name)
-
-
-def _lone_argument(tokens):
-    """Whether "(", one letter or number, and ")" come next: x(t) is a function of t, not a product."""
-    if len(tokens) < 3 or tokens[-3].text != ")":
-        return False
-    inside = tokens[-2]
-    return inside.kind in ("number", "command") or (inside.kind == "word" and len(inside.text) == 1)
 
 
 def _subscript(tokens):
