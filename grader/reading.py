@@ -154,40 +154,31 @@ def _is_english(word):
     return len(text) > 3 or (len(text) > 1 and word.upright) or (len(text) > 2 and text.istitle())
 
 
-_FUNCTIONS = frozenset(
-    "sin cos tan cot sec csc sinh cosh tanh coth sech csch arcsin arccos arctan arccot arcsec arccsc arcsinh arccosh "
-    "arctanh asin acos atan arsinh arcosh artanh ln log lg exp".split()
-)
+_FUNCTIONS = """sin cos tan cot sec csc sinh cosh tanh coth sech csch arcsin arccos arctan arccot arcsec arccsc
+arcsinh arccosh arctanh asin acos atan arsinh arcosh artanh ln log lg exp""".split()
 _ALIASES = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "arcsinh": "arsinh", "arccosh": "arcosh"}
 _ALIASES |= {"arctanh": "artanh", "cosec": "csc"}
-_GREEK = frozenset(
-    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon phi chi psi omega "
-    "Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega ell hbar mho aleph ldots".split()
-)
+_GREEK = """alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon phi chi
+psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega ell hbar mho aleph ldots""".split()
 OF_LISTS = frozenset("gcd lcm max min".split())
 _INFINITE = frozenset("infinity inf infty oo".split())
 _REALS = frozenset(["all real number", "all real", "real number", "set of real number", "set of all real number"])
-_UNIT_SPELLINGS = (
-    "m meter meters metre metres;cm centimeter centimeters centimetre centimetres;mm millimeter millimeters;"
-    "km kilometer kilometers kilometre kilometres;inch inches in;foot feet ft;yard yards yd;mile miles mi;"
-    "s second seconds sec secs;minute minutes min mins;hour hours hr hrs h;day days;week weeks;month months;"
-    "year years yr yrs;gram grams g;kg kilogram kilograms;mg milligram milligrams;pound pounds lb lbs;"
-    "ounce ounces oz;ton tons;liter liters litre litres L l;ml mL milliliter milliliters;gallon gallons gal;"
-    "dollar dollars USD usd buck bucks;cent cents;euro euros;degree degrees deg;radian radians rad rads;unit units;"
-    "N newton newtons;J joule joules;W watt watts;V volt volts;K kelvin kelvins;Hz hertz;Pa;mol moles mole;"
-    "pm;am;erg ergs;eV;AU au;pc parsec parsecs;nm;AA angstrom angstroms;yuan;rupee rupees;acre acres;"
-    "percent pct;C celsius;F fahrenheit"
-)
+_UNIT_SPELLINGS = """m meter meters metre metres;cm centimeter centimeters centimetre centimetres;
+mm millimeter millimeters;km kilometer kilometers kilometre kilometres;inch inches in;foot feet ft;yard yards yd;
+mile miles mi;s second seconds sec secs;minute minutes min mins;hour hours hr hrs h;day days;week weeks;month months;
+year years yr yrs;gram grams g;kg kilogram kilograms;mg milligram milligrams;pound pounds lb lbs;ounce ounces oz;
+ton tons;liter liters litre litres L l;ml mL milliliter milliliters;gallon gallons gal;
+dollar dollars USD usd buck bucks;cent cents;euro euros;degree degrees deg;radian radians rad rads;unit units;
+N newton newtons;J joule joules;W watt watts;V volt volts;K kelvin kelvins;Hz hertz;Pa;mol moles mole;pm;am;erg ergs;eV;
+AU au;pc parsec parsecs;nm;AA angstrom angstroms;yuan;rupee rupees;acre acres;percent pct;C celsius;F fahrenheit"""
 UNITS = {name: names.split()[0] for names in _UNIT_SPELLINGS.split(";") for name in names.split()}
 _LETTER_UNITS = frozenset("mgshLNJKWV")  # a lone letter after a number and a space may be one of these
 _COMPOUND_UNITS = {"mph": (("mile", 1), ("hour", -1)), "kph": (("km", 1), ("hour", -1))}
 _COMPOUND_UNITS |= {"fps": (("foot", 1), ("s", -1))}
-_NOT_A_UNIT = frozenset(
-    "not point plus minus times over mod modulo remainder squared cubed factorial infinity half halves third thirds "
-    "quarter quarters is are was be but if when where because maybe perhaps probably about approximately roughly least "
-    "most more less than else wrong incorrect unknown for only between from with without however so then as at by "
-    "false true yes no none never either neither both except unless solution solutions answer digits base".split()
-)
+_NOT_A_UNIT = """not point plus minus times over mod modulo remainder squared cubed factorial infinity half halves
+third thirds quarter quarters is are was be but if when where because maybe perhaps probably about approximately
+roughly least most more less than else wrong incorrect unknown for only between from with without however so then as
+at by false true yes no none never either neither both except unless solution solutions answer digits base""".split()
 _REFUSED_SIGNS = frozenset('@#`"=<>^{}[]_\\*|~;')
 TRIGONOMETRIC = frozenset("sin cos tan cot sec csc".split())
 
@@ -452,10 +443,8 @@ def _is_number(node):
 
 
 _STARTS = frozenset(["(", "[", "{", "|(", r"\{"])
-_STOPS = frozenset(
-    r"\le \ge \ne \approx \in \notin \equiv \cup \cap \setminus \pm \mp \and \or \rfloor \rceil \rangle \end \choose "
-    r"\over \circ \mid \dollar \euro \pounds \yen \bigcup \rightarrow \mod".split()
-)
+_STOPS = r"""\le \ge \ne \approx \in \notin \equiv \cup \cap \setminus \pm \mp \and \or \rfloor \rceil \rangle \end
+\choose \over \circ \mid \dollar \euro \pounds \yen \bigcup \rightarrow \mod""".split()
 
 
 def _starts_factor(tokens, previous):

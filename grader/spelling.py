@@ -43,7 +43,7 @@ _CHARACTERS = str.maketrans(
     | {"“": '"', "”": '"', "⅓": r"\frac13 ", "⅔": r"\frac23 ", "⁄": "/", "¥": r"\yen ", "÷": "/"}
 )
 _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
-_COMMANDS = {  # spelling used here: other spellings
+_COMMANDS = {  # spelling used here: other spellings; "": what is ignored; text: what makes words upright
     "frac": "dfrac tfrac cfrac", "binom": "dbinom tbinom", "overline": "bar", "le": "leq leqslant",
     "ge": "geq geqslant", "ne": "neq", "<": "lt", ">": "gt", "approx": "simeq sim", "*": "cdot times ast", "/": "div",
     "mod": "pmod", "or": "lor vee", "and": "land wedge", "setminus": "backslash", "emptyset": "varnothing",
@@ -51,17 +51,13 @@ _COMMANDS = {  # spelling used here: other spellings
     "|": "vert lvert rvert Vert lVert rVert",
     "%": "percent", "circ": "degree", "ldots": "dots cdots", "rightarrow": "to", "phi": "varphi",
     "epsilon": "varepsilon", "theta": "vartheta",
+    "": "left right big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr displaystyle textstyle scriptstyle limits "
+        "nolimits boxed fbox quad qquad hspace thinspace space ensuremath rm bf it cal mathrel mathop mathbin mathopen "
+        "mathclose mathord protect strut middle large Large normalsize underline",
+    "text": "textbf textit textrm textnormal textsf texttt textup emph mbox hbox mathrm mathbf mathit mathsf mathtt "
+            "boldsymbol bm operatorname pmb mathnormal",
 }  # fmt: skip
 _SPELLINGS = {name: sign for sign, names in _COMMANDS.items() for name in names.split()}
-_IGNORED = frozenset(
-    "left right big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr displaystyle textstyle scriptstyle limits nolimits "
-    "boxed fbox quad qquad hspace thinspace space ensuremath rm bf it cal mathrel mathop mathbin mathopen mathclose "
-    "mathord protect strut middle large Large normalsize underline".split()
-)
-_UPRIGHT = frozenset(
-    "text textbf textit textrm textnormal textsf texttt textup emph mbox hbox mathrm mathbf mathit mathsf "
-    "mathtt boldsymbol bm operatorname pmb mathnormal".split()
-)
 _SUBSTITUTIONS = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
@@ -92,9 +88,10 @@ _SUBSTITUTIONS = [
 ]
 _THOUSANDS = re.compile(r"(?<![0-9.,])[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9,])")
 _TOKEN = re.compile(
-    r"(?P<number>(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4}(?![0-9]))?)"
-    r"|(?P<word>[a-zA-Z]+)|\\(?P<command>[a-zA-Z]+)\*?|(?P<sign>\\\\|\\[{}%&#_|]|<=|>=|!=|\*\*|\\.|\S)"
+    r"(?P<space> *)(?:(?P<number>(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4}(?![0-9]))?)"
+    r"|(?P<word>[a-zA-Z]+)|\\(?P<command>[a-zA-Z]+)\*?|(?P<sign>\\\\|\\[{}%&#_|]|<=|>=|!=|\*\*|\\.|\S))"
 )
+_NO_DELIMITER = re.compile(r"(?: *\.)?")  # as in `\left.`
 _SIGNS = {r"\%": "%", r"\|": "|", "<=": r"\le", ">=": r"\ge", "!=": r"\ne", "**": "^", r"\&": "&"}
 
 
@@ -104,12 +101,11 @@ def clean(text):
     Unreadable.raise_if(not text.isprintable(), "characters that no answer has")
     for pattern, replacement in _SUBSTITUTIONS:
         text = pattern.sub(replacement, text)
-    text = text.translate(_RAISED)
-    text = text.strip().rstrip(".,; ").strip()
+    text = text.translate(_RAISED).strip().rstrip(".,; ")
     box = re.match(r"\\(?:boxed|fbox) *(?=\{)", text)
     if box:
         inside, end = _group(text, box.end())
-        text = inside.strip().rstrip(".,; ").strip() if end == len(text) else text
+        text = inside.strip().rstrip(".,; ") if end == len(text) else text
     return text
 
 
@@ -127,19 +123,17 @@ def without_commas(text):
 def tokenize(text, upright=False, depth=0):
     """The tokens of a cleaned text; those inside \\text{…} are upright."""
     tokens, position, spaced = [], 0, False
-    while position < len(text):
-        if text[position] == " ":
-            position, spaced = position + 1, True
-            continue
-        match = _TOKEN.match(text, position)
+    while match := _TOKEN.match(text, position):
+        spaced = spaced or match["space"] != ""
         kind, token, position = match.lastgroup, match[match.lastgroup], match.end()
         if kind == "command":
+            if token in ("left", "right"):
+                position = _NO_DELIMITER.match(text, position).end()
             token = _SPELLINGS.get(token, token)
-            if token in _IGNORED:
-                position = _after_delimiter(text, position) if token in ("left", "right") else position
+            if not token:
                 spaced = True
                 continue
-            if token in _UPRIGHT:
+            if token == "text":
                 inside, position = _group(text, position)
                 Unreadable.raise_if(depth > 3, "nested text")
                 inner = tokenize(inside, True, depth + 1)
@@ -153,12 +147,6 @@ def tokenize(text, upright=False, depth=0):
         spaced = False
         Unreadable.raise_if(len(tokens) > MAX_TOKENS, "too many tokens")
     return tokens
-
-
-def _after_delimiter(text, position):
-    """The position after the invisible delimiter of `\\left.` and `\\right.`."""
-    dot = re.compile(r" *\.").match(text, position)
-    return dot.end() if dot else position
 
 
 def _group(text, position):
@@ -178,11 +166,11 @@ def _group(text, position):
 
 def key_of(tokens):
     """A normal form: texts that share it are equal. Case is ignored if there are only letters: choices and words."""
-    parts = []
-    for i, token in enumerate(tokens):
-        digits = token.kind == "number" and i > 0 and tokens[i - 1].kind == "number"
-        parts.append((" " if digits else "") + ("\\" if token.kind == "command" else "") + token.text)
-    key = re.sub(r"\{([0-9a-zA-Z])\}(?![0-9])", r"\1", "".join(parts))
+    key, previous = "", ""
+    for kind, text, *_ in tokens:
+        key += " " * (kind == previous == "number") + "\\" * (kind == "command") + text
+        previous = kind
+    key = re.sub(r"\{([0-9a-zA-Z])\}(?![0-9])", r"\1", key)
     key = key[1:-1] if re.fullmatch(r"\{[^{}]*\}", key) else key
     return key.lower() if key.isalpha() else key
 
@@ -199,13 +187,12 @@ def number_in_words(words):
     """ "twenty-one" -> 21, "three hundred" -> 300; None if not a number."""
     texts = [word.text.lower() for word in words]
     total = current = 0
-    for i, text in enumerate(texts):
+    for text, previous in zip(texts, ["", *texts], strict=False):
         if text in NUMBER_WORDS:
-            value, previous = NUMBER_WORDS[text], NUMBER_WORDS.get(texts[i - 1], 0) if i else 0
-            if i and texts[i - 1] in NUMBER_WORDS and not (previous >= 20 > value and value < 10):
+            if previous in NUMBER_WORDS and (NUMBER_WORDS[previous] < 20 or NUMBER_WORDS[text] > 9):
                 return None
-            current += value
-        elif text in MULTIPLIERS and i and text != "dozen":
+            current += NUMBER_WORDS[text]
+        elif text in MULTIPLIERS and previous and text != "dozen":
             current *= MULTIPLIERS[text]
             total, current = (total + current, 0) if text != "hundred" else (total, current)
         else:
