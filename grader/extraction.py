@@ -153,17 +153,16 @@ def _found(text, place, prose):
     """The rule that applies to the text, and the answer or None."""
     boxes, unclosed = _boxes(text)
     if boxes or unclosed:
-        rule, answer = "boxed", None if unclosed else _last_boxes(text, boxes)
-    else:
-        text = text[-MAX_PROSE:]
-        rule, answer = _marked(text, prose)
-        if not rule and place == "block":
-            value = _closing(text) if prose and _CONCLUDES.match(text) else None
-            rule, answer = "tagged", value or text.strip("* \t\r\n")
-        elif not rule and prose:
-            bare = text.strip("* \t\r\n.")
-            alone = place == "after a thought" and _VALUE.match(bare) and _NO_WORDS.fullmatch(bare)
-            rule, answer = "closing", bare if alone else _closing(text)
+        return "boxed", None if unclosed else _last_boxes(text, boxes)
+    text = text[-MAX_PROSE:]
+    rule, answer = _marked(text, prose)
+    if not rule and place == "block":
+        value = _closing(text) if prose and _CONCLUDES.match(text) else None
+        rule, answer = "tagged", value or text.strip("* \t\r\n")
+    elif not rule and prose:
+        bare = text.strip("* \t\r\n.")
+        alone = place == "after a thought" and _VALUE.match(bare) and _NO_WORDS.fullmatch(bare)
+        rule, answer = "closing", bare if alone else _closing(text)
     return rule, answer
 
 
@@ -264,9 +263,8 @@ def _closing(text):
         if text[start:end].strip(".!?)*\"' \n"):
             last, stop = text[start:end].strip(), text[end : end + 1]
         start = end + 1
-    if not last or not (stop in (".", "!") or last.endswith(("**", "$", r"\]", r"\)"))):
-        return None
-    if _DENIES.search(last) or _UNSURE.search(last):
+    finished = last and (stop in (".", "!") or last.endswith(("**", "$", r"\]", r"\)")))
+    if not finished or _DENIES.search(last) or _UNSURE.search(last):
         return None
     bold = re.fullmatch(r"\*\*([^*]+)\*\*", last)
     if bold and _VALUE.match(bold[1]):

@@ -30,27 +30,23 @@ class Unreadable(Refusal):
     """The grammar does not cover this text, or a bound is exceeded."""
 
 
+_SYMBOLS = r"""π \pi ∞ \infty ° ^\circ √ \sqrt ± \pm ∓ \mp θ \theta ≤ \le ≥ \ge ≠ \ne ≈ \approx ∈ \in ∪ \cup ∩ \cap
+∅ \emptyset ℝ \R ℤ \Z ℕ \N α \alpha β \beta γ \gamma λ \lambda μ \mu ω \omega φ \phi ⟨ \langle ⟩ \rangle ⌊ \lfloor
+⌋ \rfloor ⌈ \lceil ⌉ \rceil € \euro £ \pounds ¥ \yen ½ \frac12 ¼ \frac14 ¾ \frac34 ⅓ \frac13 ⅔ \frac23 … \ldots
+º ^\circ ˚ ^\circ 度 ^\circ ∠ \angle""".split()
 _CHARACTERS = str.maketrans(
-    dict(zip("−–×·÷⋅∗\u00a0\u2009\u202f∣", "--**/**   |", strict=True))
-    | {"π": r"\pi ", "∞": r"\infty ", "°": r"^\circ ", "√": r"\sqrt ", "±": r"\pm ", "∓": r"\mp ", "θ": r"\theta "}
-    | {"≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "∈": r"\in ", "∪": r"\cup ", "∩": r"\cap "}
-    | {"∅": r"\emptyset ", "ℝ": r"\R ", "ℤ": r"\Z ", "ℕ": r"\N ", "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma "}
-    | {"λ": r"\lambda ", "μ": r"\mu ", "ω": r"\omega ", "φ": r"\phi ", "⟨": r"\langle ", "⟩": r"\rangle "}
-    | {"⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ", "€": r"\euro ", "£": r"\pounds "}
-    | {"½": r"\frac12 ", "¼": r"\frac14 ", "¾": r"\frac34 ", "’": "'", "…": r"\ldots "}
-    | {"º": r"^\circ ", "˚": r"^\circ ", "度": r"^\circ ", "∠": r"\angle "}  # the units of GEOQA, from here on
-    | {"米": "meters", "厘": " centi", "毫": " milli"}
-    | {"“": '"', "”": '"', "⅓": r"\frac13 ", "⅔": r"\frac23 ", "⁄": "/", "¥": r"\yen ", "÷": "/"}
+    dict(zip("−–×·÷⋅∗\u00a0\u2009\u202f∣’“”⁄", '--**/**   |\'""/', strict=True))
+    | {symbol: f"{command} " for symbol, command in zip(_SYMBOLS[::2], _SYMBOLS[1::2], strict=True)}
+    | {"米": "meters", "厘": " centi", "毫": " milli"}  # the units of GEOQA, as are the degrees above
 )
 _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 _COMMANDS = {  # spelling used here: other spellings; "": what is ignored; text: what makes words upright
-    "frac": "dfrac tfrac cfrac", "binom": "dbinom tbinom", "overline": "bar", "le": "leq leqslant",
-    "ge": "geq geqslant", "ne": "neq", "<": "lt", ">": "gt", "approx": "simeq sim", "*": "cdot times ast", "/": "div",
-    "mod": "pmod", "or": "lor vee", "and": "land wedge", "setminus": "backslash", "emptyset": "varnothing",
-    r"\{": "lbrace", r"\}": "rbrace", "[": "lbrack", "]": "rbrack", ":": "colon",
-    "|": "vert lvert rvert Vert lVert rVert",
-    "%": "percent", "circ": "degree", "ldots": "dots cdots", "rightarrow": "to", "phi": "varphi",
-    "epsilon": "varepsilon", "theta": "vartheta",
+    "frac": "dfrac tfrac cfrac", "binom": "dbinom tbinom", "overline": "bar", "le": "leq leqslant", "ne": "neq",
+    "ge": "geq geqslant", "<": "lt", ">": "gt", "%": "percent", "approx": "simeq sim", "*": "cdot times ast",
+    "/": "div", "mod": "pmod", "or": "lor vee", "and": "land wedge", "setminus": "backslash", "emptyset": "varnothing",
+    r"\{": "lbrace", r"\}": "rbrace", "[": "lbrack", "]": "rbrack", ":": "colon", "circ": "degree", "phi": "varphi",
+    "|": "vert lvert rvert Vert lVert rVert", "ldots": "dots cdots", "rightarrow": "to", "theta": "vartheta",
+    "epsilon": "varepsilon",
     "": "left right big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr displaystyle textstyle scriptstyle limits "
         "nolimits boxed fbox quad qquad hspace thinspace space ensuremath rm bf it cal mathrel mathop mathbin mathopen "
         "mathclose mathord protect strut middle large Large normalsize underline",
