@@ -5,10 +5,10 @@ bounded before it is done, and there is no clock, signal or lasting state: any t
 are compared member by member; numbers and expressions are compared by value.
 """
 
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import cmp_to_key
 from itertools import product
+from typing import NamedTuple
 from zlib import crc32
 
 from grader.reading import MAX_EXPRESSION, MAX_MEMBERS, MAX_NESTING, UNITS, Node, number_node, read, show
@@ -17,8 +17,7 @@ from grader.values import MORE_PRECISION, PRECISION, SCALARS, At, Undefined, agr
 MAX_SYMBOLS = 8
 
 
-@dataclass(frozen=True)
-class Comparison:
+class Comparison(NamedTuple):
     """A verdict, the rule that decided, and how both sides were parsed, for people to read."""
 
     equal: bool
@@ -379,11 +378,10 @@ def _inequality(node):
         region = _region(_settled(sides[1]))
         return (sides[0], region[1]) if region else (None, None)
     if operators == ("≠",):
-        named = next((i for i in (0, 1) if _is_label(sides[i], [sides[1 - i]])), None)
-        if named is None:
-            return None, None
-        other = sides[1 - named]
-        return sides[named], ((_MINUS_INFINITY, False, other, False), (other, False, _INFINITY, False))
+        for subject, other in (sides, sides[::-1]):
+            if _is_label(subject, [other]):
+                return subject, ((_MINUS_INFINITY, False, other, False), (other, False, _INFINITY, False))
+        return None, None
     if operators[0] in ">≥":
         sides, operators = sides[::-1], tuple(_FLIPPED.get(operator, operator) for operator in operators[::-1])
     if len(sides) > 3 or not set(operators) <= set("<≤"):
@@ -411,19 +409,15 @@ def _is_subject(node, other):
 
 def _same_relations(one, gold, depth):
     """Inequalities that are not intervals: link by link, each up to moved terms and a positive factor."""
-    if one.kind == gold.kind and one.kind in ("union", "list", "intersection", "difference", "builder"):
-        if len(one.args) != len(gold.args):
-            return ""
-        if one.kind not in ("difference", "builder"):
-            return _same_lists(one._replace(kind="set"), gold._replace(kind="set"), depth)
-        same = all(_same(a, b, depth + 1) for a, b in zip(one.args, gold.args, strict=True))
-        return "set" if same else ""
-    if one.kind != "relation" or gold.kind != "relation":
+    if one.kind != gold.kind or len(one.args) != len(gold.args):
         return ""
-    links, gold_links = _links(one), _links(gold)
-    if len(links) != len(gold_links):
+    if one.kind in ("union", "list", "intersection"):
+        return _same_lists(one._replace(kind="set"), gold._replace(kind="set"), depth)
+    if one.kind in ("difference", "builder"):
+        return "set" if all(_same(*pair, depth + 1) for pair in zip(one.args, gold.args, strict=True)) else ""
+    if one.kind != "relation":
         return ""
-    return "relation" if all(_same_links(*pair, depth) for pair in zip(links, gold_links, strict=True)) else ""
+    return "relation" if all(_same_links(*pair, depth) for pair in zip(_links(one), _links(gold), strict=True)) else ""
 
 
 def _links(node):

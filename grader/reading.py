@@ -185,8 +185,8 @@ TRIGONOMETRIC = frozenset("sin cos tan cot sec csc".split())
 
 _OPERATORS = frozenset(r"+ - * / ^ _ ( [ { \{ , ; = < > : |( & le ge ne".split())
 _OF_SETS = {r"\cup": "union", r"\bigcup": "union", "U": "union", r"\cap": "intersection", r"\setminus": "difference"}
-_RELATIONS = {"=": "=", "<": "<", ">": ">"}
-_RELATION_COMMANDS = {"le": "≤", "ge": "≥", "ne": "≠", "approx": "≈", "in": "∈", "notin": "∉", "equiv": "≡"}
+_RELATIONS = {"=": "=", "<": "<", ">": ">", r"\le": "≤", r"\ge": "≥", r"\ne": "≠", r"\approx": "≈", r"\in": "∈"}
+_RELATIONS |= {r"\notin": "∉", r"\equiv": "≡"}
 _NAMED = {"pi": Node("constant", (), "pi"), "infty": Node("constant", (), "infinity"), "emptyset": Node("set")}
 _NAMED |= {name: Node("symbol", (), "\\" + name) for name in "RZQNC"}
 _SIGNS = ("+", "-", r"\pm", r"\mp")
@@ -271,7 +271,7 @@ def _item(tokens, depth):
     sides, operators = [_word_label(tokens) or _side(tokens, depth)], []
     while tokens:
         token = tokens[-1]
-        relation = _RELATION_COMMANDS.get(token.text) if token.kind == "command" else _RELATIONS.get(token.text)
+        relation = _RELATIONS.get(_text(token))
         if token.text == "in" and len(tokens) > 1 and tokens[-2].text in ("(", "[", "{", r"\{", "R"):
             relation = "∈"
         if relation is None:
@@ -442,7 +442,6 @@ def _is_number(node):
     return node.kind in ("number", "decimal") or (node.kind == "inverse" and node.args[0].kind == "number")
 
 
-_STARTS = frozenset(["(", "[", "{", "|(", r"\{"])
 _STOPS = r"""\le \ge \ne \approx \in \notin \equiv \cup \cap \setminus \pm \mp \and \or \rfloor \rceil \rangle \end
 \choose \over \circ \mid \dollar \euro \pounds \yen \bigcup \rightarrow \mod""".split()
 
@@ -456,7 +455,7 @@ def _starts_factor(tokens, previous):
         return not (token.text == "U" and previous.kind in ("brackets", "set"))
     if token.kind == "command":
         return _text(token) not in _STOPS
-    return token.kind == "number" or token.text in _STARTS
+    return token.kind == "number" or token.text in _CLOSERS or token.text == "|("
 
 
 def _factor(tokens, depth):
