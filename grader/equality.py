@@ -49,10 +49,9 @@ def compare(candidate: str, answer: str) -> Comparison:
         one, gold = read(candidate), read(answer)
         rule = _decide(one, gold)
         return Comparison(rule != "", rule or "different", show(one.node), show(gold.node))
-    except RecursionError:  # the caller is deep in its own recursion; our depth is bounded
-        return Comparison(False, "over a bound", candidate, answer)
     except Exception as error:  # a bug of ours costs one verdict, not a run; tests check that there is none
-        return Comparison(False, f"fault: {type(error).__name__}", candidate, answer)
+        deep = isinstance(error, RecursionError)  # of the caller: our own depth is bounded
+        return Comparison(False, "over a bound" if deep else f"fault: {type(error).__name__}", candidate, answer)
 
 
 def is_parsed(answer: str) -> bool:
@@ -115,8 +114,8 @@ def _same(one, gold, depth=0):
 
 
 def _settled(node):
-    """A tree with its meaning in one form: no lists of one, no chains of relations, degrees as a unit."""
-    while node.kind in ("list", "group") and len(node.args) == 1:
+    """A tree with its meaning in one form: no groups, no chains of relations, degrees as a unit."""
+    while node.kind == "group":
         node = node.args[0]
     if node.kind == "relation" and set(node.value) <= {"=", "≈"}:
         return _chain(node)
@@ -571,9 +570,6 @@ def _where(same, points):
     return found if len(found) > 2 else []
 
 
-_SCALES = (1, 1, 1, Fraction(1, 40), 12, 100)  # so that |x - 3| differs from 3 - x
-
-
 def _points(one, gold, turned=False):
     """Where to compare: determined by the letters' names, and in no simple relation.
 
@@ -585,9 +581,10 @@ def _points(one, gold, turned=False):
         if len(names) == 1:
             return [{names[0]: Fraction(n)} for n in range(1, 19)]
         return [{name: Fraction(1 + crc32(f"{name} {k}".encode()) % 12) for name in names} for k in range(24)]
+    scales = (1, 1, 1, Fraction(1, 40), 12, 100)  # so that |x - 3| differs from 3 - x
     points = [
         {name: scale * Fraction(2903 + crc32(f"{name} {k}".encode()) % 27_000, 9973) for name in names}
-        for k, scale in enumerate(_SCALES)
+        for k, scale in enumerate(scales)
     ]
     powers = [part.args[1] for part in parts if part.kind == "power"]
     whole = all(power.kind == "number" and power.value.denominator == 1 for power in powers)
@@ -609,13 +606,10 @@ def _order(one, other):
     return sign_of(evaluate(one - other, At({}, MORE_PRECISION, True)))
 
 
-_WHOLE = frozenset("symbol number sum product".split())
-
-
 def _of_integers(part):
     """Whether it makes letters whole numbers: a floor, a factorial, or the exponent of a negative base."""
     if part.kind in ("floor", "ceiling"):  # but x in the floor of x need not be whole
-        return not all(inner.kind in _WHOLE for inner in part.args[0].walk())
+        return not all(inner.kind in ("symbol", "number", "sum", "product") for inner in part.args[0].walk())
     if part.kind == "power" and part.args[1].symbols():
         return part.args[0].kind == "number" and part.args[0].value < 0
     return part.kind in ("factorial", "binomial", "prod", "gcd", "lcm") or (part.kind == "sum" and part.value)

@@ -141,9 +141,9 @@ def _english_members(tokens):
     if len(members) > MAX_MEMBERS or any(word.kind != "word" for word in words) or not any(map(_is_english, words)):
         return None
     texts = tuple(Node("text", (), words_of(member)) for member in members)
-    if texts[0].value in _REALS and len(texts) == 1:
-        return Node("symbol", (), r"\R")
-    return texts[0] if len(texts) == 1 else Node("list", texts, ",")
+    if len(texts) > 1:
+        return Node("list", texts, ",")
+    return _NAMED["R"] if texts[0].value in _REALS else texts[0]
 
 
 def _is_english(word):
@@ -550,18 +550,14 @@ def number_node(value):
 def _atom(tokens, depth):
     """An atom; see the grammar."""
     Unreadable.raise_if(depth > MAX_NESTING or not tokens, "nested too deep, or nothing there")
-    token = tokens[-1]
-    rule = {"number": _numeral, "word": _word, "command": _command}.get(token.kind)
+    rule = {"number": _numeral, "word": _word, "command": _command}.get(tokens[-1].kind)
     if rule:
         return rule(tokens, depth)
-    tokens.pop()
-    if token.text == "|(":
+    if _accept(tokens, "|("):
         node = _sum(tokens, depth + 1)
         _expect(tokens, ")|")
         return Node("abs", (node,))
-    if token.text in _CLOSERS:
-        return _bracketed(token.text, tokens, depth)
-    raise Unreadable(f"{token.text} starts nothing")
+    return _bracketed(_expect(tokens, *_CLOSERS), tokens, depth)
 
 
 def _numeral(tokens, depth):
@@ -607,7 +603,7 @@ def _word(tokens, depth):
     token = tokens.pop()
     text = token.text
     if text in ("pi", "Pi") or text.lower() in _INFINITE:
-        return _NAMED["pi" if text in ("pi", "Pi") else "infty"]
+        return _NAMED["infty" if text.lower() in _INFINITE else "pi"]
     if text in _RULES:
         return _RULES[text](text, tokens, depth)
     if len(text) > 1:
