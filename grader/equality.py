@@ -495,7 +495,7 @@ def _same_scalars(one, gold):
     if len(letters) > MAX_SYMBOLS:
         return ""
     same = _same_at_points if letters else _same_constants
-    log = any(part.value == "log" and len(part.args) == 1 for part in (*one.walk(), *gold.walk()))
+    log = any(len(part.args) == 1 and part.value == "log" for part in (*one.walk(), *gold.walk()))
     # log without a base may be either, but the same on both sides
     return same(one, gold, natural=True) or (same(one, gold, natural=False) if log else "")
 

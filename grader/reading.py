@@ -74,7 +74,9 @@ class Node(NamedTuple):
         """The names of the free letters in the tree; a sum or product binds its index."""
         if self.kind == "symbol":
             return {self.value}
-        names = set().union(*map(Node.symbols, self.args))
+        names = set()
+        for part in self.args:
+            names |= part.symbols()
         return names - {self.value} if self.kind in ("sum", "prod") else names
 
 
@@ -223,12 +225,16 @@ def _text(token):
 
 def _accept(tokens, *texts):
     """Takes the next token if it is one of these; its text, else an empty one."""
-    return _text(tokens.pop()) if _peek(tokens, *texts) else ""
+    text = _text(tokens[-1]) if tokens else ""
+    if text not in texts:
+        return ""
+    tokens.pop()
+    return text
 
 
 def _expect(tokens, *texts):
     text = _accept(tokens, *texts)
-    Unreadable.raise_if(not text, f"no {texts[0]}")
+    Unreadable.raise_if(not text, "something else must come next")
     return text
 
 
@@ -466,13 +472,14 @@ def _factor(tokens, depth):
         return _signed(sign, _factor(tokens, depth + 1))
     node = _atom(tokens, depth + 1)
     while tokens:
-        if _accept(tokens, "^"):
+        mark = _accept(tokens, "^", "!", r"\circ")
+        if mark == "^":
             node = _raised(node, tokens, depth)
             Unreadable.raise_if(_peek(tokens, "^"), "a^b^c")
-        elif _accept(tokens, "!"):
+        elif mark == "!":
             Unreadable.raise_if(_peek(tokens, "!"), "a!!")
             node = Node("factorial", (node,))
-        elif _accept(tokens, r"\circ"):
+        elif mark:
             scale = tokens.pop().text if _peek(tokens, "C", "F") else ""
             node = Node("quantity", (node,), (("degree", 1), (scale, 1))) if scale else Node("degrees", (node,))
         elif node.kind == "number" and _accept(tokens, "_"):

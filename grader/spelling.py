@@ -141,7 +141,7 @@ def tokenize(text, upright=False, depth=0):
         kind, token = ("command", token[1:]) if token in (r"\le", r"\ge", r"\ne") else (kind, token)
         tokens.append(Token(kind, token, spaced, upright))
         spaced = False
-        Unreadable.raise_if(len(tokens) > MAX_TOKENS, "too many tokens")
+    Unreadable.raise_if(len(tokens) > MAX_TOKENS, "too many tokens")
     return tokens
 
 
