@@ -5,32 +5,19 @@ bounded before it is done, and there is no clock, signal or lasting state: any t
 are compared member by member; numbers and expressions are compared by value.
 """
 
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import cmp_to_key
+from itertools import product
+from typing import NamedTuple
 from zlib import crc32
 
-from grader.reading import (
-    MAX_EXPRESSION,
-    MAX_MEMBERS,
-    MAX_NESTING,
-    UNITS,
-    Node,
-    has,
-    negative,
-    number_node,
-    read,
-    show,
-    symbols_of,
-    walk,
-)
+from grader.reading import MAX_EXPRESSION, MAX_MEMBERS, MAX_NESTING, UNITS, Node, number_node, read, show
 from grader.values import MORE_PRECISION, PRECISION, SCALARS, At, Undefined, agree, evaluate, quotient, sign_of
 
 MAX_SYMBOLS = 8
 
 
-@dataclass(frozen=True)
-class Comparison:
+class Comparison(NamedTuple):
     """A verdict, the rule that decided, and how both sides were parsed, for people to read."""
 
     equal: bool
@@ -62,10 +49,9 @@ def compare(candidate: str, answer: str) -> Comparison:
         one, gold = read(candidate), read(answer)
         rule = _decide(one, gold)
         return Comparison(rule != "", rule or "different", show(one.node), show(gold.node))
-    except RecursionError:  # the caller is deep in its own recursion; our depth is bounded
-        return Comparison(False, "over a bound", candidate, answer)
     except Exception as error:  # a bug of ours costs one verdict, not a run; tests check that there is none
-        return Comparison(False, f"fault: {type(error).__name__}", candidate, answer)
+        deep = isinstance(error, RecursionError)  # of the caller: our own depth is bounded
+        return Comparison(False, "over a bound" if deep else f"fault: {type(error).__name__}", candidate, answer)
 
 
 def is_parsed(answer: str) -> bool:
@@ -90,35 +76,25 @@ def _decide(candidate, gold):
         return "words"
     if kinds & {"unreadable", "nothing"}:
         return ""
-    for one, other in _readings(candidate.node, gold.node):
-        try:
-            rule = _same(_signs(one), _signs(other))
-        except Undefined:
-            continue
-        if rule:
-            return rule
-    return ""
+    pairs = product(_readings(candidate.node, gold.node), _readings(gold.node, candidate.node))
+    return next(filter(None, (_same_if_defined(*pair) for pair in pairs)), "")
 
 
-def _readings(candidate, gold):
-    """The pairs of trees to compare: 100,200 is a number, or a list if the other side is one."""
-    yield candidate, gold
-    for thousands, other, first in (candidate, gold, True), (gold, candidate, False):
-        if thousands.kind == "number" and thousands.args and other.kind in ("list", "brackets"):
-            yield (thousands.args[0], other) if first else (other, thousands.args[0])
+def _readings(node, other):
+    """What a tree may mean: 100,200 is a number, or a list if the other side is one."""
+    as_list = node.kind == "number" and node.args and other.kind in ("list", "brackets")
+    return (node, node.args[0]) if as_list else (node,)
 
 
-_INEQUALITIES = frozenset("<>≤≥")
 _FLIPPED = {"<": ">", ">": "<", "≤": "≥", "≥": "≤"}
 _INFINITY = Node("constant", (), "infinity")
-_MINUS_INFINITY = negative(_INFINITY)
+_MINUS_INFINITY = -_INFINITY
 
 
 def _same(one, gold, depth=0):
     """The rule by which two trees are equal, or "". Members are compared recursively; kind and brackets must match."""
-    if depth > MAX_NESTING:
-        raise Undefined("nested too deep")
-    one, gold = _settled(one), _settled(gold)
+    Undefined.raise_if(depth > MAX_NESTING, "nested too deep")
+    one, gold = _settled(_signs(one)), _settled(_signs(gold))
     kinds = {one.kind, gold.kind}
     if "text" in kinds or "false" in kinds or "nothing" in kinds:
         return "words" if one == gold and one.kind == "text" else ""
@@ -138,14 +114,14 @@ def _same(one, gold, depth=0):
 
 
 def _settled(node):
-    """A tree with its meaning in one form: no lists of one, no chains of relations, degrees as a unit."""
-    while node.kind in ("list", "group") and len(node.args) == 1:
+    """A tree with its meaning in one form: no groups, no chains of relations, degrees as a unit."""
+    while node.kind == "group":
         node = node.args[0]
     if node.kind == "relation" and set(node.value) <= {"=", "≈"}:
         return _chain(node)
     if node.kind == "relation" and node.value == ("∈",) and node.args[1].kind == "set":
         return _settled(node.args[1])
-    if node.kind in SCALARS and has(node, "degrees"):
+    if node.kind in SCALARS and node.has("degrees"):
         return Node("quantity", (node,), (("degree", 1),))
     if node.kind == "quantity" and node.args[0].kind == "quantity":  # 5 dollars and \$5 in one
         inner = node.args[0]
@@ -161,14 +137,11 @@ def _chain(node):
     label = None if end is None else sides.pop(end)
     if label:
         operators.pop(end)
-    true = all(
-        _rounds(sides[i], sides[i + 1]) if operator == "≈" else _same(_signs(sides[i]), _signs(sides[i + 1]))
-        for i, operator in enumerate(operators)
-    )
+    true = all((_rounds if operator == "≈" else _same)(sides[i], sides[i + 1]) for i, operator in enumerate(operators))
     value = next((side for side in sides if side.kind != "decimal"), sides[0])
     if true:
         return Node("equation", (label, value), "named") if label else _settled(value)
-    if label or len(sides) > 2 or not (symbols_of(sides[0]) or symbols_of(sides[1])):
+    if label or len(sides) > 2 or not (sides[0].symbols() or sides[1].symbols()):
         return Node("false")
     return Node("equation", tuple(sides), "plain")
 
@@ -177,68 +150,59 @@ def _rounds(one, other):
     """Whether one of two numbers is the other one rounded."""
     one, other = (side.args[0] if side.kind == "quantity" else side for side in (_settled(one), _settled(other)))
     for exact, rounded in (one, other), (other, one):
-        if rounded.kind in ("number", "decimal") and exact.kind in SCALARS and not symbols_of(exact):
+        if rounded.kind in ("number", "decimal") and exact.kind in SCALARS and not exact.symbols():
             slack = Fraction(1, 10 ** (rounded.value[1] if rounded.kind == "decimal" else 0))
-            return _order(Node("abs", (Node("sum", (exact, negative(rounded))),)), number_node(slack)) < 0
+            return _order(Node("abs", (exact - rounded,)), number_node(slack)) < 0
     return False
 
 
 def _is_label(node, others):
     """Whether a side of an equation only names the other: x, f(x), AB, |AB|, \\angle A, (p, q), a:b."""
     if node.kind == "symbol":
-        return not any(node.value in symbols_of(other) for other in others)
+        return not any(node.value in other.symbols() for other in others)
     if node.kind == "apply":
-        return not any(node.value in _applied(other) for other in others)
+        return not any((part.kind, part.value) == ("apply", node.value) for other in others for part in other.walk())
     if node.kind == "constant":
-        return node.value == "e" and not any(has(other, "constant") for other in others)
+        return node.value == "e" and not any(other.has("constant") for other in others)
     if node.kind == "abs":
         return _is_label(node.args[0], others) and node.args[0].kind == "product"
     if node.kind == "product":
-        return all(factor.kind == "symbol" and factor.value[0].isupper() for factor in node.args) and not any(
-            symbols_of(other) for other in others
-        )
-    if node.kind in ("brackets", "ratio"):
-        return all(member.kind == "symbol" for member in node.args)
-    return False
+        capitals = all(factor.kind == "symbol" and factor.value[0].isupper() for factor in node.args)
+        return capitals and not any(other.symbols() for other in others)
+    return node.kind in ("brackets", "ratio") and all(member.kind == "symbol" for member in node.args)
 
 
 def _same_equations(one, gold, depth):
     """Named alike and equal in value, or equivalent: equal up to moved terms and a nonzero factor."""
     if one.kind != gold.kind:
-        equation, other = (one, gold) if one.kind == "equation" else (gold, one)
-        if equation.value != "named":
+        if any(side.kind == "equation" and side.value != "named" for side in (one, gold)):
             return ""
-        value = equation.args[1]
-        return _same(other, _signs(value), depth + 1) if equation is gold else _same(_signs(value), other, depth + 1)
+        one, gold = (side.args[1] if side.kind == "equation" else side for side in (one, gold))
+        return _same(one, gold, depth + 1)
     (name, value), (gold_name, gold_value) = one.args, gold.args
     if one.value == gold.value == "named":
-        value, named = _renamed(name, value, gold_name)
-        if named:
-            return _same(_signs(value), _signs(gold_value), depth + 1)
+        renamed = _renamed(name, value, gold_name)
+        if renamed:
+            return _same(renamed, gold_value, depth + 1)
         if {name.kind, gold_name.kind} & {"apply", "brackets"}:
             return ""
     if all(side.kind in SCALARS for side in (*one.args, *gold.args)):
-        difference = Node("sum", (name, negative(value)))
-        gold_difference = Node("sum", (gold_name, negative(gold_value)))
-        return "equation" if _factor_between(difference, gold_difference) else ""
+        return "equation" if _factor_between(name - value, gold_name - gold_value) else ""
     return ""
 
 
 def _renamed(name, value, gold_name):
-    """(value, whether the names agree), with the gold's letters: f(t) = t^2 is f(x) = x^2; y is f(x)."""
-    if name == gold_name:
-        return value, True
+    """The value with the gold's letters, None if the names disagree: f(t) = t^2 is f(x) = x^2; y is f(x)."""
     kinds = {name.kind, gold_name.kind}
-    if kinds == {"symbol", "apply"}:
-        return value, (name if name.kind == "symbol" else gold_name).value == "y"
+    if name == gold_name or (kinds == {"symbol", "apply"} and Node("symbol", (), "y") in (name, gold_name)):
+        return value
     if kinds != {"apply"} or name.value != gold_name.value or len(name.args) != len(gold_name.args):
-        return value, False
-    pairs = list(zip(name.args, gold_name.args, strict=True))
-    if any(letter.kind != "symbol" for pair in pairs for letter in pair):
-        return value, False
-    if (symbols_of(value) - {letter.value for letter in name.args}) & {letter.value for letter in gold_name.args}:
-        return value, False  # f(y) = x cannot be renamed to f(x)
-    return _substituted(value, {letter.value: gold_letter for letter, gold_letter in pairs}), True
+        return None
+    letters = {letter.value: gold_letter for letter, gold_letter in zip(name.args, gold_name.args, strict=True)}
+    captured = (value.symbols() - letters.keys()) & {letter.value for letter in gold_name.args}  # f(y) = x is not f(x)
+    named = all(letter.kind == "symbol" for letter in (*name.args, *gold_name.args))
+    renamed = value.rewritten("symbol", lambda part: letters.get(part.value, part))
+    return renamed if named and not captured else None
 
 
 def _same_lists(one, gold, depth):
@@ -260,8 +224,8 @@ def _same_lists(one, gold, depth):
     return "list"
 
 
-def _same_if_defined(one, gold, depth):
-    """`_same`, where a member without a value equals nothing."""
+def _same_if_defined(one, gold, depth=0):
+    """`_same`, where what has no value equals nothing."""
     try:
         return _same(one, gold, depth)
     except Undefined:
@@ -274,7 +238,7 @@ def _same_cells(one, gold, depth):
     loose = "vector" in shapes and {*shapes} <= {"()", "[]", "vector"}
     if shapes[0] is None or (shapes[0] != shapes[1] and not loose) or len(cells[0]) != len(cells[1]):
         return ""
-    same = all(_same(_signs(a), _signs(b), depth + 1) for a, b in zip(*cells, strict=True))
+    same = all(_same(*pair, depth + 1) for pair in zip(*cells, strict=True))
     return ("matrix" if one.kind == "matrix" or gold.kind == "matrix" else "tuple") if same else ""
 
 
@@ -297,20 +261,18 @@ def _same_ratios(one, gold):
     parts, golds = (node.args if node.kind == "ratio" else (node, number_node(1)) for node in (one, gold))
     if len(parts) != len(golds) or any(part.kind not in SCALARS for part in (*parts, *golds)):
         return ""
-    products = (
-        (Node("product", (parts[i], golds[0])), Node("product", (golds[i], parts[0]))) for i in range(1, len(parts))
+    same = number_node(0) not in (*parts, *golds) and all(
+        _same_scalars(Node("product", (part, golds[0])), Node("product", (gold, parts[0])))
+        for part, gold in zip(parts[1:], golds[1:], strict=True)
     )
-    zeros = any(part == number_node(0) for part in (*parts, *golds))
-    return "ratio" if not zeros and all(_same_scalars(a, b) for a, b in products) else ""
+    return "ratio" if same else ""
 
 
 def _same_bases(one, gold):
     """204_5: base and digits agree. The base may be missing if the gold has one."""
-    if one.kind == gold.kind:
-        return "base" if (one.args, one.value) == (gold.args, gold.value) else ""
-    if gold.kind == "base":
-        return "base" if gold.args[0] == one else ""
-    return "base" if one.value == 10 and one.args[0] == gold else ""
+    one = one if one.kind == "base" else Node("base", (one,), gold.value)
+    gold = gold if gold.kind == "base" else Node("base", (gold,), 10)
+    return "base" if one == gold else ""
 
 
 def _is_region(node):
@@ -318,7 +280,7 @@ def _is_region(node):
     if node.kind == "relation":
         return not set(node.value) <= {"=", "≈", "≡"}
     if node.kind == "list":
-        return all(member.kind == "relation" and set(member.value) <= _INEQUALITIES for member in node.args)
+        return all(member.kind == "relation" and set(member.value) <= _FLIPPED.keys() for member in node.args)
     known = node.kind == "symbol" and node.value == r"\R"
     return known or node.kind in ("union", "intersection", "difference", "builder")
 
@@ -329,17 +291,13 @@ def _same_regions(one, gold, depth):
     if region is None or gold_region is None:
         return _same_relations(one, gold, depth)
     (subject, pieces), (gold_subject, gold_pieces) = region, gold_region
-    if subject and gold_subject and subject != gold_subject:
+    if (subject and gold_subject and subject != gold_subject) or len(pieces) != len(gold_pieces):
         return ""
-    if len(pieces) != len(gold_pieces):
-        return ""
-    pairs = zip(pieces, gold_pieces, strict=True)
-    for (low, closed, high, closes), (gold_low, gold_closed, gold_high, gold_closes) in pairs:
-        if (closed, closes) != (gold_closed, gold_closes):
-            return ""
-        if not (_same_scalars(low, gold_low) and _same_scalars(high, gold_high)):
-            return ""
-    return "interval"
+    same = all(
+        a[1::2] == b[1::2] and _same_scalars(a[0], b[0]) and _same_scalars(a[2], b[2])
+        for a, b in zip(pieces, gold_pieces, strict=True)
+    )
+    return "interval" if same else ""
 
 
 def _region(node):
@@ -350,7 +308,7 @@ def _region(node):
         low, high = node.args
         pieces = ((low, node.value[0] == "[", high, node.value[1] == "]"),)
     elif node.kind == "set":
-        pieces = tuple((member, True, member, True) for member in _signs(node).args)
+        pieces = tuple((member, True, member, True) for member in node.args)
     elif node.kind == "symbol" and node.value == r"\R":
         pieces = ((_MINUS_INFINITY, False, _INFINITY, False),)
     elif node.kind in ("union", "intersection", "difference", "list"):
@@ -369,13 +327,10 @@ def _region(node):
 def _combined(node):
     """Unions, intersections and differences; a list of inequalities is a union, unless it says "and"."""
     regions = [_region(part) for part in node.args]
-    if any(region is None for region in regions):
+    subjects = {region[0] for region in regions if region} - {None}
+    if None in regions or len(subjects) > 1:
         return None
-    subjects = {subject for subject, _ in regions if subject is not None}
-    if len(subjects) > 1:
-        return None
-    subject = subjects.pop() if subjects else None
-    parts = [pieces for _, pieces in regions]
+    subject, parts = next(iter(subjects), None), [pieces for _, pieces in regions]
     if node.kind == "union" or (node.kind == "list" and node.value != "and"):
         return subject, _ordered(tuple(piece for pieces in parts for piece in pieces))
     if node.kind == "difference":
@@ -387,23 +342,19 @@ def _combined(node):
 def _complement(pieces):
     """The real numbers in none of the ordered pieces."""
     gaps, low, closed = [], _MINUS_INFINITY, False
-    for piece in pieces:
-        gaps.append((low, closed, piece[0], not piece[1]))
-        low, closed = piece[2], not piece[3]
-    gaps.append((low, closed, _INFINITY, False))
-    proper = []
-    for gap in gaps:
-        order = _order(gap[0], gap[2])
-        if order < 0 or (order == 0 and gap[1] and gap[3]):
-            proper.append(gap)
-    return tuple(proper)
+    for start, included, end, ends in (*pieces, (_INFINITY, True, None, True)):
+        order = _order(low, start)
+        if order < 0 or (order == 0 and closed and not included):
+            gaps.append((low, closed, start, not included))
+        low, closed = end, not ends
+    return tuple(gaps)
 
 
 def _ordered(pieces):
     """Pieces in rising order, those that touch merged; if there are letters in them, only sorted as text."""
     if len(pieces) < 2:
         return pieces
-    if any(symbols_of(end) for piece in pieces for end in (piece[0], piece[2])):
+    if any(end.symbols() for piece in pieces for end in (piece[0], piece[2])):
         return tuple(sorted(pieces, key=repr))
     first, *others = sorted(pieces, key=cmp_to_key(lambda a, b: _order(a[0], b[0]) or b[1] - a[1]))
     merged = [first]
@@ -426,16 +377,13 @@ def _inequality(node):
         region = _region(_settled(sides[1]))
         return (sides[0], region[1]) if region else (None, None)
     if operators == ("≠",):
-        named = next((i for i in (0, 1) if _is_label(sides[i], [sides[1 - i]])), None)
-        if named is None:
-            return None, None
-        other = sides[1 - named]
-        return sides[named], ((_MINUS_INFINITY, False, other, False), (other, False, _INFINITY, False))
-    if len(sides) > 3 or not set(operators) <= _INEQUALITIES:
+        for subject, other in (sides, sides[::-1]):
+            if _is_label(subject, [other]):
+                return subject, ((_MINUS_INFINITY, False, other, False), (other, False, _INFINITY, False))
         return None, None
     if operators[0] in ">≥":
-        sides, operators = sides[::-1], tuple(_FLIPPED[operator] for operator in operators[::-1])
-    if not set(operators) <= set("<≤"):
+        sides, operators = sides[::-1], tuple(_FLIPPED.get(operator, operator) for operator in operators[::-1])
+    if len(sides) > 3 or not set(operators) <= set("<≤"):
         return None, None
     if len(sides) == 3:
         low, subject, high = sides
@@ -449,8 +397,8 @@ def _inequality(node):
     if subject.kind == "abs" and subject.args[0].kind == "symbol":
         low, closed, high, closes = piece
         if low == _MINUS_INFINITY:
-            return subject.args[0], ((negative(high), closes, high, closes),)
-        return subject.args[0], ((negative(high), closes, negative(low), closed), piece)
+            return subject.args[0], ((-high, closes, high, closes),)
+        return subject.args[0], ((-high, closes, -low, closed), piece)
     return subject, (piece,)
 
 
@@ -460,28 +408,22 @@ def _is_subject(node, other):
 
 def _same_relations(one, gold, depth):
     """Inequalities that are not intervals: link by link, each up to moved terms and a positive factor."""
-    if one.kind == gold.kind and one.kind in ("union", "list", "intersection", "difference", "builder"):
-        if len(one.args) != len(gold.args):
-            return ""
-        if one.kind not in ("difference", "builder"):
-            return _same_lists(one._replace(kind="set"), gold._replace(kind="set"), depth)
-        same = all(_same(a, b, depth + 1) for a, b in zip(one.args, gold.args, strict=True))
-        return "set" if same else ""
-    if one.kind != "relation" or gold.kind != "relation":
+    if one.kind != gold.kind or len(one.args) != len(gold.args):
         return ""
-    links, gold_links = _links(one), _links(gold)
-    if len(links) != len(gold_links):
+    if one.kind in ("union", "list", "intersection"):
+        return _same_lists(one._replace(kind="set"), gold._replace(kind="set"), depth)
+    if one.kind in ("difference", "builder"):
+        return "set" if all(_same(*pair, depth + 1) for pair in zip(one.args, gold.args, strict=True)) else ""
+    if one.kind != "relation":
         return ""
-    return "relation" if all(_same_links(*pair, depth) for pair in zip(links, gold_links, strict=True)) else ""
+    return "relation" if all(_same_links(*pair, depth) for pair in zip(_links(one), _links(gold), strict=True)) else ""
 
 
 def _links(node):
     """(operator, left, right) of each link, with the smaller side on the left."""
     links = [
-        (_FLIPPED[operator], node.args[i + 1], node.args[i])
-        if operator in ">≥"
-        else (operator, node.args[i], node.args[i + 1])
-        for i, operator in enumerate(node.value)
+        (_FLIPPED[operator], right, left) if operator in ">≥" else (operator, left, right)
+        for operator, left, right in zip(node.value, node.args[:-1], node.args[1:], strict=True)
     ]
     return links[::-1] if node.value[0] in ">≥" else links
 
@@ -491,7 +433,7 @@ def _same_links(link, gold_link, depth):
     if operator != gold_operator:
         return False
     if operator in "<≤≠" and all(side.kind in SCALARS for side in (left, right, gold_left, gold_right)):
-        factor = _factor_between(Node("sum", (right, negative(left))), Node("sum", (gold_right, negative(gold_left))))
+        factor = _factor_between(right - left, gold_right - gold_left)
         return factor > 0 or (operator == "≠" and factor < 0)
     return bool(_same(left, gold_left, depth + 1) and _same(right, gold_right, depth + 1))
 
@@ -522,8 +464,8 @@ def _quantified(node, other):
         return node.args[0], node.value
     bare = other.kind in ("number", "decimal") and node.value == "perhaps a unit"
     if node.kind == "product" and (other.kind == "quantity" or bare):
-        numbers, unit = tuple(factor for factor in node.args if not symbols_of(factor)), []
-        for factor in (factor for factor in node.args if symbols_of(factor)):
+        numbers, unit = tuple(factor for factor in node.args if not factor.symbols()), []
+        for factor in (factor for factor in node.args if factor.symbols()):
             sign, letter = (-1, factor.args[0]) if factor.kind == "inverse" else (1, factor)
             if letter.kind == "power" and letter.args[1].kind == "number":
                 sign, letter = int(sign * letter.args[1].value), letter.args[0]
@@ -549,22 +491,18 @@ def _same_scalars(one, gold):
         return "same tree"
     if _infinity(one) or _infinity(gold):
         return "infinity" if _infinity(one) == _infinity(gold) else ""
-    symbols = sorted(symbols_of(one) | symbols_of(gold))
-    if len(symbols) > MAX_SYMBOLS:
+    letters = one.symbols() | gold.symbols()
+    if len(letters) > MAX_SYMBOLS:
         return ""
-    bases = (True, False) if _has_plain_log(one) or _has_plain_log(gold) else (True,)
-    for natural in bases:  # log without a base may be either, but the same on both sides
-        rule = _same_at_points(one, gold, symbols, natural) if symbols else _same_constants(one, gold, natural)
-        if rule:
-            return rule
-    return ""
+    same = _same_at_points if letters else _same_constants
+    log = any(len(part.args) == 1 and part.value == "log" for part in (*one.walk(), *gold.walk()))
+    # log without a base may be either, but the same on both sides
+    return same(one, gold, natural=True) or (same(one, gold, natural=False) if log else "")
 
 
 def _infinity(node):
     """1 or -1 for an infinity, else 0."""
-    if node == _INFINITY:
-        return 1
-    return -1 if node == _MINUS_INFINITY else 0
+    return (node == _INFINITY) - (node == _MINUS_INFINITY)
 
 
 def _same_constants(one, gold, natural=True):
@@ -588,75 +526,73 @@ def _is_rounded(one, gold, gold_value):
     value, places, _ = one.value
     if isinstance(gold_value, Fraction) and pow(10, gold_value.denominator.bit_length(), gold_value.denominator) == 0:
         return False
-    difference = Node("abs", (Node("sum", (number_node(value), negative(gold))),))
-    return _order(difference, number_node(Fraction(1, 10**places))) < 0
+    return _order(Node("abs", (number_node(value) - gold,)), number_node(Fraction(1, 10**places))) < 0
 
 
-def _same_at_points(one, gold, symbols, natural):
+def _same_at_points(one, gold, natural):
     """Equal at three points or more, and wherever both have a value."""
-    integers = _of_integers(one) or _of_integers(gold)
-    points = _integer_points(symbols) if integers else _points(symbols)
-    if not integers and not (_needs_positive(one) or _needs_positive(gold)):
-        for point in points[::4]:
-            points.append({name: value * (-1) ** (i + 1) for i, (name, value) in enumerate(point.items())})
-    found = []
-    for letters in points:
-        at = At(letters, PRECISION, natural)
-        try:
-            same = agree(evaluate(one, at), evaluate(gold, at), PRECISION)
-        except Undefined:
-            continue
-        if not same:
-            return ""
-        found.append(letters)
-    if len(found) < 3:
-        return ""
-    at = At(found[0], MORE_PRECISION, natural)
-    return "numeric probe" if agree(evaluate(one, at), evaluate(gold, at), MORE_PRECISION) else ""
+
+    def same(letters, precision=PRECISION):
+        at = At(letters, precision, natural)
+        return agree(evaluate(one, at), evaluate(gold, at), precision)
+
+    found = _where(same, _points(one, gold, turned=True))
+    return "numeric probe" if found and same(found[0], MORE_PRECISION) else ""
 
 
 def _factor_between(one, gold):
     """The sign (1, -1) of the constant factor between two expressions, 0 if there is none."""
-    symbols = sorted(symbols_of(one) | symbols_of(gold))
-    if not symbols or len(symbols) > MAX_SYMBOLS:
+    ratios = []
+    if not 0 < len(one.symbols() | gold.symbols()) <= MAX_SYMBOLS:
         return 0
-    integers = _of_integers(one) or _of_integers(gold)
-    first, found = None, 0
-    for letters in _integer_points(symbols) if integers else _points(symbols):
+
+    def same(letters):
         at = At(letters, PRECISION, True)
+        ratios.append(quotient(evaluate(one, at), evaluate(gold, at), PRECISION))
+        return agree(ratios[0], ratios[-1], PRECISION)
+
+    try:
+        return sign_of(ratios[0]) if _where(same, _points(one, gold)) else 0
+    except Undefined:  # it is not real
+        return 0
+
+
+def _where(same, points):
+    """The points, at least three, where both sides have a value and it is the same; none if it differs anywhere."""
+    found = []
+    for letters in points:
         try:
-            ratio = quotient(evaluate(one, at), evaluate(gold, at), PRECISION)
-            first = ratio if first is None else first
-            same = agree(first, ratio, PRECISION)
+            if not same(letters):
+                return []
+            found.append(letters)
         except Undefined:
             continue
-        if not same:
-            return 0
-        found += 1
-    if found < 3:
-        return 0
-    try:
-        return sign_of(first)
-    except Undefined:
-        return 0
+    return found if len(found) > 2 else []
 
 
-_SCALES = (1, 1, 1, Fraction(1, 40), 12, 100)  # so that |x - 3| differs from 3 - x
+def _points(one, gold, turned=False):
+    """Where to compare: determined by the letters' names, and in no simple relation.
 
-
-def _points(symbols):
-    """Points between 0.3 and 3, some scaled: determined by the letters' names, and in no simple relation."""
-    return [
-        {name: scale * Fraction(2903 + crc32(f"{name} {k}".encode()) % 27_000, 9973) for name in symbols}
-        for k, scale in enumerate(_SCALES)
+    Small whole numbers for letters under a floor, in a factorial or in a sign (-1)^n. Else from 0.3 to 3, some scaled;
+    if `turned`, and no root or function may need positive letters, with other signs too.
+    """
+    names, parts = sorted(one.symbols() | gold.symbols()), [*one.walk(), *gold.walk()]
+    if any(map(_of_integers, parts)):
+        if len(names) == 1:
+            return [{names[0]: Fraction(n)} for n in range(1, 19)]
+        return [{name: Fraction(1 + crc32(f"{name} {k}".encode()) % 12) for name in names} for k in range(24)]
+    scales = (1, 1, 1, Fraction(1, 40), 12, 100)  # so that |x - 3| differs from 3 - x
+    points = [
+        {name: scale * Fraction(2903 + crc32(f"{name} {k}".encode()) % 27_000, 9973) for name in names}
+        for k, scale in enumerate(scales)
     ]
-
-
-def _integer_points(symbols):
-    """Small whole numbers, for letters under a floor, in a factorial or in a sign (-1)^n."""
-    if len(symbols) == 1:
-        return [{symbols[0]: Fraction(n)} for n in range(1, 19)]
-    return [{name: Fraction(1 + crc32(f"{name} {k}".encode()) % 12) for name in symbols} for k in range(24)]
+    powers = [part.args[1] for part in parts if part.kind == "power"]
+    whole = all(power.kind == "number" and power.value.denominator == 1 for power in powers)
+    if turned and whole and not any(part.kind == "function" for part in parts):
+        points += [
+            {name: value * (-1) ** (i + 1) for i, (name, value) in enumerate(point.items())} for point in points[::4]
+        ]
+    return points
 
 
 def _order(one, other):
@@ -664,77 +600,35 @@ def _order(one, other):
     low, high = _infinity(one), _infinity(other)
     if low or high:
         return (low > high) - (low < high)
-    if symbols_of(one) or symbols_of(other):
-        raise Undefined("letters have no order")
+    Undefined.raise_if(one.symbols() or other.symbols(), "letters have no order")
     if _same_constants(one, other):
         return 0
-    return sign_of(evaluate(Node("sum", (one, negative(other))), At({}, MORE_PRECISION, True)))
+    return sign_of(evaluate(one - other, At({}, MORE_PRECISION, True)))
 
 
-def _has_plain_log(node):
-    return any(part.kind == "function" and part.value == "log" and len(part.args) == 1 for part in walk(node))
-
-
-def _applied(node):
-    return {part.value for part in walk(node) if part.kind == "apply"}
-
-
-_WHOLE = frozenset("symbol number sum product".split())
-
-
-def _of_integers(node):
-    """Whether letters of a tree are whole numbers: in a floor, in a factorial, or the exponent of a negative base."""
-    for part in walk(node):
-        if part.kind in ("factorial", "binomial", "prod", "gcd", "lcm") or (part.kind == "sum" and part.value):
-            return True
-        if part.kind in ("floor", "ceiling") and not all(inner.kind in _WHOLE for inner in walk(part.args[0])):
-            return True  # but x in the floor of x need not be whole
-        if part.kind == "power" and symbols_of(part.args[1]):
-            base = part.args[0]
-            if base.kind == "number" and base.value < 0:
-                return True
-    return False
-
-
-def _needs_positive(node):
-    """Whether a tree has a root, a function or a power that may need positive letters."""
-    for part in walk(node):
-        if part.kind == "function":
-            return True
-        if part.kind == "power" and not (part.args[1].kind == "number" and part.args[1].value.denominator == 1):
-            return True
-    return False
-
-
-def _substituted(node, letters):
-    """A tree with letters replaced."""
-    if node.kind == "symbol":
-        return letters.get(node.value, node)
-    return node._replace(args=tuple(_substituted(part, letters) for part in node.args))
+def _of_integers(part):
+    """Whether it makes letters whole numbers: a floor, a factorial, or the exponent of a negative base."""
+    if part.kind in ("floor", "ceiling"):  # but x in the floor of x need not be whole
+        return not all(inner.kind in ("symbol", "number", "sum", "product") for inner in part.args[0].walk())
+    if part.kind == "power" and part.args[1].symbols():
+        return part.args[0].kind == "number" and part.args[0].value < 0
+    return part.kind in ("factorial", "binomial", "prod", "gcd", "lcm") or (part.kind == "sum" and part.value)
 
 
 def _signs(node):
     """A tree in which each member with \\pm becomes two, for + and for -; the signs within a member change together."""
-    if not has(node, "signs"):
+    if not node.has("signs"):
         return node
     if node.kind in ("list", "set"):
-        members = tuple(both for member in node.args for both in _both(member))
-        return node._replace(args=members)
+        return node._replace(args=tuple(both for member in node.args for both in _both(member)))
     if node.kind == "relation" and node.args[-1].kind in ("list", "set"):
         return node._replace(args=(*node.args[:-1], _signs(node.args[-1])))
     return Node("list", _both(node), ",")
 
 
 def _both(node):
-    if not has(node, "signs"):
+    if not node.has("signs"):
         return (node,)
-    if sum(part.kind == "signs" for part in walk(node)) > 4:
-        raise Undefined("too many signs")
-    return _signed_once(node, True), _signed_once(node, False)
-
-
-def _signed_once(node, plus):
-    if node.kind == "signs":
-        inner = _signed_once(node.args[0], plus)
-        return inner if node.value == plus else negative(inner)
-    return node._replace(args=tuple(_signed_once(part, plus) for part in node.args))
+    Undefined.raise_if(sum(part.kind == "signs" for part in node.walk()) > 4, "too many signs")
+    plus = node.rewritten("signs", lambda part: part.args[0] if part.value else -part.args[0])
+    return plus, node.rewritten("signs", lambda part: -part.args[0] if part.value else part.args[0])

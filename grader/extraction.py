@@ -16,17 +16,15 @@ RULES = ("boxed", "tagged", "hashes", "phrase", "closing", "none")
 _TURN = re.compile(
     r"<\|(?:im_start|im_end|endoftext|end_of_text|eot_id|start_header_id)\|>|</s>|<(?:start|end)_of_turn>"
 )
-_TAG = re.compile("</?answer>", re.IGNORECASE)
-_COMMENT = re.compile(r"(?:^|(?<=[.,;:!?})]\s))[ \t]*%.*$", re.MULTILINE)
+_TAG = re.compile("(?i)</?answer>")
+_COMMENT = re.compile(r"(?m)(?:^|(?<=[.,;:!?})]\s))[ \t]*%.*$")
 _PROMPT = re.compile(  # a paragraph with such a heading, up to the heading of the answer
-    r"^[#* \t]*(?:problem|question|prompt|user|human|q) ?[0-9]*[* \t]*:[\s\S]*?"
-    r"(?=\n[ \t]*\n|\b(?:solution|answer|response|assistant|a)[* \t]*:|\Z)",
-    re.MULTILINE | re.IGNORECASE,
+    r"(?im)^[#* \t]*(?:problem|question|prompt|user|human|q) ?[0-9]*[* \t]*:[\s\S]*?"
+    r"(?=\n[ \t]*\n|\b(?:solution|answer|response|assistant|a)[* \t]*:|\Z)"
 )
 _PLEA = re.compile(
-    r"ignore (?:all |any )?(?:the |your )?(?:previous|prior|above) instructions"
-    r"|(?:mark|grade|score|accept|count) (?:this|it|the answer|my answer) as (?:correct|right|true)",
-    re.IGNORECASE,
+    r"(?i)ignore (?:all |any )?(?:the |your )?(?:previous|prior|above) instructions"
+    r"|(?:mark|grade|score|accept|count) (?:this|it|the answer|my answer) as (?:correct|right|true)"
 )
 
 _BRACE_OR_BOX = re.compile(
@@ -38,9 +36,8 @@ _JOINT = re.compile(  # between the boxes of one list, or between alternatives
     r"|(?:and|or|either|else|maybe|perhaps|possibly)\b|(?<=[\s$(])[a-zA-Z](?:_\{?[0-9]\}?)? *= *)*"
 )
 _SECOND_THOUGHT = re.compile(
-    r"[\s.,;*$)\]\\]*(?:(?:but|or) )?(?:maybe|perhaps|possibly|it (?:could|might|may) (?:also )?be)\b"
-    r"|[\s*$)\]\\]*\.\s+or\b(?! equivalently| in\b| as\b| simply\b)",
-    re.IGNORECASE,
+    r"(?i)[\s.,;*$)\]\\]*(?:(?:but|or) )?(?:maybe|perhaps|possibly|it (?:could|might|may) (?:also )?be)\b"
+    r"|[\s*$)\]\\]*\.\s+or\b(?! equivalently| in\b| as\b| simply\b)"
 )
 
 _MATH = (
@@ -49,40 +46,35 @@ _MATH = (
 )
 _MATH_OR_END = re.compile(rf"(?P<math>{_MATH})|[.!?](?=[\s*\"')]|$)|\n|$")
 _MARK = re.compile(
-    r"(?<!#)####(?!#)"
+    r"(?im)(?<!#)####(?!#)"
     r"|^[#*_ \t]*(?:the )?(?:final |correct )?answers?[*_ \t]*\n"
     r"|\b(?:answers?|ans|(?:correct|right|best) (?:option|choice))\b[^.:=?!\n$\\0-9]{0,60}?"
     r"(?::|=|\b(?:is|are|was|be|equals|comes (?:out )?to)\b(?: not [^.;,\n]{1,40}[;,]? (?:it is|it's|but|rather)\b)?"
     r"(?! not\b| (?:correct|right|wrong)\b))"
-    r"|^[*_ \t]*(?:final )?ans(?:wer|\.)?[*_]*(?: [–—→-])? (?=[-$0-9]|\\[(\[])",
-    re.MULTILINE | re.IGNORECASE,
+    r"|^[*_ \t]*(?:final )?ans(?:wer|\.)?[*_]*(?: [–—→-])? (?=[-$0-9]|\\[(\[])"
 )
 _NOT_STATED = re.compile(  # before "the answer is": a task, a question or a guess
-    r"(?:\b(?:whether|your|maybe|perhaps|possibly|might|could|not sure|unsure)\b"
-    r"|(?:^|[.:?!\n])[ *]*(?:show|prove|verify|check|suppose|assume)\b)[^.?!\n]*$",
-    re.IGNORECASE,
+    r"(?i)(?:\b(?:whether|your|maybe|perhaps|possibly|might|could|not sure|unsure)\b"
+    r"|(?:^|[.:?!\n])[ *]*(?:show|prove|verify|check|suppose|assume)\b)[^.?!\n]*$"
 )
 _FILLER = re.compile(
-    r"(?:\n[ \t]*[-•] |[\s*_:>,]|\b(?:therefore|thus|then|hence|so|now|simply|just|indeed|clearly|exactly|approximately"
-    r"|about|roughly|equal to|given by|either|both|option|choice|probably|likely|the|final|correct|is|are)\b,?)*",
-    re.IGNORECASE,
+    r"(?i)(?:\n[ \t]*[-•] |[\s*_:>,]|\b(?:therefore|thus|then|hence|so|now|simply|just|indeed|clearly|exactly|roughly"
+    r"|approximately|about|equal to|given by|either|both|option|choice|probably|likely|the|final|correct|is|are)\b,?)*"
 )
 _CLAUSE = re.compile(  # a remark that follows the answer
-    r",? (?:because|since|which|where|when|although|though|but|i\.e\.|that is|as (?:we|shown|required|desired)"
-    r"|and (?:so|we|this|the|it|i))\b|, (?:as|so|and not|not|if)\b| \((?![^()]*[0-9$\\])[^()]{3,}\)\s*$",
-    re.IGNORECASE,
+    r"(?i),? (?:because|since|which|where|when|although|though|but|i\.e\.|that is|as (?:we|shown|required|desired)"
+    r"|and (?:so|we|this|the|it|i))\b|, (?:as|so|and not|not|if)\b| \((?![^()]*[0-9$\\])[^()]{3,}\)\s*$"
 )
-_UNSURE = re.compile(r"\b(?:maybe|perhaps|possibly|might|could|may be|unsure|not sure)\b", re.IGNORECASE)
+_UNSURE = re.compile(r"(?i)\b(?:maybe|perhaps|possibly|might|could|may be|unsure|not sure)\b")
 _VALUE = re.compile(r"[-+−]?\s*(?:[0-9.$£€√π∞(\[{\\|]|[a-zA-Z](?![a-zA-Z]))")
 _NUMBER = r"[-+−]?(?:\\?\$)?[0-9][0-9,]*(?:\.[0-9]+)?(?:/[0-9]+)?(?:\\?%|°)?"
 _LONE = re.compile(rf"({_MATH}|{_NUMBER})(?: [a-zA-Z'-]+){{4,}}")  # so many words are no unit
 _CONCLUDES = re.compile(
-    r"\W*(?:so|thus|therefore|hence|finally|in total|altogether|in conclusion|consequently|we conclude|it follows)\b",
-    re.IGNORECASE,
+    r"(?i)\W*(?:so|thus|therefore|hence|finally|in total|altogether|in conclusion|consequently|we conclude"
+    r"|it follows)\b"
 )
 _DENIES = re.compile(
-    r"\b(?:not|never|or|if|let|suppose|assume|cannot)\b|n't|^\W*(?:show|prove|verify|check|find|compute|evaluate)\b",
-    re.IGNORECASE,
+    r"(?i)\b(?:not|never|or|if|let|suppose|assume|cannot)\b|n't|^\W*(?:show|prove|verify|check|find|compute|evaluate)\b"
 )
 _ONE = rf"(?:{_MATH}|{_NUMBER}|\([A-J]\)|[A-J](?![a-zA-Z]))"
 _STATES = re.compile(
@@ -95,8 +87,7 @@ _GETS = re.compile(
 )
 _NO_WORDS = re.compile(r"(?![a-z]$|.*(?<![\\a-zA-Z])[a-zA-Z]{2})[^\n?]{1,200}(?<![=:,;])")
 _REFERENCE = re.compile(
-    r"<<[^<>]*>>|\b(?:figure|fig\.|table|equation|eq\.|step|part|case|example|theorem|line)s? \(?[0-9.]+\)?",
-    re.IGNORECASE,
+    r"(?i)<<[^<>]*>>|\b(?:figure|fig\.|table|equation|eq\.|step|part|case|example|theorem|line)s? \(?[0-9.]+\)?"
 )
 _ONE_VALUE = re.compile(rf"{_MATH}|{_NUMBER}(?:\s*[-+*/×=]\s*{_NUMBER})*")
 
@@ -153,17 +144,16 @@ def _found(text, place, prose):
     """The rule that applies to the text, and the answer or None."""
     boxes, unclosed = _boxes(text)
     if boxes or unclosed:
-        rule, answer = "boxed", None if unclosed else _last_boxes(text, boxes)
-    else:
-        text = text[-MAX_PROSE:]
-        rule, answer = _marked(text, prose)
-        if not rule and place == "block":
-            value = _closing(text) if prose and _CONCLUDES.match(text) else None
-            rule, answer = "tagged", value or text.strip("* \t\r\n")
-        elif not rule and prose:
-            bare = text.strip("* \t\r\n.")
-            alone = place == "after a thought" and _VALUE.match(bare) and _NO_WORDS.fullmatch(bare)
-            rule, answer = "closing", bare if alone else _closing(text)
+        return "boxed", None if unclosed else _last_boxes(text, boxes)
+    text = text[-MAX_PROSE:]
+    rule, answer = _marked(text, prose)
+    if not rule and place == "block":
+        value = _closing(text) if prose and _CONCLUDES.match(text) else None
+        rule, answer = "tagged", value or text.strip("* \t\r\n")
+    elif not rule and prose:
+        bare = text.strip("* \t\r\n.")
+        alone = place == "after a thought" and _VALUE.match(bare) and _NO_WORDS.fullmatch(bare)
+        rule, answer = "closing", bare if alone else _closing(text)
     return rule, answer
 
 
@@ -264,9 +254,8 @@ def _closing(text):
         if text[start:end].strip(".!?)*\"' \n"):
             last, stop = text[start:end].strip(), text[end : end + 1]
         start = end + 1
-    if not last or not (stop in (".", "!") or last.endswith(("**", "$", r"\]", r"\)"))):
-        return None
-    if _DENIES.search(last) or _UNSURE.search(last):
+    finished = last and (stop in (".", "!") or last.endswith(("**", "$", r"\]", r"\)")))
+    if not finished or _DENIES.search(last) or _UNSURE.search(last):
         return None
     bold = re.fullmatch(r"\*\*([^*]+)\*\*", last)
     if bold and _VALUE.match(bold[1]):

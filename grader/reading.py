@@ -19,21 +19,11 @@ in this order; each takes its tokens from the end of a reversed list.
 import re
 from fractions import Fraction
 from functools import lru_cache
+from itertools import groupby
 from typing import NamedTuple
 
-from grader.spelling import (
-    MULTIPLIERS,
-    NUMBER_WORDS,
-    Unreadable,
-    choice_of,
-    clean,
-    key_of,
-    number_in_words,
-    singular,
-    tokenize,
-    without_commas,
-    words_of,
-)
+from grader import spelling
+from grader.spelling import MULTIPLIERS, Unreadable, words_of
 
 # all far above any gold answer in the usual benchmarks (210 characters, 8 digits, nesting 4)
 MAX_EXPRESSION = 500  # characters
@@ -52,6 +42,43 @@ class Node(NamedTuple):
     args: tuple = ()
     value: object = None
 
+    def __neg__(self):
+        if self.kind == "number":
+            return number_node(-self.value)
+        if self.kind == "decimal":
+            return self._replace(value=(-self.value[0], *self.value[1:]))
+        if self.kind == "matrix":
+            return self._replace(args=tuple(-cell for cell in self.args))
+        return Node("product", (number_node(-1), self))
+
+    def __sub__(self, other):
+        return Node("sum", (self, -other))
+
+    def walk(self):
+        """All nodes of the tree."""
+        stack = [self]
+        while stack:
+            node = stack.pop()
+            yield node
+            stack += node.args
+
+    def has(self, kind):
+        return any(part.kind == kind for part in self.walk())
+
+    def rewritten(self, kind, rule):
+        """The tree with `rule(node)` in place of each node of a kind."""
+        node = self._replace(args=tuple(part.rewritten(kind, rule) for part in self.args))
+        return rule(node) if self.kind == kind else node
+
+    def symbols(self):
+        """The names of the free letters in the tree; a sum or product binds its index."""
+        if self.kind == "symbol":
+            return {self.value}
+        names = set()
+        for part in self.args:
+            names |= part.symbols()
+        return names - {self.value} if self.kind in ("sum", "prod") else names
+
 
 class Answer(NamedTuple):
     """A parsed answer."""
@@ -66,23 +93,21 @@ class Answer(NamedTuple):
 @lru_cache(maxsize=512)
 def read(text):
     """Parses at most MAX_EXPRESSION characters. A text outside the grammar becomes an "unreadable" node."""
+    cleaned = ""
     try:
-        cleaned = clean(text)
-    except Unreadable:
-        return Answer(Node("unreadable", (), ""), "", "", "", False)
-    joined = without_commas(cleaned)
-    try:
-        tokens = tokenize(joined)
-        key = key_of(tokens)
+        cleaned = spelling.clean(text)
+        joined = spelling.without_commas(cleaned)
+        tokens = spelling.tokenize(joined)
+        key = spelling.key_of(tokens)
         node = _tree(tokens, key)
         if node.kind == "number" and joined != cleaned:
-            node = node._replace(args=(_tree(tokenize(cleaned), key),))
+            node = node._replace(args=(_tree(spelling.tokenize(cleaned), key),))
     except Unreadable:
         tokens, key = [], re.sub(r"\s+", "", cleaned)
         node = Node("unreadable", (), key)
     wordy = all(token.kind in ("word", "number") or token.text in ".'!?" for token in tokens)
     words = words_of(tokens) if wordy and any(token.kind == "word" and len(token.text) > 1 for token in tokens) else ""
-    return Answer(node, key, words, *choice_of(tokens))
+    return Answer(node, key, words, *spelling.choice_of(tokens))
 
 
 def _tree(tokens, key):
@@ -90,15 +115,14 @@ def _tree(tokens, key):
     if not tokens:
         return Node("nothing")
     if all(token.kind == "word" or (token.text == "-" and tokens[0] != token != tokens[-1]) for token in tokens):
-        number = number_in_words([token for token in tokens if token.kind == "word"])
+        number = spelling.number_in_words([token for token in tokens if token.kind == "word"])
         if number is not None:
             return number_node(number)
     members = _english_members(tokens)
     if members:
         return members
     try:
-        if sum(token.text in ("sum", "prod") for token in tokens) > MAX_SERIES:
-            raise Unreadable("too many sums")
+        Unreadable.raise_if(sum(token.text in ("sum", "prod") for token in tokens) > MAX_SERIES, "too many sums")
         stack = _bars(tokens)[::-1]
         node = _answer(stack, 0)
         if not stack:
@@ -113,17 +137,15 @@ def _tree(tokens, key):
 
 def _english_members(tokens):
     """A text, or a list of texts, if there are only words and separators, and one of the words is English."""
-    separators = [i for i, token in enumerate(tokens) if token.text.lower() in (",", ";", "and", "or")]
-    if not all(token.kind == "word" or i in separators for i, token in enumerate(tokens)):
-        return None
-    starts, ends = [0] + [i + 1 for i in separators], [*separators, len(tokens)]
-    members = [tokens[start:end] for start, end in zip(starts, ends, strict=True) if end > start]
-    if len(members) > MAX_MEMBERS or not any(_is_english(word) for member in members for word in member):
+    groups = groupby(tokens, lambda token: token.text.lower() in (",", ";", "and", "or"))
+    members = [list(group) for separates, group in groups if not separates]
+    words = [word for member in members for word in member]
+    if len(members) > MAX_MEMBERS or any(word.kind != "word" for word in words) or not any(map(_is_english, words)):
         return None
     texts = tuple(Node("text", (), words_of(member)) for member in members)
-    if texts[0].value in _REALS and len(texts) == 1:
-        return Node("symbol", (), r"\R")
-    return texts[0] if len(texts) == 1 else Node("list", texts, ",")
+    if len(texts) > 1:
+        return Node("list", texts, ",")
+    return _NAMED["R"] if texts[0].value in _REALS else texts[0]
 
 
 def _is_english(word):
@@ -134,63 +156,58 @@ def _is_english(word):
     return len(text) > 3 or (len(text) > 1 and word.upright) or (len(text) > 2 and text.istitle())
 
 
-_FUNCTIONS = frozenset(
-    "sin cos tan cot sec csc sinh cosh tanh coth sech csch arcsin arccos arctan arccot arcsec arccsc arcsinh arccosh "
-    "arctanh asin acos atan arsinh arcosh artanh ln log lg exp".split()
-)
+_FUNCTIONS = """sin cos tan cot sec csc sinh cosh tanh coth sech csch arcsin arccos arctan arccot arcsec arccsc
+arcsinh arccosh arctanh asin acos atan arsinh arcosh artanh ln log lg exp""".split()
 _ALIASES = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "arcsinh": "arsinh", "arccosh": "arcosh"}
 _ALIASES |= {"arctanh": "artanh", "cosec": "csc"}
-_GREEK = frozenset(
-    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon phi chi psi omega "
-    "Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega ell hbar mho aleph ldots".split()
-)
+_GREEK = """alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon phi chi
+psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega ell hbar mho aleph ldots""".split()
 OF_LISTS = frozenset("gcd lcm max min".split())
 _INFINITE = frozenset("infinity inf infty oo".split())
 _REALS = frozenset(["all real number", "all real", "real number", "set of real number", "set of all real number"])
-_UNIT_SPELLINGS = (
-    "m meter meters metre metres;cm centimeter centimeters centimetre centimetres;mm millimeter millimeters;"
-    "km kilometer kilometers kilometre kilometres;inch inches in;foot feet ft;yard yards yd;mile miles mi;"
-    "s second seconds sec secs;minute minutes min mins;hour hours hr hrs h;day days;week weeks;month months;"
-    "year years yr yrs;gram grams g;kg kilogram kilograms;mg milligram milligrams;pound pounds lb lbs;"
-    "ounce ounces oz;ton tons;liter liters litre litres L l;ml mL milliliter milliliters;gallon gallons gal;"
-    "dollar dollars USD usd buck bucks;cent cents;euro euros;degree degrees deg;radian radians rad rads;unit units;"
-    "N newton newtons;J joule joules;W watt watts;V volt volts;K kelvin kelvins;Hz hertz;Pa;mol moles mole;"
-    "pm;am;erg ergs;eV;AU au;pc parsec parsecs;nm;AA angstrom angstroms;yuan;rupee rupees;acre acres;"
-    "percent pct;C celsius;F fahrenheit"
-)
+_UNIT_SPELLINGS = """m meter meters metre metres;cm centimeter centimeters centimetre centimetres;
+mm millimeter millimeters;km kilometer kilometers kilometre kilometres;inch inches in;foot feet ft;yard yards yd;
+mile miles mi;s second seconds sec secs;minute minutes min mins;hour hours hr hrs h;day days;week weeks;month months;
+year years yr yrs;gram grams g;kg kilogram kilograms;mg milligram milligrams;pound pounds lb lbs;ounce ounces oz;
+ton tons;liter liters litre litres L l;ml mL milliliter milliliters;gallon gallons gal;
+dollar dollars USD usd buck bucks;cent cents;euro euros;degree degrees deg;radian radians rad rads;unit units;
+N newton newtons;J joule joules;W watt watts;V volt volts;K kelvin kelvins;Hz hertz;Pa;mol moles mole;pm;am;erg ergs;eV;
+AU au;pc parsec parsecs;nm;AA angstrom angstroms;yuan;rupee rupees;acre acres;percent pct;C celsius;F fahrenheit"""
 UNITS = {name: names.split()[0] for names in _UNIT_SPELLINGS.split(";") for name in names.split()}
 _LETTER_UNITS = frozenset("mgshLNJKWV")  # a lone letter after a number and a space may be one of these
 _COMPOUND_UNITS = {"mph": (("mile", 1), ("hour", -1)), "kph": (("km", 1), ("hour", -1))}
 _COMPOUND_UNITS |= {"fps": (("foot", 1), ("s", -1))}
-_NOT_A_UNIT = frozenset(
-    "not point plus minus times over mod modulo remainder squared cubed factorial infinity half halves third thirds "
-    "quarter quarters is are was be but if when where because maybe perhaps probably about approximately roughly least "
-    "most more less than else wrong incorrect unknown for only between from with without however so then as at by "
-    "false true yes no none never either neither both except unless solution solutions answer digits base".split()
-)
+_NOT_A_UNIT = """not point plus minus times over mod modulo remainder squared cubed factorial infinity half halves
+third thirds quarter quarters is are was be but if when where because maybe perhaps probably about approximately
+roughly least most more less than else wrong incorrect unknown for only between from with without however so then as
+at by false true yes no none never either neither both except unless solution solutions answer digits base""".split()
 _REFUSED_SIGNS = frozenset('@#`"=<>^{}[]_\\*|~;')
 TRIGONOMETRIC = frozenset("sin cos tan cot sec csc".split())
 
 
-_OPERATORS = frozenset(["+", "-", "*", "/", "^", "_", "(", "[", "{", r"\{", ",", ";", "=", "<", ">", ":", "|(", "&"])
-_RELATIONS = {"=": "=", "<": "<", ">": ">"}
-_RELATION_COMMANDS = {"le": "≤", "ge": "≥", "ne": "≠", "approx": "≈", "in": "∈", "notin": "∉", "equiv": "≡"}
+_OPERATORS = frozenset(r"+ - * / ^ _ ( [ { \{ , ; = < > : |( & le ge ne".split())
+_OF_SETS = {r"\cup": "union", r"\bigcup": "union", "U": "union", r"\cap": "intersection", r"\setminus": "difference"}
+_RELATIONS = {"=": "=", "<": "<", ">": ">", r"\le": "≤", r"\ge": "≥", r"\ne": "≠", r"\approx": "≈", r"\in": "∈"}
+_RELATIONS |= {r"\notin": "∉", r"\equiv": "≡"}
 _NAMED = {"pi": Node("constant", (), "pi"), "infty": Node("constant", (), "infinity"), "emptyset": Node("set")}
 _NAMED |= {name: Node("symbol", (), "\\" + name) for name in "RZQNC"}
-_CLOSERS = {"(": ")]", "[": "])", "{": "}", r"\{": r"\}"}
+_SIGNS = ("+", "-", r"\pm", r"\mp")
+_JOINTS = {r"\{": dict.fromkeys(["|", r"\mid", ":"], "builder")}  # of two parts in braces, and what they make
+_JOINTS["{"] = _JOINTS[r"\{"] | {r"\choose": "binomial", r"\over": "fraction"}
+_CLOSERS = {"(": (")", "]"), "[": ("]", ")"), "{": ("}",), r"\{": (r"\}",)}
 _MONEY = {r"\dollar": "dollar", r"\euro": "euro", r"\pounds": "pound", r"\yen": "yen"}
+_ACCENTS = "dot ddot hat vec overline tilde widehat overrightarrow angle triangle".split()
 _MATRICES = frozenset("pmatrix bmatrix matrix Bmatrix smallmatrix array".split())
 
 
 def _bars(tokens):
     """Each | becomes "|(" or ")|". It closes an absolute value if one is open, unless an operand must follow."""
-    count = sum(token.text == "|" for token in tokens)
+    if sum(token.text == "|" for token in tokens) % 2:
+        return tokens
     result, opened = [], 0
-    for i, token in enumerate(tokens):
-        if token.text == "|" and count % 2 == 0:
-            operand = i > 0 and tokens[i - 1].text not in _OPERATORS and tokens[i - 1].text not in ("le", "ge", "ne")
-            operand = operand and not (result and result[-1].text == "|(")
-            closes = opened > 0 and operand
+    for token in tokens:
+        if token.text == "|":
+            closes = opened > 0 and result[-1].text not in _OPERATORS
             opened += -1 if closes else 1
             token = token._replace(text=")|" if closes else "|(")
         result.append(token)
@@ -208,13 +225,16 @@ def _text(token):
 
 def _accept(tokens, *texts):
     """Takes the next token if it is one of these; its text, else an empty one."""
-    return _text(tokens.pop()) if _peek(tokens, *texts) else ""
+    text = _text(tokens[-1]) if tokens else ""
+    if text not in texts:
+        return ""
+    tokens.pop()
+    return text
 
 
 def _expect(tokens, *texts):
     text = _accept(tokens, *texts)
-    if not text:
-        raise Unreadable(f"no {texts[0]}")
+    Unreadable.raise_if(not text, "something else must come next")
     return text
 
 
@@ -235,14 +255,12 @@ def _answer(tokens, depth):
     items, separators = [_item(tokens, depth)], []
     while tokens:
         separator = _separator(tokens)
-        if separator in ("and", "or") and not tokens:
-            raise Unreadable("cut off")
+        Unreadable.raise_if(separator in ("and", "or") and not tokens, "cut off")
         if not separator or not tokens or _peek(tokens, ")", "]", "}", r"\}"):
             break
         separators.append(separator)
         items.append(_item(tokens, depth))
-        if len(items) > MAX_MEMBERS:
-            raise Unreadable("too many members")
+        Unreadable.raise_if(len(items) > MAX_MEMBERS, "too many members")
     if len(items) == 1:
         return items[0]
     if {",", ";"} <= set(separators):
@@ -256,37 +274,26 @@ def _item(tokens, depth):
     """item = side (relation side)*"""
     if _accept(tokens, r"\approx", "="):
         return _side(tokens, depth)
-    sides, operators = [_side(tokens, depth, label=True)], []
+    sides, operators = [_word_label(tokens) or _side(tokens, depth)], []
     while tokens:
         token = tokens[-1]
-        relation = _RELATION_COMMANDS.get(token.text) if token.kind == "command" else _RELATIONS.get(token.text)
+        relation = _RELATIONS.get(_text(token))
         if token.text == "in" and len(tokens) > 1 and tokens[-2].text in ("(", "[", "{", r"\{", "R"):
             relation = "∈"
         if relation is None:
             break
         tokens.pop()
-        if relation == "=" and _accept(tokens, ">", "="):
-            raise Unreadable("an arrow")
+        Unreadable.raise_if(relation == "=" and _accept(tokens, ">", "="), "an arrow")
         operators.append(relation)
         sides.append(_side(tokens, depth))
     return Node("relation", tuple(sides), tuple(operators)) if operators else sides[0]
 
 
-def _side(tokens, depth, label=False):
-    """side = ratio (set operator ratio)*; words before "=" are a name."""
-    if label:
-        named = _word_label(tokens)
-        if named:
-            return named
-    parts, operators = [_ratio(tokens, depth)], []
-    while _peek(tokens, r"\cup", r"\cap", r"\setminus", r"\bigcup") or (
-        _peek(tokens, "U") and parts[-1].kind in ("brackets", "set") and len(tokens) > 1
-    ):
-        operators.append(tokens.pop().text)
-        parts.append(_ratio(tokens, depth))
-    node = parts[0]
-    for operator, part in zip(operators, parts[1:], strict=True):
-        kind = {"cup": "union", "U": "union", "bigcup": "union", "cap": "intersection"}.get(operator, "difference")
+def _side(tokens, depth):
+    """side = ratio (set operator ratio)*"""
+    node = part = _ratio(tokens, depth)
+    while _peek(tokens, *_OF_SETS) and (tokens[-1].text != "U" or part.kind in ("brackets", "set") and len(tokens) > 1):
+        kind, part = _OF_SETS[_text(tokens.pop())], _ratio(tokens, depth)
         node = Node(kind, (*node.args, part) if node.kind == kind == "union" else (node, part))
     return node
 
@@ -311,9 +318,10 @@ def _ratio(tokens, depth):
     while _peek(tokens, ":") or (_peek(tokens, "to") and tokens[-1].kind == "word"):
         tokens.pop()
         parts.append(_quantity(tokens, depth))
-    if len(parts) > 1 and parts[-1].kind == "quantity" and parts[-1].value[0][0] in ("am", "pm"):
-        raise Unreadable("a time is no ratio")
-    return Node("ratio", tuple(parts)) if len(parts) > 1 else parts[0]
+    if len(parts) == 1:
+        return parts[0]
+    Unreadable.raise_if(parts[-1].kind == "quantity" and parts[-1].value[0][0] in ("am", "pm"), "a time is no ratio")
+    return Node("ratio", tuple(parts))
 
 
 def _quantity(tokens, depth):
@@ -370,7 +378,7 @@ def _unit(tokens):
         elif word in ("square", "sq", "cubic", "cu"):
             power = 2 if word[0] == "s" else 3
         elif word:
-            name = UNITS.get(token.text) or UNITS.get(word) or singular(word)
+            name = UNITS.get(token.text) or UNITS.get(word) or spelling.singular(word)
             parts.append((name if name != "percent" else "%", sign * power))
             power = 1
         elif token.text == "^" and parts:
@@ -390,36 +398,19 @@ def _unit_exponent(tokens):
 
 def _sum(tokens, depth):
     """sum = [sign] product (sign product)*"""
-    terms = []
-    sign = _accept(tokens, "+", "-", r"\pm", r"\mp") or "+"
-    while True:
+    terms, sign = [], _accept(tokens, *_SIGNS) or "+"
+    while sign:
         terms.append(_signed(sign, _product(tokens, depth)))
-        sign = _accept(tokens, "+", "-", r"\pm", r"\mp")
-        if not sign:
-            return terms[0] if len(terms) == 1 else _added(terms)
+        sign = _accept(tokens, *_SIGNS)
+    if len(terms) == 2 and terms[1].kind == "product" and terms[1].args[1].kind == "set":  # A - {1}
+        return Node("difference", (terms[0], terms[1].args[1]))
+    return terms[0] if len(terms) == 1 else Node("sum", tuple(terms))
 
 
 def _signed(sign, node):
     if sign == "+":
         return node
-    return negative(node) if sign == "-" else Node("signs", (node,), sign == r"\pm")
-
-
-def negative(node):
-    if node.kind == "number":
-        return number_node(-node.value)
-    if node.kind == "decimal":
-        return node._replace(value=(-node.value[0], *node.value[1:]))
-    if node.kind == "matrix":
-        return node._replace(args=tuple(negative(cell) for cell in node.args))
-    return Node("product", (number_node(-1), node))
-
-
-def _added(terms):
-    """A sum, or the difference of two sets."""
-    if len(terms) == 2 and terms[1].kind == "product" and terms[1].args[1].kind == "set":
-        return Node("difference", (terms[0], terms[1].args[1]))
-    return Node("sum", tuple(terms))
+    return -node if sign == "-" else Node("signs", (node,), sign == r"\pm")
 
 
 def _multiplied(factors):
@@ -443,8 +434,7 @@ def _product(tokens, depth):
             if not (numbers and len(factors) == 2 and tokens[-1].kind == "word" and len(tokens[-1].text) == 1):
                 raise Unreadable("a/bc")
         juxtaposed = not sign and factors[-1].kind in ("number", "decimal") and not divided
-        if juxtaposed and tokens[-1].kind == "number":
-            raise Unreadable("two numbers side by side")
+        Unreadable.raise_if(juxtaposed and tokens[-1].kind == "number", "two numbers side by side")
         apart = juxtaposed and (tokens[-1].spaced or factors[-1].kind == "decimal")
         unit = unit or (apart and tokens[-1].text in _LETTER_UNITS and len(factors) == 1)
         factor = _factor(tokens, depth)
@@ -458,11 +448,8 @@ def _is_number(node):
     return node.kind in ("number", "decimal") or (node.kind == "inverse" and node.args[0].kind == "number")
 
 
-_STARTS = frozenset(["(", "[", "{", "|(", r"\{"])
-_STOPS = frozenset(
-    r"\le \ge \ne \approx \in \notin \equiv \cup \cap \setminus \pm \mp \and \or \rfloor \rceil \rangle \end \choose "
-    r"\over \circ \mid \dollar \euro \pounds \yen \bigcup \rightarrow \mod".split()
-)
+_STOPS = r"""\le \ge \ne \approx \in \notin \equiv \cup \cap \setminus \pm \mp \and \or \rfloor \rceil \rangle \end
+\choose \over \circ \mid \dollar \euro \pounds \yen \bigcup \rightarrow \mod""".split()
 
 
 def _starts_factor(tokens, previous):
@@ -474,37 +461,31 @@ def _starts_factor(tokens, previous):
         return not (token.text == "U" and previous.kind in ("brackets", "set"))
     if token.kind == "command":
         return _text(token) not in _STOPS
-    return token.kind == "number" or token.text in _STARTS
+    return token.kind == "number" or token.text in _CLOSERS or token.text == "|("
 
 
 def _factor(tokens, depth):
     """factor = sign factor | atom postfix*"""
-    if depth > MAX_NESTING:
-        raise Unreadable("nested too deep")
-    if _peek(tokens, "+", "-", r"\pm", r"\mp"):
-        sign = _text(tokens.pop())
+    Unreadable.raise_if(depth > MAX_NESTING, "nested too deep")
+    sign = _accept(tokens, *_SIGNS)
+    if sign:
         return _signed(sign, _factor(tokens, depth + 1))
     node = _atom(tokens, depth + 1)
     while tokens:
-        token = tokens[-1]
-        if token.text == "^" and token.kind == "sign":
-            tokens.pop()
+        mark = _accept(tokens, "^", "!", r"\circ")
+        if mark == "^":
             node = _raised(node, tokens, depth)
-            if _peek(tokens, "^"):
-                raise Unreadable("a^b^c")
-        elif token.text == "!" and token.kind == "sign":
-            tokens.pop()
-            if _peek(tokens, "!"):
-                raise Unreadable("a!!")
+            Unreadable.raise_if(_peek(tokens, "^"), "a^b^c")
+        elif mark == "!":
+            Unreadable.raise_if(_peek(tokens, "!"), "a!!")
             node = Node("factorial", (node,))
-        elif _accept(tokens, r"\circ"):
+        elif mark:
             scale = tokens.pop().text if _peek(tokens, "C", "F") else ""
             node = Node("quantity", (node,), (("degree", 1), (scale, 1))) if scale else Node("degrees", (node,))
-        elif token.text == "_" and node.kind == "number":
-            tokens.pop()
+        elif node.kind == "number" and _accept(tokens, "_"):
             node = _based(node, tokens)
         else:
-            return node
+            break
     return node
 
 
@@ -522,9 +503,8 @@ def _raised(node, tokens, depth):
 def _exponent(tokens, depth):
     """2^{10}, 2^10 as typed, e^-x, x^\\frac12"""
     if _accept(tokens, "-"):
-        return negative(_exponent(tokens, depth + 1))
-    if depth > MAX_NESTING:
-        raise Unreadable("nested too deep")
+        return -_exponent(tokens, depth + 1)
+    Unreadable.raise_if(depth > MAX_NESTING, "nested too deep")
     if tokens and tokens[-1].kind == "number":
         return _literal(tokens.pop().text)
     return _argument(tokens, depth)
@@ -536,7 +516,7 @@ def _based(node, tokens):
     token = tokens.pop() if tokens else None
     if token and token.kind == "word" and token.text == "base" and tokens:
         token = tokens.pop()
-    base = NUMBER_WORDS.get(token.text.lower(), token.text) if token else ""
+    base = spelling.NUMBER_WORDS.get(token.text.lower(), token.text) if token else ""
     if braces:
         _expect(tokens, "}")
     if not re.fullmatch("[0-9]{1,2}", str(base)) or node.value.denominator != 1 or node.value < 0:
@@ -546,14 +526,12 @@ def _based(node, tokens):
 
 def _argument(tokens, depth):
     """The argument of a LaTeX command: a group, a command, or one character (`\\frac12` is 1/2)."""
-    if not tokens:
-        raise Unreadable("no argument")
+    Unreadable.raise_if(not tokens, "no argument")
     token = tokens[-1]
     if token.kind in ("number", "word") and len(token.text) > 1 and not token.upright:
         if token.kind == "word" and (token.text in _FUNCTIONS or token.text in ("pi", "sqrt")):
             return _atom(tokens, depth + 1)
-        if not token.text.isalnum():
-            raise Unreadable("half a decimal")
+        Unreadable.raise_if(not token.text.isalnum(), "half a decimal")
         tokens.pop()
         tokens += [token._replace(text=token.text[1:], spaced=False), token._replace(text=token.text[0])]
     if tokens[-1].kind == "number":
@@ -564,8 +542,7 @@ def _argument(tokens, depth):
 def _literal(text):
     """A number as written; a decimal keeps its places and significant digits."""
     mantissa, _, exponent = text.lower().partition("e")
-    if len(mantissa) > MAX_DIGITS or abs(int(exponent or 0)) > MAX_EXPONENT:
-        raise Unreadable("too many digits")
+    Unreadable.raise_if(len(mantissa) > MAX_DIGITS or abs(int(exponent or 0)) > MAX_EXPONENT, "too many digits")
     whole, point, places = mantissa.partition(".")
     value = Fraction(int(whole + places or "0"), 10 ** len(places)) * Fraction(10) ** int(exponent or 0)
     if not point or exponent:
@@ -579,90 +556,63 @@ def number_node(value):
 
 def _atom(tokens, depth):
     """An atom; see the grammar."""
-    if depth > MAX_NESTING or not tokens:
-        raise Unreadable("nested too deep, or nothing there")
-    token = tokens[-1]
-    rule = {"number": _numeral, "word": _word, "command": _command}.get(token.kind)
+    Unreadable.raise_if(depth > MAX_NESTING or not tokens, "nested too deep, or nothing there")
+    rule = {"number": _numeral, "word": _word, "command": _command}.get(tokens[-1].kind)
     if rule:
         return rule(tokens, depth)
-    tokens.pop()
-    if token.text == "|(":
+    if _accept(tokens, "|("):
         node = _sum(tokens, depth + 1)
         _expect(tokens, ")|")
         return Node("abs", (node,))
-    if token.text in _CLOSERS:
-        return _bracketed(tokens, depth, token.text)
-    raise Unreadable(f"{token.text} starts nothing")
+    return _bracketed(_expect(tokens, *_CLOSERS), tokens, depth)
 
 
 def _numeral(tokens, depth):
     """A number: 0.1\\overline{6}, 1\\frac34, 1 3/4, or a literal."""
     token = tokens.pop()
     whole = _literal(token.text)
-    if _peek(tokens, r"\overline", r"\dot") and re.fullmatch(r"[0-9]*\.[0-9]*", token.text):
-        return _repeating(token.text, tokens)
-    if _peek(tokens, r"\ldots") and re.search(r"\.[0-9]{3,}$", token.text):
-        tokens.pop()
-        return _continued(token.text)
-    if _peek(tokens, r"\frac") and whole.kind == "number" and whole.value.denominator == 1:
+    places = re.fullmatch(r"[0-9]*\.([0-9]*)", token.text)
+    if places and (_peek(tokens, r"\overline", r"\dot") or (_peek(tokens, r"\ldots") and len(places[1]) > 2)):
+        return _repeating(whole.value[0], places[1], tokens)
+    is_whole, slash = whole.kind == "number" and whole.value.denominator == 1, [part.text for part in tokens[:-4:-1]]
+    if _peek(tokens, r"\frac") and is_whole:
         part = _command(tokens, depth)
         if [inner.kind for inner in part.args] != ["number", "number"] or part.args[1].value == 0:
             return Node("product", (whole, part))
-        value = part.args[0].value / part.args[1].value
-        if not 0 < value < 1:
-            raise Unreadable("2 3/2 is neither a mixed number nor clearly a product")
-        return number_node(whole.value + value)
-    slash = [other.text for other in tokens[-3:]][::-1]
-    if len(slash) == 3 and slash[1] == "/" and slash[0].isdigit() and slash[2].isdigit() and tokens[-1].spaced:
+        top, bottom = (inner.value for inner in part.args)
+    elif len(slash) == 3 and slash[1] == "/" and slash[0].isdigit() and slash[2].isdigit() and tokens[-1].spaced:
         del tokens[-3:]
         top, bottom = _literal(slash[0]).value, _literal(slash[2]).value
-        if not 0 < top < bottom or whole.kind != "number" or whole.value.denominator != 1:
-            raise Unreadable("neither a mixed number nor clearly a product")
-        return number_node(whole.value + top / bottom)
-    return whole
+    else:
+        return whole
+    if not (is_whole and bottom and 0 < top / bottom < 1):
+        raise Unreadable("2 3/2 is neither a mixed number nor clearly a product")
+    return number_node(whole.value + top / bottom)
 
 
-def _repeating(text, tokens):
-    """0.1\\overline{6}: the digits under the line repeat."""
-    tokens.pop()
-    braces = _accept(tokens, "{")
-    token = tokens.pop() if tokens else None
-    if token is None or token.kind != "number" or not token.text.isdigit() or len(token.text) > 40:
-        raise Unreadable("no digits repeat")
-    if braces:
-        _expect(tokens, "}")
-    fixed = _literal(text + "0").value[0]
-    places = len(text.partition(".")[2])
-    return number_node(fixed + Fraction(int(token.text), (10 ** len(token.text) - 1) * 10**places))
-
-
-def _continued(text):
-    """0.333\\ldots: a decimal whose last digits repeat: one digit three times, or several twice."""
-    places = text.partition(".")[2]
-    for length in range(1, len(places) // 2 + 1):
-        block, times = places[-length:], 3 if length == 1 else 2
-        if places.endswith(block * times) and (length > 1 or block != "0"):
-            fixed = _literal(text).value[0]
-            return number_node(fixed + Fraction(int(block), (10**length - 1) * 10 ** len(places)))
-    raise Unreadable("nothing repeats")
+def _repeating(fixed, places, tokens):
+    """0.1\\overline{6}: the digits under the line repeat. 0.333\\ldots: the last one came thrice, or several twice."""
+    if _accept(tokens, r"\ldots"):
+        tails = (places[-length:] for length in range(1, len(places) // 2 + 1))
+        block = next((tail for tail in tails if tail != "0" and places.endswith(tail * (2 + (len(tail) == 1)))), "")
+    else:
+        tokens.pop()
+        braces = _accept(tokens, "{")
+        block = tokens.pop().text if tokens and tokens[-1].kind == "number" else ""
+        if braces:
+            _expect(tokens, "}")
+    Unreadable.raise_if(not block.isdigit() or len(block) > 40, "no digits repeat")
+    return number_node(fixed + Fraction(int(block), (10 ** len(block) - 1) * 10 ** len(places)))
 
 
 def _word(tokens, depth):
     """A function, a constant, or letters: the first is taken, the others are put back."""
     token = tokens.pop()
     text = token.text
-    if text in _FUNCTIONS or _ALIASES.get(text):
-        return _function(text, tokens, depth)
-    if text in OF_LISTS:
-        return _of_list(text, tokens, depth)
-    if text in ("sqrt", "cbrt"):
-        return _root(tokens, depth, 3 if text == "cbrt" else 2)
-    if text in ("pi", "Pi"):
-        return Node("constant", (), "pi")
-    if text.lower() in _INFINITE:
-        return Node("constant", (), "infinity")
-    if text in _GREEK:
-        return _letter(text, tokens, depth)
+    if text in ("pi", "Pi") or text.lower() in _INFINITE:
+        return _NAMED["infty" if text.lower() in _INFINITE else "pi"]
+    if text in _RULES:
+        return _RULES[text](text, tokens, depth)
     if len(text) > 1:
         start = next((name for name in ("sin", "cos", "tan", "ln", "log", "sqrt") if text.startswith(name)), None)
         if start and len(text) == len(start) + 1:
@@ -676,39 +626,29 @@ def _word(tokens, depth):
 
 def _letter(name, tokens, depth):
     """A letter with its subscript and primes; or an unknown function of that name, applied."""
-    if name == "e" or (name == "i" and not _peek(tokens, "_")):
-        if not _peek(tokens, "_", "'"):
-            return Node("constant", (), name)
+    if name in ("e", "i") and not _peek(tokens, "_", "'"):
+        return Node("constant", (), name)
     if _accept(tokens, "_"):
         name += "_" + _subscript(tokens)
     while _accept(tokens, "'"):
         name += "'"
-    inverse = [token.text for token in tokens[-6:]][::-1] == ["^", "{", "-", "1", "}", "("]
-    if inverse and name in "fgh":
+    if name in ("f", "g", "h") and [token.text for token in tokens[:-7:-1]] == ["^", "{", "-", "1", "}", "("]:
         del tokens[-5:]
         name += "^-1"
-    named = re.fullmatch(r"[fghFGHP]'*(?:\^-1)?", name)
-    if _peek(tokens, "(") and "_" not in name and (named or _lone_argument(tokens)):
+    inside = tokens[-2] if len(tokens) > 2 and tokens[-3].text == ")" else None  # x(t) is a function, not a product
+    alone = inside and (inside.kind in ("number", "command") or (inside.kind == "word" and len(inside.text) == 1))
+    if _peek(tokens, "(") and "_" not in name and (alone or re.fullmatch(r"[fghFGHP]'*(?:\^-1)?", name)):
         tokens.pop()
         inside = _answer(tokens, depth + 1)
         _expect(tokens, ")")
-        return Node("apply", inside.args if inside.kind == "list" else (inside,), name)
+        return Node("apply", _members(inside), name)
     return Node("symbol", (), name)
-
-
-def _lone_argument(tokens):
-    """Whether "(", one letter or number, and ")" come next: x(t) is a function of t, not a product."""
-    if len(tokens) < 3 or tokens[-3].text != ")":
-        return False
-    inside = tokens[-2]
-    return inside.kind in ("number", "command") or (inside.kind == "word" and len(inside.text) == 1)
 
 
 def _subscript(tokens):
     """The text of a subscript: one token, or a group without nested braces."""
     if not _accept(tokens, "{"):
-        if not tokens or tokens[-1].kind == "sign":
-            raise Unreadable("no subscript")
+        Unreadable.raise_if(not tokens or tokens[-1].kind == "sign", "no subscript")
         token = tokens.pop()
         if token.kind == "word" and len(token.text) > 1 and not token.upright:  # x_ab is x_a b
             tokens.append(token._replace(text=token.text[1:]))
@@ -717,18 +657,17 @@ def _subscript(tokens):
     parts = []
     while tokens and not _peek(tokens, "}"):
         parts.append(tokens.pop().text)
-        if parts[-1] == "{":
-            raise Unreadable("a group in a subscript")
+        Unreadable.raise_if(parts[-1] == "{", "a group in a subscript")
     _expect(tokens, "}")
     return "".join(parts)
 
 
-def _bar_of_builder(tokens, opening, closing):
+def _bar_of_builder(tokens):
     """Replaces the colon of {x : x > 3} by a bar."""
     depth = 0
     for i in range(len(tokens) - 1, -1, -1):
         text = tokens[i].text
-        depth += (text in ("(", "[", opening)) - (text in (")", "]", closing))
+        depth += (text in ("(", "[", r"\{")) - (text in (")", "]", r"\}"))
         if depth < 0:
             return
         if depth == 0 and text == ":":
@@ -736,68 +675,46 @@ def _bar_of_builder(tokens, opening, closing):
             return
 
 
-def _bracketed(tokens, depth, opening):
+def _bracketed(opening, tokens, depth):
     """( … ), [ … ), { … } and \\{ … \\}: a group if there is one member, else a tuple, an interval or a set."""
-    closers = _CLOSERS[opening]
+    closers, braces, joints = _CLOSERS[opening], "{" in opening, _JOINTS.get(opening, {})
     if opening == r"\{":
-        _bar_of_builder(tokens, opening, closers)
-    if _accept(tokens, r"\}" if opening == r"\{" else closers[0]):
-        return Node("set") if opening in (r"\{", "{") else Node("brackets", (), opening + closers[0])
+        _bar_of_builder(tokens)
+    if _accept(tokens, closers[0]):
+        return Node("set") if braces else Node("brackets", (), opening + closers[0])
     inside = _answer(tokens, depth + 1)
-    if opening in ("{", r"\{"):
-        stacked = _accept(tokens, r"\choose", r"\over") if opening == "{" else ""
-        if stacked:
-            lower = _answer(tokens, depth + 1)
-            _expect(tokens, "}")
-            return Node("binomial" if stacked == r"\choose" else "fraction", (inside, lower))
-        if _accept(tokens, "|", r"\mid", ":"):
-            condition = _answer(tokens, depth + 1)
-            _expect(tokens, closers)
-            return Node("builder", (inside, condition))
-        _expect(tokens, r"\}" if opening == r"\{" else "}")
-        if opening == "{" and inside.kind != "list":
-            return inside
-        return Node("set", inside.args if inside.kind == "list" else (inside,))
+    kind = joints.get(_accept(tokens, *joints))
+    if kind:
+        inside = Node(kind, (inside, _answer(tokens, depth + 1)))
     closing = _expect(tokens, *closers)
+    if kind or (opening == "{" and inside.kind != "list"):
+        return inside
+    if braces:
+        return Node("set", _members(inside))
     if inside.kind == "list":
         return Node("brackets", inside.args, opening + closing)
-    if opening + closing not in ("()", "[]"):
-        raise Unreadable("half an interval")
-    return inside if inside.kind != "quantity" or not inside.value else Node("group", (inside,))
+    Unreadable.raise_if(opening + closing not in ("()", "[]"), "half an interval")
+    return Node("group", (inside,)) if inside.kind == "quantity" else inside
+
+
+def _members(inside):
+    return inside.args if inside.kind == "list" else (inside,)
 
 
 def _command(tokens, depth):
     """A LaTeX command with its arguments."""
     name = tokens.pop().text
-    if name == "frac":
-        top = _argument(tokens, depth)
-        return _fraction(top, _argument(tokens, depth))
-    if name == "sqrt":
-        return _root(tokens, depth)
-    if name == "binom":
-        top = _argument(tokens, depth)
-        return Node("binomial", (top, _argument(tokens, depth)))
-    if name in _FUNCTIONS or name in _ALIASES:
-        return _function(name, tokens, depth)
     if name in _NAMED:
         return _NAMED[name]
-    if name in ("lfloor", "lceil", "langle"):
-        return _paired(name, tokens, depth)
-    if name in ("sum", "prod"):
-        return _series(name, tokens, depth)
-    if name in OF_LISTS:
-        return _of_list(name, tokens, depth)
-    if name == "begin":
-        return _matrix(tokens, depth)
-    if name in ("dot", "ddot", "hat", "vec", "overline", "tilde", "widehat", "overrightarrow", "angle", "triangle"):
-        return _accented(name, tokens, depth)
-    if name in _GREEK:
-        return _letter(name, tokens, depth)
-    raise Unreadable(f"\\{name}")
+    Unreadable.raise_if(name not in _COMMAND_RULES, f"\\{name}")
+    return _COMMAND_RULES[name](name, tokens, depth)
 
 
-def _fraction(top, bottom):
-    """A fraction; \\frac{dx}{dt} is a letter of that name, like x'."""
+def _stacked(name, tokens, depth):
+    """\\binom{a}{b}, \\frac{a}{b}; \\frac{dx}{dt} is a letter of that name, like x'."""
+    top, bottom = _argument(tokens, depth), _argument(tokens, depth)
+    if name == "binom":
+        return Node("binomial", (top, bottom))
     letters = [node.args[0] if node.kind == "product" else node for node in (top, bottom)]
     letters[0] = letters[0].args[0] if letters[0].kind == "power" else letters[0]
     if letters == [Node("symbol", (), "d")] * 2 and bottom.kind == "product":
@@ -814,8 +731,7 @@ def _accented(name, tokens, depth):
         _expect(tokens, "}")
     elif tokens and (tokens[-1].kind in ("word", "command") or name == "angle" and tokens[-1].kind == "number"):
         parts.append(tokens.pop().text)
-    if not parts:
-        raise Unreadable("nothing under an accent")
+    Unreadable.raise_if(not parts, "nothing under an accent")
     return _letter(name + " " + "".join(parts), tokens, depth)
 
 
@@ -823,8 +739,8 @@ def _of_list(name, tokens, depth):
     """\\gcd(12, 18), \\max\\{1, 2\\}"""
     opening = _expect(tokens, "(", r"\{", "{")
     inside = _answer(tokens, depth + 1)
-    _expect(tokens, _CLOSERS[opening][0] if opening == "(" else _CLOSERS[opening])
-    return Node(name, inside.args if inside.kind == "list" else (inside,))
+    _expect(tokens, _CLOSERS[opening][0])
+    return Node(name, _members(inside))
 
 
 def _paired(name, tokens, depth):
@@ -832,19 +748,19 @@ def _paired(name, tokens, depth):
     inside = _answer(tokens, depth + 1)
     _expect(tokens, "\\r" + name[1:])
     if name == "langle":
-        return Node("brackets", inside.args if inside.kind == "list" else (inside,), "()")
+        return Node("brackets", _members(inside), "()")
     return Node("floor" if name == "lfloor" else "ceiling", (inside,))
 
 
-def _root(tokens, depth, degree=2):
-    """\\sqrt{a}, \\sqrt[n]{a}, sqrt(a); \\sqrt13 is the root of 13"""
-    exponent = Node("fraction", (number_node(1), number_node(degree)))
+def _root(name, tokens, depth):
+    """\\sqrt{a}, \\sqrt[n]{a}, sqrt(a), cbrt(a); \\sqrt13 is the root of 13"""
+    degree = number_node(3 if name == "cbrt" else 2)
     if _accept(tokens, "["):
-        exponent = Node("fraction", (number_node(1), _sum(tokens, depth + 1)))
+        degree = _sum(tokens, depth + 1)
         _expect(tokens, "]")
-    if tokens and tokens[-1].kind == "number":
-        return Node("power", (_literal(tokens.pop().text), exponent))
-    return Node("power", (_argument(tokens, depth), exponent))
+    number = tokens and tokens[-1].kind == "number"
+    inside = _literal(tokens.pop().text) if number else _argument(tokens, depth)
+    return Node("power", (inside, Node("fraction", (number_node(1), degree))))
 
 
 def _function(name, tokens, depth):
@@ -861,16 +777,13 @@ def _function(name, tokens, depth):
     else:
         factors = [_factor(tokens, depth + 1)]
         while tokens and _starts_factor(tokens, factors[-1]) and not _peek(tokens, "(", "["):
-            token = tokens[-1]
-            if token.text in _FUNCTIONS and token.kind in ("command", "word") or token.text in _ALIASES:
+            if _RULES.get(tokens[-1].text) is _function:
                 break
             factors.append(_factor(tokens, depth + 1))
         numbers = all(_is_number(factor) or factor == _NAMED["pi"] for factor in factors)
-        if _peek(tokens, "/") and len(tokens) > 1 and numbers:
-            raise Unreadable("sin a/b is ambiguous")
+        Unreadable.raise_if(_peek(tokens, "/") and len(tokens) > 1 and numbers, "sin a/b is ambiguous")
         argument = _multiplied(factors)
-    if argument.kind in ("brackets", "set", "list", "relation", "quantity"):
-        raise Unreadable("a function of a list")
+    Unreadable.raise_if(argument.kind in ("brackets", "set", "list", "relation", "quantity"), "a function of a list")
     node = Node("function", (argument,) if base is None else (argument, base), name)
     return node if power is None else Node("power", (node, power))
 
@@ -886,65 +799,43 @@ def _series(name, tokens, depth):
     _expect(tokens, "^")
     last = _exponent(tokens, depth)
     body = _product(tokens, depth + 1)
-    if index is None or index.kind not in ("symbol", "constant") or index.value in symbols_of(first) | symbols_of(last):
+    if index is None or index.kind not in ("symbol", "constant") or index.value in first.symbols() | last.symbols():
         raise Unreadable("no index")
     return Node(name, (first, last, body), index.value)
 
 
-def _matrix(tokens, depth):
+def _matrix(_name, tokens, depth):
     """\\begin{pmatrix} a & b \\\\ c & d \\end{pmatrix}"""
     _expect(tokens, "{")
     name = tokens.pop().text if tokens else ""
     _expect(tokens, "}")
-    if name not in _MATRICES:
-        raise Unreadable(f"environment {name}")
+    Unreadable.raise_if(name not in _MATRICES, f"environment {name}")
     if name == "array" and _accept(tokens, "{"):
         while tokens and tokens.pop().text != "}":
             pass
     rows = [[]]
     while not _accept(tokens, r"\end"):
         rows[-1].append(_item(tokens, depth + 1))
-        if sum(map(len, rows)) > MAX_CELLS:
-            raise Unreadable("too many cells")
-        if _accept(tokens, "\\\\"):
-            if not _peek(tokens, r"\end"):
-                rows.append([])
-        elif not _accept(tokens, "&"):
-            _expect(tokens, r"\end")
-            break
-    _expect(tokens, "{")
-    _expect(tokens, name)
-    _expect(tokens, "}")
-    if len({len(row) for row in rows}) != 1:
-        raise Unreadable("rows of different lengths")
+        Unreadable.raise_if(sum(map(len, rows)) > MAX_CELLS, "too many cells")
+        if _accept(tokens, "\\\\") and not _peek(tokens, r"\end"):
+            rows.append([])
+        elif not _accept(tokens, "&") and not _peek(tokens, r"\end"):
+            raise Unreadable("no end of a matrix")
+    for text in ("{", name, "}"):
+        _expect(tokens, text)
+    Unreadable.raise_if(len({len(row) for row in rows}) != 1, "rows of different lengths")
     return Node("matrix", tuple(cell for row in rows for cell in row), (len(rows), len(rows[0])))
 
 
-def walk(node):
-    """All nodes of a tree."""
-    stack = [node]
-    while stack:
-        node = stack.pop()
-        yield node
-        stack += node.args
+_RULES = dict.fromkeys(_GREEK, _letter) | dict.fromkeys(OF_LISTS, _of_list) | dict.fromkeys(("sqrt", "cbrt"), _root)
+_RULES |= dict.fromkeys((*_FUNCTIONS, *_ALIASES), _function)
+_COMMAND_RULES = {name: rule for name, rule in _RULES.items() if name != "cbrt"}
+_COMMAND_RULES |= {"frac": _stacked, "binom": _stacked, "begin": _matrix, "sum": _series, "prod": _series}
+_COMMAND_RULES |= dict.fromkeys(("lfloor", "lceil", "langle"), _paired)
+_COMMAND_RULES |= dict.fromkeys(_ACCENTS, _accented)
 
-
-def has(node, kind):
-    return any(part.kind == kind for part in walk(node))
-
-
-def symbols_of(node):
-    """The names of the free letters in a tree; a sum or product binds its index."""
-    if node.kind == "symbol":
-        return {node.value}
-    names = set()
-    for part in node.args:
-        names |= symbols_of(part)
-    return names - {node.value} if node.kind in ("sum", "prod") else names
-
-
-_INFIX = {"sum": " + ", "product": "·", "list": ", ", "ratio": " : "}
-_INFIX |= {"union": " ∪ ", "intersection": " ∩ ", "difference": " ∖ "}
+_SHOWN = {"sum": "(… + …)", "product": "(…·…)", "fraction": "(… / …)", "power": "(… ^ …)", "list": "…, …"}
+_SHOWN |= {"union": "… ∪ …", "intersection": "… ∩ …", "difference": "… ∖ …", "ratio": "… : …", "set": "{…, …}"}
 
 
 def show(node):
@@ -954,25 +845,20 @@ def show(node):
     if kind in ("number", "decimal"):
         number = value if kind == "number" else value[0]
         return str(number) if number.numerator.bit_length() < 400 else "a number of many digits"
-    if kind in ("symbol", "constant"):
-        return value
-    if kind in ("text", "unreadable"):
-        return repr(value)
+    if kind in ("symbol", "constant", "text", "unreadable"):
+        return value if kind in ("symbol", "constant") else repr(value)
     if kind == "relation":
         return parts[0] + "".join(f" {operator} {part}" for operator, part in zip(value, parts[1:], strict=True))
-    if kind == "brackets":
-        return value[0] + ", ".join(parts) + value[1]
-    if kind == "set":
-        return "{" + ", ".join(parts) + "}"
     if kind == "base":
         return f"{parts[0]} in base {value}"
     if kind == "quantity":
         return parts[0] + " " + " ".join(name + (f"^{power}" if power != 1 else "") for name, power in value)
-    if kind in _INFIX and (kind != "sum" or value is None):
-        return f"({_INFIX[kind].join(parts)})" if kind in ("sum", "product") else _INFIX[kind].join(parts)
-    if kind in ("fraction", "power"):
-        return f"({parts[0]} {'/' if kind == 'fraction' else '^'} {parts[1]})"
     if kind == "signs":
         return ("±" if value else "∓") + parts[0]
-    name = value if kind in ("function", "apply") else kind
-    return f"{name}({', '.join(parts)})"
+    form = f"{value if kind in ('function', 'apply') else kind}(…, …)"
+    if kind == "brackets":
+        form = f"{value[0]}…, …{value[1]}"
+    elif kind != "sum" or not value:  # a sum over an index is shown as a function
+        form = _SHOWN.get(kind, form)
+    opening, joint, closing = form.split("…")
+    return opening + joint.join(parts) + closing

@@ -17,42 +17,43 @@ class Token(NamedTuple):
     upright: bool = False  # from \text{} and the like: a word, not letters
 
 
-class Unreadable(ValueError):
+class Refusal(Exception):
+    """A text that the grader will not judge by its value."""
+
+    @classmethod
+    def raise_if(cls, condition, why):
+        if condition:
+            raise cls(why)
+
+
+class Unreadable(Refusal):
     """The grammar does not cover this text, or a bound is exceeded."""
 
 
+_SYMBOLS = r"""π \pi ∞ \infty ° ^\circ √ \sqrt ± \pm ∓ \mp θ \theta ≤ \le ≥ \ge ≠ \ne ≈ \approx ∈ \in ∪ \cup ∩ \cap
+∅ \emptyset ℝ \R ℤ \Z ℕ \N α \alpha β \beta γ \gamma λ \lambda μ \mu ω \omega φ \phi ⟨ \langle ⟩ \rangle ⌊ \lfloor
+⌋ \rfloor ⌈ \lceil ⌉ \rceil € \euro £ \pounds ¥ \yen ½ \frac12 ¼ \frac14 ¾ \frac34 ⅓ \frac13 ⅔ \frac23 … \ldots
+º ^\circ ˚ ^\circ 度 ^\circ ∠ \angle""".split()
 _CHARACTERS = str.maketrans(
-    dict(zip("−–×·÷⋅∗\u00a0\u2009\u202f∣", "--**/**   |", strict=True))
-    | {"π": r"\pi ", "∞": r"\infty ", "°": r"^\circ ", "√": r"\sqrt ", "±": r"\pm ", "∓": r"\mp ", "θ": r"\theta "}
-    | {"≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "∈": r"\in ", "∪": r"\cup ", "∩": r"\cap "}
-    | {"∅": r"\emptyset ", "ℝ": r"\R ", "ℤ": r"\Z ", "ℕ": r"\N ", "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma "}
-    | {"λ": r"\lambda ", "μ": r"\mu ", "ω": r"\omega ", "φ": r"\phi ", "⟨": r"\langle ", "⟩": r"\rangle "}
-    | {"⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ", "€": r"\euro ", "£": r"\pounds "}
-    | {"½": r"\frac12 ", "¼": r"\frac14 ", "¾": r"\frac34 ", "’": "'", "…": r"\ldots "}
-    | {"º": r"^\circ ", "˚": r"^\circ ", "度": r"^\circ ", "∠": r"\angle "}  # the units of GEOQA, from here on
-    | {"米": "meters", "厘": " centi", "毫": " milli"}
-    | {"“": '"', "”": '"', "⅓": r"\frac13 ", "⅔": r"\frac23 ", "⁄": "/", "¥": r"\yen ", "÷": "/"}
+    dict(zip("−–×·÷⋅∗\u00a0\u2009\u202f∣’“”⁄", '--**/**   |\'""/', strict=True))
+    | {symbol: f"{command} " for symbol, command in zip(_SYMBOLS[::2], _SYMBOLS[1::2], strict=True)}
+    | {"米": "meters", "厘": " centi", "毫": " milli"}  # the units of GEOQA, as are the degrees above
 )
 _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
-_COMMANDS = {  # spelling used here: other spellings
-    "frac": "dfrac tfrac cfrac", "binom": "dbinom tbinom", "overline": "bar", "le": "leq leqslant",
-    "ge": "geq geqslant", "ne": "neq", "<": "lt", ">": "gt", "approx": "simeq sim", "*": "cdot times ast", "/": "div",
-    "mod": "pmod", "or": "lor vee", "and": "land wedge", "setminus": "backslash", "emptyset": "varnothing",
-    r"\{": "lbrace", r"\}": "rbrace", "[": "lbrack", "]": "rbrack", ":": "colon",
-    "|": "vert lvert rvert Vert lVert rVert",
-    "%": "percent", "circ": "degree", "ldots": "dots cdots", "rightarrow": "to", "phi": "varphi",
-    "epsilon": "varepsilon", "theta": "vartheta",
+_COMMANDS = {  # spelling used here: other spellings; "": what is ignored; text: what makes words upright
+    "frac": "dfrac tfrac cfrac", "binom": "dbinom tbinom", "overline": "bar", "le": "leq leqslant", "ne": "neq",
+    "ge": "geq geqslant", "<": "lt", ">": "gt", "%": "percent", "approx": "simeq sim", "*": "cdot times ast",
+    "/": "div", "mod": "pmod", "or": "lor vee", "and": "land wedge", "setminus": "backslash", "emptyset": "varnothing",
+    r"\{": "lbrace", r"\}": "rbrace", "[": "lbrack", "]": "rbrack", ":": "colon", "circ": "degree", "phi": "varphi",
+    "|": "vert lvert rvert Vert lVert rVert", "ldots": "dots cdots", "rightarrow": "to", "theta": "vartheta",
+    "epsilon": "varepsilon",
+    "": "left right big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr displaystyle textstyle scriptstyle limits "
+        "nolimits boxed fbox quad qquad hspace thinspace space ensuremath rm bf it cal mathrel mathop mathbin mathopen "
+        "mathclose mathord protect strut middle large Large normalsize underline",
+    "text": "textbf textit textrm textnormal textsf texttt textup emph mbox hbox mathrm mathbf mathit mathsf mathtt "
+            "boldsymbol bm operatorname pmb mathnormal",
 }  # fmt: skip
 _SPELLINGS = {name: sign for sign, names in _COMMANDS.items() for name in names.split()}
-_IGNORED = frozenset(
-    "left right big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr displaystyle textstyle scriptstyle limits nolimits "
-    "boxed fbox quad qquad hspace thinspace space ensuremath rm bf it cal mathrel mathop mathbin mathopen mathclose "
-    "mathord protect strut middle large Large normalsize underline".split()
-)
-_UPRIGHT = frozenset(
-    "text textbf textit textrm textnormal textsf texttt textup emph mbox hbox mathrm mathbf mathit mathsf "
-    "mathtt boldsymbol bm operatorname pmb mathnormal".split()
-)
 _SUBSTITUTIONS = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
@@ -83,25 +84,24 @@ _SUBSTITUTIONS = [
 ]
 _THOUSANDS = re.compile(r"(?<![0-9.,])[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9,])")
 _TOKEN = re.compile(
-    r"(?P<number>(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4}(?![0-9]))?)"
-    r"|(?P<word>[a-zA-Z]+)|\\(?P<command>[a-zA-Z]+)\*?|(?P<sign>\\\\|\\[{}%&#_|]|<=|>=|!=|\*\*|\\.|\S)"
+    r"(?P<space> *)(?:(?P<number>(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4}(?![0-9]))?)"
+    r"|(?P<word>[a-zA-Z]+)|\\(?P<command>[a-zA-Z]+)\*?|(?P<sign>\\\\|\\[{}%&#_|]|<=|>=|!=|\*\*|\\.|\S))"
 )
+_NO_DELIMITER = re.compile(r"(?: *\.)?")  # as in `\left.`
 _SIGNS = {r"\%": "%", r"\|": "|", "<=": r"\le", ">=": r"\ge", "!=": r"\ne", "**": "^", r"\&": "&"}
 
 
 def clean(text):
     """The text with one spelling for spaces, thousands separators and degrees, and without a box around all of it."""
     text = " ".join(text.translate(_CHARACTERS).split())
-    if not text.isprintable():
-        raise Unreadable("characters that no answer has")
+    Unreadable.raise_if(not text.isprintable(), "characters that no answer has")
     for pattern, replacement in _SUBSTITUTIONS:
         text = pattern.sub(replacement, text)
-    text = text.translate(_RAISED)
-    text = text.strip().rstrip(".,; ").strip()
+    text = text.translate(_RAISED).strip().rstrip(".,; ")
     box = re.match(r"\\(?:boxed|fbox) *(?=\{)", text)
     if box:
         inside, end = _group(text, box.end())
-        text = inside.strip().rstrip(".,; ").strip() if end == len(text) else text
+        text = inside.strip().rstrip(".,; ") if end == len(text) else text
     return text
 
 
@@ -119,22 +119,19 @@ def without_commas(text):
 def tokenize(text, upright=False, depth=0):
     """The tokens of a cleaned text; those inside \\text{…} are upright."""
     tokens, position, spaced = [], 0, False
-    while position < len(text):
-        if text[position] == " ":
-            position, spaced = position + 1, True
-            continue
-        match = _TOKEN.match(text, position)
+    while match := _TOKEN.match(text, position):
+        spaced = spaced or match["space"] != ""
         kind, token, position = match.lastgroup, match[match.lastgroup], match.end()
         if kind == "command":
+            if token in ("left", "right"):
+                position = _NO_DELIMITER.match(text, position).end()
             token = _SPELLINGS.get(token, token)
-            if token in _IGNORED:
-                position = _after_delimiter(text, position) if token in ("left", "right") else position
+            if not token:
                 spaced = True
                 continue
-            if token in _UPRIGHT:
+            if token == "text":
                 inside, position = _group(text, position)
-                if depth > 3:
-                    raise Unreadable("nested text")
+                Unreadable.raise_if(depth > 3, "nested text")
                 inner = tokenize(inside, True, depth + 1)
                 tokens += [inner[0]._replace(spaced=spaced or inner[0].spaced), *inner[1:]] if inner else []
                 spaced = inside.endswith(" ")
@@ -144,15 +141,8 @@ def tokenize(text, upright=False, depth=0):
         kind, token = ("command", token[1:]) if token in (r"\le", r"\ge", r"\ne") else (kind, token)
         tokens.append(Token(kind, token, spaced, upright))
         spaced = False
-        if len(tokens) > MAX_TOKENS:
-            raise Unreadable("too many tokens")
+    Unreadable.raise_if(len(tokens) > MAX_TOKENS, "too many tokens")
     return tokens
-
-
-def _after_delimiter(text, position):
-    """The position after the invisible delimiter of `\\left.` and `\\right.`."""
-    dot = re.compile(r" *\.").match(text, position)
-    return dot.end() if dot else position
 
 
 def _group(text, position):
@@ -172,11 +162,11 @@ def _group(text, position):
 
 def key_of(tokens):
     """A normal form: texts that share it are equal. Case is ignored if there are only letters: choices and words."""
-    parts = []
-    for i, token in enumerate(tokens):
-        digits = token.kind == "number" and i > 0 and tokens[i - 1].kind == "number"
-        parts.append((" " if digits else "") + ("\\" if token.kind == "command" else "") + token.text)
-    key = re.sub(r"\{([0-9a-zA-Z])\}(?![0-9])", r"\1", "".join(parts))
+    key, previous = "", ""
+    for kind, text, *_ in tokens:
+        key += " " * (kind == previous == "number") + "\\" * (kind == "command") + text
+        previous = kind
+    key = re.sub(r"\{([0-9a-zA-Z])\}(?![0-9])", r"\1", key)
     key = key[1:-1] if re.fullmatch(r"\{[^{}]*\}", key) else key
     return key.lower() if key.isalpha() else key
 
@@ -193,13 +183,12 @@ def number_in_words(words):
     """ "twenty-one" -> 21, "three hundred" -> 300; None if not a number."""
     texts = [word.text.lower() for word in words]
     total = current = 0
-    for i, text in enumerate(texts):
+    for text, previous in zip(texts, ["", *texts], strict=False):
         if text in NUMBER_WORDS:
-            value, previous = NUMBER_WORDS[text], NUMBER_WORDS.get(texts[i - 1], 0) if i else 0
-            if i and texts[i - 1] in NUMBER_WORDS and not (previous >= 20 > value and value < 10):
+            if previous in NUMBER_WORDS and (NUMBER_WORDS[previous] < 20 or NUMBER_WORDS[text] > 9):
                 return None
-            current += value
-        elif text in MULTIPLIERS and i and text != "dozen":
+            current += NUMBER_WORDS[text]
+        elif text in MULTIPLIERS and previous and text != "dozen":
             current *= MULTIPLIERS[text]
             total, current = (total + current, 0) if text != "hundred" else (total, current)
         else:

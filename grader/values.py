@@ -6,13 +6,14 @@ the given precision. All work is bounded before it is done.
 """
 
 from fractions import Fraction
-from math import comb, factorial, gcd, lcm
+from math import ceil, comb, factorial, floor, gcd, lcm
 from typing import NamedTuple
 from zlib import crc32
 
 from mpmath import libmp  # sympy's numeric core; its functions of mpf tuples have no context, hence no state
 
-from grader.reading import OF_LISTS, TRIGONOMETRIC, walk
+from grader.reading import OF_LISTS, TRIGONOMETRIC, Node
+from grader.spelling import Refusal
 
 MAX_BITS = 20_000  # per exact number
 MAX_FACTORIAL = 1000
@@ -23,14 +24,8 @@ MAX_SIZE = 2000  # bits before the point of a value that is no longer exact, so 
 PRECISION, MORE_PRECISION = 190, 4000
 
 
-class Undefined(ArithmeticError):
+class Undefined(Refusal):
     """This expression has no value there (a pole, 0/0), or it is too large to compute."""
-
-
-SCALARS = frozenset(
-    "number decimal symbol constant sum product inverse fraction power function degrees factorial binomial abs floor "
-    "ceiling prod apply group gcd lcm max min".split()
-)
 
 
 class Ball(NamedTuple):
@@ -54,36 +49,19 @@ _NOTHING = -(10**9)  # the size of an exact zero
 
 def evaluate(node, at):
     """The value of an expression, a Fraction or a Ball. Raises Undefined if there is none."""
-    kind, args = node.kind, node.args
-    if kind == "number":
-        return node.value
-    if kind == "decimal":
-        return node.value[0]
-    if kind == "symbol":
-        return at.letters[node.value]
-    if kind == "constant":
-        return _constant(node.value, at)
-    if kind == "sum" and node.value is None:
-        return sum_of([evaluate(term, at) for term in args], at.precision)
-    if kind in ("sum", "prod"):
-        return _series_value(node, at)
-    if kind == "power":
-        return _power_value(args, at)
-    if kind == "function":
-        return _function_value(node, at)
-    operation = _OPERATIONS.get(kind)
-    if operation is None:
-        raise Undefined(f"{kind} is no number")
-    return operation([evaluate(part, at) for part in args], node, at)
+    if node.kind in _OF_TREES:
+        return _OF_TREES[node.kind](node, at)
+    Undefined.raise_if(node.kind not in _OF_VALUES, f"{node.kind} is no number")
+    return _OF_VALUES[node.kind]([evaluate(part, at) for part in node.args], node, at)
 
 
-def _constant(name, at):
+def _constant(node, at):
+    name = node.value
     if name in at.letters:  # the index of a sum may be called i
         return at.letters[name]
     if name == "i":
         return Ball((libmp.fzero, libmp.fone), _NOTHING)
-    if name == "infinity":
-        raise Undefined("infinity")
+    Undefined.raise_if(name == "infinity", "infinity")
     value = libmp.mpf_pi(at.precision) if name == "pi" else libmp.mpf_e(at.precision)
     return Ball((value, libmp.fzero), 2 - at.precision)
 
@@ -109,41 +87,34 @@ def _apply_value(values, node, at):
 def _degrees_value(values, _node, at):
     if not at.radians:
         return values[0]
-    pi = _constant("pi", at._replace(letters={}))
+    pi = Ball((libmp.mpf_pi(at.precision), libmp.fzero), 2 - at.precision)
     return product_of(quotient(values[0], Fraction(180), at.precision), pi, at.precision)
 
 
-def _factorial_value(values, _node, _at):
-    number = _whole(values[0])
-    if not 0 <= number <= MAX_FACTORIAL:
-        raise Undefined("a factorial")
-    return Fraction(factorial(number))
-
-
-def _binomial_value(values, _node, _at):
-    top, bottom = map(_whole, values)
-    if not 0 <= top <= MAX_FACTORIAL or bottom < 0:
-        raise Undefined("a binomial")
-    return Fraction(comb(top, bottom))
+def _factorial_value(values, node, _at):
+    """n!, or a binomial coefficient."""
+    numbers = [_whole(value) for value in values]
+    Undefined.raise_if(min(numbers) < 0 or numbers[0] > MAX_FACTORIAL, "a factorial")
+    return Fraction(factorial(*numbers) if node.kind == "factorial" else comb(*numbers))
 
 
 def _whole(value):
     """A whole number, exact or indistinguishable from one."""
-    number = value if isinstance(value, Fraction) else _nearest(value)
-    if number.denominator != 1:
-        raise Undefined("not a whole number")
+    number = _nearest(value)
+    Undefined.raise_if(number.denominator != 1, "not a whole number")
     return number.numerator
 
 
-def _nearest(ball):
-    """The whole number within a ball's error, or else the midpoint as a fraction."""
-    real = _real(ball)
-    if _size(ball) > MAX_SIZE:
-        raise Undefined("too large for a floor")
+def _nearest(value):
+    """A Fraction as it is; of a ball the whole number within its error, or else the midpoint."""
+    if isinstance(value, Fraction):
+        return value
+    real = _real(value)
+    Undefined.raise_if(_size(value.pair) > MAX_SIZE, "too large for a floor")
     numerator, denominator = libmp.to_rational(real)
     number = Fraction(numerator, denominator)
     nearest = Fraction(round(number))
-    return nearest if abs(number - nearest) <= Fraction(2) ** max(ball.error + 2, -5000) else number
+    return nearest if abs(number - nearest) <= Fraction(2) ** max(value.error + 2, -5000) else number
 
 
 def _abs_value(values, _node, at):
@@ -152,63 +123,39 @@ def _abs_value(values, _node, at):
     return Ball((libmp.mpc_abs(values[0].pair, at.precision), libmp.fzero), values[0].error + 1)
 
 
-def _floor_value(values, node, _at):
-    number = values[0] if isinstance(values[0], Fraction) else _nearest(values[0])
-    return Fraction(number.__floor__() if node.kind == "floor" else number.__ceil__())
-
-
 def _list_value(values, node, _at):
     """The largest, the smallest, the greatest common divisor or the least common multiple of rational numbers."""
-    if not all(isinstance(value, Fraction) for value in values):
-        raise Undefined("no exact numbers")
+    Undefined.raise_if(not all(isinstance(value, Fraction) for value in values), "no exact numbers")
     if node.kind in ("max", "min"):
-        return max(values) if node.kind == "max" else min(values)
-    numbers = [_whole(value) for value in values]
-    if sum(number.bit_length() for number in numbers) > MAX_BITS:
-        raise Undefined("too large")
-    return Fraction(gcd(*numbers) if node.kind == "gcd" else lcm(*numbers))
-
-
-_OPERATIONS = {
-    **dict.fromkeys(OF_LISTS, _list_value),
-    "product": _product_value,
-    "inverse": lambda values, _node, at: quotient(Fraction(1), values[0], at.precision),
-    "fraction": lambda values, _node, at: quotient(*values, at.precision),
-    "group": lambda values, _node, _at: values[0],
-    "degrees": _degrees_value,
-    "factorial": _factorial_value,
-    "binomial": _binomial_value,
-    "abs": _abs_value,
-    "floor": _floor_value,
-    "ceiling": _floor_value,
-    "apply": _apply_value,
-}
+        return {"max": max, "min": min}[node.kind](values)
+    Undefined.raise_if(sum(value.numerator.bit_length() for value in values) > MAX_BITS, "too large")
+    return Fraction({"gcd": gcd, "lcm": lcm}[node.kind](*map(_whole, values)))
 
 
 def _series_value(node, at):
-    """A finite sum or product, term by term. It may not be nested."""
+    """A plain sum; or a finite sum or product over an index, term by term, which may not be nested."""
+    if node.kind == "sum" and node.value is None:
+        return sum_of([evaluate(term, at) for term in node.args], at.precision)
     first, last = (_whole(evaluate(end, at)) for end in node.args[:2])
     index, body = node.value, node.args[2]
-    count, parts = max(last - first + 1, 0), list(walk(body))
+    count, parts = max(last - first + 1, 0), list(body.walk())
     nested = any(part.kind in ("sum", "prod") and part.value for part in parts)
-    if nested or count > MAX_TERMS or count * len(parts) > MAX_PARTS:
-        raise Undefined("too many terms")
+    Undefined.raise_if(nested or count > MAX_TERMS or count * len(parts) > MAX_PARTS, "too many terms")
     terms = [evaluate(body, at._replace(letters=at.letters | {index: Fraction(first + k)})) for k in range(count)]
     if node.kind == "sum":
         return sum_of(terms, at.precision) if terms else Fraction(0)
     return _product_value(terms, node, at) if terms else Fraction(1)
 
 
-def _power_value(args, at):
+def _power_value(node, at):
     """base ^ exponent: exact if it is rational and small; the odd root of a negative number is real."""
-    exponent = evaluate(args[1], at)
-    if args[0].kind == "constant" and args[0].value == "e":
+    exponent = evaluate(node.args[1], at)
+    if node.args[0] == Node("constant", (), "e"):
         return _exponential(exponent, at.precision)
-    base = evaluate(args[0], at)
+    base = evaluate(node.args[0], at)
     if isinstance(exponent, Fraction) and exponent.denominator == 1 and isinstance(base, Fraction):
         power = exponent.numerator
-        if base == 0 and power <= 0:
-            raise Undefined("0^0 or 1/0")
+        Undefined.raise_if(base == 0 and power <= 0, "0^0 or 1/0")
         if _bits(base) * abs(power) <= MAX_BITS:
             return base**power
     if isinstance(exponent, Fraction) and exponent.denominator % 2 == 1 and _is_negative(base):
@@ -224,7 +171,7 @@ def _power_value(args, at):
     if exponent == Fraction(1, 2):
         ball = _ball(base, at.precision)
         root = libmp.mpc_sqrt(ball.pair, at.precision)
-        return _rounded(root, max(ball.error - _size(ball) // 2, _pair_size(root) - at.precision) + 4)
+        return _rounded(root, max(ball.error - _size(ball.pair) // 2, _size(root) - at.precision) + 4)
     return _exponential(product_of(exponent, _logarithm(base, at.precision), at.precision), at.precision)
 
 
@@ -237,22 +184,46 @@ def _function_value(node, at):
         return _exponential(value, precision)
     if name in ("ln", "log", "lg"):
         logarithm = _logarithm(value, precision)
-        if len(node.args) == 2:
-            return quotient(logarithm, _logarithm(evaluate(node.args[1], at), precision), precision)
-        if name == "ln" or (name == "log" and at.natural):
+        if len(node.args) == 1 and (name == "ln" or (name == "log" and at.natural)):
             return logarithm
-        return quotient(logarithm, _logarithm(Fraction(10), precision), precision)
-    if name in _RECIPROCALS:
-        return quotient(Fraction(1), _elementary(_RECIPROCALS[name], value, precision), precision)
+        base = evaluate(node.args[1], at) if len(node.args) == 2 else Fraction(10)
+        return quotient(logarithm, _logarithm(base, precision), precision)
     if name in _QUOTIENTS:
-        return quotient(*(_elementary(part, value, precision) for part in _QUOTIENTS[name]), precision)
+        parts = (_elementary(part, value, precision) if part else Fraction(1) for part in _QUOTIENTS[name])
+        return quotient(*parts, precision)
     if name in _INVERSE_RECIPROCALS:
         value, name = quotient(Fraction(1), value, precision), _INVERSE_RECIPROCALS[name]
     return _elementary(name, value, precision)
 
 
+_OF_TREES = {  # kind -> the value of a tree
+    "number": lambda node, _at: node.value,
+    "decimal": lambda node, _at: node.value[0],
+    "symbol": lambda node, at: at.letters[node.value],
+    "constant": _constant,
+    "sum": _series_value,
+    "prod": _series_value,
+    "power": _power_value,
+    "function": _function_value,
+}
+_OF_VALUES = {  # kind -> the value of a tree whose parts have these values
+    **dict.fromkeys(OF_LISTS, _list_value),
+    "product": _product_value,
+    "inverse": lambda values, _node, at: quotient(Fraction(1), values[0], at.precision),
+    "fraction": lambda values, _node, at: quotient(*values, at.precision),
+    "group": lambda values, _node, _at: values[0],
+    "degrees": _degrees_value,
+    "factorial": _factorial_value,
+    "binomial": _factorial_value,
+    "abs": _abs_value,
+    "floor": lambda values, _node, _at: Fraction(floor(_nearest(values[0]))),
+    "ceiling": lambda values, _node, _at: Fraction(ceil(_nearest(values[0]))),
+    "apply": _apply_value,
+}
+SCALARS = _OF_TREES.keys() | _OF_VALUES.keys()
+
 _QUOTIENTS = {"tan": ("sin", "cos"), "cot": ("cos", "sin"), "tanh": ("sinh", "cosh"), "coth": ("cosh", "sinh")}
-_RECIPROCALS = {"sec": "cos", "csc": "sin", "sech": "cosh", "csch": "sinh"}
+_QUOTIENTS |= {"sec": ("", "cos"), "csc": ("", "sin"), "sech": ("", "cosh"), "csch": ("", "sinh")}  # "": one
 _INVERSE_RECIPROCALS = {"arcsec": "arccos", "arccsc": "arcsin", "arccot": "arctan"}
 _ENTIRE = {"sin": libmp.mpc_sin, "cos": libmp.mpc_cos, "sinh": libmp.mpc_sinh, "cosh": libmp.mpc_cosh}
 _INVERSES = {"arcsin": libmp.mpc_asin, "arccos": libmp.mpc_acos, "arctan": libmp.mpc_atan}
@@ -262,43 +233,32 @@ _INVERSES |= {"arsinh": libmp.mpc_asinh, "arcosh": libmp.mpc_acosh, "artanh": li
 def _elementary(name, value, precision):
     """An entire or inverse function; an inverse one may have the square root of its argument's error, as at ±1."""
     ball = _ball(value, precision)
-    size, error = _size(ball), max(ball.error, _size(ball) - precision, -precision)
-    if size > precision // 2 or error > -20:
-        raise Undefined("an argument too large")
+    size, error = _size(ball.pair), max(ball.error, _size(ball.pair) - precision, -precision)
+    Undefined.raise_if(size > precision // 2 or error > -20, "an argument too large")
     if name in _ENTIRE:
         growing = ball.pair[1] if name in ("sin", "cos") else ball.pair[0]
-        if _mpf_size(growing) > 12:
-            raise Undefined("an argument too large")
+        Undefined.raise_if(_mpf_size(growing) > 12, "an argument too large")
         result = _ENTIRE[name](ball.pair, precision)
-        return _rounded(result, error + max(_pair_size(result), 0) + 4)
-    if name not in _INVERSES:
-        raise Undefined(name)
-    if name in ("arctan", "artanh") and _at_pole(name, ball, precision):
-        raise Undefined("a pole")
+        return _rounded(result, error + max(_size(result), 0) + 4)
+    if name in ("arctan", "artanh"):
+        pole = sum_of([product_of(ball, ball, precision), Fraction(1 if name == "arctan" else -1)], precision)
+        Undefined.raise_if(_is_zero(pole), "a pole")
     return _rounded(_INVERSES[name](ball.pair, precision), error // 2 + 4)
-
-
-def _at_pole(name, ball, precision):
-    one = _ball(Fraction(1), precision)
-    square = product_of(ball, ball, precision)
-    return _is_zero(sum_of([square, one if name == "arctan" else negated(one)], precision))
 
 
 def _exponential(value, precision):
     ball = _ball(value, precision)
-    size = _size(ball)
-    if size > 24 or ball.error > -20:
-        raise Undefined("a power too large")
+    size = _size(ball.pair)
+    Undefined.raise_if(size > 24 or ball.error > -20, "a power too large")
     result = libmp.mpc_exp(ball.pair, precision)
-    return _rounded(result, _pair_size(result) + max(ball.error, max(size, 0) - precision) + 4)
+    return _rounded(result, _size(result) + max(ball.error, max(size, 0) - precision) + 4)
 
 
 def _logarithm(value, precision):
     ball = _ball(value, precision)
-    if _is_zero(ball):
-        raise Undefined("the logarithm of 0")
+    Undefined.raise_if(_is_zero(ball), "the logarithm of 0")
     result = libmp.mpc_log(ball.pair, precision)
-    return _rounded(result, max(ball.error - _size(ball), _pair_size(result) - precision, -precision) + 4)
+    return _rounded(result, max(ball.error - _size(ball.pair), _size(result) - precision, -precision) + 4)
 
 
 def sum_of(values, precision):
@@ -315,7 +275,7 @@ def sum_of(values, precision):
     for value in values:
         ball = _ball(value, precision)
         total = libmp.mpc_add(total, ball.pair, precision, "n")
-        error = max(error, ball.error, _pair_size(total) - precision) + 1
+        error = max(error, ball.error, _size(total) - precision) + 1
     return _rounded(total, error)
 
 
@@ -325,20 +285,24 @@ def product_of(one, other, precision):
         return one * other
     one, other = _ball(one, precision), _ball(other, precision)
     result = libmp.mpc_mul(one.pair, other.pair, precision, "n")
-    errors = _size(one) + other.error, _size(other) + one.error, one.error + other.error, _pair_size(result) - precision
+    errors = (
+        _size(one.pair) + other.error,
+        _size(other.pair) + one.error,
+        one.error + other.error,
+        _size(result) - precision,
+    )
     return _rounded(result, max(errors) + 3)
 
 
 def quotient(one, other, precision):
     """A quotient; Undefined if the divisor is indistinguishable from 0."""
-    if _is_zero(other):
-        raise Undefined("a division by 0")
+    Undefined.raise_if(_is_zero(other), "a division by 0")
     if isinstance(one, Fraction) and isinstance(other, Fraction) and _bits(one) + _bits(other) <= MAX_BITS:
         return one / other
     one, other = _ball(one, precision), _ball(other, precision)
     result = libmp.mpc_div(one.pair, other.pair, precision, "n")
-    size = _size(other)
-    errors = one.error - size, _size(one) + other.error - 2 * size, _pair_size(result) - precision
+    size = _size(other.pair)
+    errors = one.error - size, _size(one.pair) + other.error - 2 * size, _size(result) - precision
     return _rounded(result, max(errors) + 5)
 
 
@@ -358,8 +322,7 @@ def _ball(value, precision):
 
 def _rounded(pair, error):
     """A ball; parts indistinguishable from 0 become 0, so that a real number stays real. Undefined if too large."""
-    if _pair_size(pair) > MAX_SIZE:
-        raise Undefined("too large")
+    Undefined.raise_if(_size(pair) > MAX_SIZE, "too large")
     return Ball(tuple(libmp.fzero if _mpf_size(part) <= error else part for part in pair), max(error, _NOTHING))
 
 
@@ -368,27 +331,21 @@ def _mpf_size(number):
     _, mantissa, exponent, bits = number
     if mantissa:
         return exponent + bits
-    if exponent:
-        raise Undefined("infinite")
+    Undefined.raise_if(exponent, "infinite")
     return _NOTHING
 
 
-def _pair_size(pair):
-    return max(_mpf_size(pair[0]), _mpf_size(pair[1]))
-
-
-def _size(ball):
-    return _pair_size(ball.pair)
+def _size(pair):
+    return max(map(_mpf_size, pair))
 
 
 def _is_zero(value):
     """Whether a value is 0 or indistinguishable from it."""
-    return value == 0 if isinstance(value, Fraction) else _size(value) <= value.error + 1
+    return value == 0 if isinstance(value, Fraction) else _size(value.pair) <= value.error + 1
 
 
 def _real(ball):
-    if ball.pair[1] != libmp.fzero:
-        raise Undefined("not real")
+    Undefined.raise_if(ball.pair[1] != libmp.fzero, "not real")
     return ball.pair[0]
 
 
@@ -411,10 +368,9 @@ def agree(one, other, precision):
     if isinstance(one, Fraction) and isinstance(other, Fraction):
         return one == other
     one, other = _ball(one, precision), _ball(other, precision)
-    error, size = max(one.error, other.error), max(_size(one), _size(other))
-    if error > max(size, 0) - precision // 3:
-        raise Undefined("known too badly")
-    return _pair_size(libmp.mpc_sub(one.pair, other.pair, precision, "n")) <= error + 2
+    error, size = max(one.error, other.error), max(_size(one.pair), _size(other.pair))
+    Undefined.raise_if(error > max(size, 0) - precision // 3, "known too badly")
+    return _size(libmp.mpc_sub(one.pair, other.pair, precision, "n")) <= error + 2
 
 
 def _bits(fraction):
