@@ -6,7 +6,7 @@ batch, balance  what a step sampled; which rank trains on which part of it
 micro_batches   a rank's part, cut to fit the memory
 optimizer       AdamW, its rate, the clip, the step
 parallel        DDP and FSDP, with gradients summed over ranks
-half, fused     the weights that sampling reads under --dtype bfloat16; norms as one kernel on a GPU
+faster          the weights that sampling reads under --dtype bfloat16; norms as one kernel on a GPU
 fixed_shapes    the loop over tokens on a GPU, one CUDA graph a token; the plain one is in rollout.py
 noise, lora, float64    what --noise-every, --lora-rank and --dtype float64 add
 methods         what GRPO, PPO and others need, and GPG does not

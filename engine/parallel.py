@@ -17,7 +17,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from engine.half import half_copy, refresh
+from engine.faster import half_copy, refresh
 from engine.policy import Policy, autocast, trial
 
 
@@ -72,7 +72,7 @@ def accumulating(policy: torch.nn.Module, last: bool) -> AbstractContextManager:
 def gathered(policy: torch.nn.Module) -> Iterator[torch.nn.Module]:
     """The model to sample from: it has all weights on this rank, runs without a collective, and in the policy's dtype.
 
-    In bfloat16 it is a copy that stays at its addresses, see half.py; shards are gathered in bfloat16 anyway.
+    In bfloat16 it is a copy that stays at its addresses, see faster.py; shards are gathered in bfloat16 anyway.
     """
     shards, plain = _shards(policy), unwrapped(policy)
     if plain.dtype == "bfloat16" and not shards:

@@ -11,9 +11,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageText
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
 from engine import lora
+from engine.faster import fuse_norms, halve
 from engine.float64 import keep_float64
-from engine.fused import fuse_norms
-from engine.half import halve
 from engine.methods import Critic, Method
 from engine.optimizer import make_optimizer
 from engine.parallel import spread

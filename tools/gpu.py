@@ -36,9 +36,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2
 
 import train
 from engine.balance import Share
+from engine.faster import fuse_norms, half_copy, refresh
 from engine.fixed_shapes import FixedShapes
-from engine.fused import fuse_norms
-from engine.half import half_copy, refresh
 from engine.optimizer import make_optimizer
 from engine.policy import Policy, autocast
 from rollout import Rollout, decode_packed, pick, rollout

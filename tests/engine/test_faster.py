@@ -1,4 +1,4 @@
-"""Tests of engine/half.py and engine/fused.py: what sampling and a GPU read in place of a model's own parts."""
+"""Tests of engine/faster.py: what sampling and a GPU read in place of a model's own parts."""
 
 import pytest
 import torch
@@ -7,8 +7,7 @@ from torch.testing import assert_close
 
 import rollout as R
 from engine import parallel
-from engine.fused import fuse_norms
-from engine.half import half_copy, halve, refresh
+from engine.faster import fuse_norms, half_copy, halve, refresh
 from engine.policy import Policy, autocast
 
 
