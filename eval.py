@@ -37,6 +37,7 @@ from tqdm import tqdm
 from transformers import AutoConfig
 
 import rewards
+from engine.faster import fuse_norms, halve
 from engine.policy import autocast
 from grader.boxes import find_box
 from grader.equality import is_equiv
@@ -45,7 +46,7 @@ from run import scores
 from run.flags import BUILT_INS, fail, user_input
 from run.models import model_class, pretrained
 from run.problems import encode_row, features_and_pictures, room_for_pictures, tokenizer_of
-from run.ranks import init_distributed
+from run.ranks import decoder, default_dtype, init_distributed, is_gpu
 from tasks import addition, benchmarks, data, pictures, prompts
 
 # flags that a result depends on, besides the problems and the template
@@ -79,13 +80,14 @@ def evaluate(args: argparse.Namespace) -> None:
             print(describe(args, tokenizer, sets, problems, world_size), flush=True)
         todo = unfinished(problems, finished, args.max_prompt_tokens)[rank::world_size]
         model = load_model(args.model, args.dtype, device) if todo else None
+        decode = decoder(device, print)
         dist.barrier()  # every rank has read what is in --out, and has its model
         if rank == 0:
             scores.write_result(args.out, settings, finished)
         dist.barrier()
         with tqdm(total=len(todo), desc="eval", unit="problem", dynamic_ncols=True, disable=rank > 0) as bar:
             for batch in batches(todo, args):
-                rows = complete(model, tokenizer, processor, batch, args)
+                rows = complete(model, tokenizer, processor, batch, args, decode)
                 with open(scores.rank_file(args.out, rank), "a", encoding="utf-8") as file:
                     file.write("".join(map(scores.as_line, rows)))
                 bar.update(len(rows))
@@ -145,8 +147,8 @@ def make_parser() -> argparse.ArgumentParser:
         help="tokens of a completion (default: 2048; addition: 40; 1.5B code: 32768)")
     add("--cache-tokens", type=int, default=2**18,
         help="prompt and completion tokens decoded at once: affects memory of the key-value cache, not results")
-    add("--dtype", choices=("float32", "bfloat16", "float64"), default="float32",
-        help="of matrix products; bfloat16 keeps float32 weights, as in training (paper: not given)")
+    add("--dtype", choices=("float32", "bfloat16", "float64"), default=default_dtype(),
+        help="of matrix products; bfloat16, the default on a GPU, as in training (paper: not given)")
 
     add = parser.add_argument_group("result").add_argument
     add("--out", metavar="FILE", help="file for settings, completions and verdicts (default: eval.jsonl)")
@@ -309,10 +311,12 @@ def prompt_names(args: argparse.Namespace, benchmark: benchmarks.Benchmark) -> t
 
 
 def load_model(name: str, dtype: str, device: torch.device):
-    """The model in float32, or float64 with --dtype float64; bfloat16 is autocast."""
+    """The model in float32, or float64 with --dtype float64; bfloat16 is autocast, as in training."""
     weights = torch.float64 if dtype == "float64" else torch.float32
     model = pretrained(model_class(pretrained(AutoConfig, name)), name, dtype=weights, output_loading_info=True)
-    return model.to(device).eval()
+    if is_gpu(device):
+        fuse_norms(model)
+    return (halve(model) if dtype == "bfloat16" else model).to(device).eval()
 
 
 def unfinished(problems: list[dict], finished: list[dict], max_prompt_tokens: int) -> list[dict]:
@@ -333,14 +337,14 @@ def batches(problems: list[dict], args: argparse.Namespace):
         yield from (group[start : start + size] for start in range(0, len(group), size))
 
 
-def complete(model, tokenizer, processor, problems: list[dict], args: argparse.Namespace) -> list[dict]:
+def complete(model, tokenizer, processor, problems: list[dict], args: argparse.Namespace, decode) -> list[dict]:
     """Completes problems of one set -> their graded rows.
 
     A sample depends on seed, set, place of its problem in that and its own number, not on the batch or the rank."""
     rows = [without_ids(problem) | {"seconds": {}} for problem in problems]
     prompt_ids = [problem["prompt_ids"] for problem in problems]
     options = {"key": (args.seed, zlib.crc32(problems[0]["set"].encode())), "cache_tokens": args.cache_tokens}
-    options["indices"] = [problem["place"] for problem in problems]
+    options |= {"indices": [problem["place"] for problem in problems], "decode": decode}
     options["images"], _ = user_input(features_and_pictures, processor, problems)
     sampling = {"temperature": args.temperature, "top_p": args.top_p, "top_k": args.top_k}
     for name, n, decoding in (("greedy", 1, {"temperature": 0.0}), ("samples", args.samples, sampling)):
