@@ -160,7 +160,9 @@ def draw(
         candidates = _truncate(mass, top_p, top_k) if truncated else mass  # (N, V)
         tokens, total = _invert(candidates, uniforms)
         total = mass.sum(dim=-1) if truncated else total.to(mass.dtype)  # (N,)
-    picked = (logits.gather(1, tokens[:, None]) - top) / (temperature or 1)  # (N, 1)
+    picked = logits.gather(1, tokens[:, None]) - top  # (N, 1)
+    if temperature not in (0, 1):
+        picked /= temperature
     return tokens, picked.squeeze(1) - total.log()
 
 
@@ -186,8 +188,8 @@ def _invert(mass: torch.Tensor, uniforms: torch.Tensor) -> tuple[torch.Tensor, t
 
 def _first_above(cdf: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """(N, n), (N,) -> (N,): the first place whose CDF exceeds the target, so never one of mass 0."""
-    # rounding can bring a target up to the last value, which none exceeds
-    target = torch.minimum(target, torch.nextafter(cdf[:, -1], cdf.new_zeros(())))
+    # rounding can bring a target up to the last value, which none exceeds: at most the number before it
+    target = torch.minimum(target, cdf[:, -1] * (1 - 2**-53))
     places = torch.searchsorted(cdf, target[:, None], right=True).squeeze(1)
     return places.clamp(max=cdf.shape[1] - 1)  # only NaN reaches past the end
 
