@@ -31,15 +31,15 @@ class _Slots(DynamicLayer):
     The first `rows` and `width` of them take part.
     """
 
-    def __init__(self, layer: DynamicLayer, rows: int, width: int):
+    def __init__(self, layer: DynamicLayer, rows: int, width: int, at: torch.Tensor):
         super().__init__()
-        like, dtype = layer.keys, layer.keys.dtype
-        if torch.is_autocast_enabled(like.device.type):  # attention would cast the whole past to it, for every token
-            dtype = torch.get_autocast_dtype(like.device.type)
+        dtype, kind = layer.keys.dtype, at.device.type
+        if torch.is_autocast_enabled(kind):  # attention would cast the whole past to it, for every token
+            dtype = torch.get_autocast_dtype(kind)
         shapes = ((rows, x.shape[1], width, x.shape[3]) for x in (layer.keys, layer.values))
         # zeros: a place that was never written is masked, but NaN in it would spread
-        self.keys, self.values = (torch.zeros(shape, dtype=dtype, device=like.device) for shape in shapes)
-        self.is_initialized = True
+        self.keys, self.values = (torch.zeros(shape, dtype=dtype, device=at.device) for shape in shapes)
+        self.is_initialized, self.at = True, at
 
     def update(self, key_states, value_states, *_, **__):
         seen = [x[: self.rows, :, : self.width] for x in (self.keys, self.values)]
@@ -76,7 +76,14 @@ class FixedShapes:
                 if len(left) == 0:
                     break
                 n = self._pack(left, n)
-            self._token(model, n, multiple(L + t, WIDTH), draws.options)
+            width = multiple(L + t, WIDTH)
+            key, token = (n, width, *draws.options.values()), partial(self._token, model, n, width, draws.options)
+            if key in self.recorded:
+                self.recorded[key].replay()
+            elif self.record:
+                self._record(key, token)
+            else:
+                token()
         draws.tokens.copy_(self.tokens[:N, :T])
         draws.logprobs.copy_(self.logprobs[:N, :T])
 
@@ -91,10 +98,8 @@ class FixedShapes:
         self.recorded, self.pool, self.cache = {}, None, None  # frees what they held, before more is taken
         self.size, self.origin = size, origin
         (N, W, T), new = size, partial(torch.zeros, device=draws.tokens.device)
-        self.cache = Cache(layers=[_Slots(layer, N, W) for layer in layers])
         self.at, self.t = new(1, dtype=torch.long), new(1, dtype=torch.long)  # of the present token: in cache, in row
-        for layer in self.cache.layers:
-            layer.at = self.at
+        self.cache = Cache(layers=[_Slots(layer, N, W, self.at) for layer in layers])
         self.alive, self.ended = new(N, dtype=torch.long), new(N, dtype=torch.bool)  # (N,): the sample in each row
         self.ids = new((N, 1), dtype=torch.long)
         self.mask = new((N, 1, 1, W), dtype=self.cache.layers[0].keys.dtype)  # 0 where a row attends, else -inf
@@ -133,7 +138,7 @@ class FixedShapes:
         self.ids[:n, 0] = drawn
         self.t += 1
 
-    def _forward_and_draw(self, model, n: int, width: int, options: dict) -> None:
+    def _token(self, model, n: int, width: int, options: dict) -> None:
         """All that a token is; no shape or address in it depends on what is drawn."""
         for layer in self.cache.layers:
             layer.rows, layer.width = n, width
@@ -147,40 +152,31 @@ class FixedShapes:
             self.at += 1
             self._draw(out.logits[:, -1], n, options)
 
-    def _token(self, model, n: int, width: int, options: dict) -> None:
-        key = (n, width, *options.values())
-        token = partial(self._forward_and_draw, model, n, width, options)
-        if not self.record:
-            token()
-        elif key in self.recorded:
-            self.recorded[key].replay()
-        else:
-            self._record(key, token)
-
     def _record(self, key, token: Callable[[], None]) -> None:
         """Draws a token and records its graph, which must then draw the same; if it doesn't, no more graphs."""
         state = (self.at, self.t, self.position, self.ids, self.ended, self.tokens, self.logprobs)
         before = [x.clone() for x in state]
 
-        def back():
+        def again(draw_token: Callable[[], None]) -> None:
             for x, old in zip(state, before, strict=True):
                 x.copy_(old)
+            draw_token()
 
         try:
             graph = self.record(token, self.pool)
-            after = [x.clone() for x in state]
-            back()
-            graph.replay()
-            wrong = difference(after[-2:], state[-2:])
+            tokens, logprobs = self.tokens.clone(), self.logprobs.clone()
+            again(graph.replay)
+            others, gap = int((self.tokens != tokens).sum()), float((self.logprobs - logprobs).abs().max())
+            wrong = f"a graph drew {others} other tokens, and log-probabilities differ by up to {gap:.2g}"
+            wrong = wrong if others or not gap <= TOLERANCE else None  # also where the gap is NaN
         except RuntimeError as error:
             wrong = str(error).partition("\n")[0]
         if wrong:
-            self.record, self.recorded, self.pool = None, {}, None
+            self.record, self.recorded = None, {}
             self.say(f"CUDA graphs are off, and sampling is slower: {wrong}")
-            back()
-            token()
-            return
-        self.recorded[key], self.pool = graph, graph.pool()
+            again(token)
+        else:
+            self.recorded[key], self.pool = graph, graph.pool()
 
     def _pack(self, left: torch.Tensor, n: int) -> int:
         """Moves the rows that have not ended to the front, if that is fewer rows: how many now take part."""
@@ -195,14 +191,6 @@ class FixedShapes:
             x[:m] = x[rows]
         self.position[..., :m, :] = self.position[..., rows, :]
         return m
-
-
-def difference(ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> str | None:
-    """What differs between two results of tokens and log-probabilities, in words."""
-    tokens, gap = int((ours[0] != theirs[0]).sum()), float((ours[1] - theirs[1]).abs().max())
-    if tokens or not gap <= TOLERANCE:
-        return f"of a graph's first tokens {tokens} are others, and log-probabilities differ by up to {gap:.2g}"
-    return None
 
 
 def fit(rows: int) -> int:
