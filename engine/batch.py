@@ -37,13 +37,12 @@ class Sums:
 
 
 def count_samples(
-    rewards: torch.Tensor,  # (p, G)
-    left_out: torch.Tensor,  # (p, G) bool
-    lengths: torch.Tensor,  # (p, G) tokens
-    sampled: Rollout,
-    result: dict,
+    rewards: torch.Tensor, left_out: torch.Tensor, lengths: torch.Tensor, sampled: Rollout, result: dict
 ) -> Sums:
-    """The sums of one round. rewards, left_out and lengths are on the CPU; result: what rewards.score returned."""
+    """The sums of one round, from rewards, left_out (bool) and lengths (tokens), (p, G) each and on the CPU.
+
+    result: what rewards.score returned.
+    """
     valid, mean, tokens = valid_groups(rewards), rewards.mean(dim=1), float(lengths.sum())  # (p,)
     scored = {name: [x for x in values if x is not None] for name, values in result["by_name"].items()}
     return Sums(

@@ -73,18 +73,13 @@ class Method:
         return not (self.updates > 1 or (self.kl_coef and self.kl_in == "loss"))
 
 
-def baseline_advantages(
-    rewards: torch.Tensor,  # (P, G)
-    baseline: str,
-    f_norm: str = "none",
-    greedy: torch.Tensor | None = None,  # (P,)
-) -> torch.Tensor:
-    """(r - baseline) / F_norm, (P, G); but for "critic", which is `gae`. A collective for "batch".
+def baseline_advantages(rewards: torch.Tensor, baseline: str, f_norm: str = "none", greedy=None) -> torch.Tensor:
+    """(r - baseline) / F_norm, (P, G) -> (P, G); but for "critic", which is `gae`. A collective for "batch".
 
         "group"    mean of the group, Eq. 6                                    GPG, GRPO
         "others"   mean of the G - 1 other samples: G / (G - 1) times "group"  RLOO
         "batch"    mean of all rewards of the step, over all ranks             REINFORCE++
-        "greedy"   reward of the prompt's greedy completion                    ReMax
+        "greedy"   reward of the prompt's greedy completion, greedy (P,)       ReMax
 
     f_norm: "none", "batch" (sample standard deviation of all rewards of the step); "group" with "group" and "others".
     """
@@ -97,17 +92,13 @@ def baseline_advantages(
     return torch.where(std > 0, advantages / std, 0.0) if f_norm == "batch" else advantages
 
 
-def gae(
-    rewards: torch.Tensor,  # (P, G, T), per token
-    values: torch.Tensor,  # (P, G, T), before the token is drawn
-    mask: torch.Tensor,  # (P, G, T)
-    lam: float,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Generalised advantage estimation (Schulman et al. 2016), not discounted -> advantages and returns, (P, G, T).
+def gae(rewards: torch.Tensor, values: torch.Tensor, mask: torch.Tensor, lam: float) -> tuple[torch.Tensor, ...]:
+    """Generalised advantage estimation (Schulman et al. 2016), not discounted -> advantages and returns.
 
         delta_t = r_t + V_{t+1} - V_t        A_t = delta_t + lam * A_{t+1}        return_t = A_t + V_t
 
-    V is 0 after the last token, also of a truncated completion: what would have followed is not rewarded.
+    All are (P, G, T), of tokens; V is the value before a token is drawn. It is 0 after the last token, also of a
+    truncated completion: what would have followed is not rewarded.
     """
     advantages, later, value = torch.zeros_like(values), 0.0, 0.0
     for t in reversed(range(values.shape[2])):
@@ -124,13 +115,11 @@ def whiten(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return torch.where(std > 0, (x - mean) / std, 0.0) * mask
 
 
-def clipped_objective(
-    logprobs: torch.Tensor,  # (M,)
-    old: torch.Tensor,  # (M,), before the first update on these samples
-    weights: torch.Tensor,  # (M,), scale * A
-    clip: tuple[float, float],
-) -> torch.Tensor:
-    """PPO's min(ratio * w, clip(ratio, 1 - low, 1 + high) * w), (M,); Eq. 20, 26; DAPO's has a larger high."""
+def clipped_objective(logprobs: torch.Tensor, old: torch.Tensor, weights: torch.Tensor, clip: tuple[float, float]):
+    """PPO's min(ratio * w, clip(ratio, 1 - low, 1 + high) * w), (M,); Eq. 20, 26; DAPO's has a larger high.
+
+    weights: scale * A; old: log-probabilities before the first update on these samples; (M,) each.
+    """
     ratio = (logprobs - old).exp()
     return torch.minimum(ratio * weights, ratio.clamp(1 - clip[0], 1 + clip[1]) * weights)
 
