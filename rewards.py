@@ -71,8 +71,7 @@ def cosine(right: bool, num_tokens: int, max_tokens: int) -> float:
     paper. Its code counts characters, up to 1000; is periodic, so that 2000 characters earn what none would; and makes
     longer wrong answers worse, contrary to its own description.
     """
-    progress = min(1.0, num_tokens / max_tokens)
-    wave = (1 + math.cos(math.pi * progress)) / 2  # 1 -> 0
+    wave = (1 + math.cos(math.pi * min(1.0, num_tokens / max_tokens))) / 2  # 1 -> 0
     return 0.5 + 0.5 * wave if right else -0.5 * wave
 
 
