@@ -72,8 +72,7 @@ def cosine(right: bool, num_tokens: int, max_tokens: int) -> float:
     paper. Its code counts characters, up to 1000; is periodic, so that 2000 characters earn what none would; and makes
     longer wrong answers worse, contrary to its own description.
     """
-    progress = min(1.0, num_tokens / max_tokens)
-    wave = (1 + math.cos(math.pi * progress)) / 2  # 1 -> 0
+    wave = (1 + math.cos(math.pi * min(1.0, num_tokens / max_tokens))) / 2  # 1 -> 0
     return 0.5 + 0.5 * wave if right else -0.5 * wave
 
 
@@ -170,24 +169,20 @@ class _Boxes:
         return values if self.threshold is None else [float(value > self.threshold) for value in values]
 
 
-def _of_text(reward: Callable[[str], float]):
-    return lambda completions, **_: [reward(completion) for completion in completions]
-
-
-def _of_pair(reward: Callable[[str, str], float]):
-    return lambda completions, answer, **_: [reward(*pair) for pair in zip(completions, answer, strict=True)]
+def _each(reward: Callable[..., float], *columns: str) -> Callable:
+    return lambda **batch: [reward(*row) for row in zip(*(batch[name] for name in columns), strict=True)]
 
 
 _BUILT_IN = {  # name -> (grader, max_tokens) -> reward
     "accuracy": lambda grader, _: _Graded(grader),
-    "format": lambda *_: _of_text(format_reward),
+    "format": lambda *_: _each(format_reward, "completions"),
     "accuracy_boxed": lambda grader, _: _Graded(grader, prose=False),
-    "tag_count": lambda *_: _of_text(tag_count),
+    "tag_count": lambda *_: _each(tag_count, "completions"),
     "cosine": lambda grader, max_tokens: _Graded(grader, max_tokens=max_tokens),
-    "choice": lambda *_: _of_pair(choice),
-    "class_name": lambda *_: _of_pair(class_name),
+    "choice": lambda *_: _each(choice, "completions", "answer"),
+    "class_name": lambda *_: _each(class_name, "completions", "answer"),
     "iou": lambda *_: _Boxes(),
-    "iou_or_name": lambda *_: _of_pair(iou_or_name),
+    "iou_or_name": lambda *_: _each(iou_or_name, "completions", "answer"),
 }
 _KNOWN = f"use {', '.join(_BUILT_IN)}, iou>0.5 or path/to/file.py:function, with =WEIGHT if not 1"
 _THRESHOLD = re.compile(r"iou>(0?\.[0-9]*[1-9][0-9]*)")
@@ -308,12 +303,10 @@ def _call(name, function, batch, first=0):
         batch_error = error
     else:
         return _checked(name, returned, size, first), []
-    values, failures = [], []
-    for i in range(size):
-        value, failure = _call(name, function, {key: column[i : i + 1] for key, column in batch.items()}, first + i)
-        values += value
-        failures += failure
-    return values, failures or [(None, batch_error)]
+    rows = [{key: column[i : i + 1] for key, column in batch.items()} for i in range(size)]
+    tried = [_call(name, function, row, first + i) for i, row in enumerate(rows)]
+    failures = [failure for _, failed in tried for failure in failed]
+    return [value for (value,), _ in tried], failures or [(None, batch_error)]
 
 
 def _checked(name, returned, size, first):

@@ -4,9 +4,10 @@ Letters: P prompts, G completions of each, S groups of all rounds, T completion 
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 import torch
+from torch.nn.functional import pad
 
 from gpg import valid_groups
 from rollout import Rollout, join
@@ -36,13 +37,12 @@ class Sums:
 
 
 def count_samples(
-    rewards: torch.Tensor,  # (p, G)
-    left_out: torch.Tensor,  # (p, G) bool
-    lengths: torch.Tensor,  # (p, G) tokens
-    sampled: Rollout,
-    result: dict,
+    rewards: torch.Tensor, left_out: torch.Tensor, lengths: torch.Tensor, sampled: Rollout, result: dict
 ) -> Sums:
-    """The sums of one round. rewards, left_out and lengths are on the CPU; result: what rewards.score returned."""
+    """The sums of one round, from rewards, left_out (bool) and lengths (tokens), (p, G) each and on the CPU.
+
+    result: what rewards.score returned.
+    """
     valid, mean, tokens = valid_groups(rewards), rewards.mean(dim=1), float(lengths.sum())  # (p,)
     scored = {name: [x for x in values if x is not None] for name, values in result["by_name"].items()}
     return Sums(
@@ -77,10 +77,6 @@ def unflatten(like: Sums, numbers: Sequence[float]) -> Sums:
     return Sums(**{k: {n: next(number) for n in v} if isinstance(v, dict) else next(number) for k, v in values})
 
 
-def add(parts: Sequence[Sums]) -> Sums:
-    return unflatten(parts[0], [sum(column) for column in zip(*map(flatten, parts), strict=True)])
-
-
 @dataclass(frozen=True)
 class Batch:
     """What this rank sampled for one step: the groups of all rounds, including invalid ones."""
@@ -103,16 +99,15 @@ def join_rounds(rounds: Sequence[Batch], seconds: dict[str, float]) -> Batch:
     """The rounds of a step as one batch; the samples for people are the first round's."""
     rollout = join([batch.rollout for batch in rounds])
     T = rollout.completion_ids.shape[2]
-    masks = [torch.nn.functional.pad(b.loss_mask, (0, T - b.loss_mask.shape[2])) for b in rounds]
-    has_greedy = rounds[0].greedy is not None
-    return Batch(
+    sums = zip(*(flatten(batch.sums) for batch in rounds), strict=True)
+    return replace(
+        rounds[0],
         rollout=rollout,
         rewards=torch.cat([batch.rewards for batch in rounds]),
-        loss_mask=torch.cat(masks),
+        loss_mask=torch.cat([pad(batch.loss_mask, (0, T - batch.loss_mask.shape[2])) for batch in rounds]),
         num_valid=sum(batch.num_valid for batch in rounds),
         rounds=len(rounds),
-        sums=add([batch.sums for batch in rounds]),
+        sums=unflatten(rounds[0].sums, list(map(sum, sums))),
         seconds=seconds,
-        samples=rounds[0].samples,
-        greedy=torch.cat([batch.greedy for batch in rounds]) if has_greedy else None,
+        greedy=None if rounds[0].greedy is None else torch.cat([batch.greedy for batch in rounds]),
     )

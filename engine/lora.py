@@ -37,13 +37,11 @@ def load(model, folder: Path) -> None:
     """Loads a checkpoint's adapters into the model's. ValueError, in one line: it has none, or of other shapes."""
     if not (folder / WEIGHTS).exists():
         raise ValueError(f"--lora-rank: {folder.parent} holds no adapter: all of its weights were trained")
-    mine = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    mine = {name: p.shape for name, p in model.named_parameters() if p.requires_grad}
     saved = {_in_model(name): x for name, x in load_file(folder / WEIGHTS).items()}
-    if {name: x.shape for name, x in saved.items()} != {name: p.shape for name, p in mine.items()}:
+    if {name: x.shape for name, x in saved.items()} != mine:
         raise ValueError(f"--lora-rank: the adapter of {folder} has another rank, or is of another --model")
-    with torch.no_grad():
-        for name, parameter in mine.items():
-            parameter.copy_(saved[name])
+    model.load_state_dict(saved, strict=False)  # all else stays W
 
 
 def split(model, weights: dict[str, torch.Tensor], base: str):

@@ -18,7 +18,8 @@ forwards the batch once per try. PPO's clip took its place.
 from dataclasses import dataclass, replace
 
 import torch
-from torch.nn.functional import pad
+from torch.nn import Module
+from torch.optim import Optimizer
 
 from engine.balance import Share
 from engine.batch import Batch
@@ -72,18 +73,13 @@ class Method:
         return not (self.updates > 1 or (self.kl_coef and self.kl_in == "loss"))
 
 
-def baseline_advantages(
-    rewards: torch.Tensor,  # (P, G)
-    baseline: str,
-    f_norm: str = "none",
-    greedy: torch.Tensor | None = None,  # (P,)
-) -> torch.Tensor:
-    """(r - baseline) / F_norm, (P, G); but for "critic", which is `gae`. A collective for "batch".
+def baseline_advantages(rewards: torch.Tensor, baseline: str, f_norm: str = "none", greedy=None) -> torch.Tensor:
+    """(r - baseline) / F_norm, (P, G) -> (P, G); but for "critic", which is `gae`. A collective for "batch".
 
         "group"    mean of the group, Eq. 6                                    GPG, GRPO
         "others"   mean of the G - 1 other samples: G / (G - 1) times "group"  RLOO
         "batch"    mean of all rewards of the step, over all ranks             REINFORCE++
-        "greedy"   reward of the prompt's greedy completion                    ReMax
+        "greedy"   reward of the prompt's greedy completion, greedy (P,)       ReMax
 
     f_norm: "none", "batch" (sample standard deviation of all rewards of the step); "group" with "group" and "others".
     """
@@ -92,20 +88,17 @@ def baseline_advantages(
         return group_advantages(rewards, f_norm) * (G / (G - 1) if baseline == "others" else 1.0)
     mean, std = _moments(rewards, torch.ones_like(rewards))
     advantages = rewards - (greedy[:, None] if baseline == "greedy" else mean)  # (P, G)
-    return _divided(advantages, std) if f_norm == "batch" else advantages
+    # without spread exactly 0, as in gpg.group_advantages
+    return torch.where(std > 0, advantages / std, 0.0) if f_norm == "batch" else advantages
 
 
-def gae(
-    rewards: torch.Tensor,  # (P, G, T), per token
-    values: torch.Tensor,  # (P, G, T), before the token is drawn
-    mask: torch.Tensor,  # (P, G, T)
-    lam: float,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Generalised advantage estimation (Schulman et al. 2016), not discounted -> advantages and returns, (P, G, T).
+def gae(rewards: torch.Tensor, values: torch.Tensor, mask: torch.Tensor, lam: float) -> tuple[torch.Tensor, ...]:
+    """Generalised advantage estimation (Schulman et al. 2016), not discounted -> advantages and returns.
 
         delta_t = r_t + V_{t+1} - V_t        A_t = delta_t + lam * A_{t+1}        return_t = A_t + V_t
 
-    V is 0 after the last token, also of a truncated completion: what would have followed is not rewarded.
+    All are (P, G, T), of tokens; V is the value before a token is drawn. It is 0 after the last token, also of a
+    truncated completion: what would have followed is not rewarded.
     """
     advantages, later, value = torch.zeros_like(values), 0.0, 0.0
     for t in reversed(range(values.shape[2])):
@@ -119,16 +112,14 @@ def gae(
 def whiten(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """(x - mean) / standard deviation over all tokens (P, G, T) of all ranks, as PPO does with its advantages."""
     mean, std = _moments(x, mask)
-    return _divided(x - mean, std) * mask
+    return torch.where(std > 0, (x - mean) / std, 0.0) * mask
 
 
-def clipped_objective(
-    logprobs: torch.Tensor,  # (M,)
-    old: torch.Tensor,  # (M,), before the first update on these samples
-    weights: torch.Tensor,  # (M,), scale * A
-    clip: tuple[float, float],
-) -> torch.Tensor:
-    """PPO's min(ratio * w, clip(ratio, 1 - low, 1 + high) * w), (M,); Eq. 20, 26; DAPO's has a larger high."""
+def clipped_objective(logprobs: torch.Tensor, old: torch.Tensor, weights: torch.Tensor, clip: tuple[float, float]):
+    """PPO's min(ratio * w, clip(ratio, 1 - low, 1 + high) * w), (M,); Eq. 20, 26; DAPO's has a larger high.
+
+    weights: scale * A; old: log-probabilities before the first update on these samples; (M,) each.
+    """
     ratio = (logprobs - old).exp()
     return torch.minimum(ratio * weights, ratio.clamp(1 - clip[0], 1 + clip[1]) * weights)
 
@@ -150,9 +141,7 @@ def kl_estimate(logprobs: torch.Tensor, reference: torch.Tensor, kind: str) -> t
     As a loss, "k1" has a gradient of mean zero, so it restrains nothing. In the reward it is the right one.
     """
     d = logprobs - reference
-    if kind == "k1":
-        return d
-    return d**2 / 2 if kind == "k2" else torch.expm1(-d) + d
+    return {"k1": d, "k2": d**2 / 2, "k3": torch.expm1(-d) + d}[kind]
 
 
 def overlong_penalty(lengths: torch.Tensor, max_len: int, buffer: int) -> torch.Tensor:
@@ -167,17 +156,12 @@ def weights(batch: Batch, norm: str, max_len: int, num_groups: int) -> torch.Ten
     return batch.advantages * scale.to(batch.rewards.dtype)[:, :, None] * batch.loss_mask
 
 
-def prepare(
-    batch: Batch, method: Method, reference: torch.nn.Module | None, critic: torch.nn.Module | None, budget: int
-) -> Batch:
+def prepare(batch: Batch, method: Method, reference: Module | None, critic: Module | None, budget: int) -> Batch:
     """The batch with a method's advantages, and what its loss needs per token; GPG's as it is.
 
     A penalty in the reward is -kl_coef * KL: of a sample, its sum over tokens; with a critic, of each token. budget:
     padded tokens of a forward.
     """
-    is_plain = reference is None and critic is None
-    if is_plain and method.baseline == "group" and method.algo != "sft":
-        return batch
     r, mask, counted, extras = batch.rollout, batch.loss_mask, {}, {}
     rewards, advantages = batch.rewards, None  # (S, G)
     penalty = torch.zeros_like(r.logprobs)  # (S, G, T)
@@ -210,13 +194,7 @@ def prepare(
 
 
 def backward(
-    policy: torch.nn.Module,
-    share: Share,
-    method: Method,
-    budget: int,
-    grad_clip: float,
-    halves: bool = False,
-    first: bool = True,
+    policy: Module, share: Share, method: Method, budget: int, grad_clip: float, halves=False, first=True
 ) -> Gradient:
     """train.backward for a loss that is not just weights * logprobs: clipped ratios, a KL term. Arguments as there.
 
@@ -258,19 +236,15 @@ def backward(
 
 
 def more_updates(
-    policy: torch.nn.Module,
-    critic: torch.nn.Module | None,
-    optimizer: torch.optim.Optimizer,
-    share: Share,
-    method: Method,
-    lr: float,
-    budget: int,
-    grad_clip: float,
+    policy: Module, critic: Module | None, optimizer: Optimizer, share: Share, method: Method, lr: float, **limits
 ) -> dict[str, float]:
-    """The updates after the first on the same samples -> {"clipped_share"}: of the last one's tokens, if any clip."""
+    """The updates after the first on the same samples -> {"clipped_share"}: of the last one's tokens, if any clip.
+
+    limits: budget and grad_clip, see backward.
+    """
     for _ in range(method.updates - 1):
-        gradient = backward(policy, share, method, budget, grad_clip, first=False)
-        fit_critic(critic, share, budget, grad_clip)
+        gradient = backward(policy, share, method, **limits, first=False)
+        fit_critic(critic, share, **limits)
         (loss,) = global_sum(torch.tensor([gradient.loss], dtype=torch.float64, device=share.weights.device)).tolist()
         take_step(optimizer, lr, learn=share.count > 0 and gradient._replace(loss=loss).is_finite())
     if method.updates == 1 or not method.clip:
@@ -281,7 +255,7 @@ def more_updates(
     return {"clipped_share": clipped / tokens if tokens else 0.0}
 
 
-class Critic(torch.nn.Module):
+class Critic(Module):
     """The value of the text before each completion token: a copy of the model, and a linear head.
 
     The head begins at zero, so the first advantages are those without a critic.
@@ -304,7 +278,7 @@ class Critic(torch.nn.Module):
             return (states.to(self.head.weight.dtype) * self.head.weight).sum(dim=1) + self.head.bias
 
 
-def fit_critic(critic: torch.nn.Module | None, share: Share, budget: int, grad_clip: float) -> None:
+def fit_critic(critic: Module | None, share: Share, budget: int, grad_clip: float) -> None:
     """The gradient of the values' squared error, (V - return)^2 / 2 per token (Eq. 21), with a clip of its own."""
     if critic is None or share.count == 0:
         return
@@ -322,27 +296,16 @@ def demonstrations(model, tokenizer, prompts: list[list[int]], solutions: list[l
     """
     pad_token, ends = pad_id(model, tokenizer), eos_ids(model, tokenizer)
     end = ends[0] if tokenizer.eos_token_id is None else tokenizer.eos_token_id
-    rows = [torch.tensor([*solution, end], device=model.device) for solution in solutions]
-    T = max(map(len, rows), default=0)
-    ids = [pad(row, (0, T - len(row)), value=pad_token) for row in rows]
-    mask = [pad(torch.ones_like(row), (0, T - len(row))) for row in rows]
-    completion_ids, completion_mask = (
-        torch.stack(x)[:, None] if x else torch.zeros((0, 1, 0), dtype=torch.long, device=model.device)
-        for x in (ids, mask)
-    )  # (P, 1, T)
+    backwards = pad_left([[end, *reversed(solution)] for solution in solutions], pad_token, model.device)
+    ids, mask = (x.flip(1)[:, None] for x in backwards)  # (P, 1, T), padded right
     wide = torch.promote_types(model.dtype, torch.float32)
     return Rollout(
         *pad_left(prompts, pad_token, model.device),
-        completion_ids=completion_ids,
-        completion_mask=completion_mask,
-        logprobs=torch.full(completion_ids.shape, torch.nan, dtype=wide, device=model.device),
-        truncated=torch.zeros(completion_ids.shape[:2], dtype=torch.bool, device=model.device),
+        completion_ids=ids,
+        completion_mask=mask,
+        logprobs=torch.full_like(ids, torch.nan, dtype=wide),
+        truncated=torch.zeros_like(ids[:, :, 0], dtype=torch.bool),
     )
-
-
-def _divided(x: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
-    """x / std; exactly 0 if nothing differs, as in gpg.group_advantages."""
-    return x / std if std > 0 else torch.zeros_like(x)
 
 
 def _moments(x: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

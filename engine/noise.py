@@ -17,17 +17,11 @@ def in_halves(module: torch.nn.Module, share: Share, budget: int, noise: dict) -
     groups have in common is signal, the rest is noise: with a cosine c, signal is about c of the squared norm of a
     half's gradient, and 2c / (1 + c) of the sum's.
     """
-    noise["grad_cosine"] = None
     first, second = split_groups(share)
-    if first is None:
-        yield from micro_steps(module, share, budget)
-        return
     yield from micro_steps(module, share._replace(samples=first), budget)
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    grads = [parameter.grad for parameter in trained]  # summed over ranks, as after each half
-    firsts = [grad.clone() for grad in grads]
-    for grad in grads:
-        grad.zero_()
+    firsts = [parameter.grad.clone() for parameter in trained]  # summed over ranks, as after each half
+    module.zero_grad(set_to_none=False)
     yield from micro_steps(module, share._replace(samples=second), budget)
     grads = [parameter.grad for parameter in trained]
     ab, aa, bb = (dot(x, y) for x, y in ((firsts, grads), (firsts, firsts), (grads, grads)))
@@ -36,14 +30,12 @@ def in_halves(module: torch.nn.Module, share: Share, budget: int, noise: dict) -
         grad += other
 
 
-def split_groups(share: Share) -> tuple[torch.Tensor, torch.Tensor] | tuple[None, None]:
-    """This rank's samples of two halves of all ranks' groups, (n,) each; None for fewer than two groups.
+def split_groups(share: Share) -> tuple[torch.Tensor, torch.Tensor]:
+    """This rank's samples of two halves of all ranks' groups, (n,) each; one group has an empty second half.
 
     Groups alternate in the order of their tokens, so a half depends neither on the number of ranks nor on rewards.
     """
     r, (S, G) = share.rollout, share.rollout.truncated.shape
-    if S < 2:
-        return None, None
 
     def tokens(s: int) -> list:
         pairs = ((r.prompt_ids, r.prompt_mask), (r.completion_ids, r.completion_mask))

@@ -56,9 +56,7 @@ class _SlicedLogprobs(torch.autograd.Function):
         w = weight.to(compute_dtype)  # (V, D)
         grads = None if known is None else _zero_grads(hidden, weight, bias, ctx.needs_input_grad)
         logprobs, normalisers = [], []
-        for start in range(0, len(hidden), slice_tokens):
-            piece = slice(start, start + slice_tokens)
-            z = _logits(hidden[piece].to(compute_dtype), w, bias).div_(temperature)  # (n, V)
+        for piece, z in _slices(hidden, w, bias, temperature, slice_tokens):
             picked, top = z.gather(1, ids[piece, None]), z.amax(dim=1, keepdim=True)  # (n, 1)
             total = z.sub_(top).exp_().sum(dim=1, keepdim=True)  # (n, 1)
             normalisers.append((total.log() + top).squeeze(1))  # (n,) log of the sum of exp z
@@ -80,12 +78,18 @@ class _SlicedLogprobs(torch.autograd.Function):
         hidden, weight, bias, ids, normalisers = ctx.saved_tensors
         w = weight.to(compute_dtype)  # (V, D)
         grads = _zero_grads(hidden, weight, bias, ctx.needs_input_grad)
-        for start in range(0, len(hidden), slice_tokens):
-            piece = slice(start, start + slice_tokens)
-            z = _logits(hidden[piece].to(compute_dtype), w, bias).div_(temperature)  # (n, V)
-            p = z.sub_(normalisers[piece, None]).exp_()
+        for piece, z in _slices(hidden, w, bias, temperature, slice_tokens):
+            p = z.sub_(normalisers[piece, None]).exp_()  # (n, V)
             _add_grads(grads, p, hidden, w, ids, grad, piece, temperature)
         return *grads, None, None, None
+
+
+def _slices(hidden, w, bias, temperature: float, slice_tokens: int):
+    """Yields each slice of the rows, and its z (n, V), in float32 or wider whatever the dtype of the product."""
+    for start in range(0, len(hidden), slice_tokens):
+        piece = slice(start, start + slice_tokens)
+        z = (hidden[piece].to(w.dtype) @ w.T).to(torch.promote_types(w.dtype, torch.float32))
+        yield piece, (z if bias is None else z.add_(bias)).div_(temperature)
 
 
 def _zero_grads(hidden, weight, bias, needed) -> tuple[torch.Tensor | None, ...]:
@@ -107,9 +111,3 @@ def _add_grads(grads, p, hidden, w, ids, grad, piece, temperature) -> None:
         grad_weight.addmm_(dz.T, rows)
     elif grad_weight is not None:
         grad_weight += dz.T @ rows
-
-
-def _logits(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    """The output layer, (n, D) -> (n, V), in float32 or wider whatever the dtype of the product."""
-    logits = (rows @ weight.T).to(torch.promote_types(rows.dtype, torch.float32))
-    return logits if bias is None else logits.add_(bias)

@@ -20,23 +20,25 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-# Flags of train.py for which a model of this size needs values other than the paper's.
-DEFAULTS: dict[str, object] = {
-    "steps": 50,  # the reward has levelled off; later, few groups are still mixed
-    "prompts_per_step": 16,  # 128 completions, enough to hide the overhead of a decoding step
+# Flags of train.py for which models of this size need values other than the paper's: of both built-in tasks, and here.
+COMMON: dict[str, object] = {
     "group_size": 8,  # as in the paper; FORGET is chosen for groups of 8
-    "max_prompt_tokens": 32,  # the longest prompt has 11
-    "max_new_tokens": 40,  # the longest demonstration has 34
     "temperature": 1.0,  # mistakes are sampled as often as they were demonstrated
     "dtype": "float32",  # also on a GPU, which is no faster for a model of this size
-    "lr": 1e-4,  # 1e-6 is for a billion parameters
-    "schedule": "constant",  # the run is too short to decay
     "warmup": 10,  # steps; the first ones show the initial model
     "weight_decay": 0.0,  # too few steps to need it
     "grad_clip": 1.0,  # rarely clips: norms are .1 to .4
     "beta_th": 0.25,  # alpha is at most 4; a second round is rare before the reward levels off
     "max_rounds": 4,
     "tokens_per_micro_batch": 4096,  # two or three passes per step, which fit a small cache
+}
+DEFAULTS = COMMON | {
+    "steps": 50,  # the reward has levelled off; later, few groups are still mixed
+    "prompts_per_step": 16,  # 128 completions, enough to hide the overhead of a decoding step
+    "max_prompt_tokens": 32,  # the longest prompt has 11
+    "max_new_tokens": 40,  # the longest demonstration has 34
+    "lr": 1e-4,  # 1e-6 is for a billion parameters
+    "schedule": "constant",  # the run is too short to decay
     "eval_every": 10,
     "noise_every": 10,
 }
@@ -116,32 +118,21 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([SYSTEM, USER, ASSISTANT, END, PAD])
     tokenizer.add_tokens([AddedToken("\\boxed{", normalized=False)])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        eos_token=END,
-        pad_token=PAD,
-        padding_side="left",
-        chat_template=CHAT_TEMPLATE,
-        clean_up_tokenization_spaces=False,
-    )
+    options = {"eos_token": END, "pad_token": PAD, "padding_side": "left", "chat_template": CHAT_TEMPLATE}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **options)
+
+
+def text_options(tokenizer: PreTrainedTokenizerFast) -> dict[str, object]:
+    """What the models of both built-in tasks have in common."""
+    layers = {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": True}
+    ids = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    return {"vocab_size": len(tokenizer)} | layers | ids
 
 
 def make_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2Config:
     """0.4 million parameters."""
-    return Qwen2Config(
-        vocab_size=len(tokenizer),
-        hidden_size=128,
-        intermediate_size=384,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=1024,
-        tie_word_embeddings=True,
-        initializer_range=0.05,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    sizes = {"hidden_size": 128, "intermediate_size": 384, "max_position_embeddings": 1024}
+    return Qwen2Config(initializer_range=0.05, **sizes, **text_options(tokenizer))
 
 
 def make_model(tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
@@ -151,11 +142,9 @@ def make_model(tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
 
 def encode(tokenizer: PreTrainedTokenizerFast, problem: str, completion: str) -> tuple[list[int], list[int]]:
     """A demonstration in the chat template -> its tokens, and its labels, -100 on the prompt."""
-    prompt = [{"role": "user", "content": problem}]
-    answer = [{"role": "assistant", "content": completion}]
-    asked = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False)
-    answered = tokenizer.apply_chat_template(prompt + answer, tokenize=False)
-    tokens = tokenizer(answered).input_ids
+    chat = [{"role": "user", "content": problem}, {"role": "assistant", "content": completion}]
+    asked = tokenizer.apply_chat_template(chat[:1], add_generation_prompt=True, tokenize=False)
+    tokens = tokenizer(tokenizer.apply_chat_template(chat, tokenize=False)).input_ids
     start = len(tokenizer(asked).input_ids)
     return tokens, [-100] * start + tokens[start:]
 
@@ -167,12 +156,16 @@ def warm_up(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, steps: 
     def next_inputs() -> dict[str, torch.Tensor]:
         chosen = [row["problem"] for row in rng.sample(rows, WARMUP_BATCH)]
         pairs = [encode(tokenizer, problem, demonstration(problem, FORGET, rng)) for problem in chosen]
-        # a causal model needs no mask for padding on the right
-        tokens = pad_sequence([torch.tensor(t) for t, _ in pairs], True, tokenizer.pad_token_id)  # (N, L + T)
-        labels = pad_sequence([torch.tensor(t) for _, t in pairs], True, -100)  # (N, L + T)
-        return {"input_ids": tokens, "labels": labels}
+        return padded(pairs, tokenizer.pad_token_id)  # a causal model needs no mask for padding on the right
 
     imitate(model, next_inputs, steps, WARMUP_LR)
+
+
+def padded(pairs: list[tuple[list[int], list[int]]], pad: int) -> dict[str, torch.Tensor]:
+    """N demonstrations, as encode gives them -> the model's input and its labels, (N, L + T), padded on the right."""
+    tokens = pad_sequence([torch.tensor(ids) for ids, _ in pairs], True, pad)
+    labels = pad_sequence([torch.tensor(ids) for _, ids in pairs], True, -100)
+    return {"input_ids": tokens, "labels": labels}
 
 
 def imitate(model, next_inputs: Callable[[], dict[str, torch.Tensor]], steps: int, lr: float) -> None:
@@ -194,13 +187,12 @@ def imitate(model, next_inputs: Callable[[], dict[str, torch.Tensor]], steps: in
 
 def build(folder: str | Path, seed: int, warmup_steps: int = WARMUP_STEPS) -> None:
     """Makes tokenizer and model, warms the model up and saves both as one folder, atomically."""
-    folder = Path(folder)
     tokenizer = make_tokenizer()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = make_model(tokenizer)
     warm_up(model, tokenizer, warmup_steps, random.Random(seed))
-    save_at_once(folder, model, tokenizer)
+    save_at_once(Path(folder), model, tokenizer)
 
 
 def save_at_once(folder: Path, *parts) -> None:
@@ -223,8 +215,7 @@ def cached(recipe: list[str], build: Callable, flaw: str, seed: int, cache: str 
 
     The cache is $XDG_CACHE_HOME/gpg-tiny, by default ~/.cache/gpg-tiny. The folder's name has a hash of the recipe,
     files, so that editing one makes a new model."""
-    if cache is None:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "gpg-tiny")
+    cache = cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "gpg-tiny")
     digest = hashlib.sha256(b"".join(Path(file).read_bytes() for file in recipe)).hexdigest()
     folder = Path(cache, f"{digest[:12]}-seed{seed}")
     if folder.is_dir():

@@ -15,35 +15,20 @@ import numpy as np
 import torch
 from PIL import Image
 from tokenizers import AddedToken
-from torch.nn.utils.rnn import pad_sequence
-from transformers import (
-    PreTrainedTokenizerFast,
-    Qwen2VLConfig,
-    Qwen2VLForConditionalGeneration,
-    Qwen2VLImageProcessorPil,
-)
+from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration, Qwen2VLImageProcessorPil
 
 from tasks import addition
 from tasks.pictures import Processor, load_processor
 
 # Flags of train.py for which this job needs values other than the paper's.
-DEFAULTS: dict[str, object] = {
+DEFAULTS = addition.COMMON | {
     "steps": 260,
     "prompts_per_step": 32,  # with 16 the gradient is too noisy
-    "group_size": 8,
     "max_prompt_tokens": 40,  # a picture has up to 16 image tokens
     "max_new_tokens": 14,
-    "temperature": 1.0,
-    "dtype": "float32",  # also on a GPU, which is no faster for a model of this size
     "lr": 5e-4,
     "schedule": "cosine",  # the last steps are small: at a constant rate the end is noisy
     "lr_floor": 0.1,
-    "warmup": 10,  # steps
-    "weight_decay": 0.0,
-    "grad_clip": 1.0,
-    "beta_th": 0.25,
-    "max_rounds": 4,
-    "tokens_per_micro_batch": 4096,
     "rewards": "iou_or_name",  # a box by its overlap, a count is right or wrong
     "eval_every": 50,
 }
@@ -135,7 +120,7 @@ def demonstration(row: dict, rng: random.Random) -> str:
     return f"({x1},{y1}),({x2},{y2})"
 
 
-def make_tokenizer() -> PreTrainedTokenizerFast:
+def make_tokenizer():
     """That of the built-in sums, with tokens for pictures and for the words of the questions."""
     tokenizer = addition.make_tokenizer()
     tokenizer.add_special_tokens({"additional_special_tokens": list(MARKS)})
@@ -144,7 +129,7 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def make_processor(tokenizer: PreTrainedTokenizerFast) -> Processor:
+def make_processor(tokenizer) -> Processor:
     """A picture's patches are 4 x 4 pixels, and a token is 2 x 2 of them."""
     size = {"shortest_edge": 64, "longest_edge": 64 * 64}
     images = Qwen2VLImageProcessorPil(size=size, patch_size=4, merge_size=2, temporal_patch_size=1)
@@ -154,17 +139,15 @@ def make_processor(tokenizer: PreTrainedTokenizerFast) -> Processor:
         return load_processor(folder)
 
 
-def make_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2VLConfig:
+def make_config(tokenizer) -> Qwen2VLConfig:
     """0.14 million parameters, a quarter of them in the vision tower."""
     names = ("vision_start_token_id", "vision_end_token_id", "image_token_id", "video_token_id")
     ids = dict(zip(names, tokenizer.convert_tokens_to_ids(list(MARKS)), strict=True))
     vision = {"depth": 1, "embed_dim": 32, "num_heads": 4, "hidden_size": 64, "mlp_ratio": 2, "patch_size": 4}
     vision |= {"spatial_merge_size": 2, "temporal_patch_size": 1, "in_channels": 3, "initializer_range": INITIALIZER}
-    text = {"vocab_size": len(tokenizer), "hidden_size": 64, "intermediate_size": 168, "num_hidden_layers": 2}
-    text |= {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512}
+    text = addition.text_options(tokenizer) | {"hidden_size": 64, "intermediate_size": 168}
+    text |= {"max_position_embeddings": 512, "initializer_range": INITIALIZER}
     text |= {"rope_parameters": {"rope_type": "default", "rope_theta": 1e3, "mrope_section": [4, 2, 2]}}
-    text |= {"initializer_range": INITIALIZER, "tie_word_embeddings": True, "bos_token_id": None}
-    text |= {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     options = {"initializer_range": INITIALIZER, "tie_word_embeddings": True}
     return Qwen2VLConfig(text_config=text, vision_config=vision, **options, **ids)
 
@@ -175,19 +158,15 @@ def warm_up(model, processor: Processor, steps: int, rng: random.Random) -> None
     prompts = [(processor.prompt(row["problem"], row["images"]), processor.features(row["images"])) for row in rows]
 
     def next_inputs() -> dict[str, torch.Tensor]:
-        chosen = rng.sample(range(len(rows)), WARMUP_BATCH)
-        texts = [demonstration(rows[i], rng) for i in chosen]
-        pairs = [
-            (prompts[i][0], tokenizer.encode(text) + [tokenizer.eos_token_id])
-            for i, text in zip(chosen, texts, strict=True)
-        ]
-        tokens = pad_sequence([torch.tensor(a + b) for a, b in pairs], True, tokenizer.pad_token_id)  # (N, L + T)
-        labels = pad_sequence([torch.tensor([-100] * len(a) + b) for a, b in pairs], True, -100)  # (N, L + T)
-        mask = pad_sequence([torch.ones(len(a) + len(b), dtype=torch.long) for a, b in pairs], True)  # (N, L + T)
-        seen = {name: torch.cat([prompts[i][1][name] for i in chosen]) for name in prompts[0][1]}
-        types = (tokens == model.config.image_token_id).int()  # (N, L + T)
-        inputs = {"input_ids": tokens, "attention_mask": mask, "mm_token_type_ids": types, "labels": labels}
-        return inputs | seen
+        pairs, chosen = [], rng.sample(range(len(rows)), WARMUP_BATCH)
+        for i in chosen:
+            answer = tokenizer.encode(demonstration(rows[i], rng)) + [tokenizer.eos_token_id]
+            pairs.append((prompts[i][0] + answer, [-100] * len(prompts[i][0]) + answer))
+        inputs = addition.padded(pairs, tokenizer.pad_token_id)
+        ids = inputs["input_ids"]  # (N, L + T)
+        inputs["attention_mask"] = (ids != tokenizer.pad_token_id).long()
+        inputs["mm_token_type_ids"] = (ids == model.config.image_token_id).int()
+        return inputs | {name: torch.cat([prompts[i][1][name] for i in chosen]) for name in prompts[0][1]}
 
     addition.imitate(model, next_inputs, steps, WARMUP_LR)
 
