@@ -141,13 +141,13 @@ def load_of(args, ranks: int, *, shards: int = 1, **options) -> Load:
     L, T, G = args.max_prompt_tokens, args.max_new_tokens, args.group_size
     rounds, prompts = args.max_rounds if args.beta_th else 1, math.ceil(args.prompts_per_step / ranks)
     group = L + G * T  # tokens: the prompt goes through the model once
-    cache_tokens = args.cache_tokens or math.inf
+    cache_tokens = args.cache_tokens or prompts * G * (L + T)  # 0: all rows at once
     return Load(
         tokens=min(max(args.tokens_per_micro_batch, L + T), args.prompts_per_step * rounds * group),
         completion_share=G * T / group,
         prefix_share=G * L / group,
         width=L + T,
-        rows=int(min(prompts, max(1, cache_tokens // (G * (L + T))))) * G,
+        rows=min(prompts, max(1, cache_tokens // (G * (L + T)))) * G,
         samples=prompts * rounds * G,
         trained=args.prompts_per_step * rounds * G,
         dtype=args.dtype,
