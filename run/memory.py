@@ -141,7 +141,7 @@ def load_of(args, ranks: int, *, shards: int = 1, **options) -> Load:
     L, T, G = args.max_prompt_tokens, args.max_new_tokens, args.group_size
     rounds, prompts = args.max_rounds if args.beta_th else 1, math.ceil(args.prompts_per_step / ranks)
     group = L + G * T  # tokens: the prompt goes through the model once
-    cache_tokens = args.cache_tokens or 1 << 62  # 0: all that there are
+    cache_tokens = args.cache_tokens or prompts * G * (L + T)  # 0: all rows at once
     return Load(
         tokens=min(max(args.tokens_per_micro_batch, L + T), args.prompts_per_step * rounds * group),
         completion_share=G * T / group,

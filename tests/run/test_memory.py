@@ -136,3 +136,9 @@ def test_what_other_methods_keep_is_counted(world, tmp_path):
     assert numbers() == 4 and numbers(optimizer="sgd") == 2
     assert numbers(kl_coef=0.1) == 5 and numbers(algo="ppo") == 8 and numbers(algo="ppo", kl_coef=0.1) == 9
     assert numbers(algo="ppo", optimizer="sgd") == 4
+
+
+def test_cache_tokens_0_plans_for_all_rows_at_once(world, tmp_path):
+    """A budget of infinity once made it one group: inf // x is NaN, and max(1, NaN) is 1."""
+    args = flags.parse_args(world(tmp_path, cache_tokens=0))
+    assert [memory.load_of(args, ranks).rows for ranks in (1, 2, 5)] == [5 * 4, 3 * 4, 1 * 4]
