@@ -90,7 +90,7 @@ def pretend_device() -> Iterator[Counts]:
     with ExitStack() as stack:
         for place, name, value in (
             (ranks, "this_device", lambda: device),
-            (ranks, "name", lambda _: NAME),
+            (ranks, "device_name", lambda _: NAME),
             # as "cpu:gloo,cuda:nccl": one backend for each, so a collective shows what it works on
             (train, "init_distributed", partial(ranks.init_distributed, backend=f"cpu:gloo,{NAME}:gloo")),
             (torch.cuda, "mem_get_info", lambda _: (MEMORY, MEMORY)),
@@ -167,9 +167,11 @@ class _Tensor(TorchFunctionMode):
 
     def __torch_function__(self, function, _, args=(), kwargs=None):
         kwargs = kwargs or {}
-        device = kwargs.pop("device", None) if function is torch.tensor else None
-        made = function(*args, **kwargs)
-        return made if device is None else made.to(device)
+        if function is not torch.tensor:
+            return function(*args, **kwargs)
+        device = kwargs.pop("device", None)
+        values = tree_map(lambda x: x.tolist() if isinstance(x, Pretend) else x, args)
+        return function(*values, **kwargs).to(device)
 
 
 def execute(operation, args: tuple, kwargs: dict):
