@@ -53,9 +53,8 @@ def exists(out: Path) -> bool:
 def save(folder: Path, model, tokenizer, weights: dict, optimizer: dict, state: dict, critic=None, adapter=None):
     """Writes the Hugging Face folder, trainer.pt and the manifest, all or nothing. The folder must not exist yet.
 
-    tokenizer: or the processor that holds it. weights, optimizer, critic: full state_dicts; only PPO has a critic.
-    adapter: a function that writes one into a folder, see lora.
-    OSError, in one line, if it can't be written: no part of it is left, and earlier checkpoints are untouched.
+    tokenizer: or the processor that holds it. weights, optimizer, critic: full state_dicts. adapter: writes one into a
+    folder. OSError, in one line, if it can't be written: no part of it is left, and earlier checkpoints are untouched.
     """
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)  # left behind by a kill

@@ -27,11 +27,9 @@ GRACE = 5.0  # seconds; for a reward that holds the interpreter lock, so that no
 
 @contextmanager
 def beating(patience: float = math.inf) -> Iterator[None]:
-    """A thread that shows the other ranks that this process is alive, whatever its main thread waits for.
-
-    patience: seconds of another rank's silence after which this one ends. For NCCL, whose collectives wait for a lost
-    rank until a watchdog aborts the process, which names nobody.
-    """
+    """A thread that shows the other ranks that this process is alive, whatever its main thread waits for. patience:
+    seconds of another rank's silence after which this one ends, for NCCL: its collectives wait for a lost rank until a
+    watchdog aborts the process, which names nobody."""
     store, rank, stop, heard = _store().clone(), dist.get_rank(), threading.Event(), {}
 
     def beat():

@@ -82,12 +82,10 @@ def global_totals(batch: Batch, gradient: Gradient, num_prompts: int, device: to
 
 
 def metrics(batch: Batch, share: Share, totals: Totals, grad_norm: float, lr: float, args, state: State) -> dict:
-    """The row of metrics.jsonl, whose columns docs/metrics.md explains.
-
-    entropy: the mean of -log pi over all drawn tokens, in nats. Its expectation is the policy's entropy, and it
-    is free, as sampling knows log pi. Not with --top-p or --top-k: there tokens are drawn from another distribution.
-    """
+    """The row of metrics.jsonl, whose columns docs/metrics.md explains."""
     sums, loss, gap = totals.sums, totals.loss, totals.gap
+    # nats. Its expectation is the policy's entropy, and it is free, as sampling knows log pi; but not with --top-p or
+    # --top-k, where tokens are drawn from another distribution
     entropy = sums.surprise / sums.tokens
     row = {
         "step": state.step + 1,
