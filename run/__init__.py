@@ -1,8 +1,8 @@
 """A run's life, from its flags to its last checkpoint. In reading order:
 
 flags           every flag, with its unit and the paper's value
-setup           what happens before the first step, by the next five:
-ranks, models, problems, memory, resume
+setup           what happens before the first step, by the next four:
+ranks, models, problems, memory
 checkpoint      a run on disk: complete or absent
 journal         metrics, the terminal, warnings
 record          a step's samples in a file, for --replay

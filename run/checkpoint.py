@@ -50,21 +50,11 @@ def exists(out: Path) -> bool:
     return any((out / name).exists() for name in RUN_FILES) or latest(out) is not None
 
 
-def save(
-    folder: Path,
-    model,
-    tokenizer,
-    weights: dict,
-    optimizer: dict,
-    state: dict,
-    critic: dict | None = None,
-    adapter: Callable[[Path], None] | None = None,
-) -> None:
+def save(folder: Path, model, tokenizer, weights: dict, optimizer: dict, state: dict, critic=None, adapter=None):
     """Writes the Hugging Face folder, trainer.pt and the manifest, all or nothing. The folder must not exist yet.
 
-    tokenizer: or the processor that holds it. weights, optimizer, critic: full state_dicts; only PPO has a critic.
-    adapter: writes one into a folder, see lora.
-    OSError, in one line, if it can't be written: no part of it is left, and earlier checkpoints are untouched.
+    tokenizer: or the processor that holds it. weights, optimizer, critic: full state_dicts. adapter: writes one into a
+    folder. OSError, in one line, if it can't be written: no part of it is left, and earlier checkpoints are untouched.
     """
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)  # left behind by a kill
@@ -110,8 +100,7 @@ def newest(out: Path, refuse: Callable[[str], None]) -> Path | None:
 def damage(folder: Path) -> str | None:
     """What differs between a checkpoint and its manifest; None: every byte is what was saved."""
     try:
-        files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        for name, fingerprint in files.items():
+        for name, fingerprint in json.loads((folder / MANIFEST).read_text(encoding="utf-8")).items():
             size = (folder / name).stat().st_size
             if size != fingerprint["size"]:
                 return f"{name} has {size} bytes, not the {fingerprint['size']} that were saved"
@@ -127,25 +116,24 @@ def damage(folder: Path) -> str | None:
 
 
 def restore(folder: Path, optimizer, cut: Callable[[dict, object], dict]) -> dict:
-    """Loads trainer.pt, cut for this rank, into the optimizer, and returns the state that was saved with it.
-
-    The file is mapped, not read: a rank's device takes no more than its part.
-    """
+    """Loads trainer.pt, cut for this rank, into the optimizer, and returns the state that was saved with it."""
+    # mapped, not read: a rank's device takes no more than its part
     saved = torch.load(folder / "trainer.pt", map_location="cpu", mmap=True, weights_only=True)
     optimizer.load_state_dict(cut(saved["optimizer"], optimizer))
     return saved["state"]
 
 
 def reopen(out: Path, step: int, taken: Path | None) -> None:
-    """Puts the folder back to where it was after a step: drops later rows, and final becomes a checkpoint again.
-
-    taken: the checkpoint of that step. Later ones were refused; renamed NAME.damaged, they no longer count.
-    """
+    """Puts the folder back to where it was after a step: drops later rows, and final becomes a checkpoint again. taken:
+    the checkpoint of that step. Later ones were refused; renamed NAME.damaged, they no longer count."""
     for leftover in [*out.glob(".*.tmp"), *out.glob(".*.old")]:  # of a kill
         if leftover.name[1:].startswith(("checkpoint-", "final.")):
             shutil.rmtree(leftover)
-    for name in ROW_FILES:
-        _trim(out / name, step)
+    for file in filter(Path.exists, map(out.joinpath, ROW_FILES)):
+        with open(file, encoding="utf-8", errors="replace") as rows:
+            # a last row without its end was cut short by a kill
+            kept = [row for row in rows if row.endswith("\n") and json.loads(row)["step"] <= step]
+        write(file, "".join(kept))
     for folder in _newest_first(out):
         if folder == taken:
             break
@@ -184,13 +172,6 @@ def write(file: Path, content: str | bytes) -> None:
         temporary.replace(file)
 
 
-def _trim(file: Path, step: int) -> None:
-    """Drops rows of later steps, and a last line that a kill cut short."""
-    if file.exists():
-        with open(file, encoding="utf-8", errors="replace") as lines:
-            write(file, "".join(line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step))
-
-
 def _newest_first(out: Path) -> list[Path]:
     """final, if there is one, and the checkpoint-N folders, from the latest to the oldest."""
     return [*filter(Path.exists, [out / "final"]), *reversed(_checkpoints(out))]
@@ -198,11 +179,8 @@ def _newest_first(out: Path) -> list[Path]:
 
 def _checkpoints(out: Path) -> list[Path]:
     """The checkpoint-N folders, oldest first."""
-    return sorted((f for f in out.glob("checkpoint-*") if f.name.removeprefix("checkpoint-").isdecimal()), key=_step)
-
-
-def _step(folder: Path) -> int:
-    return int(folder.name.removeprefix("checkpoint-"))
+    steps = {folder: folder.name.removeprefix("checkpoint-") for folder in out.glob("checkpoint-*")}
+    return sorted((folder for folder, step in steps.items() if step.isdecimal()), key=lambda folder: int(steps[folder]))
 
 
 def _move(folder: Path, target: Path) -> None:

@@ -21,16 +21,15 @@ import torch
 import torch.distributed as dist
 
 BEAT = 1.0  # seconds
+STOPS = signal.SIGINT, signal.SIGTERM
 GRACE = 5.0  # seconds; for a reward that holds the interpreter lock, so that no Python thread can end it
 
 
 @contextmanager
 def beating(patience: float = math.inf) -> Iterator[None]:
-    """A thread that shows the other ranks that this process is alive, whatever its main thread waits for.
-
-    patience: seconds of another rank's silence after which this one ends. For NCCL, whose collectives wait for a lost
-    rank until a watchdog aborts the process, which names nobody.
-    """
+    """A thread that shows the other ranks that this process is alive, whatever its main thread waits for. patience:
+    seconds of another rank's silence after which this one ends, for NCCL: its collectives wait for a lost rank until a
+    watchdog aborts the process, which names nobody."""
     store, rank, stop, heard = _store().clone(), dist.get_rank(), threading.Event(), {}
 
     def beat():
@@ -86,15 +85,13 @@ def broke_off(error: BaseException) -> bool:
 def ignore_signals() -> None:
     """For a rank that is about to end anyway: the agent of torchrun signals every process it finds alive."""
     if threading.current_thread() is threading.main_thread():  # another can't
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in STOPS:
             signal.signal(number, signal.SIG_IGN)
 
 
 def end_without_others(error: BaseException, remark: str = "") -> None:
-    """Ends this rank with exit code 1 and one line that names the lost ranks and what they did last.
-
-    At once, without destroying the group: that could wait for the very rank that is lost.
-    """
+    """Ends this rank with exit code 1 and one line that names the lost ranks and what they did last. At once:
+    destroying the group could wait for the very rank that is lost."""
     ignore_signals()
     named = gone() or _elsewhere() or [" ".join(str(error).split()).partition(". ")[0]]
     ends()
@@ -138,9 +135,16 @@ def limited(name: str, reward: Callable, seconds: float) -> Callable:
     if not seconds:
         return reward
 
+    def end(completions: int) -> None:
+        reason = f"reward {name!r} took longer than --reward-timeout {seconds:g} s for {completions} completions"
+        ends(reason)
+        hint = "mend it, then --resume continues from the last checkpoint"
+        print(f"\ntrain.py: rank {dist.get_rank()}: {reason}; {hint}", file=sys.stderr, flush=True)
+        os._exit(1)
+
     @wraps(reward)
     def call(**batch):
-        timer = threading.Timer(seconds, _end_hung, (name, seconds, len(batch["completions"])))
+        timer = threading.Timer(seconds, end, (len(batch["completions"]),))
         timer.daemon = True
         timer.start()
         faulthandler.dump_traceback_later(seconds + GRACE, exit=True, file=2)
@@ -153,14 +157,6 @@ def limited(name: str, reward: Callable, seconds: float) -> Callable:
     return call
 
 
-def _end_hung(name: str, seconds: float, completions: int) -> None:
-    reason = f"reward {name!r} took longer than --reward-timeout {seconds:g} s for {completions} completions"
-    ends(reason)
-    hint = "mend it, then --resume continues from the last checkpoint"
-    print(f"\ntrain.py: rank {dist.get_rank()}: {reason}; {hint}", file=sys.stderr, flush=True)
-    os._exit(1)
-
-
 def check_same_parameters(model: torch.nn.Module, step: int) -> None:
     """FloatingPointError, naming step and ranks, unless all ranks hold the same bits in every parameter. Collective."""
     mine = _hash(model)
@@ -168,9 +164,8 @@ def check_same_parameters(model: torch.nn.Module, step: int) -> None:
     dist.all_gather(hashes, mine)
     hashes = [int(x) for x in hashes]
     common = Counter(hashes).most_common(1)[0][0]  # of equally many, that of the lowest rank
-    differing = [str(rank) for rank, x in enumerate(hashes) if x != common]
-    if differing:
-        wrong, right = ", ".join(differing), hashes.index(common)
+    if wrong := ", ".join(str(rank) for rank, x in enumerate(hashes) if x != common):
+        right = hashes.index(common)
         raise FloatingPointError(f"after step {step} the parameters of rank {wrong} are not those of rank {right}")
 
 
@@ -188,9 +183,8 @@ def _hash(model: torch.nn.Module) -> torch.Tensor:
 
 def _read(name: str, store: dist.Store | None = None) -> dict[int, str]:
     """All ranks' notes of one kind: rank -> text."""
-    store = store or _store()
-    keys = {rank: f"{name}/{rank}" for rank in range(dist.get_world_size())}
-    return {rank: store.get(key).decode() for rank, key in keys.items() if store.check([key])}
+    store, ranks = store or _store(), range(dist.get_world_size())
+    return {r: store.get(f"{name}/{r}").decode() for r in ranks if store.check([f"{name}/{r}"])}
 
 
 def _store() -> dist.Store:
@@ -198,11 +192,20 @@ def _store() -> dist.Store:
 
 
 @contextmanager
-def stop_signals(at_once: bool = True):
-    """SIGINT and SIGTERM raise KeyboardInterrupt, wherever the program is, and are noted in the list it yields.
+def _handled(handler: Callable) -> Iterator[None]:
+    """SIGINT and SIGTERM go to the handler until the block ends."""
+    previous = {number: signal.signal(number, handler) for number in STOPS}
+    try:
+        yield
+    finally:
+        for number, usual in previous.items():
+            signal.signal(number, usual)
 
-    Without at_once they are only noted, see stop_together.
-    """
+
+@contextmanager
+def stop_signals(at_once: bool = True):
+    """SIGINT and SIGTERM are noted in the list it yields, and raise KeyboardInterrupt wherever the program is; without
+    at_once they are only noted, see stop_together."""
     noted = []
 
     def stop(number, _):
@@ -210,12 +213,8 @@ def stop_signals(at_once: bool = True):
         if at_once and len(noted) == 1:  # a second one must not break the checkpoint that the first one causes
             raise KeyboardInterrupt
 
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with _handled(stop):
         yield noted
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def stop_together(stopped: list[int]) -> None:
@@ -231,12 +230,7 @@ def stop_together(stopped: list[int]) -> None:
 def uninterrupted():
     """SIGINT and SIGTERM wait until the block has ended."""
     waiting = []
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    previous = {number: signal.signal(number, lambda number, _: waiting.append(number)) for number in numbers}
-    try:
+    with _handled(lambda number, _: waiting.append(number)):
         yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
     if waiting:
         signal.raise_signal(waiting[0])

@@ -33,26 +33,28 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = make_parser()
     given = parser.parse_args(argv)
     config = Path(given.out) / "config.json"
+    resume = given.resume or (given.auto_resume and config.exists() and not given.replay)
     if given.replay:
-        saved = user_input(record.flags_of, given.replay)
-        parser.set_defaults(**{name: saved[name] for name in vars(given) if name in saved})
-    elif given.resume or (given.auto_resume and config.exists()):
-        if not config.exists():
-            fail(f"--resume: no run in {given.out}, it has no config.json; give the run's folder with --out")
-        try:
-            switches = dict.fromkeys(
-                ("resume", "overwrite", "plan", "doctor"), False
-            )  # they belong to a command, not to a run
-            saved = json.loads(config.read_text(encoding="utf-8")) | switches
-        except ValueError as error:
-            fail(f"--resume: {config} is damaged ({error}); restore it, or start a new run with --overwrite")
-        parser.set_defaults(**{name: saved[name] for name in vars(given) if name in saved})
+        defaults = user_input(record.flags_of, given.replay)
+    elif resume:
+        defaults = flags_of_run(config)
     else:
-        parser.set_defaults(**(BUILT_INS[given.model].DEFAULTS if given.model in BUILT_INS else {}) | ALGOS[given.algo])
+        defaults = (BUILT_INS[given.model].DEFAULTS if given.model in BUILT_INS else {}) | ALGOS[given.algo]
+    parser.set_defaults(**{name: value for name, value in defaults.items() if name in vars(given)})
     args = parser.parse_args(argv)
-    args.resume = given.resume or (given.auto_resume and config.exists() and not given.replay)
+    args.resume = resume
     check(args)
     return args
+
+
+def flags_of_run(config: Path) -> dict:
+    """The flags in a run's config.json, without the switches that belong to a command."""
+    if not config.exists():
+        fail(f"--resume: no run in {config.parent}, it has no config.json; give the run's folder with --out")
+    try:
+        return json.loads(config.read_text(encoding="utf-8")) | {"resume": False, "overwrite": False}
+    except ValueError as error:
+        fail(f"--resume: {config} is damaged ({error}); restore it, or start a new run with --overwrite")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -80,10 +82,9 @@ def make_parser() -> argparse.ArgumentParser:
     add("--system-prompt", default="none", metavar="NAME",
         help=f"{', '.join(SYSTEM_PROMPTS)}, or a text of your own (paper's 7B: qwen-7b)")
     add("--template", metavar="FILE",
-        help="text file of a prompt with {problem} in it, in place of the tokenizer's chat template; or sat, by name")
+        help="text of a prompt with {problem} in it, in place of a chat template; or sat, by name")
     add("--min-pixels", type=int, metavar="N", help="enlarge smaller pictures to this many pixels (paper: 3136)")
-    add("--max-pixels", type=int, metavar="N",
-        help="shrink larger pictures to this many pixels: fewer image tokens, less memory (paper: 401408)")
+    add("--max-pixels", type=int, metavar="N", help="shrink larger ones to this many: less memory (paper: 401408)")
     add("--box-scale", choices=GOLD_SIZES,
         help="the units of golds that are boxes, to convert them to the model's (default: they are in the model's)")
     add("--rewards", default="accuracy", metavar="SPEC",
@@ -95,14 +96,11 @@ def make_parser() -> argparse.ArgumentParser:
     add("--prompts-per-step", type=int, default=144, help="P, prompts over all ranks (paper: 144)")
     add("--group-size", type=int, default=8, help="G, completions of a prompt (paper: 8)")
     add("--f-norm", choices=F_NORMS, default="none", help="F_norm of Eq. 6: 1, std of group or batch (paper: none)")
-    add("--norm", choices=NORMS, default="group",
-        help="how tokens are averaged, see gpg.token_weights (paper: group, Eq. 5)")
+    add("--norm", choices=NORMS, default="group", help="how tokens are averaged, see gpg.py (paper: group, Eq. 5)")
     add("--no-age", dest="age", action="store_false", help="leave out alpha of Eq. 7 (paper: alpha is on)")
-    add("--beta-th", type=float, default=0.6,
-        help="collect until the valid groups are this share of P; 0: one round (paper: 0.6)")
+    add("--beta-th", type=float, default=0.6, help="valid groups to collect, a share of P; 0: one round (paper: 0.6)")
     add("--max-rounds", type=int, default=20, help="most rounds per step (paper: not given; released code: 19)")
-    add("--mask-truncated", action="store_true",
-        help="leave completions that hit --max-new-tokens out of the loss and of their group's mean (paper: no)")
+    add("--mask-truncated", action="store_true", help="leave cut-off completions out of loss and baseline (paper: no)")
 
     add_compared_flags(parser.add_argument_group("compared methods").add_argument)
 
@@ -110,17 +108,13 @@ def make_parser() -> argparse.ArgumentParser:
     add("--max-prompt-tokens", type=int, default=1024, help="longer ones are skipped and counted (paper: not given)")
     add("--max-new-tokens", type=int, default=2048, help="tokens of a completion (paper: not given; code: 2048)")
     add("--temperature", type=float, default=1.0, help="of sampling and log-probabilities (paper: not given; code: 1)")
-    add("--top-p", type=float, default=1.0,
-        help="draw among the fewest tokens that hold this probability; 1: off (code: 1)")
-    add("--top-k", type=int, default=0,
-        help="draw among this many likeliest tokens; 0: off (code: 50, by a hidden default)")
+    add("--top-p", type=float, default=1.0, help="draw among the fewest tokens of this probability; 1: off (code: 1)")
+    add("--top-k", type=int, default=0, help="draw among so many likeliest tokens; 0: off (code: 50, a hidden default)")
     add("--cache-tokens", type=int, default=cache_tokens(),
-        help="prompt and completion tokens of the rows decoded at once: memory of the key-value cache, not results; "
-             "0: as many as fit, the default on a GPU")
+        help="prompt and completion tokens decoded at once: memory, not results; 0, a GPU's default: as many as fit")
 
     add = parser.add_argument_group("optimizer").add_argument
-    add("--optimizer", choices=("adamw", "sgd"), default="adamw",
-        help="sgd: without momentum; AdamW undoes a constant factor of the loss, sgd does not (paper: adamw)")
+    add("--optimizer", choices=("adamw", "sgd"), default="adamw", help="sgd: without momentum (paper: adamw)")
     add("--lr", type=float, default=1e-6, help="learning rate (paper: 1e-6)")
     add("--schedule", choices=("constant", "cosine"), default="constant", help="of the learning rate (paper: constant)")
     add("--warmup", type=int, default=0, help="steps of linear warm-up (paper: not given)")
@@ -128,16 +122,14 @@ def make_parser() -> argparse.ArgumentParser:
     add("--weight-decay", type=float, default=0.1, help="of matrices (paper: 0.1)")
     add("--grad-clip", type=float, default=1.0, help="greatest gradient norm; 0: off (paper: not given; code: 1)")
     add("--lora-rank", type=int, default=0, metavar="R",
-        help="train adapters of this rank at all linear layers but the last, and freeze the weights, which stay in "
-             "float32; 0: train all weights. Needs peft, and about ten times the --lr (paper: 0)")
+        help="train adapters of this rank in place of weights; 0: none. Needs peft, and ten times the --lr (paper: 0)")
     add("--tokens-per-micro-batch", type=int, default=16384, help="padded tokens of a forward: memory, not results")
     add("--freeze-vision", action="store_true", help="do not train the vision tower (paper: trained)")
     add("--gradient-checkpointing", action="store_true", help="recompute activations in the backward: less memory")
     add("--parallel", choices=("ddp", "fsdp", "auto"), default="ddp",
         help="a full copy of the model on each rank, or shards; auto: shards if it does not fit (paper: ZeRO-2)")
     add("--dtype", choices=("float32", "bfloat16", "float64"), default=default_dtype(),
-        help="of matrix products; bfloat16, the default on a GPU, keeps float32 weights (paper: not given; code: "
-             "bfloat16)")
+        help="of matrix products; bfloat16, a GPU's default, keeps float32 weights (paper: not given; code: bfloat16)")
 
     add_run_flags(parser.add_argument_group("run").add_argument)
     # fmt: on
@@ -147,24 +139,20 @@ def make_parser() -> argparse.ArgumentParser:
 def add_compared_flags(add) -> None:
     """What GPG does without: by default each of these parts is absent."""
     # fmt: off
-    add("--algo", choices=ALGOS, default="gpg",
-        help="another method, as defaults for its flags: see docs/methods.md; sft: on reference solutions (paper: gpg)")
+    add("--algo", choices=ALGOS, default="gpg", help="another method's defaults, see docs/methods.md (paper: gpg)")
     add("--baseline", choices=BASELINES, default="group",
         help="what is subtracted from a reward: mean of its group, of the others in it (RLOO), of the step "
              "(REINFORCE++), a greedy completion's reward (ReMax), a critic's values (PPO) (paper: group)")
     add("--updates", type=int, default=1, help="optimizer steps on the same samples (paper: 1)")
-    add("--clip", type=clip_range, default=None, metavar="LOW[,HIGH]",
+    add("--clip", type=clip_range, metavar="LOW[,HIGH]",
         help="clip ratios to 1 - LOW, 1 + HIGH from the second update on; off: no ratio (GRPO: 0.2; DAPO: 0.2,0.28)")
     add("--kl-coef", type=float, default=0.0,
         help="weight of KL(policy || the model at the start) per token; 0: no reference (paper: 0; GRPO: 0.04)")
-    add("--kl", choices=KLS, default="k3",
-        help="estimator of the KL term, see methods.kl_estimate (paper's Eq. 27: k3)")
-    add("--kl-in", choices=("loss", "reward"), default="loss",
-        help="where the KL term is a penalty (GRPO: loss; PPO: reward)")
+    add("--kl", choices=KLS, default="k3", help="estimator of the KL, see methods.kl_estimate (paper's Eq. 27: k3)")
+    add("--kl-in", choices=("loss", "reward"), default="loss", help="where the KL enters (GRPO: loss; PPO: reward)")
     add("--overlong-buffer", type=int, default=0,
         help="tokens before --max-new-tokens over which the reward falls by up to 1; 0: off (DAPO: 4096 of 20480)")
-    add("--gae-lambda", type=float, default=0.95,
-        help="lambda of the critic's advantages; 1: the plain return (usual: 0.95)")
+    add("--gae-lambda", type=float, default=0.95, help="of the critic's advantages; 1: the plain return (usual: 0.95)")
     add("--critic-lr-factor", type=float, default=10.0, help="learning rate of the critic, in multiples of --lr")
     add("--solution-field", metavar="NAME", default="solution", help="column of the worked solution, for --algo sft")
     # fmt: on
@@ -186,25 +174,19 @@ def add_run_flags(add) -> None:
     add("--eval-every", type=int, default=50, help="steps between evaluations; 0: only before and after")
     add("--save-every", type=int, default=50, help="steps between checkpoints; 0: only the final one")
     add("--noise-every", type=int, default=0,
-        help="steps between measurements of the gradient's noise, the cosine between the gradients of two halves of "
-             "the valid groups; 0: none (paper: not given)")
+        help="steps between measurements of the gradient's noise, the column grad_cosine; 0: none (paper: not given)")
     add("--check-every", type=int, default=50, help="steps between checks that all ranks hold the same bits; 0: none")
-    add("--rank-timeout", type=float, default=1800, metavar="SECONDS",
-        help="how long a rank waits for the others, for instance while one saves, before the run ends")
+    add("--rank-timeout", type=float, default=1800, metavar="SECONDS", help="how long a rank waits for the others")
     add("--reward-timeout", type=float, default=600, metavar="SECONDS",
         help="how long one call of a reward may take before the run ends; 0: no limit (paper: not given)")
-    add("--record", type=int, default=0, metavar="N",
-        help="write the samples of every Nth step to OUT/rollouts, for --replay; 0: of none")
+    add("--record", type=int, default=0, metavar="N", help="write every Nth step's samples, for --replay; 0: none")
     add("--replay", metavar="FILE",
-        help="repeat only the update of a recorded step, print its result, and write nothing; flags that are not "
-             "given are the run's, and --model is its checkpoint before that step")
+        help="repeat a recorded step's update, print its result, and write nothing; flags not given are the run's")
     add("--keep", type=int, default=2, help="how many checkpoints to retain, besides the final one; 0: all")
     add("--resume", action="store_true", help="continue from --out's newest checkpoint; flags not given are the run's")
-    add("--auto-resume", action="store_true",
-        help="--resume if --out holds a run, else start one: for jobs that torchrun or a cluster restarts")
+    add("--auto-resume", action="store_true", help="--resume if --out holds a run, else start one: for cluster jobs")
     add("--plan", action="store_true", help="print how much memory each rank will take, in GiB, and stop")
-    add("--doctor", action="store_true",
-        help="check a run's parts on one small batch, print what is wrong and which flag mends it, and stop")
+    add("--doctor", action="store_true", help="try a small batch, print what is wrong and how to mend it, and stop")
     add("--overwrite", action="store_true", help="delete the run in --out and start a new one")
     add("--tensorboard", action="store_true", help="log to OUT/tensorboard too (needs tensorboard)")
     add("--wandb", metavar="PROJECT", help="log to Weights & Biases too (needs wandb)")
@@ -244,15 +226,13 @@ def mistakes(args: argparse.Namespace) -> Iterator[tuple[str, object]]:
     grouped = args.baseline in ("group", "others") and args.algo != "sft"  # the baseline of a sample is its group
     penalised = args.kl_coef and args.kl_in == "reward"  # then no two rewards of a group are equal
     compared = args.kl_coef or args.baseline == "critic"
-    sums_shards = hasattr(FSDPModule, "set_force_sum_reduction_for_comms")
+    sharded = args.parallel != "ddp"
     new = not args.replay  # a replay reads no data and writes nothing
     # fmt: off
-    yield (f"--model {args.model}: give --data, a file of problems or a hub data set",
-           new and not built_in and not args.data)
+    yield f"--model {args.model}: give --data, a file or a hub data set", new and not built_in and not args.data
     yield ("--data, --box-scale: the built-in model reads only its own; give --model",
            built_in and (args.data or args.eval_data or args.box_scale))
-    yield (f"--group-size {args.group_size}: one has no baseline; use 2 or more (paper: 8)",
-           args.group_size < 2 and grouped)
+    yield f"--group-size {args.group_size}: one has no baseline; use 2 or more", args.group_size < 2 and grouped
     yield f"--temperature {args.temperature}: must be above 0 (usual: 1)", not 0 < args.temperature < math.inf
     yield f"--top-p {args.top_p}: must be above 0, and at most 1 (off)", not 0 < args.top_p <= 1
     yield f"--beta-th {args.beta_th}: must be a share, from 0 to 1 (paper: 0.6)", not 0 <= args.beta_th <= 1
@@ -266,14 +246,14 @@ def mistakes(args: argparse.Namespace) -> Iterator[tuple[str, object]]:
            (not grouped or penalised) and (args.age or args.beta_th or args.norm == "valid_token"))
     yield f"--f-norm group: not with --baseline {args.baseline}; batch or none", not grouped and args.f_norm == "group"
     yield (f"--parallel {args.parallel}: a reference and a critic need a full copy on each rank; give --parallel ddp",
-           compared and args.parallel != "ddp")
+           compared and sharded)
     yield "--overlong-buffer: must be at most --max-new-tokens", args.overlong_buffer > args.max_new_tokens
     yield f"--seed {args.seed}: must be below 2^32", args.seed >= 2**32
     yield "--replay writes nothing: leave out --resume and --overwrite", not new and (args.resume or args.overwrite)
     yield f"--replay {args.replay}: the checkpoint before its step is not there; give it with --model", not args.model
     yield "--resume continues the run in --out, --overwrite deletes it: give one", args.resume and args.overwrite
     yield (f"--parallel {args.parallel}: torch {torch.__version__} can't sum gradients of shards; install a newer one",
-           args.parallel != "ddp" and not sums_shards)
+           sharded and not hasattr(FSDPModule, "set_force_sum_reduction_for_comms"))
     yield "--replay: not with --lora-rank, whose checkpoints hold the merged model", args.lora_rank and args.replay
     yield "--lora-rank: pip install peft", args.lora_rank and not importlib.util.find_spec("peft")
     yield "--wandb: pip install wandb", args.wandb and not importlib.util.find_spec("wandb")
@@ -287,10 +267,8 @@ def mistakes(args: argparse.Namespace) -> Iterator[tuple[str, object]]:
 
 
 def fail(message: str, *, any_rank: bool = False) -> None:
-    """A user's mistake: one line that says what, where, and what would be right; exit code 2.
-
-    Printed by rank 0, as all ranks find it; any_rank: by this one, which may be the only one to find it.
-    """
+    """A user's mistake: one line that says what, where, and what would be right; exit code 2. Printed by rank 0, as all
+    ranks find it; any_rank: by this one, which may be the only one to find it."""
     if any_rank or int(os.environ.get("RANK", 0)) == 0:
         below = "\n" * any_rank  # below the progress bar
         print(f"{below}{Path(sys.argv[0]).name}: {' '.join(message.split())}", file=sys.stderr)

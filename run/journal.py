@@ -45,18 +45,15 @@ class Evaluation:
     right: list[float]
 
 
-def evaluation(
-    problems: list[dict], mine: list[dict], completions: list[str], right: list[float], device: torch.device
-) -> Evaluation:
+def evaluation(problems: list, mine: list, completions: list[str], right: list[float], device) -> Evaluation:
     """The result of all ranks, from `right`, 0 to 1 each, of this rank's part `mine` of the problems. A collective."""
     counts = Counter(row["kind"] for row in problems if isinstance(row.get("kind"), str))
-    kinds = sorted(counts)
-    sums = [sum(x for x, row in zip(right, mine, strict=True) if row.get("kind") == kind) for kind in kinds]
-    sums = [sum(right), sum(x * x for x in right), *sums]
-    total = global_sum(torch.tensor(sums, dtype=torch.float64, device=device)).tolist()
-    mean, square = (x / len(problems) for x in total[:2])
-    variance = mean * (1 - mean) + (square - mean)  # the second is exactly 0 where all scores are 0 or 1
-    means = {kind: x / counts[kind] for kind, x in zip(kinds, total[2:], strict=True)}
+    sums = [sum(x for x, row in zip(right, mine, strict=True) if row.get("kind") == kind) for kind in sorted(counts)]
+    sums = torch.tensor([sum(right), sum(x * x for x in right), *sums], dtype=torch.float64, device=device)
+    total, squares, *by_kind = global_sum(sums).tolist()
+    mean = total / len(problems)
+    variance = mean * (1 - mean) + (squares / len(problems) - mean)  # the second is exactly 0 if all scores are 0 or 1
+    means = {kind: x / counts[kind] for kind, x in zip(sorted(counts), by_kind, strict=True)}
     return Evaluation(mean, math.sqrt(max(0.0, variance) / len(problems)), means, mine, completions, right)
 
 
@@ -70,10 +67,8 @@ class Totals(NamedTuple):
 
 
 def global_totals(batch: Batch, gradient: Gradient, num_prompts: int, device: torch.device) -> Totals:
-    """The counts of all ranks by one all_reduce, in which each rank has places of its own for its samples and its gap.
-
-    num_prompts: P, over all ranks. The number of ranks does not change the result.
-    """
+    """The counts of all ranks by one all_reduce, in which each rank has places of its own for its samples and its gap:
+    the number of ranks does not change the result. num_prompts: P, over all ranks."""
     rank, ranks, G = dist.get_rank(), dist.get_world_size(), batch.rewards.shape[1]
     groups = torch.zeros((2, batch.rounds, num_prompts, G), dtype=torch.float64, device=device)
     mine = torch.stack([batch.rewards.double(), batch.rollout.completion_mask.sum(dim=2).double()])
@@ -87,13 +82,10 @@ def global_totals(batch: Batch, gradient: Gradient, num_prompts: int, device: to
 
 
 def metrics(batch: Batch, share: Share, totals: Totals, grad_norm: float, lr: float, args, state: State) -> dict:
-    """The row of metrics.jsonl; shares are of groups, tokens of completions. docs/metrics.md explains each column.
-
-    entropy: the mean of -log pi over all drawn tokens, in nats. For each, its expectation is the policy's entropy
-    there, at --temperature, and it is free, as sampling knows log pi. Not with --top-p or --top-k: there tokens are
-    drawn from another distribution than they are scored under.
-    """
+    """The row of metrics.jsonl, whose columns docs/metrics.md explains."""
     sums, loss, gap = totals.sums, totals.loss, totals.gap
+    # nats. Its expectation is the policy's entropy, and it is free, as sampling knows log pi; but not with --top-p or
+    # --top-k, where tokens are drawn from another distribution
     entropy = sums.surprise / sums.tokens
     row = {
         "step": state.step + 1,
@@ -120,8 +112,7 @@ def metrics(batch: Batch, share: Share, totals: Totals, grad_norm: float, lr: fl
         "trained_tokens": args.updates * share.tokens,
         "generated_tokens": state.generated_tokens + int(sums.drawn),
     }
-    for name, scored in sums.scored.items():
-        row[f"reward/{name}"] = sums.by_reward[name] / scored if scored else None
+    row |= {f"reward/{name}": sums.by_reward[name] / n if n else None for name, n in sums.scored.items()}
     row |= {name: x / sums.tokens for name, x in sums.methods.items()}
     boxes = {key: n for key, n in sums.graded.items() if key.startswith("box/")}
     rules = {f"answer_rule/{key}": n for key, n in sums.graded.items() if key not in boxes and key != "given_up"}
@@ -133,10 +124,7 @@ def metrics(batch: Batch, share: Share, totals: Totals, grad_norm: float, lr: fl
 
 
 def standard_error(rewards: torch.Tensor) -> float | None:
-    """Of the mean of rewards (S, G), clustered by group: samples of one prompt are alike, prompts are independent.
-
-    The standard deviation of the S group means over sqrt(S); None for one group.
-    """
+    """Of the mean of rewards (S, G), clustered by group, as samples of one prompt are alike; None for one group."""
     means = rewards.mean(dim=1)  # (S,)
     return float(means.std()) / math.sqrt(len(means)) if len(means) > 1 else None
 
@@ -145,18 +133,18 @@ def make_logger(args, state: State, before: Evaluation | None):
     """The function that writes a step's row, samples and groups wherever this run logs; on rank 0 only."""
     if dist.get_rank():
         return lambda *_: None
-    out, boards, lines = Path(args.out), [], 0
+    out, boards, first = Path(args.out), [], state.step
     say(
         "the loss does not measure progress: it sums log-probabilities times advantages, whose mean over a group is 0. "
         "It may rise or fall while the model learns; only its gradient means something. Watch reward and accuracy"
     )
-    say(f"{HEAD}\n{step_line({'step': state.step} | accuracy_of(before), 0)}")
-    bar = tqdm(total=args.steps, initial=state.step, desc="GPG", dynamic_ncols=True, disable=None)  # for a terminal
+    say(f"{HEAD}\n{step_line({'step': first} | accuracy_of(before), 0)}")
+    bar = tqdm(total=args.steps, initial=first, desc="GPG", dynamic_ncols=True, disable=None)  # for a terminal
     watch = make_watch(args, out / "metrics.jsonl")
     if args.tensorboard:
         from torch.utils.tensorboard import SummaryWriter
 
-        writer = SummaryWriter(str(out / "tensorboard"), purge_step=state.step + 1)
+        writer = SummaryWriter(str(out / "tensorboard"), purge_step=first + 1)
         boards.append(lambda row: [writer.add_scalar(name, x, row["step"]) for name, x in row.items()])
     if args.wandb:
         import wandb
@@ -165,7 +153,6 @@ def make_logger(args, state: State, before: Evaluation | None):
         boards.append(lambda row: run.log(row, step=row["step"]))
 
     def log(row: dict, samples: list[dict], groups: torch.Tensor) -> None:
-        nonlocal lines
         if row["step"] == 1 and before:
             row |= {"accuracy_before": before.accuracy, "accuracy_before_se": before.standard_error}
         checkpoint.append(out / "metrics.jsonl", row)
@@ -175,8 +162,8 @@ def make_logger(args, state: State, before: Evaluation | None):
         checkpoint.append(out / "groups.jsonl", {"step": row["step"], "rewards": rewards, "tokens": lengths})
         for board in boards:
             board({name: x for name, x in row.items() if x is not None})
-        lines += 1
-        say("\n".join([HEAD] * (lines % HEAD_EVERY == 0) + [step_line(row, int(groups[1].sum())), *watch(row)]))
+        head = [HEAD] * ((row["step"] - first) % HEAD_EVERY == 0)
+        say("\n".join([*head, step_line(row, int(groups[1].sum())), *watch(row)]))
         bar.update()
         if row["step"] == args.steps:
             bar.close()
@@ -195,19 +182,18 @@ def step_line(row: dict, tokens: int) -> str:
         x = tokens / row.get(f"seconds_{part}", math.inf)
         return f"{'-' if not x else f'{x:.0f}' if x < 1e4 else f'{x / 1e3:.0f}k':>{width}}"
 
-    return "  ".join(
-        [
-            cell("step", 4, "d"),
-            cell("reward", 6, ".3f") + " ±" + cell("reward_se", 5, ".3f"),
-            cell("accuracy", 5, ".1f", 100, missing=""),
-            cell("valid_share", 5, ".0f", 100) + cell("easy_share", 5, ".0f", 100) + cell("hard_share", 5, ".0f", 100),
-            cell("alpha", 5, "#.4g"),
-            cell("grad_norm", 8, "#.3g") + cell("grad_cosine", 6, "+.2f", missing=""),
-            cell("entropy", 6, ".3f"),
-            cell("truncated_share", 5, ".0f", 100),
-            speed(tokens, "rollout", 5) + speed(tokens, "reward", 6) + speed(row.get("trained_tokens", 0), "update", 6),
-        ]
+    cells = (
+        cell("step", 4, "d"),
+        cell("reward", 6, ".3f") + " ±" + cell("reward_se", 5, ".3f"),
+        cell("accuracy", 5, ".1f", 100, missing=""),
+        "".join(cell(f"{kind}_share", 5, ".0f", 100) for kind in ("valid", "easy", "hard")),
+        cell("alpha", 5, "#.4g"),
+        cell("grad_norm", 8, "#.3g") + cell("grad_cosine", 6, "+.2f", missing=""),
+        cell("entropy", 6, ".3f"),
+        cell("truncated_share", 5, ".0f", 100),
+        speed(tokens, "rollout", 5) + speed(tokens, "reward", 6) + speed(row.get("trained_tokens", 0), "update", 6),
     )
+    return "  ".join(cells)
 
 
 def make_watch(args, rows: Path):
@@ -220,53 +206,45 @@ def make_watch(args, rows: Path):
     def watch(row: dict) -> list[str]:
         first.update(row if not first else {})
         warnings = []
-        for name, (holds, patience, text) in signs(row, first, args).items():
-            in_a_row[name] = in_a_row[name] + 1 if holds else 0
-            if in_a_row[name] >= patience and name not in warned:
-                warned.add(name)
+        for i, (holds, patience, text) in enumerate(signs(row, first, args)):
+            in_a_row[i] = in_a_row[i] + 1 if holds else 0
+            if in_a_row[i] >= patience and i not in warned:
+                warned.add(i)
                 warnings.append(f"warning, step {row['step']}: {text}")
         return warnings
 
     return watch
 
 
-def signs(row: dict, first: dict, args) -> dict[str, tuple[bool, int, str]]:
-    """{name: (whether the row shows it, how many steps in a row must, what it means and what may help)}."""
+def signs(row: dict, first: dict, args) -> list[tuple[bool, int, str]]:
+    """Of each sign: whether the row shows it, how many steps in a row must, what it means and what may help."""
+    helps = "see in samples.jsonl whether completions end and whether their answer is found (answer_rule/none); then "
+    helps += "try easier problems, a larger --group-size, or a graded reward"
     if row["easy_share"] > row["hard_share"]:
         helps = "the problems are too easy for this model; give harder ones"
-    else:
-        helps = (
-            "see in samples.jsonl whether completions end and whether their answer is found (answer_rule/none); then "
-        )
-        helps += "try easier problems, a larger --group-size, or a graded reward"
-    gap, rounding = row["logprob_gap"] or 0.0, "in float32 rounding makes 1e-5"
+    idle = f"no group was valid for {PATIENCE} steps, so nothing is learned: {helps}"
+    cut = (
+        f"{row['truncated_share']:.0%} of the completions hit --max-new-tokens {args.max_new_tokens}: allow more; or, "
+    )
+    cut += "if texts in samples.jsonl never end, the template or the end token is not the model's"
+    alike = (
+        f"entropy was below {COLLAPSED:.0%} of the first step's for {PATIENCE} steps: a group's samples become alike. "
+    )
+    alike += "If the reward is high, the run is done; else resume from before it with a lower --lr"
+    rounding = "in float32 rounding makes 1e-5"
     if args.dtype == "bfloat16":
         rounding = "in bfloat16 rounding alone has made 0.25, which is harmless"
-    return {
-        "invalid": (
-            row["valid_share"] == 0 and row["grad_norm"] == 0,  # compared methods may learn from any group
-            PATIENCE,
-            f"no group was valid for {PATIENCE} steps, so nothing is learned: {helps}",
-        ),
-        "truncated": (
-            row["truncated_share"] > 0.5,
-            1,
-            f"{row['truncated_share']:.0%} of the completions hit --max-new-tokens {args.max_new_tokens}: allow more; "
-            "or, if texts in samples.jsonl never end, the template or the end token is not the model's",
-        ),
-        "entropy": (
-            row["entropy"] is not None and row["entropy"] < COLLAPSED * (first.get("entropy") or 0.0),
-            PATIENCE,
-            f"entropy was below {COLLAPSED:.0%} of the first step's for {PATIENCE} steps: a group's samples become "
-            "alike. If the reward is high, the run is done; else resume from before it with a lower --lr",
-        ),
-        "gap": (
-            gap > GAP,
-            1,
-            f"logprob_gap is {gap:.2g}: the trained policy is not quite the one that sampled. {rounding}; if it is "
-            "more, see whether --dtype float32 brings it down; if not, report a bug",
-        ),
-    }
+    entropy, gap = row["entropy"], row["logprob_gap"] or 0.0
+    apart = (
+        f"logprob_gap is {gap:.2g}: the trained policy is not quite the one that sampled. {rounding}; if it is more, "
+    )
+    apart += "see whether --dtype float32 brings it down; if not, report a bug"
+    return [
+        (row["valid_share"] == 0 == row["grad_norm"], PATIENCE, idle),  # compared methods may learn from any group
+        (row["truncated_share"] > 0.5, 1, cut),
+        (entropy is not None and entropy < COLLAPSED * (first.get("entropy") or 0.0), PATIENCE, alike),
+        (gap > GAP, 1, apart),
+    ]
 
 
 def accuracy_of(evaluation: Evaluation | None) -> dict[str, float]:
@@ -277,10 +255,8 @@ def accuracy_of(evaluation: Evaluation | None) -> dict[str, float]:
 
 
 def report(args, first: int, before: Evaluation | None, after: Evaluation | None, controls: dict) -> None:
-    """The run's result: accuracy before and after, with wrong pictures, and one problem's completion before and after.
-
-    controls: name -> Evaluation, of a model that must look at its pictures.
-    """
+    """The run's result: accuracy before and after, with wrong pictures (controls: name -> Evaluation), and a problem's
+    completion before and after."""
     say(f"done: {args.out}/final loads with from_pretrained; see {args.out}/metrics.jsonl")
     if before is None or dist.get_rank():
         return
@@ -290,8 +266,7 @@ def report(args, first: int, before: Evaluation | None, after: Evaluation | None
         if each.by_kind or name in controls:
             kinds = ", ".join(f"{kind} {100 * share:.1f} %" for kind, share in each.by_kind.items())
             say(f"  {name}: {percent(each)}" + f" ({kinds})" * bool(kinds))
-    learned = [i for i, right in enumerate(after.right) if right > before.right[i]] or [0]
-    i = learned[0]
+    i = next((i for i, right in enumerate(after.right) if right > before.right[i]), 0)
     say(f"one of them: {before.rows[i]['problem']}")
     for name, evaluation in (("before", before), ("after", after)):
         say(f"--- {name}, {'right' if evaluation.right[i] else 'wrong'}:\n{evaluation.completions[i]}")

@@ -28,6 +28,8 @@ DRAW_BYTES = 24  # per logit in the rollout: as made, repeated, scaled, exponent
 HOST_GROWTH = 64 << 20  # bytes by which a process grows besides its tensors: modules, buffers, malloc's reserve
 DEVICE_BASE = 1 << 30  # bytes that libraries take on a GPU and that its allocator can't use; not measured
 GIB = 1 << 30
+COMPUTED = {"bfloat16": 2, "float32": 4, "float64": 8}  # bytes of a number in a matrix product
+STORED = COMPUTED | {"bfloat16": 4}  # bytes of a weight, and of anything not under autocast
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,9 @@ def moments(shape: Shape, load: Load) -> dict[str, dict[str, int]]:
     """The bytes of each part at each moment that can be the peak: {moment: {part: bytes}}."""
     always = {"process": load.base, **lasting(shape, load)}
     aside = {"gradient of a half": always["gradients"]} if load.halves else {}
-    steps = {} if load.gpu else {"temporaries": 2 * largest(shape, load) * stored(load)}
+    # numbers in the largest trained matrix: the embedding, or an adapter of the feed-forward
+    largest = load.lora_rank * shape.intermediate if load.lora_rank else shape.vocabulary * shape.hidden
+    steps = {} if load.gpu else {"temporaries": 2 * largest * STORED[load.dtype]}
     return {
         "rollout": always | sampling(shape, load),
         "update": always | training(shape, load) | aside,
@@ -175,8 +179,9 @@ def moments(shape: Shape, load: Load) -> dict[str, dict[str, int]]:
 
 def lasting(shape: Shape, load: Load) -> dict[str, int]:
     """What stays from the first step on, including gradients, in the buckets of DistributedDataParallel."""
-    one, adapter = shape.parameters * stored(load) // load.shards, load.lora_rank * shape.linear * stored(load)
-    trained = adapter // load.shards if load.lora_rank else one
+    stored = STORED[load.dtype]
+    one = shape.parameters * stored // load.shards
+    trained = load.lora_rank * shape.linear * stored // load.shards if load.lora_rank else one
     compared = {"reference and critic": load.compared * one} if load.compared else {}
     parts = {"weights": one, "gradients": trained, "optimizer": load.moments * trained} | compared
     if load.lora_rank:
@@ -191,12 +196,7 @@ def lasting(shape: Shape, load: Load) -> dict[str, int]:
 def cache_bytes(shape: Shape, load: Load) -> int:
     """Keys and values of all rows at full length."""
     rows, width = (fit(load.rows), multiple(load.width, WIDTH)) if load.gpu else (load.rows, load.width)
-    return 2 * shape.layers * shape.key * rows * width * computed(load)
-
-
-def largest(shape: Shape, load: Load) -> int:
-    """Numbers in the largest trained matrix: the embedding, or an adapter of the feed-forward."""
-    return load.lora_rank * shape.intermediate if load.lora_rank else shape.vocabulary * shape.hidden
+    return 2 * shape.layers * shape.key * rows * width * COMPUTED[load.dtype]
 
 
 def sampling(shape: Shape, load: Load) -> dict[str, int]:
@@ -205,30 +205,33 @@ def sampling(shape: Shape, load: Load) -> dict[str, int]:
         "cache": cache_bytes(shape, load),
         "logits": DRAW_BYTES * load.rows * shape.vocabulary,
         "samples": 40 * load.samples * load.width,  # ids, masks, log-probabilities and uniform numbers
-        "all weights": computed(load) * shape.parameters if load.shards > 1 else 0,
+        "all weights": COMPUTED[load.dtype] * shape.parameters if load.shards > 1 else 0,
     }
 
 
 def training(shape: Shape, load: Load) -> dict[str, int]:
     """Activations of a micro-batch, its logits in slices, and the copies of weights for its products."""
-    layer = load.tokens * layer_bytes(shape, load) + int(load.tokens * load.prefix_share) * prefix_bytes(shape, load)
-    inputs = load.tokens * shape.hidden * stored(load)  # of a layer
+    stored, computed = STORED[load.dtype], COMPUTED[load.dtype]
+    # keys and values, repeated for every query head, of a prompt token for each completion that attends to it
+    prefixes = int(load.tokens * load.prefix_share) * 2 * shape.query * computed
+    layer = load.tokens * layer_bytes(shape, load) + prefixes
+    inputs = load.tokens * shape.hidden * stored  # of a layer
     # of the layers that run again, about three are held at once (measured): one run, one in use, one being freed
     layers = shape.layers * inputs + 3 * layer if load.checkpointing else shape.layers * layer
     # the gradients of a layer's three widest tensors during its backward
-    passing = 3 * load.tokens * (shape.intermediate + shape.hidden) * computed(load)
+    passing = 3 * load.tokens * (shape.intermediate + shape.hidden) * computed
     logits = min(load.slice, int(load.tokens * load.completion_share) * shape.vocabulary)
     cast = load.dtype == "bfloat16"  # a slice in both dtypes, and its gradient
     # the gradient of the output layer, and its bfloat16 copy, which is made even if the layer is frozen
-    head = shape.vocabulary * shape.hidden * (stored(load) * (load.lora_rank == 0) + 2 * cast)
-    copies = 2 * shape.parameters if load.dtype == "bfloat16" else 0
+    head = shape.vocabulary * shape.hidden * (stored * (load.lora_rank == 0) + 2 * cast)
+    copies = 2 * shape.parameters * cast
     if load.shards > 1:  # two layers at a time, and embedding and output layer
         matrices = 2 * (shape.parameters - 2 * shape.vocabulary * shape.hidden) // shape.layers
-        copies = computed(load) * (matrices + 2 * shape.vocabulary * shape.hidden)
+        copies = computed * (matrices + 2 * shape.vocabulary * shape.hidden)
     return {
         "activations": layers + passing,
         "attention mask": 5 * load.tokens * load.width,  # rows * width^2, as bool and as float32
-        "logits": logits * (max(4, computed(load)) + 4 * cast) + head,
+        "logits": logits * (max(4, computed) + 4 * cast) + head,
         "copies of weights": copies,
         "samples": 40 * (load.samples + load.trained) * load.width,
     }
@@ -240,23 +243,7 @@ def layer_bytes(shape: Shape, load: Load) -> int:
     four intermediates. Under bfloat16 the norms stay in float32, and their outputs are held in both."""
     norms, products = 6 * shape.hidden, 4 * shape.query + 4 * shape.intermediate
     twice = 2 * shape.hidden if load.dtype == "bfloat16" else 0
-    return norms * stored(load) + (products + twice) * computed(load)
-
-
-def prefix_bytes(shape: Shape, load: Load) -> int:
-    """Bytes that a layer holds for a prompt token and each completion that attends to it: keys and values, repeated for
-    every query head."""
-    return 2 * shape.query * computed(load)
-
-
-def stored(load: Load) -> int:
-    """Bytes of a weight, and of anything not under autocast."""
-    return 8 if load.dtype == "float64" else 4
-
-
-def computed(load: Load) -> int:
-    """Bytes of a number in a matrix product."""
-    return {"bfloat16": 2, "float32": 4, "float64": 8}[load.dtype]
+    return norms * STORED[load.dtype] + (products + twice) * COMPUTED[load.dtype]
 
 
 def peak(shape: Shape, load: Load) -> tuple[str, int]:
@@ -285,11 +272,17 @@ def remedy(shape: Shape, load: Load, limit: int, group_size: int) -> str | None:
 
 
 def room(device: torch.device) -> tuple[int, int]:
-    """Bytes that this rank can use, and how many of them the process and its libraries take."""
+    """Bytes that this rank can use, its part of what is free, and how many of them process and libraries take."""
     if is_gpu(device):
         return memory(device)[0], DEVICE_BASE
-    base = resident()
-    return _host_room() + base, base + HOST_GROWTH
+    lines = Path("/proc/meminfo").read_text().splitlines() if Path("/proc/meminfo").exists() else []
+    rooms = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    for names in (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):
+        limit, used = (Path("/sys/fs/cgroup", name) for name in names)  # of a control group, v2 or v1
+        if limit.exists() and used.exists() and limit.read_text().strip().isdecimal():
+            rooms.append(int(limit.read_text()) - int(used.read_text()))
+    base, ranks = resident(), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return min(rooms, default=1 << 62) // ranks + base, base + HOST_GROWTH
 
 
 def resident(field: str = "VmRSS") -> int:
@@ -299,18 +292,6 @@ def resident(field: str = "VmRSS") -> int:
     lines = status.read_text().splitlines() if status.exists() else []
     sizes = [int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:")]
     return sizes[0] if sizes else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def _host_room() -> int:
-    """Bytes that this machine, or this process's control group, still has, per rank on it."""
-    lines = Path("/proc/meminfo").read_text().splitlines() if Path("/proc/meminfo").exists() else []
-    rooms = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
-    for names in (("max", "current"), ("limit_in_bytes", "usage_in_bytes")):  # of cgroup v2, and v1
-        folder = Path("/sys/fs/cgroup") if names[0] == "max" else Path("/sys/fs/cgroup/memory")
-        files = [folder / f"memory.{name}" for name in names]
-        if all(file.exists() for file in files) and files[0].read_text().strip().isdecimal():
-            rooms.append(int(files[0].read_text()) - int(files[1].read_text()))
-    return min(rooms, default=1 << 62) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
 def describe(shape: Shape, load: Load, limit: int) -> str:

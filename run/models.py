@@ -48,24 +48,21 @@ def load_trained(args, folder, tokenizer, processor, kind: str, resumed: Path | 
     if args.lora_rank and args.dtype == "bfloat16" and kind == "ddp":  # shards have one dtype
         halve(model, frozen_only=True)
     reference, critic = make_compared(args, resumed, device, processor)
-    options = {"lr": args.lr, "weight_decay": args.weight_decay, "critic_lr_factor": args.critic_lr_factor}
-    options["fused"] = is_gpu(device)
-    optimizer = make_optimizer(model, critic, kind=args.optimizer, **options)
+    rates = {"lr": args.lr, "weight_decay": args.weight_decay, "critic_lr_factor": args.critic_lr_factor}
+    optimizer = make_optimizer(model, critic, kind=args.optimizer, fused=is_gpu(device), **rates)
     method = Method(**{field.name: getattr(args, field.name) for field in fields(Method)})
     return Trained(model, policy, tokenizer, optimizer, method, processor, reference, critic, decoder(device, say))
 
 
 def load_adapted(args, folder, resumed: Path | None, device: torch.device):
     """The folder's model; with --lora-rank the run's first model and adapters, new or from the checkpoint."""
-    adapter = resumed / checkpoint.ADAPTER if resumed else None
-    if not args.lora_rank:
-        if resumed and adapter.exists():
-            fail(f"--lora-rank 0: the run of {resumed} trains adapters; leave the flag out")
-        return load_model(args, folder, device)
-    model = load_model(args, first_model(args), device)
-    lora.add(model, args.lora_rank, args.seed)
-    if resumed:
-        user_input(lora.load, model, adapter)
+    if resumed and not args.lora_rank and (resumed / checkpoint.ADAPTER).exists():
+        fail(f"--lora-rank 0: the run of {resumed} trains adapters; leave the flag out")
+    model = load_model(args, first_model(args) if args.lora_rank else folder, device)
+    if args.lora_rank:
+        lora.add(model, args.lora_rank, args.seed)
+        if resumed:
+            user_input(lora.load, model, resumed / checkpoint.ADAPTER)
     return model
 
 
@@ -122,9 +119,7 @@ def make_policy(model, kind: str, args, processor=None) -> torch.nn.Module:
     return spread(policy, kind)
 
 
-def make_compared(
-    args, resumed: Path | None, device: torch.device, processor=None
-) -> tuple[Policy | None, torch.nn.Module | None]:
+def make_compared(args, resumed: Path | None, device: torch.device, processor) -> tuple:
     """The reference of a KL term, the model as the run began; and PPO's critic. None for GPG."""
     reference, critic = None, None
     if args.kl_coef:

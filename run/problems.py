@@ -17,7 +17,7 @@ from rollout import Pictures, num_patches
 from run import faults
 from run.flags import BUILT_INS, fail, user_input
 from run.journal import say
-from run.models import pretrained
+from run.models import first_model, pretrained
 from tasks import data
 from tasks.pictures import Processor, encoded, in_model_units, load_processor
 from tasks.prompts import encode_prompt, load_template, system_prompt
@@ -38,7 +38,10 @@ def load_problems(args, resumed: Path | None):
         problems = with_solutions(problems, tokenizer, args)
     folder = resumed or args.model
     if folder in BUILT_INS:
-        folder = make_built_in(args)
+        if int(os.environ.get("LOCAL_RANK", 0)) == 0:
+            first_model(args)  # the first rank of a machine makes it, and the others find it
+        dist.barrier()
+        folder = first_model(args)
         tokenizer = pretrained(AutoTokenizer, folder)
     return folder, tokenizer, processor, problems, held_out
 
@@ -48,7 +51,7 @@ def built_in_rows(name: str) -> tuple[list[dict], list[dict]]:
     task = BUILT_INS[name]
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)  # its matrices are so small that a second thread costs more than it brings
-    say("flags that the built-in model sets: " + json.dumps(task.DEFAULTS))
+    say(f"flags that the built-in model sets: {json.dumps(task.DEFAULTS)}")
     say(f"it was shown {task.FLAW}; only the reward repairs that")
     return task.problems("train"), task.problems("test")
 
@@ -85,8 +88,7 @@ def digest(row: dict) -> bytes:
 
 def processor_of(args, resumed: Path | None, tokenizer, needed: bool) -> Processor | None:
     """The model's processor of pictures; None for a model of text. needed: there are pictures."""
-    if args.model in BUILT_INS and not resumed:
-        task = BUILT_INS[args.model]
+    if task := None if resumed else BUILT_INS.get(args.model):
         processor = task.make_processor(tokenizer) if hasattr(task, "make_processor") else None
     else:
         limits = {"min_pixels": args.min_pixels, "max_pixels": args.max_pixels}
@@ -96,23 +98,13 @@ def processor_of(args, resumed: Path | None, tokenizer, needed: bool) -> Process
     return processor
 
 
-def make_built_in(args) -> Path:
-    """The folder of the built-in model, which the first rank of a machine makes and the others find."""
-    if int(os.environ.get("LOCAL_RANK", 0)) == 0:
-        BUILT_INS[args.model].ensure(args.seed)
-    dist.barrier()
-    return BUILT_INS[args.model].ensure(args.seed)
-
-
 def with_prompts(rows: list[dict], tokenizer, args, processor: Processor | None = None) -> list[dict]:
     """The rows with "prompt_ids". Prompts above --max-prompt-tokens are dropped and counted, never cut."""
     system, suffix = system_prompt(args.system_prompt)
     options = {"system": system, "suffix": suffix, "template": load_template(args.template)}
     ids = [user_input(encode_row, row, i, tokenizer, processor, options) for i, row in enumerate(rows, 1)]
     hint = room_for_pictures(rows, ids, processor, args.max_prompt_tokens)
-    fits = [len(i) <= args.max_prompt_tokens for i in ids]
-    shortest = min(map(len, ids), default=0)
-    return with_ids(rows, "prompt_ids", ids, fits, f"--max-prompt-tokens {args.max_prompt_tokens}", shortest, hint)
+    return with_ids(rows, "prompt_ids", ids, "--max-prompt-tokens", args.max_prompt_tokens, hint=hint)
 
 
 def encode_row(row: dict, number: int, tokenizer, processor: Processor | None, options: dict) -> list[int]:
@@ -143,19 +135,18 @@ def with_solutions(rows: list[dict], tokenizer, args) -> list[dict]:
     if missing := [row for row in rows if not isinstance(row.get(name), str)]:
         fail(f"--solution-field {name}: not a text in {len(missing)} of {len(rows)} rows; give the column of solutions")
     ids = [tokenizer(row[name], add_special_tokens=False).input_ids for row in rows]
-    fits = [len(i) < args.max_new_tokens for i in ids]
-    shortest = min(map(len, ids), default=0) + 1
-    return with_ids(rows, "solution_ids", ids, fits, f"--max-new-tokens {args.max_new_tokens}", shortest)
+    return with_ids(rows, "solution_ids", ids, "--max-new-tokens", args.max_new_tokens, eos=1)
 
 
-def with_ids(rows, name: str, ids: list[list[int]], fits: list[bool], limit: str, shortest: int, hint="") -> list[dict]:
-    """The rows that fit a limit, with their token ids as the column `name`."""
-    what = name.removesuffix("_ids") + "s"
-    if rows and not any(fits):
-        fail(f"{limit}: all {what} are longer, from {shortest} up{hint}")
-    if not all(fits):
-        say(f"skipped {fits.count(False)} of {len(rows)} {what}, longer than {limit.partition(' ')[0]}{hint}")
-    return [row | {name: i} for row, i, fit in zip(rows, ids, fits, strict=True) if fit]
+def with_ids(rows, name: str, ids: list[list[int]], flag: str, limit: int, eos: int = 0, hint: str = "") -> list[dict]:
+    """The rows that leave room for `eos` more tokens under the limit of a flag, with their ids as the column `name`."""
+    what, lengths = name.removesuffix("_ids") + "s", [len(i) + eos for i in ids]
+    longer = sum(length > limit for length in lengths)
+    if rows and longer == len(rows):
+        fail(f"{flag} {limit}: all {what} are longer, from {min(lengths)} up{hint}")
+    if longer:
+        say(f"skipped {longer} of {len(rows)} {what}, longer than {flag}{hint}")
+    return [row | {name: i} for row, i, length in zip(rows, ids, lengths, strict=True) if length <= limit]
 
 
 def features_and_pictures(processor, rows: list[dict]) -> tuple[list[dict], tuple[Pictures, ...]]:
@@ -175,9 +166,6 @@ def make_scorer(args, rewards: list, problems: list[dict], held_out: list[dict])
     for flag, rows in (("--data", problems if compares_answers(rewards) else []), ("--eval-data", held_out)):
         if num := num_as_text([row["answer"] for row in rows]):
             say(f"{num} of {len(rows)} answers of {flag} can't be parsed: they are compared as text only")
-    bounded = []
-    for name, reward, weight in rewards:
-        if not compares_answers([(name, reward, weight)]):  # the grader bounds itself
-            reward = faults.limited(name, reward, args.reward_timeout)
-        bounded.append((name, reward, weight))
+    limited = partial(faults.limited, seconds=args.reward_timeout)  # but the grader bounds itself
+    bounded = [(name, r if compares_answers([(name, r, w)]) else limited(name, r), w) for name, r, w in rewards]
     return partial(score, bounded, shown=set())

@@ -20,29 +20,25 @@ LOGIT_SHARE = 256  # bytes of a device's memory for each float32 logit of a slic
 
 
 def init_distributed(seconds: float, backend: str | None = None) -> torch.device:
-    """Joins torchrun's process group, or makes one of a single process -> this rank's device.
-
-    seconds: how long a rank waits for the others. backend: by default nccl for what is on a GPU, gloo for the rest.
-    """
-    device, single = (
-        this_device(),
-        {} if "RANK" in os.environ else {"store": dist.HashStore(), "rank": 0, "world_size": 1},
-    )
+    """Joins torchrun's process group, or makes one of a single process -> this rank's device. seconds: how long a rank
+    waits for the others. backend: by default nccl for what is on a GPU, gloo for the rest."""
+    device, options = this_device(), {"timeout": timedelta(seconds=seconds)}
+    if "RANK" not in os.environ:
+        options |= {"store": dist.HashStore(), "rank": 0, "world_size": 1}
     if device.type == "cuda":
         torch.cuda.set_device(device)
         torch.backends.cudnn.allow_tf32 = False  # of convolutions; of products it is off by default
         # its gradient is NaN behind a mask, for 64 tokens more than a multiple of 128 (pytorch issue 196678)
         torch.backends.cuda.enable_cudnn_sdp(False)
         if not backend:
-            backend, single = "cpu:gloo,cuda:nccl", single | {"device_id": device}
-    dist.init_process_group(backend or "gloo", timeout=timedelta(seconds=seconds), **single)
+            backend, options["device_id"] = "cpu:gloo,cuda:nccl", device
+    dist.init_process_group(backend or "gloo", **options)
     return device
 
 
 def this_device() -> torch.device:
-    return (
-        torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else torch.device("cpu")
-    )
+    index = int(os.environ.get("LOCAL_RANK", 0))
+    return torch.device("cuda", index) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def default_dtype() -> str:
@@ -91,10 +87,8 @@ def decoder(device: torch.device, say: Callable[[str], None]) -> Callable:
 
 
 def record(work: Callable[[], None], pool):
-    """Does work whose shapes and addresses are always the same, and records it -> a CUDA graph, to be replayed.
-
-    pool: the memory of an earlier graph, or None.
-    """
+    """Does work whose shapes and addresses are always the same, and records it -> a CUDA graph, to be replayed, in the
+    memory `pool` of an earlier one, if any."""
     side = torch.cuda.Stream()  # what libraries do at first must not be recorded
     side.wait_stream(torch.cuda.current_stream())
     torch.backends.cuda.enable_cudnn_sdp(True)  # the fastest to read a cache; only its gradient is wrong

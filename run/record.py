@@ -29,21 +29,17 @@ PICTURES = "pictures/"  # that of encoded pictures: pictures/PROMPT/PATCHES/NUMB
 
 
 def write(batch, args, state) -> None:
-    """Writes OUT/rollouts/step-N.safetensors by rank 0, if --record names the step. A collective.
-
-    OSError, in one line, if it can't be written.
-    """
+    """Writes OUT/rollouts/step-N.safetensors by rank 0, if --record names the step. A collective. OSError, in one line,
+    if it can't be written."""
     step, ranks = state.step + 1, dist.get_world_size()
     if not args.record or step % args.record:
         return
     mine = {name: getattr(batch.rollout, name) for name in ROLLOUT}
     mine |= {"rewards": batch.rewards, "loss_mask": batch.loss_mask}
     mine |= {f"{EXTRAS}{name}": x for name, x in batch.extras.items()}
-    mine |= {
-        f"{PICTURES}{p}/{pictures.patches}/{i}": torch.frombuffer(bytearray(each), dtype=torch.uint8)
-        for p, pictures in enumerate(batch.rollout.images)
-        for i, each in enumerate(pictures.encoded)
-    }
+    for p, pictures in enumerate(batch.rollout.images):
+        for i, each in enumerate(pictures.encoded):
+            mine[f"{PICTURES}{p}/{pictures.patches}/{i}"] = torch.frombuffer(bytearray(each), dtype=torch.uint8)
     if batch.advantages is not None:
         mine["advantages"] = batch.advantages.expand(batch.loss_mask.shape)
     # masks are most of the file: as bytes
@@ -60,10 +56,8 @@ def write(batch, args, state) -> None:
 
 
 def load(file: str, device: torch.device) -> tuple[dict, int]:
-    """What this rank brings to the update, by the names of Batch, and the number of the step.
-
-    ValueError, in one line: not a file that --record wrote, or damaged since.
-    """
+    """What this rank brings to the update, by the names of Batch, and the number of the step. ValueError, in one line:
+    not a file that --record wrote, or damaged since."""
     facts, _, tensors = read(file)
     mine = [str(k) for k in range(facts["ranks"]) if k % dist.get_world_size() == dist.get_rank()]
 
@@ -80,22 +74,17 @@ def load(file: str, device: torch.device) -> tuple[dict, int]:
     rewards = torch.cat(columns.pop("rewards"))
     tokens = {name: torch.cat([pad(x, (0, T - x.shape[2])) for x in column]) for name, column in columns.items()}
     extras = {name.removeprefix(EXTRAS): x for name, x in tokens.items() if name.startswith(EXTRAS)}
-    parts = {"loss_mask": tokens["loss_mask"], "advantages": tokens.get("advantages"), "extras": extras}
-    parts |= {"num_valid": facts["num_valid"], "rounds": facts["rounds"]}
-    return {"rollout": rollout, "rewards": rewards, **parts}, facts["step"]
-
-
-def numbers(key: str) -> list[int]:
-    return list(map(int, key.split("/")))
+    parts = {"rollout": rollout, "rewards": rewards, "loss_mask": tokens["loss_mask"], "extras": extras}
+    parts |= {"advantages": tokens.get("advantages"), "num_valid": facts["num_valid"], "rounds": facts["rounds"]}
+    return parts, facts["step"]
 
 
 def pictures_of(tensors: dict[str, torch.Tensor], rank: str, count: int) -> tuple[Pictures, ...]:
     """What a rank's prompts show; () if none shows anything."""
-    images = [Pictures()] * count
-    mark = f"{rank}/{PICTURES}"
-    for key in sorted((key.removeprefix(mark) for key in tensors if key.startswith(mark)), key=numbers):
-        p, patches, _ = numbers(key)
-        images[p] = Pictures((*images[p].encoded, tensors[mark + key].numpy().tobytes()), patches)
+    images, mark = [Pictures()] * count, f"{rank}/{PICTURES}"
+    found = {tuple(map(int, key[len(mark) :].split("/"))): x for key, x in tensors.items() if key.startswith(mark)}
+    for (p, patches, _), x in sorted(found.items()):
+        images[p] = Pictures((*images[p].encoded, x.numpy().tobytes()), patches)
     return tuple(images) if any(pictures.encoded for pictures in images) else ()
 
 
@@ -105,8 +94,7 @@ def flags_of(file: str) -> dict:
     facts, config, _ = read(file)
     before = Path(file).absolute().parent.parent / f"checkpoint-{facts['step'] - 1}"
     model = config["model"] if facts["step"] == 1 else str(before) if before.exists() else None
-    unread = {"template": None, "system_prompt": "none", "record": 0}
-    unread |= dict.fromkeys(("resume", "overwrite", "plan"), False)
+    unread = {"template": None, "system_prompt": "none", "record": 0, "resume": False, "overwrite": False}
     return config | unread | {"model": model}
 
 

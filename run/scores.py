@@ -10,6 +10,7 @@ import re
 import statistics
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import mpmath
@@ -17,11 +18,11 @@ import mpmath
 # Tables 3 and 4 of the paper, in %; the average is over the five sets, not over problems
 PAPER_SETS = {"aime24": "AIME24", "math500": "MATH-500", "amc23": "AMC23"}
 PAPER_SETS |= {"minerva": "Minerva", "olympiadbench": "OlympiadBench"}
-PAPER_ROWS = {
-    "paper, Table 3: GPG-RS1 (1.5B)": (33.3, 87.6, 77.5, 29.4, 50.5),
-    "paper, Table 4: Qwen2.5-Math-7B": (13.3, 57.6, 45.0, 14.7, 23.7),
-    "paper, Table 4: GPG-7B": (36.7, 84.6, 82.5, 39.0, 45.8),
-}
+PAPER_ROWS = (
+    ("paper, Table 3: GPG-RS1 (1.5B)", 33.3, 87.6, 77.5, 29.4, 50.5),
+    ("paper, Table 4: Qwen2.5-Math-7B", 13.3, 57.6, 45.0, 14.7, 23.7),
+    ("paper, Table 4: GPG-7B", 36.7, 84.6, 82.5, 39.0, 45.8),
+)
 
 
 def as_line(value: dict) -> str:
@@ -41,14 +42,11 @@ def other_rank_files(out: str | Path) -> list[Path]:
 
 def read_lines(path: Path) -> list[dict]:
     """The lines of a JSONL file without an unfinished last one. ValueError: a line is not an object."""
-    lines = Path(path).read_text(encoding="utf-8", errors="replace").split("\n")
     values = []
-    for number, line in enumerate(lines[:-1], 1):
-        try:
+    for number, line in enumerate(Path(path).read_text(encoding="utf-8", errors="replace").split("\n")[:-1], 1):
+        with suppress(json.JSONDecodeError):
             values.append(json.loads(line))
-        except json.JSONDecodeError:
-            values.append(None)
-        if not isinstance(values[-1], dict):
+        if len(values) < number or not isinstance(values[-1], dict):
             raise ValueError(f"{path}, line {number}: not a line of eval.py ({line[:40]!r}); give an undamaged result")
     return values
 
@@ -83,10 +81,8 @@ def pass_at_k(n: int, c: int, k: int) -> float:
 
 def majority(submitted: Sequence[str | None], same: Callable[[str, str], bool]) -> int | None:
     """The majority vote of maj@n: the index of the first sample in the largest class of equal answers, None if there is
-    no answer. An answer joins the first class whose first answer is `same`.
-
-    Ties go to the class that came first, a fair choice as samples are exchangeable. Samples without an answer have no
-    vote; truncated ones with an answer do."""
+    no answer. An answer joins the first class whose first answer is `same`. Ties go to the class that came first, a
+    fair choice as samples are exchangeable. Samples without an answer have no vote; truncated ones with one do."""
     classes: dict[int, int] = {}  # index of its first sample -> members
     for i, answer in enumerate(submitted):
         if answer is not None:
@@ -99,21 +95,19 @@ def measures(row: dict, ks: Sequence[int]) -> dict[str, float]:
     """Measure -> value in [0, 1] for a problem with completions. A box has its IoU, and so no vote and no pass@k."""
     boxes = row.get("grade") == "iou"
     values = {"mIoU" if boxes else "greedy pass@1": float(row["greedy"][0]["verdict"])}
-    n = len(row["samples"])
-    if n:
-        c = sum(completion["verdict"] for completion in row["samples"])
+    verdicts, vote = [completion["verdict"] for completion in row["samples"]], row["majority"]
+    if verdicts:
+        n, c = len(verdicts), sum(verdicts)
         values[f"avg@{n}"] = c / n
-    if n and not boxes:
-        vote = row["majority"]
-        values[f"maj@{n}"] = float(vote is not None and row["samples"][vote]["verdict"])
+    if verdicts and not boxes:
+        values[f"maj@{n}"] = float(vote is not None and verdicts[vote])
         values |= {f"pass@{k}": pass_at_k(n, c, k) for k in ks}
     return values
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
     """The mean over P problems and its standard error, sqrt(sum of (value - mean)^2 / (P (P - 1))); nan for P = 1.
-
-    Clustered by problem: the n samples of a problem are not independent, so each problem contributes one value."""
+    The n samples of a problem are not independent, so each problem contributes one value."""
     mean = statistics.fmean(values)
     error = math.sqrt(statistics.variance(values, mean) / len(values)) if len(values) > 1 else math.nan
     return mean, error
@@ -188,18 +182,18 @@ def completion_table(rows: Sequence[dict], names: Sequence[str]) -> str:
 def paper_table(model: str, rows: Sequence[dict], complete_sets: Sequence[str]) -> str:
     """The columns of the paper's Tables 3 and 4, with its own rows at the end. Sets that are not complete get
     an asterisk. There is no average unless all five sets were run."""
+
+    def cell(score: tuple[float, float], *names: str) -> str:
+        return percent(*score) + ("" if set(names) <= set(complete_sets) else " *")
+
     estimates = by_set(rows, list(PAPER_SETS), ())
     lines = [["%, ± standard error", "Average", *PAPER_SETS.values()]]
     for measure in next(iter(estimates.values()), {}):
         scores = {name: values[measure] for name, values in estimates.items()}
-        cells = {name: percent(*score) + ("" if name in complete_sets else " *") for name, score in scores.items()}
-        average = "–"
-        if len(scores) == len(PAPER_SETS):
-            comparable = set(scores) <= set(complete_sets)
-            average = percent(*average_of_sets(list(scores.values()))) + ("" if comparable else " *")
+        cells = {name: cell(score, name) for name, score in scores.items()}
+        average = cell(average_of_sets(list(scores.values())), *scores) if len(scores) == len(PAPER_SETS) else "–"
         lines.append([f"{model}, {measure}", average, *(cells.get(name, "–") for name in PAPER_SETS)])
-    for name, numbers in PAPER_ROWS.items():
-        lines.append([name, f"{statistics.fmean(numbers):.1f}", *map(str, numbers)])
+    lines += [[name, f"{statistics.fmean(numbers):.1f}", *map(str, numbers)] for name, *numbers in PAPER_ROWS]
     footnote = any(cell.endswith(" *") for line in lines for cell in line)
     return table(lines) + ("\n* not the whole set, so not comparable with the paper" if footnote else "")
 
@@ -227,11 +221,9 @@ def compare(before: Sequence[dict], after: Sequence[dict]) -> str:
     lines[0] += ["better, worse", "sign test, p"]
     for name in names:
         values = [(measures(a, ()), measures(b, ())) for a, b in pairs if b["set"] == name]
-        shared = [measure for measure in values[0][0] if measure in values[0][1]]
-        lines += [
-            [name, str(len(values)), measure, *paired([(a[measure], b[measure]) for a, b in values])]
-            for measure in shared
-        ]
+        for measure in [shared for shared in values[0][0] if shared in values[0][1]]:
+            cells = paired([(a[measure], b[measure]) for a, b in values])
+            lines.append([name, str(len(values)), measure, *cells])
     return "\n\n".join([table(lines), *changes(pairs)])
 
 

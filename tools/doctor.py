@@ -31,7 +31,7 @@ from run.flags import user_input
 from run.journal import say
 from run.models import Trained, load_adapted, make_policy
 from run.problems import load_problems, make_scorer
-from run.resume import find_checkpoint
+from run.setup import find_checkpoint
 
 # Parameters times sampled tokens of a rank's batch: half a minute of one slow core, measured; more on an accelerator.
 WORK, WORK_ACCELERATED = 4e11, 2e13
