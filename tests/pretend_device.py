@@ -167,9 +167,11 @@ class _Tensor(TorchFunctionMode):
 
     def __torch_function__(self, function, _, args=(), kwargs=None):
         kwargs = kwargs or {}
-        device = kwargs.pop("device", None) if function is torch.tensor else None
-        made = function(*args, **kwargs)
-        return made if device is None else made.to(device)
+        if function is not torch.tensor:
+            return function(*args, **kwargs)
+        device = kwargs.pop("device", None)
+        values = tree_map(lambda x: x.tolist() if isinstance(x, Pretend) else x, args)
+        return function(*values, **kwargs).to(device)
 
 
 def execute(operation, args: tuple, kwargs: dict):
