@@ -18,6 +18,7 @@ import pytest
 import torch
 from pretend_device import NAME, missing, pretend_device, run_train, workers
 from test_train import rows_of, untimed
+from test_train_pictures import pictures  # noqa: F401, a fixture
 from transformers import AutoModelForCausalLM
 
 import train
@@ -233,6 +234,15 @@ def test_a_recorded_step_is_replayed(on_gpu, worker, tmp_path, dtype):
         repeated = json.loads(printed.splitlines()[-1])
         for name in ("loss", "grad_norm", "logprob_gap"):
             assert repeated[name] == row[name]
+
+
+def test_pictures(pictures, worker, tmp_path):  # noqa: F811
+    words = pictures.command(tmp_path, dtype="bfloat16", record=1, save_every=1, kl_coef=0.1)
+    for argv in (words, ["--replay", str(tmp_path / "rollouts" / "step-000002.safetensors")]):
+        counts, printed = worker.submit(run_train, argv).result()
+        check(counts)
+    repeated = json.loads(printed.splitlines()[-1])
+    assert repeated["grad_norm"] == rows_of(tmp_path)[1]["grad_norm"] > 0
 
 
 def test_the_doctor(on_gpu, tmp_path):
