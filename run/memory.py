@@ -44,6 +44,7 @@ class Shape:
     key: int  # key-value heads * width of one
     vocabulary: int
     linear: int = 0  # inputs and outputs of all linear layers but the last: parameters of an adapter of rank 1
+    tower: tuple[int, int, int, int] = (0, 0, 0, 0)  # of pictures: layers, hidden, intermediate, patches of a token
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def shape_of(config) -> Shape:
     """The shape of a Hugging Face configuration; parameters are counted on the meta device, which takes no memory."""
     with torch.device("meta"):
         model = model_class(config).from_config(config)
-    config = config.get_text_config()
+    tower, config = tower_of(config), config.get_text_config()
     heads = config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
     return Shape(
@@ -124,7 +125,25 @@ def shape_of(config) -> Shape:
         key=(getattr(config, "num_key_value_heads", None) or heads) * width,
         vocabulary=config.vocab_size,
         linear=sum(sum(module.weight.shape) for module in linear_layers(model)),
+        tower=tower,
     )
+
+
+def tower_of(config) -> tuple[int, int, int, int]:
+    """Shape.tower of a configuration, whose names differ by family; all 0 for a model of text."""
+    vision = getattr(config, "vision_config", None)
+    if vision is None:
+        return 0, 0, 0, 0
+
+    def size(*names: str) -> int | None:
+        return next((int(getattr(vision, name)) for name in names if getattr(vision, name, None)), None)
+
+    hidden, merge = size("embed_dim", "hidden_size"), size("spatial_merge_size") or getattr(config, "scale_factor", 1)
+    patches = merge**2
+    if per_image := getattr(config, "mm_tokens_per_image", None):
+        patches = (vision.image_size // vision.patch_size) ** 2 // per_image
+    wide = size("intermediate_size") or int(hidden * getattr(vision, "mlp_ratio", 4))
+    return size("depth", "num_hidden_layers"), hidden, wide, patches
 
 
 def linear_layers(model) -> list[torch.nn.Module]:
@@ -220,6 +239,11 @@ def training(shape: Shape, load: Load) -> dict[str, int]:
     layers = shape.layers * inputs + 3 * layer if load.checkpointing else shape.layers * layer
     # the gradients of a layer's three widest tensors during its backward
     passing = 3 * load.tokens * (shape.intermediate + shape.hidden) * computed
+    depth, width, wide, patches = shape.tower
+    # every token of a prompt may be one of a picture; of a layer its norms, attention and feed-forward, as layer_bytes
+    shown = int(load.tokens * (1 - load.completion_share)) * patches
+    pictures = shown * (6 * width * stored + (4 * width + 2 * wide) * computed)
+    pictures = depth * shown * width * stored + 3 * pictures if load.checkpointing else depth * pictures
     logits = min(load.slice, int(load.tokens * load.completion_share) * shape.vocabulary)
     cast = load.dtype == "bfloat16"  # a slice in both dtypes, and its gradient
     # the gradient of the output layer, and its bfloat16 copy, which is made even if the layer is frozen
@@ -230,6 +254,7 @@ def training(shape: Shape, load: Load) -> dict[str, int]:
         copies = computed * (matrices + 2 * shape.vocabulary * shape.hidden)
     return {
         "activations": layers + passing,
+        "pictures": pictures,
         "attention mask": 5 * load.tokens * load.width,  # rows * width^2, as bool and as float32
         "logits": logits * (max(4, computed) + 4 * cast) + head,
         "copies of weights": copies,
@@ -238,10 +263,11 @@ def training(shape: Shape, load: Load) -> dict[str, int]:
 
 
 def layer_bytes(shape: Shape, load: Load) -> int:
-    """Bytes per token that a decoder layer holds for its backward: each norm its input, the normalised input and its
-    output; attention its query, keys and values (repeated for every query head) and output; the gated feed-forward
-    four intermediates. Under bfloat16 the norms stay in float32, and their outputs are held in both."""
-    norms, products = 6 * shape.hidden, 4 * shape.query + 4 * shape.intermediate
+    """Bytes per token that a decoder layer holds for its backward: each norm its input and output, and if it is not
+    fused (on a GPU it is) the normalised input; attention its query, keys and values (repeated for every query head)
+    and output; the gated feed-forward four intermediates. Under bfloat16 norms stay in float32, and their outputs are
+    held in both."""
+    norms, products = (4 if load.gpu else 6) * shape.hidden, 4 * shape.query + 4 * shape.intermediate
     twice = 2 * shape.hidden if load.dtype == "bfloat16" else 0
     return norms * STORED[load.dtype] + (products + twice) * COMPUTED[load.dtype]
 

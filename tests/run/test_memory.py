@@ -9,7 +9,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 import train
 from run import flags, memory
-from tasks import addition
+from tasks import addition, shapes
 
 
 def measured_main(words, results):
@@ -105,6 +105,19 @@ def test_parts_of_a_gpu_by_hand():
     assert "temporaries" not in moments["optimizer step"]
     assert all(moment["cache"] == 2 * 8 * 256 * 10 * 2 for moment in moments.values())
     assert "copy for sampling" not in memory.lasting(shape, memory.replace(load, shards=2))
+
+
+def test_the_tower_of_pictures_by_hand():
+    """2 layers of hidden 5, feed-forward 8, 4 patches a token: half of 64 tokens may show something, so 128 patches."""
+    shape = memory.Shape(1000, 1, 10, 30, 10, 10, 50, tower=(2, 5, 8, 4))
+    load = memory.Load(tokens=64, completion_share=0.5, prefix_share=0.25, width=8, rows=2, samples=2, trained=4)
+    layer = 128 * (6 * 5 * 4 + (4 * 5 + 2 * 8) * 4)
+    assert memory.training(shape, load)["pictures"] == 2 * layer
+    checkpointed = memory.training(shape, memory.replace(load, checkpointing=True))["pictures"]
+    assert checkpointed == 2 * 128 * 5 * 4 + 3 * layer
+    config = shapes.make_config(shapes.make_tokenizer())
+    assert memory.shape_of(config).tower == (1, 32, 64, 4)
+    assert memory.shape_of(addition.make_config(addition.make_tokenizer())).tower == (0, 0, 0, 0)
 
 
 def test_on_a_gpu_as_many_rows_are_decoded_at_once_as_fit(world, tmp_path, monkeypatch):
