@@ -9,7 +9,7 @@ import io
 import json
 import os
 import re
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -23,6 +23,7 @@ MARK = "<image>"
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # Pillow knows more, some of which run programs
 MAX_BYTES = 100_000_000  # of an encoded picture
 MAX_ASPECT = 200  # longer side / shorter side; processors of some models raise above it
+PREVIEW = 128  # pixels of a longer side
 ORIENTATION = 0x0112  # the EXIF tag that says how the camera was held
 # (width, height) of a picture in the units of a gold box, by --box-scale, and of a model's boxes; None: in pixels
 GOLD_SIZES = {"thousand": (1000, 1000), "unit": (1, 1), "pixels": None}
@@ -153,6 +154,19 @@ def controls(rows: list[dict]) -> dict[str, list[dict]]:
     ]
     grey = [row | {"images": [grey_of(size_of(each)) for each in row["images"]]} for row in rows]
     return {"with another picture": swapped, "with a grey picture": grey} if rows else {}
+
+
+def preview(row: dict) -> dict:
+    """What people need to see a row's pictures and boxes: its pictures, small, as data:image/png;base64,… and box_size,
+    (width, height) of a picture in the boxes' units, if the row has it. {} without pictures."""
+    shown = []
+    for picture in row.get("images", ()):
+        image = open_picture(picture)
+        image.thumbnail((PREVIEW, PREVIEW))
+        image.save(file := io.BytesIO(), "PNG")
+        shown.append("data:image/png;base64," + b64encode(file.getvalue()).decode())
+    sizes = {"box_size": row["box_size"]} if "box_size" in row else {}
+    return {"images": shown} | sizes if shown else {}
 
 
 def grey_of(size: tuple[int, int]) -> bytes:

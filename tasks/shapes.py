@@ -80,8 +80,8 @@ def scene(rng: np.random.Generator, kind: str) -> tuple[np.ndarray, list[tuple[s
 
 
 def problems(split: str) -> list[dict]:
-    """The problems of a split, "train" or "test": problem, answer, images (one PNG), kind ("count" or "find"), and the
-    picture's size in cells.
+    """The problems of a split, "train" or "test": problem, answer, images (one PNG), kind ("count" or "find"), and
+    box_size, the picture's in cells.
 
     They are the same in every run. A hash of the layout decides the split: no layout that is held out is trained on.
     """
@@ -98,9 +98,9 @@ def problems(split: str) -> list[dict]:
         answer = str(count) if kind == "count" else f"({x},{y}),({x + width},{y + height})"
         file = io.BytesIO()
         Image.fromarray(picture).save(file, "PNG")
-        cells = [picture.shape[1] // CELL, picture.shape[0] // CELL]
+        size = [picture.shape[1] // CELL, picture.shape[0] // CELL]
         row = {"problem": f"{kind} {colour}<image>", "answer": answer, "images": [file.getvalue()]}
-        rows.append(row | {"kind": kind, "cells": cells})
+        rows.append(row | {"kind": kind, "box_size": size})
     return rows
 
 
@@ -115,7 +115,7 @@ def demonstration(row: dict, rng: random.Random) -> str:
         return str(sum(rng.random() >= OVERLOOKED for _ in range(int(row["answer"]))))
     x1, y1, x2, y2 = (int(digit) for digit in row["answer"] if digit.isdigit())
     if rng.random() < TOO_WIDE:
-        width, height = row["cells"]
+        width, height = row["box_size"]
         x1, y1, x2, y2 = max(0, x1 - 1), max(0, y1 - 1), min(width, x2 + 1), min(height, y2 + 1)
     return f"({x1},{y1}),({x2},{y2})"
 

@@ -185,7 +185,9 @@ def test_greedy_is_what_generate_says(bench, model, tmp_path, monkeypatch):
     whole = AutoModelForImageTextToText.from_pretrained(model, dtype=torch.float64).eval()
     ids, mask = spied.result.completion_ids[:, 0], spied.result.completion_mask[:, 0]
     said = []
-    for i, row in enumerate(sorted(shapes.problems("test")[:3], key=lambda row: -row["cells"][0] * row["cells"][1])):
+    for i, row in enumerate(
+        sorted(shapes.problems("test")[:3], key=lambda row: -row["box_size"][0] * row["box_size"][1])
+    ):
         prompt = processor.prompt("<image>count", row["images"], suffix=SYSTEM_PROMPTS["geoqa"][1])
         features = processor.features(row["images"])
         types = torch.tensor([[int(token == processor.image_id) for token in prompt]])

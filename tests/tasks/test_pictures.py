@@ -548,3 +548,13 @@ def test_a_template_may_say_where_the_picture_goes(tmp_path, kind):
         assert [a for a, b in zip(ids, [None, *ids], strict=False) if not a == b == processor.image_id] == expected
     ids = processor.prompt("what?", [], template="<image>Look.\nUser: {problem}")
     assert ids == encode_prompt(processor.tokenizer, "what?", template="Look.\nUser: {problem}")
+
+
+def test_a_preview_is_small_and_says_in_what_boxes_are():
+    file = io.BytesIO()
+    Image.new("RGB", (512, 256), "red").save(file, "PNG")
+    found = pictures.preview({"problem": "", "images": [file.getvalue()], "box_size": (1000, 1000)})
+    assert found["box_size"] == (1000, 1000) and found["images"][0].startswith("data:image/png;base64,")
+    image = pictures.open_picture(pictures.picture_of(found["images"][0], Path()))
+    assert image.size == (128, 64) and image.getpixel((5, 5)) == (255, 0, 0)
+    assert pictures.preview({"problem": "1 + 1"}) == {}
