@@ -29,7 +29,8 @@ import numpy as np
 
 from run.flags import fail
 from run.scores import mean_and_error, t_quantile
-from tools import plot
+from tools.plot import markdown
+from tools.runs import STYLE, drawing
 
 CURVES = ("reward", "alpha", "easy_share", "hard_share", "grad_norm", "generated_tokens")  # recorded for every step
 MEASURES = {"last": "sampled, last quarter", "whole": "sampled, whole run"}
@@ -172,7 +173,7 @@ def comparison(rows: list[dict], study: Study, where: str) -> str:
             lines[-1].append(plus_minus(list(values.values())))
             if variant != study.reference:
                 lines[-1][-1] += "<br>" + interval(paired(values, reference))
-    return plot.markdown(lines)
+    return markdown(lines)
 
 
 def by_seed(rows: list[dict], variant: str, *keys: str) -> dict[int, float]:
@@ -219,7 +220,7 @@ def behaviour(rows: list[dict], study: Study) -> str:
         differences = [last[seed] - reference[seed] for seed in last if seed in reference]
         for values in (list(last.values()), differences if variant != study.reference else []):
             lines[-1].append(f"{statistics.stdev(values):.1f}" if len(values) > 1 else "–")
-    return plot.markdown(lines)
+    return markdown(lines)
 
 
 def foot(study: Study, rows: list[dict]) -> str:
@@ -246,8 +247,8 @@ def write_picture(file: Path, figure) -> None:
 
 def draw(study: Study):
     """Reward over steps and tokens, held-out accuracy, alpha, and shares of groups; bands are ± one standard error."""
-    matplotlib, Figure = plot.drawing()
-    with matplotlib.rc_context(plot.STYLE):
+    matplotlib, Figure = drawing()
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(13, 7.5), layout="constrained")
         figure.suptitle(study.title, fontweight="bold")
         (reward, by_tokens, accuracy), (alpha, shares, legend) = figure.subplots(2, 3)

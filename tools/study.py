@@ -11,27 +11,22 @@ rows.jsonl, table.md and curves.png (tools/compare.py); when no run is missing, 
 
 import argparse
 import json
-import multiprocessing
 import os
 import shlex
 import signal
+import subprocess
 import sys
 import tempfile
-import threading
 import time
 from dataclasses import dataclass
 from datetime import date
 from functools import cache
-from multiprocessing.connection import wait
 from pathlib import Path
-from typing import NamedTuple
-
-import torch
-from tqdm import tqdm
 
 from run.flags import BUILT_IN, fail, parse_args
 from tasks import addition
-from tools import compare, plot, report
+from tools import compare
+from tools.runs import BOOKKEEPING, accuracy, read, rounded
 
 # What all runs share, chosen so that the reward still rises after 40 steps: see results/README.md
 TASK = "--steps 40 --prompts-per-step 8 --group-size 8 --lr 7.5e-5 --warmup 5 --beta-th 0 --eval-every 10"
@@ -104,7 +99,9 @@ PRESETS = {
 }
 SEEDS = {"table1": 20, "table1-sgd": 20}  # to resolve 1.5 points it takes 8, and 25 with beta_th
 USUAL_SEEDS = 8  # of the other presets
-PRELOADED = ["train", "transformers.models.qwen2.modeling_qwen2"]  # imported once, by the server that forks the runs
+ROOT = Path(__file__).parents[1]
+# ends its output with its CPU seconds, those of imports not counted
+TIMED_RUN = "import sys, time, train; t = time.process_time(); train.main(sys.argv[1:]); print(time.process_time() - t)"
 NOWHERE = str(Path(tempfile.gettempdir(), "study-nowhere"))  # an --out without a run
 LAST_LINES = 3  # to show of a failed run's output
 
@@ -118,12 +115,6 @@ class Job:
     @property
     def name(self) -> str:
         return f"{self.variant}, seed {self.flags['seed']}"
-
-
-class Running(NamedTuple):
-    job: Job
-    out: Path  # train.py's --out; its output goes to OUT.log, its CPU seconds at the end to OUT.cpu
-    process: multiprocessing.Process
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -173,7 +164,7 @@ def make_job(variant: str, words: str, seed: int, extra: list[str]) -> Job:
 def parsed(words: list[str]) -> dict:
     """train.py's flags that can change a number of a run."""
     flags = vars(parse_args([*words, "--out", NOWHERE]))
-    return {name: value for name, value in flags.items() if name not in plot.BOOKKEEPING}
+    return {name: value for name, value in flags.items() if name not in BOOKKEEPING}
 
 
 def key(flags: dict) -> str:
@@ -203,7 +194,7 @@ def load(store: Path) -> dict[str, dict]:
 def run_all(jobs: list[Job], num: int, store: Path) -> list[Job]:
     """Runs jobs, `num` at once, and adds a line to the store as each ends. Reports and returns those that failed.
 
-    However this process ends, its children end: by `finally`, or by themselves (end_with_parent).
+    However this ends, but for SIGKILL, no run is left.
     """
     if not jobs:
         return []
@@ -212,59 +203,39 @@ def run_all(jobs: list[Job], num: int, store: Path) -> list[Job]:
         store.open("a").close()
     except OSError as error:
         fail(f"{store}: can't be written ({error}); give an --out in a folder of yours")
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # all runs inherit the server's environment
-    torch.set_num_threads(1)
     for seed in sorted({job.flags["seed"] for job in jobs if job.flags["model"] == BUILT_IN}):
         addition.ensure(seed)  # now, so that no two runs make a model at the same time
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
-    waiting, running, failed, done = list(reversed(jobs)), [], [], 0
+    waiting, running, failed = jobs.copy(), {}, []
     with tempfile.TemporaryDirectory(prefix="study-") as folder:
         try:
             while waiting or running:
                 while waiting and len(running) < num:
-                    job = waiting.pop()
-                    out = Path(folder, str(len(waiting)))
-                    process = context.Process(target=run_one, args=(job.words, out), daemon=True)
-                    process.start()
-                    running.append(Running(job, out, process))
-                wait([each.process.sentinel for each in running])
-                for each in [each for each in running if each.process.exitcode is not None]:
-                    run = finished(each)
-                    if run:
-                        append(store, run)
+                    job, out = waiting.pop(0), Path(folder, str(len(waiting)))
+                    running[start(job.words, out)] = job, out
+                time.sleep(0.05)
+                for process in [each for each in running if each.poll() is not None]:
+                    job, out = running.pop(process)
+                    if process.returncode:
+                        failed.append(job)
+                        said = trouble(process.returncode, out)
                     else:
-                        failed.append(each.job)
-                    running.remove(each)
-                    done += 1
-                    print(f"[{done}/{len(jobs)}] {each.job.name}: {brief(run) if run else trouble(each)}", flush=True)
+                        run = finished(job, out)
+                        append(store, run)
+                        said = brief(run)
+                    print(f"[{len(jobs) - len(waiting) - len(running)}/{len(jobs)}] {job.name}: {said}", flush=True)
         finally:
-            for each in running:
-                each.process.kill()
-                each.process.join()
-            if waiting or running:
-                print(f"stopped; {done - len(failed)} runs were added to {store}, the same command continues")
+            for process in running:
+                process.kill()
+                process.wait()
     return failed
 
 
-def run_one(words: list[str], out: Path) -> None:
-    """The child: runs train.py with its output in a file."""
-    threading.Thread(target=end_with_parent, daemon=True).start()
-    file = os.open(f"{out}.log", os.O_CREAT | os.O_WRONLY)
-    os.dup2(file, 1)
-    os.dup2(file, 2)
-    import train
-
-    tqdm.set_lock(threading.RLock())  # by default a system semaphore, which a kill would leave behind
-    began = time.process_time()
-    train.main([*words, "--out", str(out)])
-    Path(f"{out}.cpu").write_text(str(time.process_time() - began))
-
-
-def end_with_parent() -> None:
-    """A study that is killed outright can't end its runs, so they end themselves."""
-    multiprocessing.parent_process().join()
-    os._exit(1)
+def start(words: list[str], out: Path) -> subprocess.Popen:
+    """train.py in a process of its own, into the folder OUT; what it says goes to OUT.log."""
+    env = {"OMP_NUM_THREADS": "1"} | os.environ
+    with open(f"{out}.log", "w") as log:
+        command = [sys.executable, "-c", TIMED_RUN, *words, "--out", str(out)]
+        return subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=subprocess.STDOUT)
 
 
 def brief(run: dict) -> str:
@@ -274,31 +245,25 @@ def brief(run: dict) -> str:
     return f"{shown}, {run['cpu_seconds']:.1f} s of CPU"
 
 
-def trouble(failed: Running) -> str:
+def trouble(code: int, out: Path) -> str:
     """Why a run failed: its exit code, and the end of its output, indented."""
-    log = Path(f"{failed.out}.log")
-    text = log.read_text(encoding="utf-8", errors="replace").replace("\r", "\n") if log.exists() else "no output"
-    lines = [f"    {line}" for line in text.strip().splitlines()[-LAST_LINES:]]
-    return "\n".join([f"failed, exit code {failed.process.exitcode}", *lines])
+    lines = Path(f"{out}.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return "\n    ".join([f"failed, exit code {code}", *lines[-LAST_LINES:]])
 
 
-def finished(ended: Running) -> dict | None:
-    """A run for the store: its flags, and its curves to four significant digits per step. None: it failed."""
-    job, out, process = ended
-    cpu = Path(f"{out}.cpu")
-    if process.exitcode or not cpu.exists():
-        return None
-    trained = plot.read(out)
+def finished(job: Job, out: Path) -> dict:
+    """A run for the store: its flags, and its curves to four significant digits per step."""
+    trained, log = read(out), Path(f"{out}.log").read_text(encoding="utf-8")
     rows, versions = trained.rows, trained.config["versions"]
     run = {"flags": job.flags, "commit": versions["commit"], "torch": versions["torch"]}
-    run |= {"date": date.today().isoformat(), "cpu_seconds": round(float(cpu.read_text()), 2)}
+    run |= {"date": date.today().isoformat(), "cpu_seconds": round(float(log.splitlines()[-1]), 2)}
     run["seconds"] = round(rows[-1]["seconds"], 2)
     for name in compare.CURVES:
-        run[name] = [report.rounded(row.get(name)) for row in rows]
+        run[name] = [rounded(row.get(name)) for row in rows]
     if job.flags["algo"] == "sft":  # rewards and tokens are those of the given solutions
         run |= dict.fromkeys(("reward", "easy_share", "hard_share"), [None] * len(rows))
         run["generated_tokens"] = [0] * len(rows)
-    return run | {"accuracy": [[step, report.rounded(share)] for step, share, _ in report.accuracy(trained, 1)]}
+    return run | {"accuracy": [[step, rounded(share)] for step, share, _ in accuracy(trained, 1)]}
 
 
 def append(store: Path, run: dict) -> None:

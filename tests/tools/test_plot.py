@@ -2,12 +2,13 @@
 
 import json
 import math
-import subprocess
 import sys
 
 import pytest
 
-from tools import plot, report
+from tools import plot
+from tools.runs import Run, alike, read
+from tools.runs import accuracy as accuracy_of
 
 COLUMNS = ["run", "steps", "reward, first 10", "reward, last 10", "accuracy before, %", "accuracy after, %"]
 COLUMNS += ["valid groups, %", "mean α", "generated tokens", "seconds"]
@@ -58,7 +59,7 @@ def same(values, expected):
 
 
 def test_the_table_of_one_run(runs):
-    text = plot.markdown(plot.cells({"a": plot.read(plot.Path(runs[0]))}))
+    text = plot.markdown(plot.cells({"a": read(plot.Path(runs[0]))}))
     assert cells(text, "run") == COLUMNS
     assert cells(text, "a") == [
         "a",
@@ -76,7 +77,7 @@ def test_the_table_of_one_run(runs):
 
 
 def test_the_table_of_two_runs_ends_with_mean_and_deviation(runs):
-    named = {name: plot.read(plot.Path(run)) for name, run in zip("ab", runs, strict=True)}
+    named = {name: read(plot.Path(run)) for name, run in zip("ab", runs, strict=True)}
     text = plot.markdown(plot.cells(named))
     assert cells(text, "b") == ["b", "2", "0.750", "0.750", "–", "–", "50.0", "3.500", "2,000", "3"]
     # the sample deviation of two numbers is their distance over sqrt(2)
@@ -107,8 +108,8 @@ def test_the_table_of_two_runs_ends_with_mean_and_deviation(runs):
     ],
 )
 def test_evaluations(marks, points):
-    run = report.Run([row(step, 0.5) | mark for step, mark in enumerate(marks, 1)])
-    assert report.accuracy(run, scale=1) == points
+    run = Run([row(step, 0.5) | mark for step, mark in enumerate(marks, 1)])
+    assert accuracy_of(run, scale=1) == points
 
 
 # ------------------------------------------------------------------------------------------------------------- picture
@@ -117,7 +118,7 @@ def test_evaluations(marks, points):
 def test_the_panels(runs):
     pytest.importorskip("matplotlib")
     names = ("run a", "run b")
-    figure = plot.draw({name: plot.read(plot.Path(run)) for name, run in zip(names, runs, strict=True)})
+    figure = plot.draw({name: read(plot.Path(run)) for name, run in zip(names, runs, strict=True)})
     reward, accuracy, alpha, shares, length, legend = figure.axes
     assert all(axes.get_xlabel() == "optimizer step" and axes.get_ylabel() for axes in figure.axes[:5])
     titles = [axes.get_title(loc="left") for axes in figure.axes[:5]]
@@ -147,11 +148,11 @@ def test_runs_that_differ_in_more_than_their_seed_have_no_mean(runs, tmp_path, c
     usual = {"lr": 1e-4, "seed": 0, "out": "a", "command": "train.py", "versions": {"torch": "2.6"}}
     configs = [usual, usual | {"seed": 1, "out": "b", "command": "train.py --seed 1", "versions": {"torch": "2.7"}}]
 
-    def alike(*configs):
-        return plot.alike({str(i): report.Run([], config=config) for i, config in enumerate(configs)})
+    def same(*configs):
+        return alike({str(i): Run([], config=config) for i, config in enumerate(configs)})
 
-    assert alike(*configs) and alike({}, {}) and not alike(usual, usual | {"lr": 2e-4})
-    assert not alike(usual, usual | {"clip": None}) and not alike(usual)
+    assert same(*configs) and same({}, {}) and not same(usual, usual | {"lr": 2e-4})
+    assert not same(usual, usual | {"clip": None}) and not same(usual)
     for lr, has_mean in ((1e-4, True), (2e-4, False)):
         configs[1]["lr"] = lr
         for run, config in zip(runs, configs, strict=True):
@@ -159,7 +160,7 @@ def test_runs_that_differ_in_more_than_their_seed_have_no_mean(runs, tmp_path, c
         plot.main([*runs, "--out", str(tmp_path / "both.png"), "--html", str(tmp_path / "both.html")])
         assert ("mean ± sd" in capsys.readouterr().out) == has_mean
         assert ("mean ± sd" in (tmp_path / "both.html").read_text()) == has_mean
-    figure = plot.draw({run: plot.read(plot.Path(run)) for run in runs})
+    figure = plot.draw({run: read(plot.Path(run)) for run in runs})
     assert [len(curves(axes)) for axes in figure.axes] == [2, 1, 2, 6, 2, 0]
     assert not any("mean of" in text.get_text() for text in figure.axes[5].get_legend().get_texts())
     assert {line.get_linewidth() for line in figure.axes[0].get_lines()} == {1.6}
@@ -167,14 +168,14 @@ def test_runs_that_differ_in_more_than_their_seed_have_no_mean(runs, tmp_path, c
 
 def test_short_runs_have_whole_steps_on_the_axis(runs):
     pytest.importorskip("matplotlib")
-    figure = plot.draw({"b": plot.read(plot.Path(runs[1]))})  # steps 1 and 2
+    figure = plot.draw({"b": read(plot.Path(runs[1]))})  # steps 1 and 2
     figure.canvas.draw()
     assert all(tick == round(tick) for axes in figure.axes[:5] for tick in axes.get_xticks())
 
 
 def test_one_run_has_no_mean_and_may_lack_accuracy(runs):
     pytest.importorskip("matplotlib")
-    figure = plot.draw({"b": plot.read(plot.Path(runs[1]))})
+    figure = plot.draw({"b": read(plot.Path(runs[1]))})
     assert [len(curves(axes)) for axes in figure.axes] == [1, 0, 1, 3, 1, 0]
     assert [text.get_text() for text in figure.axes[1].texts] == ["never evaluated"]
 
@@ -228,16 +229,10 @@ def test_a_broken_config_ends_in_one_line(runs, capsys):
     assert "b/config.json: not the config.json of a run" in error_of(capsys, *runs)
 
 
-def test_it_runs_as_a_file_too(runs, tmp_path):
-    command = [sys.executable, plot.__file__, runs[0], "--html", "page.html"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0 and not done.stderr and (tmp_path / "page.html").exists()
-
-
 def test_a_last_line_that_is_cut_is_left_out(tmp_path):
     rows = [row(1, 0.5), row(2, 0.5)]
     folder = write(tmp_path, rows, tail='{"step": 3, "rew')
-    assert plot.read(plot.Path(folder)).rows == rows
+    assert read(plot.Path(folder)).rows == rows
 
 
 def test_wrong_flags_end_in_one_line(runs, tmp_path, capsys):

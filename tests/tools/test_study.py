@@ -131,7 +131,7 @@ def test_a_grid_goes_on_after_an_interruption(world, tmp_path, monkeypatch, caps
                 break
         process.terminate()
         assert process.wait(timeout=60) == 128 + 15
-    for _ in range(100):  # the server that runs fork from notices that its parent is gone
+    for _ in range(100):  # a killed process needs a moment
         try:
             os.killpg(process.pid, 0)
         except ProcessLookupError:
