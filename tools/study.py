@@ -1,7 +1,7 @@
 """Runs the paper's comparisons on the built-in task: variants times seeds, a table with error bars, a picture.
 
     python -m tools.study table1                            runs what is missing, then writes results/table1
-    python -m tools.study table1 --seeds 3 --jobs 2         fewer seeds, two runs at once
+    python -m tools.study table1 --seeds 3                  fewer seeds
     python -m tools.study table10 --out runs/long -- --steps 200      flags of train.py for all variants of the preset
 
 Every run is train.py in its own process, on one thread, and becomes one line of runs.jsonl, beside the study's folder:
@@ -17,11 +17,11 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
-from dataclasses import dataclass
+from contextlib import suppress
 from datetime import date
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from run.flags import BUILT_IN, fail, parse_args
 from tasks import addition
@@ -103,18 +103,12 @@ ROOT = Path(__file__).parents[1]
 # ends its output with its CPU seconds, those of imports not counted
 TIMED_RUN = "import sys, time, train; t = time.process_time(); train.main(sys.argv[1:]); print(time.process_time() - t)"
 NOWHERE = str(Path(tempfile.gettempdir(), "study-nowhere"))  # an --out without a run
-LAST_LINES = 3  # to show of a failed run's output
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     variant: str
     words: list[str]  # flags of train.py, without --out
     flags: dict  # all of them after defaults, but BOOKKEEPING
-
-    @property
-    def name(self) -> str:
-        return f"{self.variant}, seed {self.flags['seed']}"
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -123,11 +117,18 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_command(ours)
     out, (title, reference, variants) = Path(args.out or Path("results", args.name)), PRESETS[args.name]
     store = out.parent / "runs.jsonl"
+    store.parent.mkdir(parents=True, exist_ok=True)
     jobs = [make_job(name, words, seed, extra) for seed in range(args.seeds) for name, words in variants.items()]
     known = load(store)
     missing = [job for job in jobs if key(job.flags) not in known]
     print(f"{args.name}: {len(jobs)} runs, {len(jobs) - len(missing)} of them in {store}", flush=True)
-    failed = run_all(missing, args.jobs, store)
+    failed = 0
+    for number, job in enumerate(missing, 1):
+        run, said = run_one(job)
+        if run:
+            append(store, run)
+        failed += run is None
+        print(f"[{number}/{len(missing)}] {job.variant}, seed {job.flags['seed']}: {said}", flush=True)
     known = load(store)
     runs = [(job.variant, known[key(job.flags)]) for job in jobs if key(job.flags) in known]
     if runs:
@@ -138,7 +139,7 @@ def main(argv: list[str] | None = None) -> None:
         compare.write(out, compare.Study(title, reference, flags, runs, shown))
         print(f"{out}/table.md, {out}/curves.png")
     if failed:
-        sys.exit(f"{len(failed)} runs failed; the same command runs them again")
+        sys.exit(f"{failed} runs failed; the same command runs them again")
 
 
 def parse_command(argv: list[str]) -> argparse.Namespace:
@@ -147,11 +148,10 @@ def parse_command(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("name", choices=PRESETS, metavar="NAME", help=f"preset: {', '.join(PRESETS)}")
     parser.add_argument("--seeds", type=int, metavar="N", help="seeds 0 to N - 1 (default: 20 for table1, else 8)")
     parser.add_argument("--out", metavar="DIR", help="folder of table and picture (default: results/NAME)")
-    parser.add_argument("--jobs", type=int, default=1, metavar="J", help="runs at once, one thread each (default: 1)")
     args = parser.parse_args(argv)
     args.seeds = SEEDS.get(args.name, USUAL_SEEDS) if args.seeds is None else args.seeds
-    if min(args.seeds, args.jobs) < 1:
-        fail("--seeds, --jobs: must be 1 or more")
+    if args.seeds < 1:
+        fail("--seeds: must be 1 or more")
     return args
 
 
@@ -180,90 +180,39 @@ def defaults() -> dict:
 def load(store: Path) -> dict[str, dict]:
     """The runs of a file, by key; a line that a kill cut short is ignored."""
     runs = {}
-    for number, line in enumerate(store.read_text(encoding="utf-8").splitlines() if store.exists() else [], 1):
-        try:
+    for line in store.read_text(encoding="utf-8").splitlines() if store.exists() else []:
+        with suppress(json.JSONDecodeError):
             run = json.loads(line)
-        except ValueError:
-            continue
-        if not isinstance(run, dict) or "flags" not in run:
-            fail(f"{store}, line {number}: not a run of tools.study; remove it, or give another --out")
-        runs[key(run["flags"])] = run
+            runs[key(run["flags"])] = run
     return runs
 
 
-def run_all(jobs: list[Job], num: int, store: Path) -> list[Job]:
-    """Runs jobs, `num` at once, and adds a line to the store as each ends. Reports and returns those that failed.
+def run_one(job: Job) -> tuple[dict | None, str]:
+    """Runs train.py -> the run for the store, and what to say of it; None and the end of its output if it failed.
 
-    However this ends, but for SIGKILL, no run is left.
+    The store has the run's flags, and its curves to four significant digits per step.
     """
-    if not jobs:
-        return []
-    try:
-        store.parent.mkdir(parents=True, exist_ok=True)
-        store.open("a").close()
-    except OSError as error:
-        fail(f"{store}: can't be written ({error}); give an --out in a folder of yours")
-    for seed in sorted({job.flags["seed"] for job in jobs if job.flags["model"] == BUILT_IN}):
-        addition.ensure(seed)  # now, so that no two runs make a model at the same time
-    waiting, running, failed = jobs.copy(), {}, []
+    if job.flags["model"] == BUILT_IN:
+        addition.ensure(job.flags["seed"])  # its CPU seconds are no run's
     with tempfile.TemporaryDirectory(prefix="study-") as folder:
-        try:
-            while waiting or running:
-                while waiting and len(running) < num:
-                    job, out = waiting.pop(0), Path(folder, str(len(waiting)))
-                    running[start(job.words, out)] = job, out
-                time.sleep(0.05)
-                for process in [each for each in running if each.poll() is not None]:
-                    job, out = running.pop(process)
-                    if process.returncode:
-                        failed.append(job)
-                        said = trouble(process.returncode, out)
-                    else:
-                        run = finished(job, out)
-                        append(store, run)
-                        said = brief(run)
-                    print(f"[{len(jobs) - len(waiting) - len(running)}/{len(jobs)}] {job.name}: {said}", flush=True)
-        finally:
-            for process in running:
-                process.kill()
-                process.wait()
-    return failed
-
-
-def start(words: list[str], out: Path) -> subprocess.Popen:
-    """train.py in a process of its own, into the folder OUT; what it says goes to OUT.log."""
-    env = {"OMP_NUM_THREADS": "1"} | os.environ
-    with open(f"{out}.log", "w") as log:
-        command = [sys.executable, "-c", TIMED_RUN, *words, "--out", str(out)]
-        return subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=subprocess.STDOUT)
-
-
-def brief(run: dict) -> str:
-    """A run's result in a few words."""
-    reward = compare.measures(run, "steps", len(run["reward"]))["last"]
-    shown = "not sampled" if reward is None else f"reward of the last quarter {reward:.1f} %"
-    return f"{shown}, {run['cpu_seconds']:.1f} s of CPU"
-
-
-def trouble(code: int, out: Path) -> str:
-    """Why a run failed: its exit code, and the end of its output, indented."""
-    lines = Path(f"{out}.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return "\n    ".join([f"failed, exit code {code}", *lines[-LAST_LINES:]])
-
-
-def finished(job: Job, out: Path) -> dict:
-    """A run for the store: its flags, and its curves to four significant digits per step."""
-    trained, log = read(out), Path(f"{out}.log").read_text(encoding="utf-8")
-    rows, versions = trained.rows, trained.config["versions"]
+        command = [sys.executable, "-c", TIMED_RUN, *job.words, "--out", folder]
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        # however this process ends, but by SIGKILL, subprocess.run ends the child
+        done = subprocess.run(command, cwd=ROOT, env={"OMP_NUM_THREADS": "1"} | os.environ, **options)
+        lines = done.stdout.strip().splitlines()
+        if done.returncode:
+            return None, "\n    ".join([f"failed, exit code {done.returncode}", *lines[-3:]])
+        trained = read(Path(folder))
+    rows, versions, cpu = trained.rows, trained.config["versions"], round(float(lines[-1]), 2)
     run = {"flags": job.flags, "commit": versions["commit"], "torch": versions["torch"]}
-    run |= {"date": date.today().isoformat(), "cpu_seconds": round(float(log.splitlines()[-1]), 2)}
-    run["seconds"] = round(rows[-1]["seconds"], 2)
+    run |= {"date": date.today().isoformat(), "cpu_seconds": cpu, "seconds": round(rows[-1]["seconds"], 2)}
     for name in compare.CURVES:
         run[name] = [rounded(row.get(name)) for row in rows]
     if job.flags["algo"] == "sft":  # rewards and tokens are those of the given solutions
         run |= dict.fromkeys(("reward", "easy_share", "hard_share"), [None] * len(rows))
         run["generated_tokens"] = [0] * len(rows)
-    return run | {"accuracy": [[step, rounded(share)] for step, share, _ in accuracy(trained, 1)]}
+    run["accuracy"] = [[step, rounded(share)] for step, share, _ in accuracy(trained, 1)]
+    return run, f"{cpu:.1f} s of CPU"
 
 
 def append(store: Path, run: dict) -> None:
