@@ -57,12 +57,10 @@ def main(argv: list[str] | None = None) -> None:
     if args.model == flags.BUILT_IN:
         addition.ensure(args.seed)  # once, before anything is measured
     if args.peer:
-        found = {"ours": [in_a_process(our_steps, args, valid) for valid in args.valid]}
-        found |= {"trl": in_a_process(trl_steps, args)}
-        print(peer_table(found, args.prompts_per_step))
+        ours = [in_a_process(our_steps, args, valid) for valid in args.valid]
+        print(peer_table(in_a_process(trl_steps, args), ours, args.prompts_per_step))
     else:
-        found = in_a_process(parts_and_levers, args)
-        print(parts_table(found, args.dtype), levers_table(found["levers"]), sep="\n\n")
+        print(in_a_process(parts_and_levers, args))
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -89,7 +87,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def in_a_process(function: Callable, *arguments) -> dict:
+def in_a_process(function: Callable, *arguments):
     """The function's result, from a new process: memory used before does not count."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
@@ -191,8 +189,8 @@ def update(policy: Policy, share: Share, budget: int, *, owner: object = None, *
         return train.backward(policy, share, budget, grad_clip=0.0)
 
 
-def parts_and_levers(args) -> dict:
-    """Seconds and peaks of the parts of a step, and of each lever on and off."""
+def parts_and_levers(args) -> str:
+    """Tables of the parts of a step, and of each lever on and off; the update's share of the machine's limit."""
     tokenizer, model, rows = load(args)
     P, G, T, valid = args.prompts_per_step, args.group_size, args.max_new_tokens, args.valid[0]
     draw = partial(sample, args, tokenizer, model, rows)
@@ -208,20 +206,24 @@ def parts_and_levers(args) -> dict:
     taken["decode"] = taken["rollout"] | {"seconds": taken["rollout"]["seconds"] - taken["prefill"]["seconds"]}
     tokens = {"prefill": sum(len(row["prompt_ids"]) for row in rows), "decode": P * G * (T - 1)}
     tokens |= {"grading": P * G * T, "update": valid * G * T}
+    parts = [["part", "CPU s", "tokens/s", "peak MB"]]
+    for name, number in tokens.items():
+        seconds, peak = taken[name].values()
+        parts.append([name, seconds, number / seconds, peak / 1e6])
+
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):  # others are not counted on a CPU
         works["update"]()
     flops = limits(model.device, torch.bfloat16 if args.dtype == "bfloat16" else torch.float32, 2048)["flops"]
-    pairs = {
-        name: {"part": part} | measure({"on": on, "off": off}, model.device, args.repeats)
-        for name, (part, on, off) in levers(args, model, policy, draw).items()
-    }
+    share = counter.get_total_flops() / flops / taken["update"]["seconds"]
+    note = f"update: {share:.0%} of {flops / 1e9:.0f} GFLOP/s, the limit in {args.dtype} matrix products on one thread"
+
+    pairs = [["lever", "part", "on, s", "off, s", "off / on", "on, MB", "off, MB", "off / on"]]
+    for name, (part, on, off) in levers(args, model, policy, draw).items():
+        taken = measure({"on": on, "off": off}, model.device, args.repeats)
+        (on, before), (off, after) = (pair.values() for pair in taken.values())
+        pairs.append([name, part, on, off, off / on, before / 1e6, after / 1e6, after / max(before, 1)])
     dist.destroy_process_group()
-    return {
-        "parts": {name: taken[name] | {"tokens": number} for name, number in tokens.items()},
-        "machine_flops": flops,
-        "update_reaches": counter.get_total_flops() / flops / taken["update"]["seconds"],
-        "levers": pairs,
-    }
+    return f"{table(parts)}\n\n{note}\n\n{table(pairs)}"
 
 
 def levers(args, model, policy: Policy, draw: Callable) -> dict[str, tuple[str, Callable, Callable]]:
@@ -356,7 +358,17 @@ def summary(steps: list[tuple[float, float]], empty: float, model) -> dict[str, 
     return {"seconds": statistics.median(seconds), "above": max(peaks) - empty - 16 * model.num_parameters()}
 
 
-def table(columns: list[str], rows: list[list]) -> str:
+def peer_table(trl: dict, ours: list[dict], prompts: int) -> str:
+    """CPU seconds per step and peak memory beyond weights, gradients and AdamW, TRL's and ours, and their ratios."""
+    rows = [["a step", "CPU s", "MB beyond", "time / TRL", "memory / TRL"]]
+    names = [f"TRL, {trl['batch']} samples a forward", *(f"GPG, {x['valid']} of {prompts} groups valid" for x in ours)]
+    for name, step in zip(names, [trl, *ours], strict=True):
+        ratios = step["seconds"] / trl["seconds"], step["above"] / trl["above"]
+        rows.append([name, step["seconds"], step["above"] / 1e6, *ratios])
+    return table(rows)
+
+
+def table(rows: list[list]) -> str:
     """Markdown with three digits per number; what was not measured, nan, as a dash."""
 
     def shown(cell) -> str:
@@ -364,39 +376,7 @@ def table(columns: list[str], rows: list[list]) -> str:
             return cell
         return "–" if math.isnan(cell) else f"{cell:,.0f}" if abs(cell) >= 100 else f"{cell:.3g}"
 
-    return markdown([columns, *(list(map(shown, row)) for row in rows)])
-
-
-def parts_table(found: dict, dtype: str) -> str:
-    """Seconds, tokens/s and peak of each part, and the update's share of the machine's limit."""
-    parts = found["parts"].items()
-    rows = [[name, part["seconds"], part["tokens"] / part["seconds"], part["peak"] / 1e6] for name, part in parts]
-    reached = f"{found['update_reaches']:.0%} of {found['machine_flops'] / 1e9:.0f} GFLOP/s"
-    note = f"update: {reached}, the limit in {dtype} matrix products on one thread"
-    return table(["part", "CPU s", "tokens/s", "peak MB"], rows) + "\n\n" + note
-
-
-def levers_table(found: dict) -> str:
-    """Seconds and memory with each lever on and off."""
-    rows = []
-    for name, lever in found.items():
-        rows.append([name, lever["part"]])
-        for key, unit in (("seconds", 1), ("peak", 1e6)):
-            on, off = lever["on"][key] / unit, lever["off"][key] / unit
-            rows[-1] += [on, off, off / on if on > 0 else math.nan]
-    return table(["lever", "part", "on, s", "off, s", "off / on", "on, MB", "off, MB", "off / on"], rows)
-
-
-def peer_table(found: dict, prompts: int) -> str:
-    """CPU seconds per step and peak memory beyond weights, gradients and AdamW, ours and TRL's, and their ratios."""
-    trl = found["trl"]
-    steps = {f"TRL, {trl['batch']} samples a forward": trl}
-    steps |= {f"GPG, {step['valid']} of {prompts} groups valid": step for step in found["ours"]}
-    rows = [
-        [name, step["seconds"], step["above"] / 1e6, step["seconds"] / trl["seconds"], step["above"] / trl["above"]]
-        for name, step in steps.items()
-    ]
-    return table(["a step", "CPU s", "MB beyond", "time / TRL", "memory / TRL"], rows)
+    return markdown([list(map(shown, row)) for row in rows])
 
 
 if __name__ == "__main__":
