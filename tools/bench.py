@@ -155,12 +155,10 @@ def settle(device: torch.device) -> None:
         Path("/proc/self/clear_refs").write_text("5")
 
 
-def limits(device: torch.device, dtype: torch.dtype, size: int) -> dict[str, float]:
-    """What the device (of a CPU one thread) reaches in one large matrix product, and in one large copy."""
+def flops_limit(device: torch.device, dtype: torch.dtype, size: int) -> float:
+    """FLOP/s of a large matrix product; on a CPU, of one thread."""
     a = torch.randn(size, size, device=device, dtype=dtype)
-    x, y = (torch.empty(size * size * 16, device=device, dtype=torch.uint8) for _ in range(2))
-    taken = measure({"product": lambda: a @ a, "copy": lambda: y.copy_(x)}, device, 5)
-    return {"flops": 2 * size**3 / taken["product"]["seconds"], "bytes": 2 * len(x) / taken["copy"]["seconds"]}
+    return 2 * size**3 / measure({"product": lambda: a @ a}, device, 5)["product"]["seconds"]
 
 
 def policy_of(model, dtype: str, temperature: float = 1.0) -> Policy:
@@ -213,7 +211,7 @@ def parts_and_levers(args) -> str:
 
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):  # others are not counted on a CPU
         works["update"]()
-    flops = limits(model.device, torch.bfloat16 if args.dtype == "bfloat16" else torch.float32, 2048)["flops"]
+    flops = flops_limit(model.device, torch.bfloat16 if args.dtype == "bfloat16" else torch.float32, 2048)
     share = counter.get_total_flops() / flops / taken["update"]["seconds"]
     note = f"update: {share:.0%} of {flops / 1e9:.0f} GFLOP/s, the limit in {args.dtype} matrix products on one thread"
 

@@ -7,7 +7,7 @@
 step     the same float32 step of the built-in model on CPU and GPU: samples, log-probabilities, gradient
 runs     train.py: the default job, --resume, --parallel fsdp, bfloat16, other methods, to the end of each
 speed    random Qwen2 models: decoding, update and optimizer, each also with one lever off, against `generate` and
-         against the floor that bandwidth and matrix products set. No weights are downloaded
+         against the device's largest matrix product. No weights are downloaded
 tests    the tests of what touches a device
 
 Seconds and bytes are tools.bench's. A part that fails is recorded with its error, and the others go on.
@@ -40,7 +40,7 @@ from engine.policy import autocast
 from rollout import Rollout, decode_packed, pick, rollout
 from run import ranks
 from tasks import addition
-from tools.bench import limits, measure, policy_of, share_of, update
+from tools.bench import flops_limit, measure, policy_of, share_of, update
 
 ROOT = Path(__file__).parents[1]
 EOS = 1  # hardly ever drawn by a random model
@@ -155,8 +155,8 @@ def command_result(words: list[str]) -> dict:
 
 
 def speed(device: torch.device, tiny: bool) -> dict:
-    most = limits(device, torch.bfloat16, 256 if tiny else 8192)
-    found = {"limits": most}
+    most = flops_limit(device, torch.bfloat16, 256 if tiny else 8192)
+    found = {"flops": most}
     for size in ["tiny"] if tiny else ["1.5B", "0.5B"]:
         found[size] = guarded(speed_of, size, device, most)
         print(f"{size}: {json.dumps(found[size])}", flush=True)
@@ -166,7 +166,7 @@ def speed(device: torch.device, tiny: bool) -> dict:
     return found
 
 
-def speed_of(size: str, device: torch.device, most: dict[str, float]) -> dict:
+def speed_of(size: str, device: torch.device, most: float) -> dict:
     torch.manual_seed(0)
     config = Qwen2Config(**dict(zip(NAMES, SIZES[size], strict=True)), **QWEN)
     with device:
@@ -179,7 +179,10 @@ def speed_of(size: str, device: torch.device, most: dict[str, float]) -> dict:
     draw = partial(draw_rollout, prompts=prompts, G=G, device=device)
     found = {"parameters": model.num_parameters()}
     for T in lengths:
-        found[f"{P * G} rows of {T}"], r = decoding(partial(draw, half, T=T, decode=decode), half, most)
+        work = partial(draw, half, T=T, decode=decode)
+        taken, r = measure({"rollout": work}, device)["rollout"], work()
+        rate = int(r.completion_mask.sum()) / taken["seconds"]
+        found[f"{P * G} rows of {T}"] = taken | {"tokens_s": rate}
         if T == lengths[0]:
             found["decoding, levers off"] = decoding_levers(draw, model, half, decode, r)
             found["update"] = updating(model, r, most)
@@ -190,18 +193,6 @@ def draw_rollout(model, prompts: list[list[int]], G: int, T: int, decode: Callab
     tokenizer = SimpleNamespace(eos_token_id=EOS, pad_token_id=0)
     with autocast("bfloat16", device):
         return rollout(model, tokenizer, prompts, G, T, key=(0,), cache_tokens=1 << 30, decode=decode)
-
-
-def decoding(draw: Callable, half, most: dict[str, float]) -> tuple[dict, Rollout]:
-    """Tokens a second with bfloat16 weights, beside the floor: a token reads all weights and all keys and values."""
-    found, r = measure({"rollout": draw}, half.device)["rollout"], draw()
-    config, (P, G, T), weights = half.config, r.completion_ids.shape, half.num_parameters()
-    width = config.num_key_value_heads * config.hidden_size // config.num_attention_heads
-    cache = 2 * 2 * config.num_hidden_layers * width * P * G * (r.prompt_ids.shape[1] + T / 2)  # bytes, on average
-    products = max(2 * weights / most["bytes"], 2 * weights * P * G / most["flops"])
-    floor = T * (cache / most["bytes"] + products)
-    rate = int(r.completion_mask.sum()) / found["seconds"]
-    return found | {"tokens_s": rate, "floor_seconds": floor, "of_floor": floor / found["seconds"]}, r
 
 
 def decoding_levers(draw: Callable, model, half, decode: Callable, r: Rollout) -> dict:
@@ -229,13 +220,13 @@ def decoding_levers(draw: Callable, model, half, decode: Callable, r: Rollout) -
     return found | {"same_samples_with_graphs": f"{int(same.sum())} of {same.numel()}"}
 
 
-def updating(model, r: Rollout, most: dict[str, float]) -> dict:
+def updating(model, r: Rollout, most: float) -> dict:
     """The gradient of all samples, and its share of the product's peak at 6 operations a parameter and token."""
     step = partial(update, policy_of(model, "bfloat16"), share_of(r, len(r.truncated)), BUDGET)
     works = {"all on": step, "slices of 2^25 logits": partial(step, slice_logits=2**25)}
     found = measure(works | {"forwards for 256 tokens": partial(step, forward_tokens=256)}, model.device)
     gradient, rate = step(), int(r.completion_mask.sum() + r.prompt_mask.sum()) / found["all on"]["seconds"]
-    found |= {"tokens_s": rate, "of_peak": 6 * model.num_parameters() * rate / most["flops"]}
+    found |= {"tokens_s": rate, "of_peak": 6 * model.num_parameters() * rate / most}
     found |= {"grad_norm": gradient.norm, "logprob_gap": gradient.gap}
     for name, fused in {"AdamW, fused": True, "AdamW": False}.items():  # one after the other: each holds its moments
         optimizer = make_optimizer(model, kind="adamw", lr=1e-6, weight_decay=0.1, fused=fused)

@@ -1,9 +1,7 @@
 """Makes one self-contained page of runs, for `python -m tools.plot RUN [RUN ...] --html report.html`.
 
 From a run's folder come metrics.jsonl (the curves) and, if present, config.json (the flags in which runs differ),
-samples.jsonl (completions to read) and groups.jsonl: one object per step, with S groups of G samples,
-
-    {"step": 7, "rewards": [[1.0, 0.0, ...], ...], "tokens": [[31, 40, ...], ...]}      each S lists of G numbers
+samples.jsonl (completions to read) and groups.jsonl (the rewards of all samples of a step, by group).
 
 report.html is the template, with style and script; @@NAME@@ marks a place to fill. Text from a run is untrusted: it is
 escaped, or reaches the page as JSON that is shown through textContent; and the page's security policy allows only its
@@ -14,13 +12,10 @@ import base64
 import hashlib
 import io
 import json
-import math
 import statistics
 from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
-
-import numpy as np
 
 from run.flags import fail
 from tools.runs import BARS, STYLE, Run, accuracy, column, draw_curves, drawing, finite, line_style, tokens_per_second
@@ -44,28 +39,22 @@ PANELS = (
     ("Gradient's signal", "cosine of two halves; 1: no noise", column("grad_cosine")),
     ("Speed", "generated tokens / s of rollout, grading and update", tokens_per_second),
 )
-DRAWN = {"step", "reward", "accuracy", "accuracy_before", "alpha", "valid_share", "easy_share", "hard_share"}
-DRAWN |= {"completion_tokens", "truncated_share", "entropy", "grad_norm", "grad_cosine"}
-DRAWN |= {"accuracy_se", "accuracy_before_se"}
 
 
-def other_panels(runs: dict[str, Run]) -> list[tuple]:
-    """Panels of all other numbers that runs log."""
+def curves(runs: dict[str, Run], panels: Sequence[tuple]) -> str:
+    """HTML of the panels for which any run has values."""
+    return "".join(
+        picture(title, unit, draw_curves, runs, points_of, **(BARS if points_of is accuracy else {}))
+        for title, unit, points_of in panels
+        if any(value is not None for run in runs.values() for _, value, _ in points_of(run))
+    )
+
+
+def all_columns(runs: dict[str, Run]) -> list[tuple]:
+    """Panels of all numbers that runs log."""
     logged = [item for run in runs.values() for row in run.rows for item in row.items()]
     names = dict.fromkeys(name for name, value in logged if finite(value) and not isinstance(value, bool))
-    return [(name, "", column(name)) for name in names if name not in DRAWN]
-
-
-def curves(runs: dict[str, Run], panels: Sequence[tuple]) -> tuple[str, list[str]]:
-    """HTML of the panels for which any run has values, and the titles of the others."""
-    figures, absent = [], []
-    for title, unit, points_of in panels:
-        if any(value is not None for run in runs.values() for _, value, _ in points_of(run)):
-            marks = BARS if points_of is accuracy else {}
-            figures.append(picture(title, unit, draw_curves, runs, points_of, **marks))
-        else:
-            absent.append(title)
-    return "".join(figures), absent
+    return [(name, "", column(name)) for name in names if name != "step"]
 
 
 def picture(title: str, unit: str, draw: Callable, *arguments, **options) -> str:
@@ -98,20 +87,6 @@ def draw_groups(axes, run: Run) -> None:
     axes.set_xticks([i + 0.5 for i in places], [steps[i]["step"] for i in places])
     axes.set_xlabel("optimizer step")
     axes.grid(False)
-
-
-def draw_lengths(axes, run: Run) -> None:
-    """Histograms of completion lengths in the first and the last tenth of the steps, in at most 20 equal bins."""
-    tenth = math.ceil(len(run.groups) / 10)
-    parts = {"first tenth of steps": run.groups[:tenth], "last tenth": run.groups[-tenth:]}
-    lengths = {name: [n for step in part for group in step["tokens"] for n in group] for name, part in parts.items()}
-    top = max(map(max, lengths.values()))
-    width = math.ceil((top + 1) / 20)
-    edges = width * np.arange(top // width + 2)
-    for name, values in lengths.items():
-        axes.stairs(100 * np.histogram(values, edges)[0] / len(values), edges, fill=True, alpha=0.5, label=name)
-    axes.set_xlabel(f"tokens of a completion, bins of {width}")
-    axes.legend()
 
 
 def sample_data(runs: dict[str, Run]) -> list[dict]:
@@ -153,13 +128,9 @@ def page(runs: dict[str, Run], summary: list[list[str]]) -> str:
     """The whole page; summary: the table that tools.plot prints, a row per run."""
     if len(summary) < len(summary[0]):
         summary = list(map(list, zip(*summary, strict=True)))  # a few runs fit a narrow screen across
-    shown, absent = curves(runs, PANELS)
-    others, _ = curves(runs, other_panels(runs))
+    unit = "% of groups, best first; darker: greater mean reward"
     groups = [
-        picture("Groups over time", f"{name}; % of groups, best first; darker: greater mean reward", draw_groups, run)
-        + picture("Completion lengths", f"{name}; % of completions", draw_lengths, run)
-        for name, run in runs.items()
-        if run.groups
+        picture("Groups over time", f"{name}; {unit}", draw_groups, run) for name, run in runs.items() if run.groups
     ]
     samples, total = sample_data(runs), sum(len(run.samples) for run in runs.values())
     template = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
@@ -175,10 +146,9 @@ def page(runs: dict[str, Run], summary: list[list[str]]) -> str:
         "KEY": key,
         "SUMMARY": html_table(summary),
         "FLAGS": differences(runs),
-        "CURVES": shown,
-        "NOTES": f"Without values in these runs: {', '.join(map(escape, absent))}." if absent else "",
-        "OTHERS": others,
-        "GROUPS": "".join(groups) or "No groups.jsonl in these runs: it holds rewards and lengths of every sample.",
+        "CURVES": curves(runs, PANELS),
+        "COLUMNS": curves(runs, all_columns(runs)),
+        "GROUPS": "".join(groups) or "No groups.jsonl in these runs.",
         "COUNT": f"{len(samples)} of {total} samples" + (", from evenly spaced steps" if len(samples) < total else ""),
         # no text of a run can end the element, nor open a comment in it
         "DATA": json.dumps(samples, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c"),

@@ -11,8 +11,6 @@ import numpy as np
 
 from run.flags import fail
 
-NEEDED = ("step", "reward", "valid_share", "easy_share", "hard_share", "alpha", "completion_tokens")
-NEEDED += ("generated_tokens", "seconds")
 # flags that change no number of a run
 BOOKKEEPING = {"out", "resume", "auto_resume", "overwrite", "plan", "tensorboard", "wandb", "save_every", "keep"}
 BOOKKEEPING |= {"check_every", "rank_timeout", "reward_timeout", "cache_tokens", "noise_every", "record", "replay"}
@@ -42,12 +40,9 @@ def read(folder: Path) -> Run:
     if not file.is_file():
         fail(f"{file}: no such file; give the folder of a run, train.py's --out")
     rows, samples, groups = (read_lines(folder / f"{name}.jsonl") for name in ("metrics", "samples", "groups"))
-    for number, row in enumerate(rows, 1):
-        if missing := [name for name in NEEDED if name not in row]:
-            fail(f"{file}, line {number}: no {', '.join(missing)}; give a metrics.jsonl that train.py wrote")
     if not rows:
         fail(f"{file}: holds no step yet; wait for the first, or give another run")
-    groups = [each for each in groups if each.get("rewards") and each.get("tokens")]
+    groups = [each for each in groups if each.get("rewards")]
     try:
         return Run(rows, samples, groups, json.loads(config.read_text("utf-8")) if config.is_file() else {})
     except json.JSONDecodeError:

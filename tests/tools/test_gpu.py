@@ -20,7 +20,7 @@ def test_a_step_is_the_same_on_the_same_device():
 def test_speeds_with_levers_off(monkeypatch):
     monkeypatch.setitem(gpu.QWEN, "vocab_size", 512)
     found = gpu.speed(CPU, tiny=True)["tiny"]
-    assert found["6 rows of 12"]["tokens_s"] > 0 and found["6 rows of 12"]["of_floor"] > 0
+    assert found["6 rows of 12"]["tokens_s"] > 0
     off = found["decoding, levers off"]
     assert list(off) == [
         *("all on", "graphs", "fixed shapes", "bfloat16 copy", "one loop", "generate", "same_samples_with_graphs")

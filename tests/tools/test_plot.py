@@ -213,7 +213,6 @@ def error_of(capsys, *flags) -> str:
         ("GOOD\nnonsense\nGOOD\n", "line 2: not a row of train.py ('nonsense')"),
         ("GOOD\nnonsense\n", "line 2: not a row"),
         ("GOOD\n5\n", "line 2: not a row"),
-        ('GOOD\n{"step": 2, "loss": 1}\n', "line 2: no reward, valid_share, "),
     ],
 )
 def test_a_broken_file_ends_in_one_line(tmp_path, capsys, text, words):

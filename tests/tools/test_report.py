@@ -126,19 +126,6 @@ def test_long_texts_keep_both_ends():
     assert report.clipped("short") == "short"
 
 
-def test_lengths_are_counted_by_hand():
-    run = files.Run([row(1)], groups=[group_row(step) for step in range(1, 21)])
-    _, Figure = files.drawing()
-    axes = Figure().subplots()
-    report.draw_lengths(axes, run)
-    # lengths 3..9 and 11 and 12 in the first two steps, 29, 30 in the last two; bins of ceil(31 / 20) = 2
-    assert axes.get_xlabel() == "tokens of a completion, bins of 2"
-    early, late = (patch.get_data().values for patch in axes.patches)
-    # bins 2-3 to 12-13 hold 2, 4, 4, 4, 1 (11) and 1 (12) of 16
-    assert list(16 * early / 100) == [0, 2, 4, 4, 4, 1, 1] + [0] * 9
-    assert early.sum() == late.sum() == 100 and list(late[-2:]) == [6.25, 6.25]
-
-
 def test_groups_stand_best_on_top():
     _, Figure = files.drawing()
     axes = Figure().subplots()
@@ -153,17 +140,17 @@ def test_groups_stand_best_on_top():
 def test_the_panels_of_two_runs(runs, tmp_path, capsys):
     text = make(tmp_path, *runs)
     assert "report.html: 0." in capsys.readouterr().out
-    curves, _, rest = text.partition("All other columns")
+    curves, _, rest = text.partition("All columns")
     assert [html.unescape(title) for title in titles(curves)] == [panel[0] for panel in report.PANELS]
-    others, _, groups = rest.partition("<h2>Groups and lengths</h2>")
-    seconds = ["seconds", "seconds_rollout", "seconds_reward", "seconds_update"]
-    assert titles(others) == ["generated_tokens", *seconds, "loss"]
-    assert titles(groups) == ["Groups over time", "Completion lengths"]
+    others, _, groups = rest.partition("<h2>Groups</h2>")
+    columns = {name for name in row(1) if name != "step"} | {"entropy", "grad_cosine"}
+    assert set(titles(others)) == columns | {"accuracy", "accuracy_se", "accuracy_before", "accuracy_before_se"}
+    assert titles(groups) == ["Groups over time"]
     drawn = re.findall(r"</figcaption>(<svg.*?</svg>)", text, re.DOTALL)
-    assert len(drawn) == len(report.PANELS) + 6 + 2
+    assert len(drawn) == len(report.PANELS) + len(titles(others)) + 1
     for svg in drawn:
         labels = ["".join(each.itertext()) for each in xml.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
-        assert any("step" in label or "tokens" in label for label in labels) and len(labels) > 5
+        assert any("step" in label or "tokens" in label for label in labels) and len(labels) > 3
     assert text.count('stroke="#0072B2"') == text.count('stroke="#D55E00"') == 1  # the key
     assert not list(tmp_path.glob("*/*.png"))
     assert "Flags in which the runs differ" in text and "<td>lr</td><td>0.0001</td><td>0.0002</td>" in text
@@ -172,7 +159,7 @@ def test_the_panels_of_two_runs(runs, tmp_path, capsys):
 
 def test_a_bare_run_has_what_it_has(runs, tmp_path):
     text = make(tmp_path, runs[1])
-    assert "Without values in these runs: Held-out accuracy, greedy, Entropy, Gradient&#x27;s signal." in text
+    assert "Entropy" not in text
     assert "No groups.jsonl in these runs" in text and "0 of 0 samples" in text
     assert page_data(text) == []
     assert "<summary>Flags</summary>" in text and "<details open>" not in text
