@@ -9,12 +9,16 @@ Runs may be unfinished, and may differ in length.
 
 import argparse
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+
+import matplotlib
+from matplotlib.figure import Figure
 
 from run.flags import fail
 from tools import report
-from tools.runs import BARS, STYLE, Run, accuracy, alike, column, draw_curves, drawing, line_style, read
+from tools.runs import BARS, STYLE, Run, accuracy, alike, column, draw_curves, line_style, read
 
 KINDS = {"valid": ("#CC79A7", "rewards differ"), "easy": ("#56B4E9", "all right"), "hard": ("#E69F00", "all wrong")}
 
@@ -28,22 +32,19 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     runs = {name.rstrip("/"): read(Path(name)) for name in args.runs}
     print(markdown(cells(runs)), flush=True)
+    saves = {}
     if args.html:
-        text, out = report.page(runs, cells(runs)), Path(args.html)
-        write("--html", out, lambda: out.write_text(text, encoding="utf-8", errors="replace"))
-        print(f"\n{out}: {len(text) / 1e6:.1f} MB; opens in any browser")
+        page = report.page(runs, cells(runs)).encode("utf-8", "replace")
+        saves[Path(args.html)] = lambda file: file.write_bytes(page)
     if args.out or not args.html:
-        figure, out = draw(runs), Path(args.out or Path(args.runs[0], "metrics.png"))
-        write("--out", out, lambda: figure.savefig(out, dpi=150))
-        print(f"\n{out}")
-
-
-def write(flag: str, out: Path, save: Callable) -> None:
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        save()
-    except (OSError, ValueError) as error:  # ValueError: matplotlib knows no format of that name
-        fail(f"{flag} {out}: can't be written ({error}); give another file, in a folder of yours")
+        saves[Path(args.out or Path(args.runs[0], "metrics.png"))] = partial(draw(runs).savefig, dpi=150)
+    for file, save in saves.items():
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            save(file)
+        except (OSError, ValueError) as error:  # ValueError: matplotlib knows no format of that name
+            fail(f"{file}: can't be written ({error}); give another --out or --html, in a folder of yours")
+        print(f"\n{file}")
 
 
 def summary(run: Run) -> dict[str, tuple[float | None, float | None]]:
@@ -103,7 +104,6 @@ def shown(column: str, value: float | None, spread: float | None) -> str:
 
 def draw(runs: dict[str, Run]):
     """A figure of five panels over steps, and the legend; if only seeds differ, with the mean of the runs."""
-    matplotlib, Figure = drawing()
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(12, 7), layout="constrained")
         figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)  # inches

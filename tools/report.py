@@ -17,10 +17,12 @@ from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
 
-from run.flags import fail
-from tools.runs import BARS, STYLE, Run, accuracy, column, draw_curves, drawing, finite, line_style, tokens_per_second
+import matplotlib
+from matplotlib.figure import Figure
 
-MAX_STEPS, MAX_SAMPLES, MAX_TEXT = 60, 400, 4000  # the most that a page holds
+from tools.runs import BARS, STYLE, Run, accuracy, column, draw_curves, finite, line_style, tokens_per_second
+
+MAX_STEPS, MAX_SAMPLES = 60, 400  # the most that a page holds
 BANDS = 32  # of a step's groups in the picture of them
 DASHES = {"-": "", "--": "6 3", ":": "2 2", "-.": "6 2 2 2"}  # matplotlib's -> SVG's
 
@@ -59,7 +61,6 @@ def all_columns(runs: dict[str, Run]) -> list[tuple]:
 
 def picture(title: str, unit: str, draw: Callable, *arguments, **options) -> str:
     """An HTML figure of what `draw` does to matplotlib's axes, as SVG without any text of a run."""
-    matplotlib, Figure = drawing()
     with matplotlib.rc_context(STYLE | {"svg.fonttype": "none", "svg.hashsalt": "", "font.size": 9}):
         axes = Figure(figsize=(4.2, 2.3)).add_axes((0.13, 0.2, 0.84, 0.72))
         draw(axes, *arguments, **options)
@@ -94,17 +95,10 @@ def sample_data(runs: dict[str, Run]) -> list[dict]:
     samples = []
     for name, run in runs.items():
         for sample in spread(run.samples, MAX_SAMPLES // len(runs)):
-            texts = {key: clipped(str(sample.get(key, ""))) for key in ("problem", "answer", "completion")}
+            texts = {key: str(sample.get(key, "")) for key in ("problem", "answer", "completion")}
             score = sample.get("reward")
             samples.append({"run": name, "step": sample["step"], "reward": score if finite(score) else None} | texts)
     return samples
-
-
-def clipped(text: str) -> str:
-    """The whole text, or both ends of a long one: the answer is at the end."""
-    if len(text) <= MAX_TEXT:
-        return text
-    return f"{text[: MAX_TEXT // 2]}\n[… {len(text) - MAX_TEXT:,} characters …]\n{text[-MAX_TEXT // 2 :]}"
 
 
 def differences(runs: dict[str, Run]) -> str:
@@ -155,7 +149,3 @@ def page(runs: dict[str, Run], summary: list[list[str]]) -> str:
     }
     # not str.replace: a value may hold the mark of another
     return "".join(parts[piece] if i % 2 else piece for i, piece in enumerate(template.split("@@")))
-
-
-if __name__ == "__main__":
-    fail("makes the page of tools.plot; call python -m tools.plot RUN --html FILE.html")

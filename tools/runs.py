@@ -109,16 +109,6 @@ def rounded(value: float | None) -> float | None:
     return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
-def drawing():
-    """matplotlib and its Figure, which only pictures need; exits with code 2 if it is not installed."""
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError:
-        fail("drawing needs matplotlib: pip install matplotlib")
-    return matplotlib, Figure
-
-
 def draw_curves(axes, runs: dict[str, Run], points_of: Callable, colour: str | None = None, **marks) -> None:
     """A curve of every run, with gaps at None, and their mean at the steps that all have. marks: with error bars."""
     with_mean, curves = alike(runs), []

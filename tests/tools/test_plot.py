@@ -2,9 +2,9 @@
 
 import json
 import math
-import sys
 
 import pytest
+from matplotlib import image
 
 from tools import plot
 from tools.runs import Run, alike, read
@@ -116,7 +116,6 @@ def test_evaluations(marks, points):
 
 
 def test_the_panels(runs):
-    pytest.importorskip("matplotlib")
     names = ("run a", "run b")
     figure = plot.draw({name: read(plot.Path(run)) for name, run in zip(names, runs, strict=True)})
     reward, accuracy, alpha, shares, length, legend = figure.axes
@@ -144,7 +143,6 @@ def test_the_panels(runs):
 
 
 def test_runs_that_differ_in_more_than_their_seed_have_no_mean(runs, tmp_path, capsys):
-    pytest.importorskip("matplotlib")
     usual = {"lr": 1e-4, "seed": 0, "out": "a", "command": "train.py", "versions": {"torch": "2.6"}}
     configs = [usual, usual | {"seed": 1, "out": "b", "command": "train.py --seed 1", "versions": {"torch": "2.7"}}]
 
@@ -167,21 +165,18 @@ def test_runs_that_differ_in_more_than_their_seed_have_no_mean(runs, tmp_path, c
 
 
 def test_short_runs_have_whole_steps_on_the_axis(runs):
-    pytest.importorskip("matplotlib")
     figure = plot.draw({"b": read(plot.Path(runs[1]))})  # steps 1 and 2
     figure.canvas.draw()
     assert all(tick == round(tick) for axes in figure.axes[:5] for tick in axes.get_xticks())
 
 
 def test_one_run_has_no_mean_and_may_lack_accuracy(runs):
-    pytest.importorskip("matplotlib")
     figure = plot.draw({"b": read(plot.Path(runs[1]))})
     assert [len(curves(axes)) for axes in figure.axes] == [1, 0, 1, 3, 1, 0]
     assert [text.get_text() for text in figure.axes[1].texts] == ["never evaluated"]
 
 
 def test_the_command_writes_a_picture_and_prints_the_table(runs, tmp_path, capsys):
-    image = pytest.importorskip("matplotlib.image")
     plot.main([*runs, "--out", str(tmp_path / "new" / "both.png")])
     printed = capsys.readouterr().out
     assert cells(printed, runs[0])[1] == "12" and cells(printed, "mean ± sd")
@@ -237,11 +232,5 @@ def test_a_last_line_that_is_cut_is_left_out(tmp_path):
 def test_wrong_flags_end_in_one_line(runs, tmp_path, capsys):
     assert "RUN" in error_of(capsys)
     assert "--colour" in error_of(capsys, runs[0], "--colour", "red")
-    pytest.importorskip("matplotlib")
     assert "--out" in error_of(capsys, runs[0], "--out", tmp_path / "picture.doc")
     assert "--out" in error_of(capsys, runs[0], "--out", tmp_path / "a" / "metrics.jsonl" / "picture.png")
-
-
-def test_without_matplotlib_one_line_says_what_to_install(runs, capsys, monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert "pip install matplotlib" in error_of(capsys, runs[0])

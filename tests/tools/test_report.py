@@ -15,6 +15,7 @@ import subprocess
 import xml.etree.ElementTree as xml
 
 import pytest
+from matplotlib.figure import Figure
 
 from tools import plot, report
 from tools import runs as files
@@ -120,14 +121,7 @@ def test_spread_keeps_both_ends():
     assert report.spread([1, 2], 4) == [1, 2]
 
 
-def test_long_texts_keep_both_ends():
-    text = "a" * 3000 + "b" * 3000
-    assert report.clipped(text) == "a" * 2000 + "\n[… 2,000 characters …]\n" + "b" * 2000
-    assert report.clipped("short") == "short"
-
-
 def test_groups_stand_best_on_top():
-    _, Figure = files.drawing()
     axes = Figure().subplots()
     report.draw_groups(axes, files.Run([row(1)], groups=[group_row(1), group_row(2)]))
     image = axes.images[0].get_array()
@@ -139,7 +133,7 @@ def test_groups_stand_best_on_top():
 
 def test_the_panels_of_two_runs(runs, tmp_path, capsys):
     text = make(tmp_path, *runs)
-    assert "report.html: 0." in capsys.readouterr().out
+    assert "report.html" in capsys.readouterr().out
     curves, _, rest = text.partition("All columns")
     assert [html.unescape(title) for title in titles(curves)] == [panel[0] for panel in report.PANELS]
     others, _, groups = rest.partition("<h2>Groups</h2>")
