@@ -57,8 +57,10 @@ def main(argv: list[str] | None = None) -> None:
     if args.model == flags.BUILT_IN:
         addition.ensure(args.seed)  # once, before anything is measured
     if args.peer:
-        ours = [in_a_process(our_steps, args, valid) for valid in args.valid]
-        print(peer_table(in_a_process(trl_steps, args), ours, args.prompts_per_step))
+        steps = [in_a_process(trl_steps, args), *(in_a_process(our_steps, args, valid) for valid in args.valid)]
+        (_, seconds, above), rows = steps[0], [["a step", "CPU s", "MB beyond", "time / TRL", "memory / TRL"]]
+        rows += [[name, own, peak / 1e6, own / seconds, peak / above] for name, own, peak in steps]
+        print(markdown(rows))
     else:
         print(in_a_process(parts_and_levers, args))
 
@@ -221,7 +223,7 @@ def parts_and_levers(args) -> str:
         (on, before), (off, after) = (pair.values() for pair in taken.values())
         pairs.append([name, part, on, off, off / on, before / 1e6, after / 1e6, after / max(before, 1)])
     dist.destroy_process_group()
-    return f"{table(parts)}\n\n{note}\n\n{table(pairs)}"
+    return f"{markdown(parts)}\n\n{note}\n\n{markdown(pairs)}"
 
 
 def levers(args, model, policy: Policy, draw: Callable) -> dict[str, tuple[str, Callable, Callable]]:
@@ -279,7 +281,7 @@ def fixed_rewards(places: list[int], texts: list[str], answers: list[str], valid
     return [float(place < valid and i % 2 == 0) for i, place in enumerate(places)]
 
 
-def our_steps(args, valid: int) -> dict:
+def our_steps(args, valid: int) -> tuple[str, float, float]:
     """Steps as in train.py."""
     empty = held(ranks.this_device())
     tokenizer, model, rows = load(args)
@@ -302,10 +304,10 @@ def our_steps(args, valid: int) -> dict:
         steps.append((clock(model.device) - began, held(model.device, peak=True)))
         assert batch.rollout.completion_mask.all(), "a completion ended before its T tokens"
         assert batch.num_valid == valid and gradient.is_finite()
-    return {"valid": valid} | summary(steps, empty, model)
+    return summary(f"GPG, {valid} of {args.prompts_per_step} groups valid", steps, empty, model)
 
 
-def trl_steps(args) -> dict:
+def trl_steps(args) -> tuple[str, float, float]:
     """The same steps by GRPOTrainer, whose time does not depend on the valid share: it forwards every sample."""
     import datasets
     import transformers
@@ -346,35 +348,14 @@ def trl_steps(args) -> dict:
     options = {"args": GRPOConfig(**same, **quiet), "train_dataset": datasets.Dataset.from_dict(columns)}
     options |= {"processing_class": tokenizer, "callbacks": [Clock()], "reward_funcs": benchmark}
     GRPOTrainer(model=model, **options).train()
-    return {"batch": batch} | summary(steps, empty, model)
+    return summary(f"TRL, {batch} samples a forward", steps, empty, model)
 
 
-def summary(steps: list[tuple[float, float]], empty: float, model) -> dict[str, float]:
+def summary(name: str, steps: list[tuple[float, float]], empty: float, model) -> tuple[str, float, float]:
     """Of (seconds, peak memory in bytes) of steps, without the first: median seconds, and the highest peak above the
-    empty process and 16 bytes per parameter."""
+    empty process, weights, gradients and AdamW's state: 16 bytes per parameter."""
     seconds, peaks = zip(*steps[1:], strict=True)
-    return {"seconds": statistics.median(seconds), "above": max(peaks) - empty - 16 * model.num_parameters()}
-
-
-def peer_table(trl: dict, ours: list[dict], prompts: int) -> str:
-    """CPU seconds per step and peak memory beyond weights, gradients and AdamW, TRL's and ours, and their ratios."""
-    rows = [["a step", "CPU s", "MB beyond", "time / TRL", "memory / TRL"]]
-    names = [f"TRL, {trl['batch']} samples a forward", *(f"GPG, {x['valid']} of {prompts} groups valid" for x in ours)]
-    for name, step in zip(names, [trl, *ours], strict=True):
-        ratios = step["seconds"] / trl["seconds"], step["above"] / trl["above"]
-        rows.append([name, step["seconds"], step["above"] / 1e6, *ratios])
-    return table(rows)
-
-
-def table(rows: list[list]) -> str:
-    """Markdown with three digits per number; what was not measured, nan, as a dash."""
-
-    def shown(cell) -> str:
-        if isinstance(cell, str):
-            return cell
-        return "–" if math.isnan(cell) else f"{cell:,.0f}" if abs(cell) >= 100 else f"{cell:.3g}"
-
-    return markdown([list(map(shown, row)) for row in rows])
+    return name, statistics.median(seconds), max(peaks) - empty - 16 * model.num_parameters()
 
 
 if __name__ == "__main__":

@@ -88,8 +88,11 @@ def cells(runs: dict[str, Run]) -> list[list[str]]:
     return [["run", *columns], *rows]
 
 
-def markdown(lines: Sequence[Sequence[str]]) -> str:
-    """Lines of cells as a Markdown table; the first line is its head."""
+def markdown(lines: Sequence[Sequence[str | float]]) -> str:
+    """Lines of cells as a Markdown table; the first line is its head. A number gets three digits."""
+    lines = [
+        [x if isinstance(x, str) else f"{x:,.0f}" if abs(x) >= 100 else f"{x:.3g}" for x in line] for line in lines
+    ]
     rows = [f"| {' | '.join(line)} |" for line in lines]
     return "\n".join([rows[0], "|:--|" + "--:|" * (len(lines[0]) - 1), *rows[1:]])
 

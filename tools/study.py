@@ -114,7 +114,15 @@ class Job(NamedTuple):
 def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     ours, extra = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
-    args = parse_command(ours)
+    parser = argparse.ArgumentParser(prog="python -m tools.study", description=__doc__.partition("\n")[0])
+    parser.error = fail
+    parser.add_argument("name", choices=PRESETS, metavar="NAME", help=f"preset: {', '.join(PRESETS)}")
+    parser.add_argument("--seeds", type=int, metavar="N", help="seeds 0 to N - 1 (default: 20 for table1, else 8)")
+    parser.add_argument("--out", metavar="DIR", help="folder of table and picture (default: results/NAME)")
+    args = parser.parse_args(ours)
+    args.seeds = SEEDS.get(args.name, USUAL_SEEDS) if args.seeds is None else args.seeds
+    if args.seeds < 1:
+        fail("--seeds: must be 1 or more")
     out, (title, reference, variants) = Path(args.out or Path("results", args.name)), PRESETS[args.name]
     store = out.parent / "runs.jsonl"
     store.parent.mkdir(parents=True, exist_ok=True)
@@ -142,39 +150,22 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(f"{failed} runs failed; the same command runs them again")
 
 
-def parse_command(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tools.study", description=__doc__.partition("\n")[0])
-    parser.error = fail
-    parser.add_argument("name", choices=PRESETS, metavar="NAME", help=f"preset: {', '.join(PRESETS)}")
-    parser.add_argument("--seeds", type=int, metavar="N", help="seeds 0 to N - 1 (default: 20 for table1, else 8)")
-    parser.add_argument("--out", metavar="DIR", help="folder of table and picture (default: results/NAME)")
-    args = parser.parse_args(argv)
-    args.seeds = SEEDS.get(args.name, USUAL_SEEDS) if args.seeds is None else args.seeds
-    if args.seeds < 1:
-        fail("--seeds: must be 1 or more")
-    return args
-
-
 def make_job(variant: str, words: str, seed: int, extra: list[str]) -> Job:
     """One run of a variant, whose flags override the extra ones, and those TASK's. A wrong flag exits with code 2."""
-    words = [*shlex.split(TASK), *extra, *shlex.split(f"{words} --seed {seed} --save-every 0 --noise-every 0")]
-    return Job(variant, words, parsed(words))
+    words = f"{TASK} {shlex.join(extra)} {words} --seed {seed} --save-every 0 --noise-every 0"
+    return Job(variant, shlex.split(words), parsed(words))
 
 
-def parsed(words: list[str]) -> dict:
+@cache
+def parsed(words: str) -> dict:
     """train.py's flags that can change a number of a run."""
-    flags = vars(parse_args([*words, "--out", NOWHERE]))
+    flags = vars(parse_args([*shlex.split(words), "--out", NOWHERE]))
     return {name: value for name, value in flags.items() if name not in BOOKKEEPING}
 
 
 def key(flags: dict) -> str:
     """Identifies a run. A flag newer than the run counts as its default."""
-    return json.dumps(defaults() | flags, sort_keys=True)
-
-
-@cache
-def defaults() -> dict:
-    return parsed([])
+    return json.dumps(parsed("") | flags, sort_keys=True)
 
 
 def load(store: Path) -> dict[str, dict]:
