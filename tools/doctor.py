@@ -315,10 +315,10 @@ def shown(tokenizer, ids: list[int]) -> str:
 def findings(checks: list[Check]) -> list[Check]:
     """Rank 0's checks; for one that fails only on other ranks, the first such rank's. A collective."""
     ranks = [None] * dist.get_world_size()
-    dist.all_gather_object(ranks, [tuple(check) for check in checks])
+    dist.all_gather_object(ranks, checks)
     merged = {}
     for rank, found in enumerate(ranks):
-        for check in (Check(*fields) for fields in found):
+        for check in found:
             if check.name not in merged or (merged[check.name].ok and not check.ok):
                 merged[check.name] = check._replace(value=f"rank {rank}: {check.value}") if rank else check
     return list(merged.values())

@@ -47,62 +47,54 @@ def main(argv: list[str] | None = None) -> None:
         print(f"\n{file}")
 
 
-def summary(run: Run) -> dict[str, tuple[float | None, float | None]]:
-    """Column of the table -> (value, standard error or None); accuracies and shares in %."""
-
-    rows = run.rows
+def summary(run: Run) -> dict[str, tuple]:
+    """Column of the table -> (value,) or (value, standard error over held-out problems); accuracies and shares in %."""
+    rows, points = run.rows, accuracy(run)
 
     def mean(name, part=rows):
         known = [row[name] for row in part if row[name] is not None]
         return statistics.fmean(known) if known else None
 
-    points = accuracy(run)
-    before = points[0][1:] if points and points[0][0] == 0 else (None, None)
-    after = points[-1][1:] if points and points[-1][0] > 0 else (None, None)
     return {
-        "steps": (rows[-1]["step"], None),
-        "reward, first 10": (mean("reward", rows[:10]), None),
-        "reward, last 10": (mean("reward", rows[-10:]), None),
-        "accuracy before, %": before,
-        "accuracy after, %": after,
-        "valid groups, %": (100 * mean("valid_share"), None),
-        "mean α": (mean("alpha"), None),
-        "generated tokens": (rows[-1]["generated_tokens"], None),
-        "seconds": (rows[-1]["seconds"], None),
+        "steps": (rows[-1]["step"],),
+        "reward, first 10": (mean("reward", rows[:10]),),
+        "reward, last 10": (mean("reward", rows[-10:]),),
+        "accuracy before, %": points[0][1:] if points and points[0][0] == 0 else (None,),
+        "accuracy after, %": points[-1][1:] if points and points[-1][0] > 0 else (None,),
+        "valid groups, %": (100 * mean("valid_share"),),
+        "mean α": (mean("alpha"),),
+        "generated tokens": (rows[-1]["generated_tokens"],),
+        "seconds": (rows[-1]["seconds"],),
     }
 
 
 def cells(runs: dict[str, Run]) -> list[list[str]]:
-    """A head and one row per run; ± is the standard error over held-out problems. If only seeds differ, the last row is
-    the mean ± sample standard deviation over runs, of values that all of them have."""
+    """A head and one row per run. If only seeds differ, the last row is the mean ± sample standard deviation over runs,
+    of values that all of them have."""
     summaries = {name: summary(run) for name, run in runs.items()}
-    columns = list(next(iter(summaries.values())))
+    lines = [["run", *next(iter(summaries.values()))]]
     if alike(runs):
         means = {}
-        for name in columns:
+        for name in lines[0][1:]:
             values = [each[name][0] for each in summaries.values()]
-            complete = None not in values
-            means[name] = (statistics.fmean(values), statistics.stdev(values)) if complete else (None, None)
+            means[name] = (None,) if None in values else (statistics.fmean(values), statistics.stdev(values))
         summaries["mean ± sd"] = means
-    rows = [[name, *(shown(column, *values[column]) for column in columns)] for name, values in summaries.items()]
-    return [["run", *columns], *rows]
+    return lines + [
+        [name, *(" ± ".join(map(number, pair)) for pair in each.values())] for name, each in summaries.items()
+    ]
+
+
+def number(x: float | None) -> str:
+    """Three digits, or all before the point."""
+    if x is None:
+        return "–"
+    return f"{x:,.0f}" if abs(x) >= 100 else f"{x:.3g}"
 
 
 def markdown(lines: Sequence[Sequence[str | float]]) -> str:
-    """Lines of cells as a Markdown table; the first line is its head. A number gets three digits."""
-    lines = [
-        [x if isinstance(x, str) else f"{x:,.0f}" if abs(x) >= 100 else f"{x:.3g}" for x in line] for line in lines
-    ]
-    rows = [f"| {' | '.join(line)} |" for line in lines]
+    """Lines of cells as a Markdown table; the first line is its head."""
+    rows = [f"| {' | '.join(cell if isinstance(cell, str) else number(cell) for cell in line)} |" for line in lines]
     return "\n".join([rows[0], "|:--|" + "--:|" * (len(lines[0]) - 1), *rows[1:]])
-
-
-def shown(column: str, value: float | None, spread: float | None) -> str:
-    """A cell: the value, and its ± where it has one."""
-    if value is None:
-        return "–"
-    digits = 0 if column in ("steps", "generated tokens", "seconds") else 1 if column.endswith("%") else 3
-    return f"{value:,.{digits}f}" + ("" if spread is None else f" ± {spread:,.{digits}f}")
 
 
 def draw(runs: dict[str, Run]):
@@ -122,8 +114,6 @@ def draw(runs: dict[str, Run]):
         for kind, (colour, _) in KINDS.items():
             draw_curves(shares, runs, column(f"{kind}_share", 100), colour)
         shares.set(title="Kinds of groups", ylabel="share of groups, %", ylim=(-3, 103))
-        if not held_out.containers:
-            held_out.text(0.5, 0.5, "never evaluated", transform=held_out.transAxes, ha="center", color="#666666")
         draw_legend(legend, runs)
     return figure
 

@@ -102,15 +102,12 @@ def sample_data(runs: dict[str, Run]) -> list[dict]:
 
 
 def differences(runs: dict[str, Run]) -> str:
-    """A table of the flags in which runs differ; for one run, all of them, collapsed."""
+    """A table of the flags in which runs differ; for one run, of all."""
     names = dict.fromkeys(name for run in runs.values() for name in run.config if name != "command")
     rows = [[name, *(json.dumps(run.config.get(name), ensure_ascii=False) for run in runs.values())] for name in names]
-    title, is_open = "Flags", ""
     if len(runs) > 1:
         rows = [[name, *values] for name, *values in rows if len(set(values)) > 1]
-        title, is_open = "Flags in which the runs differ", " open"
-    table = html_table([["", *runs], *([cell[:200] for cell in row] for row in rows)])
-    return f"<details{is_open}><summary>{title}</summary>{table}</details>" if rows else ""
+    return html_table([["", *runs], *([cell[:200] for cell in row] for row in rows)])
 
 
 def html_table(rows: list[list[str]]) -> str:

@@ -43,10 +43,7 @@ def read(folder: Path) -> Run:
     if not rows:
         fail(f"{file}: holds no step yet; wait for the first, or give another run")
     groups = [each for each in groups if each.get("rewards")]
-    try:
-        return Run(rows, samples, groups, json.loads(config.read_text("utf-8")) if config.is_file() else {})
-    except json.JSONDecodeError:
-        fail(f"{config}: not the config.json of a run; remove it, or give another run")
+    return Run(rows, samples, groups, json.loads(config.read_text("utf-8")) if config.is_file() else {})
 
 
 def read_lines(file: Path) -> list[dict]:

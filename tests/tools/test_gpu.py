@@ -22,10 +22,8 @@ def test_speeds_with_levers_off(monkeypatch):
     found = gpu.speed(CPU, tiny=True)["tiny"]
     assert found["6 rows of 12"]["tokens_s"] > 0
     off = found["decoding, levers off"]
-    assert list(off) == [
-        *("all on", "graphs", "fixed shapes", "bfloat16 copy", "one loop", "generate", "same_samples_with_graphs")
-    ]
-    assert off["same_samples_with_graphs"] == "6 of 6" and off["generate"]["seconds"] > 0
+    assert list(off) == ["all on", "graphs", "fixed shapes", "bfloat16 copy", "one loop", "generate"]
+    assert all(each["seconds"] > 0 for each in off.values())
     assert found["update"]["grad_norm"] > 0 and 0 < found["update"]["logprob_gap"] < 0.5
     assert {"all on", "slices of 2^25 logits", "forwards for 256 tokens", "AdamW, fused", "AdamW"} < set(
         found["update"]

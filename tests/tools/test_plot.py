@@ -66,10 +66,10 @@ def test_the_table_of_one_run(runs):
         "12",
         "0.275",  # (1 + ... + 10) / 20 / 10
         "0.375",  # (3 + ... + 12) / 20 / 10
-        "20.0 ± 5.0",  # sqrt(.2 * .8 / 64) = .4 / 8
-        "90.0 ± 3.8",
+        "20 ± 5",  # sqrt(.2 * .8 / 64) = .4 / 8
+        "90 ± 3.75",
         "45.8",  # 11 steps of 50, one of 0: 550 / 12
-        "2.000",  # the step without one does not count
+        "2",  # the step without one does not count
         "12,000",
         "18",
     ]
@@ -79,19 +79,19 @@ def test_the_table_of_one_run(runs):
 def test_the_table_of_two_runs_ends_with_mean_and_deviation(runs):
     named = {name: read(plot.Path(run)) for name, run in zip("ab", runs, strict=True)}
     text = plot.markdown(plot.cells(named))
-    assert cells(text, "b") == ["b", "2", "0.750", "0.750", "–", "–", "50.0", "3.500", "2,000", "3"]
+    assert cells(text, "b") == ["b", "2", "0.75", "0.75", "–", "–", "50", "3.5", "2,000", "3"]
     # the sample deviation of two numbers is their distance over sqrt(2)
     assert cells(text, "mean ± sd") == [
         "mean ± sd",
-        "7 ± 7",  # 12, 2: 7.07
+        "7 ± 7.07",  # 12, 2
         "0.512 ± 0.336",  # .275, .75: .5125 (which float64 holds a little below), .475 / sqrt(2) = .33588
         "0.562 ± 0.265",  # .375, .75: .5625 exactly, to even; .375 / sqrt(2) = .26517
         "–",  # b has none
         "–",
-        "47.9 ± 2.9",  # 45.8333, 50: 47.917; 4.1667 / sqrt(2) = 2.946
-        "2.750 ± 1.061",  # 2, 3.5: 1.5 / sqrt(2) = 1.0607
+        "47.9 ± 2.95",  # 45.8333, 50: 47.917; 4.1667 / sqrt(2) = 2.946
+        "2.75 ± 1.06",  # 2, 3.5: 1.5 / sqrt(2) = 1.0607
         "7,000 ± 7,071",
-        "10 ± 11",  # 18, 3: 10.5, to even; 15 / sqrt(2) = 10.6
+        "10.5 ± 10.6",  # 18, 3; 15 / sqrt(2)
     ]
 
 
@@ -173,7 +173,6 @@ def test_short_runs_have_whole_steps_on_the_axis(runs):
 def test_one_run_has_no_mean_and_may_lack_accuracy(runs):
     figure = plot.draw({"b": read(plot.Path(runs[1]))})
     assert [len(curves(axes)) for axes in figure.axes] == [1, 0, 1, 3, 1, 0]
-    assert [text.get_text() for text in figure.axes[1].texts] == ["never evaluated"]
 
 
 def test_the_command_writes_a_picture_and_prints_the_table(runs, tmp_path, capsys):
@@ -216,11 +215,6 @@ def test_a_broken_file_ends_in_one_line(tmp_path, capsys, text, words):
     error = error_of(capsys, tmp_path)
     assert words in error and str(tmp_path / "metrics.jsonl") in error
     assert not (tmp_path / "metrics.png").exists()
-
-
-def test_a_broken_config_ends_in_one_line(runs, capsys):
-    plot.Path(runs[1], "config.json").write_text('{"lr": ')
-    assert "b/config.json: not the config.json of a run" in error_of(capsys, *runs)
 
 
 def test_a_last_line_that_is_cut_is_left_out(tmp_path):

@@ -156,7 +156,7 @@ def test_a_bare_run_has_what_it_has(runs, tmp_path):
     assert "Entropy" not in text
     assert "No groups.jsonl in these runs" in text and "0 of 0 samples" in text
     assert page_data(text) == []
-    assert "<summary>Flags</summary>" in text and "<details open>" not in text
+    assert "<td>lr</td><td>0.0002</td>" in text
 
 
 def test_the_first_table_has_its_shorter_side_across(runs, tmp_path):
