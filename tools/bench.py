@@ -13,15 +13,14 @@ import argparse
 import ctypes
 import gc
 import importlib.util
-import json
 import math
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
@@ -36,19 +35,17 @@ from torch.utils.flop_counter import FlopCounterMode
 import rollout as rollout_module
 import train
 from engine import policy as policy_module
-from engine.balance import share_out
+from engine.balance import Share, share_out
 from engine.methods import Method
-from engine.micro_batches import micro_batches, sample_rows
-from engine.optimizer import make_optimizer
+from engine.optimizer import Gradient, make_optimizer
 from engine.policy import Policy, autocast
 from gpg import token_weights
 from rewards import accuracy
-from rollout import Rollout, completion_texts, eval_mode, join, rollout
-from run import flags, memory
+from rollout import Rollout, completion_texts, rollout
+from run import flags, memory, ranks
 from run.checkpoint import State
 from run.models import Trained, load_model, make_policy
 from run.problems import load_problems
-from run.ranks import init_distributed
 from tasks import addition
 from tools.plot import markdown
 
@@ -59,16 +56,13 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     if args.model == flags.BUILT_IN:
         addition.ensure(args.seed)  # once, before anything is measured
-    result = {"flags": vars(args)}
     if args.peer:
-        result |= {"ours": [in_a_process(our_steps, args, valid) for valid in args.valid]}
-        result |= {"trl": in_a_process(trl_steps, args)}
-        print(peer_table(result))
+        steps = [in_a_process(trl_steps, args), *(in_a_process(our_steps, args, valid) for valid in args.valid)]
+        (_, seconds, above), rows = steps[0], [["a step", "CPU s", "MB beyond", "time / TRL", "memory / TRL"]]
+        rows += [[name, own, peak / 1e6, own / seconds, peak / above] for name, own, peak in steps]
+        print(markdown(rows))
     else:
-        result |= in_a_process(parts_and_levers, args)
-        print(parts_table(result), levers_table(result["taken"]), sep="\n\n")
-    if args.json:
-        Path(args.json).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        print(in_a_process(parts_and_levers, args))
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -81,7 +75,6 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--valid-share", type=float, nargs="+", default=[0.5], metavar="S", help="valid groups (default: 0.5)")
     add("--repeats", type=int, default=3, help="timed, after one for warm-up (default: 3)")
     add("--peer", choices=("trl",), help="compare a step with TRL's GRPOTrainer instead")
-    add("--json", metavar="FILE", help="also write all figures here")
     ours, words = parser.parse_known_args(argv)
     usual = [] if ours.model == flags.BUILT_IN else ["--prompts-per-step", "4", "--max-new-tokens", "128"]
     words = ["--model", ours.model, *usual, *words, "--beta-th", "0", "--eval-every", "0", "--out", str(OUT)]
@@ -93,12 +86,10 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         flags.fail("--repeats: must be 1 or more")
     if not all(0 < share <= 1 for share in args.valid_share):
         flags.fail(f"--valid-share {args.valid_share}: must be above 0, and at most 1")
-    if args.json and not Path(args.json).absolute().parent.is_dir():
-        flags.fail(f"--json {args.json}: no such folder")
     return args
 
 
-def in_a_process(function, *arguments) -> dict:
+def in_a_process(function: Callable, *arguments):
     """The function's result, from a new process: memory used before does not count."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
@@ -107,7 +98,7 @@ def in_a_process(function, *arguments) -> dict:
 def load(args):
     """Tokenizer, model, and P problems with "prompt_ids" and "place", 0 to P - 1."""
     torch.set_num_threads(1)
-    device = init_distributed(args.rank_timeout)
+    device = ranks.init_distributed(args.rank_timeout)
     with redirect_stdout(sys.stderr):  # stdout is for tables
         folder, tokenizer, _, problems, _ = load_problems(args, None)
     model, P = load_model(args, folder, device), args.prompts_per_step
@@ -127,186 +118,147 @@ def never_end(model, tokenizer) -> None:
     model.generation_config.eos_token_id = tokenizer.eos_token_id
 
 
-def fixed_rewards(places: list[int], texts: list[str], answers: list[str], valid: int) -> list[float]:
-    """Grades as a run would, then fixes the number of valid groups: the first are half right, the others all wrong."""
-    for text, answer in zip(texts, answers, strict=True):
-        accuracy(text, answer)
-    return [float(place < valid and i % 2 == 0) for i, place in enumerate(places)]
+def measure(works: dict[str, Callable], device: torch.device, repeats: int = 1) -> dict[str, dict[str, float]]:
+    """{name: function} -> {name: median seconds, and increase in peak bytes}, run in turn after a warm-up."""
+    taken = {name: [] for name in works}
+    for _ in range(repeats + 1):
+        for name, work in works.items():
+            settle(device)
+            before, began = held(device), clock(device)
+            work()
+            taken[name].append((clock(device) - began, held(device, peak=True) - before))
+    pairs = {name: map(statistics.median, zip(*each[1:], strict=True)) for name, each in taken.items()}
+    return {name: dict(zip(("seconds", "peak"), pair, strict=True)) for name, pair in pairs.items()}
 
 
-def our_steps(args, valid: int) -> dict:
-    """Steps as in train.py."""
-    result = steps_of_ours(args, valid)  # model and DDP must be gone before the process group is
-    dist.destroy_process_group()
-    return result
+def clock(device: torch.device) -> float:
+    """This process's CPU seconds; on a GPU seconds, after all that was started there has ended."""
+    if not ranks.is_gpu(device):
+        return time.process_time()
+    torch.accelerator.synchronize(device)
+    return time.perf_counter()
 
 
-def steps_of_ours(args, valid: int) -> dict:
-    empty = resident()
-    tokenizer, model, rows = load(args)
-    optimizer = make_optimizer(model, kind="adamw", lr=args.lr, weight_decay=args.weight_decay)
-    trained, state = Trained(model, make_policy(model, "ddp", args), tokenizer, optimizer, Method()), State()
-
-    def scorer(prompts, texts, ids, columns):
-        del prompts, ids
-        rewards = fixed_rewards(columns["place"], texts, columns["answer"], valid)
-        return {"total": rewards, "by_name": {"benchmark": rewards}, "errors": 0, "counts": {}}
-
-    steps = []
-    for number in range(args.repeats + 1):
-        settle()
-        began = time.process_time()
-        batch = train.collect(trained, rows, scorer, args, replace(state, step=number))
-        rolled = time.process_time()
-        share = share_out(batch.rollout, train.weigh(batch, args))
-        gradient = train.gradient_of(trained, share, args, halves=False)
-        train.take_step(optimizer, args.lr, learn=gradient.is_finite())
-        ended = time.process_time()
-        steps.append((rolled - began, ended - rolled, resident("VmHWM")))
-        assert batch.rollout.completion_mask.all(), "a completion ended before its T tokens"
-        assert batch.num_valid == valid and gradient.is_finite()
-    return {"valid": valid} | medians(steps, empty, model)
+def held(device: torch.device, peak: bool = False) -> float:
+    """Bytes in use, now or at their peak since settle; nan on a CPU without /proc."""
+    if ranks.is_gpu(device):
+        return (torch.accelerator.max_memory_allocated if peak else torch.accelerator.memory_allocated)(device)
+    return memory.resident("VmHWM" if peak else "VmRSS") if Path("/proc/self/status").exists() else math.nan
 
 
-def trl_steps(args) -> dict:
-    """The same steps by GRPOTrainer, whose time does not depend on the valid share: it forwards every sample."""
-    import datasets
-    import transformers
-    from trl import GRPOConfig, GRPOTrainer
-
-    empty = resident()
-    tokenizer, model, rows = load(args)
-    dist.destroy_process_group()
-    texts = [plain_text(tokenizer, row["prompt_ids"]) for row in rows]
-    columns = {"prompt": texts, "place": list(range(len(rows))), "answer": [row["answer"] for row in rows]}
-    rolled, steps = [], []
-
-    def benchmark(completions, place, answer, **_):
-        return fixed_rewards(place, completions, answer, args.valid[0])
-
-    class Clock(transformers.TrainerCallback):
-        def on_step_begin(self, *_, **__):
-            settle()
-            self.began = time.process_time()
-
-        def on_step_end(self, *_, **__):
-            seconds = time.process_time() - self.began
-            steps.append((rolled[-1], seconds - rolled[-1], resident("VmHWM")))
-
-    class Trainer(GRPOTrainer):
-        def _generate_single_turn(self, prompt_ids, *arguments, **options):
-            expected = [row["prompt_ids"] for row in rows for _ in range(args.group_size)]
-            assert [list(ids) for ids in prompt_ids] == expected, "TRL was given other prompts"
-            began = time.process_time()
-            result = super()._generate_single_turn(prompt_ids, *arguments, **options)
-            rolled.append(time.process_time() - began)
-            assert all(len(ids) == args.max_new_tokens for ids in result[0]), "a completion ended before its T tokens"
-            return result
-
-    G = args.group_size
-    samples = args.prompts_per_step * G
-    batch = math.gcd(8, samples)  # TRL's default is 8, and it must divide the samples
-    same = {"num_generations": G, "max_completion_length": args.max_new_tokens, "learning_rate": args.lr}
-    same |= {"per_device_train_batch_size": batch, "gradient_accumulation_steps": samples // batch}
-    same |= {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "beta": 0.0, "loss_type": "dapo", "scale_rewards": "none"}
-    same |= {"bf16": args.dtype == "bfloat16", "max_grad_norm": args.grad_clip, "gradient_checkpointing": False}
-    quiet = {"save_strategy": "no", "logging_strategy": "no", "report_to": "none", "disable_tqdm": True}
-    quiet |= {"output_dir": str(OUT), "max_steps": args.repeats + 1, "use_cpu": True, "shuffle_dataset": False}
-    columns = {name: values * (args.repeats + 1) for name, values in columns.items()}
-    options = {"args": GRPOConfig(**same, **quiet), "train_dataset": datasets.Dataset.from_dict(columns)}
-    options |= {"processing_class": tokenizer, "callbacks": [Clock()], "reward_funcs": benchmark}
-    Trainer(model=model, **options).train()
-    return {"batch": batch} | medians(steps, empty, model)
-
-
-def plain_text(tokenizer, ids: list[int]) -> str:
-    """A text that the tokenizer, as TRL calls it, turns into these ids."""
-    text = tokenizer.decode(ids)
-    for candidate in (text, text.removeprefix(tokenizer.bos_token or "")):
-        if tokenizer(text=candidate)["input_ids"] == ids:
-            return candidate
-    raise ValueError("--peer trl: a prompt's text does not encode to its ids; use other --data")
-
-
-def medians(steps: list[tuple], empty: float, model) -> dict:
-    """Of (seconds of the rollout, of the update, peak memory in bytes): median seconds, and the highest peak above the
-    empty process and 16 bytes per parameter. The first step is for warm-up."""
-    rollouts, updates, peaks = zip(*steps[1:], strict=True)
-    result = {"rollout": statistics.median(rollouts), "update": statistics.median(updates)}
-    result["seconds"] = statistics.median(map(sum, zip(rollouts, updates, strict=True)))
-    return result | {"above": max(peaks) - empty - 16 * sum(p.numel() for p in model.parameters())}
-
-
-def resident(field: str = "VmRSS") -> float:
-    """Bytes of this process in memory, now (VmRSS) or at its peak since settle (VmHWM); nan without /proc."""
-    return memory.resident(field) if Path("/proc/self/status").exists() else math.nan
-
-
-def settle() -> None:
+def settle(device: torch.device) -> None:
     """Returns free memory to the system, and resets the peak."""
     gc.collect()
+    if ranks.is_gpu(device):
+        return torch.accelerator.reset_peak_memory_stats(device)
     with suppress(OSError, AttributeError):  # glibc only
         ctypes.CDLL("libc.so.6").malloc_trim(0)
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
-def compare(works: dict, repeats: int) -> dict:
-    """{name: function} -> {name: median CPU seconds and increase in peak bytes}, run in turn after a warm-up."""
-    taken = {name: [] for name in works}
-    for _ in range(repeats + 1):
-        for name, function in works.items():
-            settle()
-            before, began = resident(), time.process_time()
-            function()
-            taken[name].append((time.process_time() - began, resident("VmHWM") - before))
-    medians_of = {name: map(statistics.median, zip(*pairs[1:], strict=True)) for name, pairs in taken.items()}
-    return {name: dict(zip(("seconds", "peak"), pair, strict=True)) for name, pair in medians_of.items()}
+def flops_limit(device: torch.device, dtype: torch.dtype, size: int) -> float:
+    """FLOP/s of a large matrix product; on a CPU, of one thread."""
+    a = torch.randn(size, size, device=device, dtype=dtype)
+    return 2 * size**3 / measure({"product": lambda: a @ a}, device, 5)["product"]["seconds"]
 
 
-def machine(dtype: torch.dtype) -> float:
-    """FLOP/s of the best of several large matrix products on one thread."""
-    n, seconds = 2048, []
-    a, b = (torch.randn(n, n).to(dtype) for _ in range(2))
-    for _ in range(6):
-        began = time.process_time()
-        torch.mm(a, b)
-        seconds.append(time.process_time() - began)
-    return 2 * n**3 / min(seconds)
+def policy_of(model, dtype: str, temperature: float = 1.0) -> Policy:
+    """As a run would make it, without the wrapper that spreads it."""
+    policy = Policy(model, temperature, dtype)
+    policy.no_sync = nullcontext
+    policy.slice_logits = ranks.slice_logits(model.device)
+    policy.forward_tokens = ranks.forward_tokens(model.device, model.num_parameters())
+    return policy
 
 
-def update(policy: Policy, r: Rollout, weights: torch.Tensor, budget: int, *, everyone=False, known=True) -> None:
-    """Forward and backward as in train.backward. everyone: invalid groups too. known: the gradient is passed ahead."""
-    weights = weights.flatten(0, 1)  # (P * G, T)
-    chosen = torch.arange(len(weights)) if everyone else weights.any(dim=1).nonzero().squeeze(1)
-    for piece in micro_batches(r, chosen, budget, shared=policy.shared):
-        samples = sample_rows(r, piece)
-        mask = samples[3].bool()  # (N, T)
-        w = weights[piece, : mask.shape[1]][mask]  # (M,)
-        (-(w * policy(*samples, grad=-w if known else None)).sum()).backward()
+def share_of(r: Rollout, valid: int, everyone: bool = False) -> Share:
+    """Samples of the first `valid` groups, half of them right, as one rank's share; everyone: of all groups."""
+    device, (P, G) = r.truncated.device, r.truncated.shape
+    right = torch.arange(G, device=device) % 2 == 0  # (G,)
+    rewards = (right & (torch.arange(P, device=device) < valid)[:, None]).double()  # (P, G)
+    samples = torch.arange((P if everyone else valid) * G, device=device)
+    weights = token_weights(rewards, r.completion_mask)  # (P, G, T)
+    return Share(r, weights, {}, samples, len(samples), int(r.completion_mask.sum()), 1.0, 1.0)
 
 
-@torch.no_grad()
-def bare_decode(model, r: Rollout, tokens: int, args) -> None:
-    """Only the model calls that sampling needs: the tokens are given, DynamicCache concatenates."""
-    ids, mask, G = r.completion_ids.flatten(0, 1), r.prompt_mask, r.completion_ids.shape[1]
-    with eval_mode(model), autocast(args.dtype, ids.device):
-        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
-        inputs = {"input_ids": r.prompt_ids, "position_ids": positions, "logits_to_keep": 1}
-        cache = model(**inputs, attention_mask=mask, use_cache=True)["cache"]
-        cache.batch_repeat_interleave(G)
-        mask = mask.repeat_interleave(G, 0)
-        for t in range(tokens - 1):
-            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-            inputs = {"input_ids": ids[:, t : t + 1], "position_ids": mask.sum(dim=1, keepdim=True) - 1}
-            model(**inputs, attention_mask=mask, cache=cache, use_cache=True)
+def update(policy: Policy, share: Share, budget: int, *, owner: object = None, **changes) -> Gradient:
+    """The gradient, as train.py makes it; changes: attributes that the policy, or another owner, has meanwhile."""
+    policy.zero_grad(set_to_none=False)
+    with patch.multiple(owner or policy, **changes) if changes else nullcontext():
+        return train.backward(policy, share, budget, grad_clip=0.0)
 
 
-def concatenated(cache, rows: torch.Tensor, room: int):
-    """Replaces rollout._rows_of_cache: DynamicCache as it is."""
-    del room
-    cache.reorder_cache(rows)
-    return cache
+def parts_and_levers(args) -> str:
+    """Tables of the parts of a step, and of each lever on and off; the update's share of the machine's limit."""
+    tokenizer, model, rows = load(args)
+    P, G, T, valid = args.prompts_per_step, args.group_size, args.max_new_tokens, args.valid[0]
+    draw = partial(sample, args, tokenizer, model, rows)
+    r, policy = draw(), policy_of(model, args.dtype, args.temperature)
+    places, answers = ([row[name] for row in rows for _ in range(G)] for name in ("place", "answer"))
+    works = {
+        "prefill": partial(draw, tokens=1),
+        "rollout": draw,
+        "grading": lambda: fixed_rewards(places, completion_texts(tokenizer, r), answers, valid),
+        "update": partial(update, policy, share_of(r, valid), args.tokens_per_micro_batch),
+    }
+    taken = measure(works, model.device, args.repeats)
+    taken["decode"] = taken["rollout"] | {"seconds": taken["rollout"]["seconds"] - taken["prefill"]["seconds"]}
+    tokens = {"prefill": sum(len(row["prompt_ids"]) for row in rows), "decode": P * G * (T - 1)}
+    tokens |= {"grading": P * G * T, "update": valid * G * T}
+    parts = [["part", "CPU s", "tokens/s", "peak MB"]]
+    for name, number in tokens.items():
+        seconds, peak = taken[name].values()
+        parts.append([name, seconds, number / seconds, peak / 1e6])
+
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):  # others are not counted on a CPU
+        works["update"]()
+    flops = flops_limit(model.device, torch.bfloat16 if args.dtype == "bfloat16" else torch.float32, 2048)
+    share = counter.get_total_flops() / flops / taken["update"]["seconds"]
+    note = f"update: {share:.0%} of {flops / 1e9:.0f} GFLOP/s, the limit in {args.dtype} matrix products on one thread"
+
+    pairs = [["lever", "part", "on, s", "off, s", "off / on", "on, MB", "off, MB", "off / on"]]
+    for name, (part, on, off) in levers(args, model, policy, draw).items():
+        taken = measure({"on": on, "off": off}, model.device, args.repeats)
+        (on, before), (off, after) = (pair.values() for pair in taken.values())
+        pairs.append([name, part, on, off, off / on, before / 1e6, after / 1e6, after / max(before, 1)])
+    dist.destroy_process_group()
+    return f"{markdown(parts)}\n\n{note}\n\n{markdown(pairs)}"
+
+
+def levers(args, model, policy: Policy, draw: Callable) -> dict[str, tuple[str, Callable, Callable]]:
+    """Name of a lever -> the part of a step that it is for, and that part with and without it."""
+    r, valid, ending = draw(), args.valid[0], partial(uneven, model, args.max_new_tokens)
+    sliced, step = policy_module.sliced_logprobs, partial(update, policy, budget=args.tokens_per_micro_batch)
+    even, ragged = (partial(step, share_of(x, valid)) for x in (r, ending()(draw)()))
+
+    def rolled(**changes):
+        with patch.multiple(rollout_module, **changes):
+            return draw()
+
+    stay = partial(rolled, _compact=lambda rows: torch.arange(len(rows)))
+    concatenated = partial(rolled, _rows_of_cache=lambda cache, rows, **_: cache.reorder_cache(rows) or cache)
+    twice = {"owner": policy_module, "sliced_logprobs": lambda *x, **options: sliced(*x, **options | {"grad": None})}
+    return {
+        "one prefill per prompt": ("rollout", draw, partial(draw, per_sample=True)),
+        "keys and values in a buffer": ("rollout", draw, concatenated),
+        "rows leave when they end": ("rollout, uneven", ending()(draw), ending()(stay)),
+        "valid groups only": ("update", even, partial(step, share_of(r, valid, everyone=True))),
+        "the prompt once per group": ("update", even, partial(even, shared=False)),
+        "logits in slices": ("update", even, partial(even, sliced=False)),
+        "logits computed once": ("update", even, partial(even, **twice)),
+        "completions cut by length": ("update, uneven", ragged, partial(ragged, forward_tokens=10**9)),
+        "bfloat16": ("update", partial(even, dtype="bfloat16"), partial(even, dtype="float32")),
+    }
+
+
+def sample(args, tokenizer, model, rows, *, per_sample=False, tokens=None) -> Rollout:
+    """A rollout as in train.collect; per_sample: each prompt G times, as if they were different."""
+    G = args.group_size
+    prompts = [row["prompt_ids"] for row in rows for _ in range(G if per_sample else 1)]
+    shape = (1 if per_sample else G, tokens or args.max_new_tokens)
+    with autocast(args.dtype, model.device):
+        return rollout(model, tokenizer, prompts, *shape, cache_tokens=args.cache_tokens)
 
 
 @contextmanager
@@ -322,156 +274,88 @@ def uneven(model, tokens: int) -> Iterator[None]:
         yield
 
 
-# lever: (with it, without it), names in rollout_works and update_works
-LEVERS = {
-    "one prefill per prompt": ("rollout", "prefill per sample"),
-    "keys and values in a buffer": ("rollout", "cache concatenated"),
-    "rows leave when they end": ("rollout, uneven", "rows stay"),
-    "valid groups only": ("update", "all groups"),
-    "the prompt once per group": ("update", "prompt per sample"),
-    "logits in slices": ("update", "logits whole"),
-    "logits computed once": ("update", "logits twice"),
-    "completions cut by length": ("update, uneven", "not cut"),
-    "bfloat16": ("update, bfloat16", "update, float32"),
-}
+def fixed_rewards(places: list[int], texts: list[str], answers: list[str], valid: int) -> list[float]:
+    """Grades as a run would, then fixes the number of valid groups: the first are half right, the others all wrong."""
+    for text, answer in zip(texts, answers, strict=True):
+        accuracy(text, answer)
+    return [float(place < valid and i % 2 == 0) for i, place in enumerate(places)]
 
 
-def parts_and_levers(args) -> dict:
-    """Seconds and peaks of the parts of a step, and of each lever on and off."""
+def our_steps(args, valid: int) -> tuple[str, float, float]:
+    """Steps as in train.py."""
+    empty = held(ranks.this_device())
+    tokenizer, model, rows = load(args)
+    optimizer = make_optimizer(model, kind="adamw", lr=args.lr, weight_decay=args.weight_decay)
+    trained, state = Trained(model, make_policy(model, "ddp", args), tokenizer, optimizer, Method()), State()
+
+    def scorer(prompts, texts, ids, columns):
+        del prompts, ids
+        rewards = fixed_rewards(columns["place"], texts, columns["answer"], valid)
+        return {"total": rewards, "by_name": {"benchmark": rewards}, "errors": 0, "counts": {}}
+
+    steps = []
+    for number in range(args.repeats + 1):
+        settle(model.device)
+        began = clock(model.device)
+        batch = train.collect(trained, rows, scorer, args, replace(state, step=number))
+        share = share_out(batch.rollout, train.weigh(batch, args))
+        gradient = train.gradient_of(trained, share, args, halves=False)
+        train.take_step(optimizer, args.lr, learn=gradient.is_finite())
+        steps.append((clock(model.device) - began, held(model.device, peak=True)))
+        assert batch.rollout.completion_mask.all(), "a completion ended before its T tokens"
+        assert batch.num_valid == valid and gradient.is_finite()
+    return summary(f"GPG, {valid} of {args.prompts_per_step} groups valid", steps, empty, model)
+
+
+def trl_steps(args) -> tuple[str, float, float]:
+    """The same steps by GRPOTrainer, whose time does not depend on the valid share: it forwards every sample."""
+    import datasets
+    import transformers
+    from trl import GRPOConfig, GRPOTrainer
+
+    empty = held(ranks.this_device())
     tokenizer, model, rows = load(args)
     dist.destroy_process_group()
-    policy, valid = Policy(model, args.temperature, args.dtype), args.valid[0]
-    draw, T = partial(sample, args, tokenizer, model, rows), args.max_new_tokens
-    even = draw()
-    with uneven(model, T):
-        ragged = draw()
-    assert even.completion_mask.all() and not ragged.completion_mask.all()
-    taken = compare(rollout_works(args, tokenizer, model, rows, draw, even, valid), args.repeats)
-    works = update_works(policy, even, ragged, valid, args.tokens_per_micro_batch)
-    taken |= compare(works, args.repeats)
+    ids = [row["prompt_ids"] for row in rows]
+    texts = [tokenizer.decode(each) for each in ids]
+    if tokenizer(text=texts)["input_ids"] != ids:
+        flags.fail("--peer trl: a prompt's text does not encode to its ids; use other --data")
+    columns = {"prompt": texts, "place": list(range(len(rows))), "answer": [row["answer"] for row in rows]}
+    steps = []
 
-    wholes = ("rollout", "prefill"), ("bare", "bare prefill")
-    decode, bare = (taken[whole]["seconds"] - taken[first]["seconds"] for whole, first in wholes)
-    taken["decode"] = taken["rollout"] | {"seconds": decode}
-    lengths, completions = [len(row["prompt_ids"]) for row in rows], len(rows) * args.group_size
-    tokens = {"prefill": sum(lengths), "decode": completions * (T - 1), "update": valid * args.group_size * T}
-    tokens["grading"] = completions * T
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):  # others are not counted on a CPU
-        works["update"]()
-    limit = machine(torch.bfloat16 if args.dtype == "bfloat16" else torch.float32)
-    return {
-        "parts": {name: taken[name] | {"tokens": number} for name, number in tokens.items()},
-        "decode_over_bare_loop": decode / bare,
-        "machine_flops": limit,
-        "update_reaches": counter.get_total_flops() / limit / taken["update"]["seconds"],
-        "peak_of_twice_the_samples": taken["twice"]["peak"] / taken["once"]["peak"],
-        "taken": taken,
-    }
+    def benchmark(completions, completion_ids, place, answer, **_):
+        assert all(len(ids) == args.max_new_tokens for ids in completion_ids), "a completion ended before its T tokens"
+        return fixed_rewards(place, completions, answer, args.valid[0])
 
+    class Clock(transformers.TrainerCallback):
+        def on_step_begin(self, *_, **__):
+            settle(model.device)
+            self.began = clock(model.device)
 
-def sample(args, tokenizer, model, rows, *, per_sample=False, tokens=None) -> Rollout:
-    """A rollout as in train.collect; per_sample: each prompt G times, as if they were different."""
+        def on_step_end(self, *_, **__):
+            steps.append((clock(model.device) - self.began, held(model.device, peak=True)))
+
     G = args.group_size
-    prompts = [row["prompt_ids"] for row in rows for _ in range(G if per_sample else 1)]
-    shape = (1 if per_sample else G, tokens or args.max_new_tokens)
-    with autocast(args.dtype, model.device):
-        return rollout(model, tokenizer, prompts, *shape, cache_tokens=args.cache_tokens)
+    samples = args.prompts_per_step * G
+    batch = math.gcd(8, samples)  # TRL's default is 8, and it must divide the samples
+    same = {"num_generations": G, "max_completion_length": args.max_new_tokens, "learning_rate": args.lr}
+    same |= {"per_device_train_batch_size": batch, "gradient_accumulation_steps": samples // batch}
+    same |= {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "beta": 0.0, "loss_type": "dapo", "scale_rewards": "none"}
+    same |= {"bf16": args.dtype == "bfloat16", "max_grad_norm": args.grad_clip, "gradient_checkpointing": False}
+    quiet = {"save_strategy": "no", "logging_strategy": "no", "report_to": "none", "disable_tqdm": True}
+    quiet |= {"output_dir": str(OUT), "max_steps": args.repeats + 1, "use_cpu": True, "shuffle_dataset": False}
+    columns = {name: values * (args.repeats + 1) for name, values in columns.items()}
+    options = {"args": GRPOConfig(**same, **quiet), "train_dataset": datasets.Dataset.from_dict(columns)}
+    options |= {"processing_class": tokenizer, "callbacks": [Clock()], "reward_funcs": benchmark}
+    GRPOTrainer(model=model, **options).train()
+    return summary(f"TRL, {batch} samples a forward", steps, empty, model)
 
 
-def rollout_works(args, tokenizer, model, rows, draw, even, valid) -> dict:
-    """Name -> what to time: the rollout as it is, with each lever off, and the bare loop."""
-    T, repeated = args.max_new_tokens, [row for row in rows for _ in range(args.group_size)]
-    places, answers = ([row[name] for row in repeated] for name in ("place", "answer"))
-
-    def without(name, replacement):
-        with patch.object(rollout_module, name, replacement):
-            draw()
-
-    return {
-        "rollout": draw,
-        "prefill": partial(draw, tokens=1),
-        "grading": lambda: fixed_rewards(places, completion_texts(tokenizer, even), answers, valid),
-        "bare": partial(bare_decode, model, even, T, args),
-        "bare prefill": partial(bare_decode, model, even, 1, args),
-        "prefill per sample": partial(draw, per_sample=True),
-        "cache concatenated": partial(without, "_rows_of_cache", concatenated),
-        "rollout, uneven": uneven(model, T)(draw),
-        "rows stay": uneven(model, T)(partial(without, "_compact", lambda rows: torch.arange(len(rows)))),
-    }
-
-
-def update_works(policy, even, ragged, valid: int, budget: int) -> dict:
-    """Name -> what to time: the update as it is, with each lever off, and with twice the samples."""
-    P, G = even.truncated.shape
-    places = [place for place in range(P) for _ in range(G)]
-    rewards = torch.tensor(fixed_rewards(places, [], [], valid), dtype=torch.float64).view(P, G)
-    w, w_ragged = (token_weights(rewards, r.completion_mask) for r in (even, ragged))
-    small = min(budget, even.prompt_ids.shape[1] + G * even.completion_ids.shape[2])  # tokens of a group
-
-    def without(owner, name, value, r=even, weights=w):
-        with patch.object(owner, name, value):
-            update(policy, r, weights, budget)
-
-    return {
-        "update": partial(update, policy, even, w, budget),
-        "prompt per sample": partial(without, policy, "shared", False),
-        "all groups": partial(update, policy, even, w, budget, everyone=True),
-        "logits whole": partial(without, policy, "sliced", False),
-        "logits twice": partial(update, policy, even, w, budget, known=False),
-        "update, uneven": partial(update, policy, ragged, w_ragged, budget),
-        "not cut": partial(without, policy_module, "FORWARD_TOKENS", 10**9, ragged, w_ragged),
-        "update, float32": partial(without, policy, "dtype", "float32"),
-        "update, bfloat16": partial(without, policy, "dtype", "bfloat16"),
-        "once": partial(update, policy, even, w, small),
-        "twice": partial(update, policy, join([even, even]), torch.cat([w, w]), small),
-    }
-
-
-def table(columns: list[str], rows: list[list]) -> str:
-    """Markdown with three digits per number; what was not measured, nan, as a dash."""
-
-    def shown(cell) -> str:
-        if isinstance(cell, str):
-            return cell
-        return "–" if math.isnan(cell) else f"{cell:,.0f}" if abs(cell) >= 100 else f"{cell:.3g}"
-
-    return markdown([columns, *(list(map(shown, row)) for row in rows)])
-
-
-def parts_table(result: dict) -> str:
-    """Seconds, tokens/s and peak of each part, and the update's share of the machine's limit."""
-    parts = result["parts"].items()
-    rows = [[name, part["seconds"], part["tokens"] / part["seconds"], part["peak"] / 1e6] for name, part in parts]
-    reached = f"{result['update_reaches']:.0%} of {result['machine_flops'] / 1e9:.0f} GFLOP/s"
-    return "\n".join(
-        [
-            table(["part", "CPU s", "tokens/s", "peak MB"], rows) + "\n",
-            f"update: {reached}, the limit in {result['flags']['dtype']} matrix products on one thread",
-            f"decode / bare loop of model calls: {result['decode_over_bare_loop']:.2f}",
-            f"peak with twice the samples / peak: {result['peak_of_twice_the_samples']:.3f}",
-        ]
-    )
-
-
-def levers_table(taken: dict) -> str:
-    """Seconds and memory with each lever on and off."""
-    rows = []
-    for lever, names in LEVERS.items():
-        seconds, peaks = ([taken[name][key] for name in names] for key in ("seconds", "peak"))
-        memory_ratio = peaks[1] / max(peaks[0], 1)
-        rows.append([lever, names[0], *seconds, seconds[1] / seconds[0], *(peak / 1e6 for peak in peaks), memory_ratio])
-    return table(["lever", "part", "on, s", "off, s", "off / on", "on, MB", "off, MB", "off / on"], rows)
-
-
-def peer_table(result: dict) -> str:
-    """CPU seconds per step and peak memory beyond weights, gradients and AdamW, ours and TRL's, and their ratios."""
-    trl, rows = result["trl"], []
-    of = f"of {result['flags']['prompts_per_step']} groups valid"
-    ours = {f"GPG, {step['valid']} {of}": step for step in result["ours"]}
-    for name, step in ({f"TRL, {trl['batch']} samples a forward": trl} | ours).items():
-        row = [name, step["seconds"], step["rollout"], step["update"], step["above"] / 1e6]
-        rows.append(row + [step["seconds"] / trl["seconds"], step["above"] / trl["above"]])
-    return table(["a step", "CPU s", "rollout", "update", "MB beyond", "time / TRL", "memory / TRL"], rows)
+def summary(name: str, steps: list[tuple[float, float]], empty: float, model) -> tuple[str, float, float]:
+    """Of (seconds, peak memory in bytes) of steps, without the first: median seconds, and the highest peak above the
+    empty process, weights, gradients and AdamW's state: 16 bytes per parameter."""
+    seconds, peaks = zip(*steps[1:], strict=True)
+    return name, statistics.median(seconds), max(peaks) - empty - 16 * model.num_parameters()
 
 
 if __name__ == "__main__":

@@ -25,11 +25,14 @@ from functools import reduce
 from operator import getitem
 from pathlib import Path
 
+import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
 
-from run.flags import fail
 from run.scores import mean_and_error, t_quantile
-from tools import plot
+from tools.plot import markdown
+from tools.runs import STYLE
 
 CURVES = ("reward", "alpha", "easy_share", "hard_share", "grad_norm", "generated_tokens")  # recorded for every step
 MEASURES = {"last": "sampled, last quarter", "whole": "sampled, whole run"}
@@ -51,13 +54,13 @@ class Study:
 def write(out: Path, study: Study) -> None:
     """Writes rows.jsonl, table.md and curves.png into the folder."""
     rows = make_rows(study)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "rows.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
-        (out / "table.md").write_text(page(study, rows), "utf-8")
-        write_picture(out / "curves.png", draw(study))
-    except OSError as error:
-        fail(f"--out {out}: can't be written ({error}); give a folder of yours")
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "rows.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+    (out / "table.md").write_text(page(study, rows), "utf-8")
+    with io.BytesIO() as whole:  # of 256 colours: a third of the size, as it lives in the repository
+        draw(study).savefig(whole, dpi=90)
+        picture = Image.open(whole).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE)
+    picture.save(out / "curves.png", optimize=True)
 
 
 def window_mean(values: Sequence[float | None], ends: Sequence[float], low: float, high: float) -> float | None:
@@ -172,7 +175,7 @@ def comparison(rows: list[dict], study: Study, where: str) -> str:
             lines[-1].append(plus_minus(list(values.values())))
             if variant != study.reference:
                 lines[-1][-1] += "<br>" + interval(paired(values, reference))
-    return plot.markdown(lines)
+    return markdown(lines)
 
 
 def by_seed(rows: list[dict], variant: str, *keys: str) -> dict[int, float]:
@@ -219,7 +222,7 @@ def behaviour(rows: list[dict], study: Study) -> str:
         differences = [last[seed] - reference[seed] for seed in last if seed in reference]
         for values in (list(last.values()), differences if variant != study.reference else []):
             lines[-1].append(f"{statistics.stdev(values):.1f}" if len(values) > 1 else "–")
-    return plot.markdown(lines)
+    return markdown(lines)
 
 
 def foot(study: Study, rows: list[dict]) -> str:
@@ -235,19 +238,9 @@ def foot(study: Study, rows: list[dict]) -> str:
     )
 
 
-def write_picture(file: Path, figure) -> None:
-    """A PNG of 256 colours: a third of the size, as it lives in the repository."""
-    from PIL import Image  # matplotlib's own dependency
-
-    with io.BytesIO() as whole:
-        figure.savefig(whole, dpi=90)
-        Image.open(whole).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE).save(file, optimize=True)
-
-
 def draw(study: Study):
     """Reward over steps and tokens, held-out accuracy, alpha, and shares of groups; bands are ± one standard error."""
-    matplotlib, Figure = plot.drawing()
-    with matplotlib.rc_context(plot.STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(13, 7.5), layout="constrained")
         figure.suptitle(study.title, fontweight="bold")
         (reward, by_tokens, accuracy), (alpha, shares, legend) = figure.subplots(2, 3)
@@ -301,7 +294,3 @@ def band(axes, points: list[tuple[float, float, float]], style: dict) -> None:
         x, mean, error = np.transpose(points)
         axes.plot(x, mean, **style)
         axes.fill_between(x, mean - error, mean + error, color=style["color"], alpha=0.15, lw=0)
-
-
-if __name__ == "__main__":
-    fail("makes the tables of tools.study; call python -m tools.study NAME")

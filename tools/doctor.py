@@ -9,7 +9,6 @@ continue and learn worse, or nothing. Nothing is trained, and nothing is written
 import argparse
 import math
 import sys
-import textwrap
 import unicodedata
 from typing import NamedTuple
 
@@ -43,7 +42,6 @@ FEWEST_TOKENS = 16  # of a completion: fewer would compare sampling and update o
 ROUNDING = {"float64": 1e-8, "float32": 1e-3, "bfloat16": 0.5}
 LOST = 0.1  # share of updates that may round to nothing: most of AdamW's are even smaller than lr
 TRUNCATED = 0.5  # share of truncated completions above which most of a batch has no answer
-WIDTH = 120
 
 
 class Check(NamedTuple):
@@ -65,7 +63,7 @@ def run(args, device: torch.device) -> bool:
     model = load_adapted(args, folder, resumed, device)
     policy = make_policy(model, kind, args, processor)
     trained = Trained(model, policy, tokenizer, optimizer=None, method=Method(), processor=processor)
-    checks = user_input(of_model, args, model, tokenizer, problems)
+    eos = user_input(check_eos, model, tokenizer, args.template)  # or the run ends here, in one line, without any
 
     def watched(prompts, texts, ids, columns):
         graded.append((texts, columns.get("answer", []), scorer(prompts, texts, ids, columns)))
@@ -76,7 +74,12 @@ def run(args, device: torch.device) -> bool:
     numbers = torch.tensor(flatten(batch.sums), dtype=torch.float64, device=device)
     totals = unflatten(batch.sums, global_sum(numbers).tolist())
     cut = small.max_new_tokens if small.max_new_tokens < args.max_new_tokens else 0
-    checks += [
+    checks = [
+        check_sampling(args, model),
+        eos,
+        check_bos(tokenizer, problems, args.template),
+        check_prompt(model, tokenizer, problems),
+        check_rounding(model, args.lr),
         check_pad(model, tokenizer, batch.rollout),
         check_gap(gap, args.dtype),
         check_truncated(totals, args.max_new_tokens, cut),
@@ -105,17 +108,6 @@ def logprob_gap(policy: torch.nn.Module, r: Rollout, budget: int) -> float:
         logprobs = per_token(unwrapped(policy), r, budget)  # (S, G, T)
     gaps = (logprobs - r.logprobs).abs()[r.completion_mask.bool()]
     return float(gaps.max()) if len(gaps) else 0.0
-
-
-def of_model(args, model, tokenizer, problems: list[dict]) -> list[Check]:
-    """The checks that need no sample. ValueError: neither model nor tokenizer has an EOS."""
-    return [
-        check_sampling(args, model),
-        check_eos(model, tokenizer, args.template),
-        check_bos(tokenizer, problems, args.template),
-        check_prompt(model, tokenizer, problems),
-        check_rounding(model, args.lr),
-    ]
 
 
 def check_sampling(args, model) -> Check:
@@ -323,29 +315,25 @@ def shown(tokenizer, ids: list[int]) -> str:
 def findings(checks: list[Check]) -> list[Check]:
     """Rank 0's checks; for one that fails only on other ranks, the first such rank's. A collective."""
     ranks = [None] * dist.get_world_size()
-    dist.all_gather_object(ranks, [tuple(check) for check in checks])
+    dist.all_gather_object(ranks, checks)
     merged = {}
     for rank, found in enumerate(ranks):
-        for check in (Check(*fields) for fields in found):
+        for check in found:
             if check.name not in merged or (merged[check.name].ok and not check.ok):
                 merged[check.name] = check._replace(value=f"rank {rank}: {check.value}") if rank else check
     return list(merged.values())
 
 
 def table(checks: list[Check]) -> str:
-    """One wrapped line per check: ok or WRONG, its name, what was seen; and below it what mends it, or a note."""
+    """A line per check: ok or WRONG, its name, what was seen; and below it what mends it, or a note."""
     width = max(len(check.name) for check in checks)
-    indent, lines = " " * (width + 9), []
+    lines = []
     for check in checks:
-        lines.append(wrapped(check.value, f"{'ok' if check.ok else 'WRONG':7}{check.name:{width}}  ", indent))
+        lines.append(f"{'ok' if check.ok else 'WRONG':7}{check.name:{width}}  {check.value}")
         if check.advice:
-            lines.append(wrapped(check.advice, indent + ("note: " if check.ok else "mend: "), indent + " " * 6))
+            lines.append(" " * (width + 9) + ("note: " if check.ok else "mend: ") + check.advice)
     wrong = sum(not check.ok for check in checks)
     return "\n".join([*lines, f"{wrong or 'none'} of {len(checks)} checks found something wrong"])
-
-
-def wrapped(text: str, first: str, further: str) -> str:
-    return textwrap.fill(text, WIDTH, initial_indent=first, subsequent_indent=further, break_on_hyphens=False)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from itertools import product
 from pathlib import Path
 
 import torch
+from matplotlib.figure import Figure
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -43,7 +44,7 @@ from run.flags import fail
 from run.scores import mean_and_error
 from tasks import addition
 from tasks.prompts import encode_prompt
-from tools import plot
+from tools.plot import markdown
 
 P, G = 8, 8  # prompts per batch and completions of each, as in the studies
 ROUNDS = 20  # at most, until beta_th of P groups are valid
@@ -71,7 +72,6 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--pool", type=int, default=300, help="groups sampled from the built-in model (default: 300)")
     parser.add_argument("--out", default="results/gradient", metavar="DIR", help="folder (default: results/gradient)")
     args = parser.parse_args(argv)
-    plot.drawing()  # exits if matplotlib is missing, before anything slow
     began, processor, out, rows = time.time(), time.process_time(), Path(args.out), []
     out.mkdir(parents=True, exist_ok=True)
     for policy, (draw, truth, longest) in (("tabular", tabular()), ("built-in", built_in(args.pool))):
@@ -220,7 +220,7 @@ def table(rows: list[dict]) -> str:
             *shown, cosine = (f"{row[n]:.3f} ± {row[f'{n}_se']:.3f}" for n in ("scale", "bias", "noise", "cosine"))
             equal = f"{row['noise'] * math.sqrt(row['samples'] / P / G):.3f}"
             lines.append([row["variant"], *shown, equal, cosine, f"{row['samples']:.0f}"])
-        parts += [f"**{policy}**", plot.markdown(lines)]
+        parts += [f"**{policy}**", markdown(lines)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -232,7 +232,6 @@ def draw_picture(rows: list[dict], file: Path) -> None:
         "noise": "noise: sd of g / |E g|",
         "cosine": "cosine of one batch's g and ∇J",
     }
-    _, Figure = plot.drawing()
     figure = Figure(figsize=(13, 4.6 * len(policies)), layout="constrained")
     for line, policy in zip(figure.subplots(len(policies), 3, sharey=True), policies, strict=True):
         of_policy = [row for row in rows if row["policy"] == policy]  # in the order of VARIANTS

@@ -1,7 +1,7 @@
 """Runs the paper's comparisons on the built-in task: variants times seeds, a table with error bars, a picture.
 
     python -m tools.study table1                            runs what is missing, then writes results/table1
-    python -m tools.study table1 --seeds 3 --jobs 2         fewer seeds, two runs at once
+    python -m tools.study table1 --seeds 3                  fewer seeds
     python -m tools.study table10 --out runs/long -- --steps 200      flags of train.py for all variants of the preset
 
 Every run is train.py in its own process, on one thread, and becomes one line of runs.jsonl, beside the study's folder:
@@ -11,27 +11,22 @@ rows.jsonl, table.md and curves.png (tools/compare.py); when no run is missing, 
 
 import argparse
 import json
-import multiprocessing
 import os
 import shlex
 import signal
+import subprocess
 import sys
 import tempfile
-import threading
-import time
-from dataclasses import dataclass
+from contextlib import suppress
 from datetime import date
 from functools import cache
-from multiprocessing.connection import wait
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-from tqdm import tqdm
-
 from run.flags import BUILT_IN, fail, parse_args
 from tasks import addition
-from tools import compare, plot, report
+from tools import compare
+from tools.runs import BOOKKEEPING, accuracy, read, rounded
 
 # What all runs share, chosen so that the reward still rises after 40 steps: see results/README.md
 TASK = "--steps 40 --prompts-per-step 8 --group-size 8 --lr 7.5e-5 --warmup 5 --beta-th 0 --eval-every 10"
@@ -104,39 +99,44 @@ PRESETS = {
 }
 SEEDS = {"table1": 20, "table1-sgd": 20}  # to resolve 1.5 points it takes 8, and 25 with beta_th
 USUAL_SEEDS = 8  # of the other presets
-PRELOADED = ["train", "transformers.models.qwen2.modeling_qwen2"]  # imported once, by the server that forks the runs
+ROOT = Path(__file__).parents[1]
+# ends its output with its CPU seconds, those of imports not counted
+TIMED_RUN = "import sys, time, train; t = time.process_time(); train.main(sys.argv[1:]); print(time.process_time() - t)"
 NOWHERE = str(Path(tempfile.gettempdir(), "study-nowhere"))  # an --out without a run
-LAST_LINES = 3  # to show of a failed run's output
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     variant: str
     words: list[str]  # flags of train.py, without --out
     flags: dict  # all of them after defaults, but BOOKKEEPING
-
-    @property
-    def name(self) -> str:
-        return f"{self.variant}, seed {self.flags['seed']}"
-
-
-class Running(NamedTuple):
-    job: Job
-    out: Path  # train.py's --out; its output goes to OUT.log, its CPU seconds at the end to OUT.cpu
-    process: multiprocessing.Process
 
 
 def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     ours, extra = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
-    args = parse_command(ours)
+    parser = argparse.ArgumentParser(prog="python -m tools.study", description=__doc__.partition("\n")[0])
+    parser.error = fail
+    parser.add_argument("name", choices=PRESETS, metavar="NAME", help=f"preset: {', '.join(PRESETS)}")
+    parser.add_argument("--seeds", type=int, metavar="N", help="seeds 0 to N - 1 (default: 20 for table1, else 8)")
+    parser.add_argument("--out", metavar="DIR", help="folder of table and picture (default: results/NAME)")
+    args = parser.parse_args(ours)
+    args.seeds = SEEDS.get(args.name, USUAL_SEEDS) if args.seeds is None else args.seeds
+    if args.seeds < 1:
+        fail("--seeds: must be 1 or more")
     out, (title, reference, variants) = Path(args.out or Path("results", args.name)), PRESETS[args.name]
     store = out.parent / "runs.jsonl"
+    store.parent.mkdir(parents=True, exist_ok=True)
     jobs = [make_job(name, words, seed, extra) for seed in range(args.seeds) for name, words in variants.items()]
     known = load(store)
     missing = [job for job in jobs if key(job.flags) not in known]
     print(f"{args.name}: {len(jobs)} runs, {len(jobs) - len(missing)} of them in {store}", flush=True)
-    failed = run_all(missing, args.jobs, store)
+    failed = 0
+    for number, job in enumerate(missing, 1):
+        run, said = run_one(job)
+        if run:
+            append(store, run)
+        failed += run is None
+        print(f"[{number}/{len(missing)}] {job.variant}, seed {job.flags['seed']}: {said}", flush=True)
     known = load(store)
     runs = [(job.variant, known[key(job.flags)]) for job in jobs if key(job.flags) in known]
     if runs:
@@ -147,158 +147,63 @@ def main(argv: list[str] | None = None) -> None:
         compare.write(out, compare.Study(title, reference, flags, runs, shown))
         print(f"{out}/table.md, {out}/curves.png")
     if failed:
-        sys.exit(f"{len(failed)} runs failed; the same command runs them again")
-
-
-def parse_command(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tools.study", description=__doc__.partition("\n")[0])
-    parser.error = fail
-    parser.add_argument("name", choices=PRESETS, metavar="NAME", help=f"preset: {', '.join(PRESETS)}")
-    parser.add_argument("--seeds", type=int, metavar="N", help="seeds 0 to N - 1 (default: 20 for table1, else 8)")
-    parser.add_argument("--out", metavar="DIR", help="folder of table and picture (default: results/NAME)")
-    parser.add_argument("--jobs", type=int, default=1, metavar="J", help="runs at once, one thread each (default: 1)")
-    args = parser.parse_args(argv)
-    args.seeds = SEEDS.get(args.name, USUAL_SEEDS) if args.seeds is None else args.seeds
-    if min(args.seeds, args.jobs) < 1:
-        fail("--seeds, --jobs: must be 1 or more")
-    return args
+        sys.exit(f"{failed} runs failed; the same command runs them again")
 
 
 def make_job(variant: str, words: str, seed: int, extra: list[str]) -> Job:
     """One run of a variant, whose flags override the extra ones, and those TASK's. A wrong flag exits with code 2."""
-    words = [*shlex.split(TASK), *extra, *shlex.split(f"{words} --seed {seed} --save-every 0 --noise-every 0")]
-    return Job(variant, words, parsed(words))
+    words = f"{TASK} {shlex.join(extra)} {words} --seed {seed} --save-every 0 --noise-every 0"
+    return Job(variant, shlex.split(words), parsed(words))
 
 
-def parsed(words: list[str]) -> dict:
+@cache
+def parsed(words: str) -> dict:
     """train.py's flags that can change a number of a run."""
-    flags = vars(parse_args([*words, "--out", NOWHERE]))
-    return {name: value for name, value in flags.items() if name not in plot.BOOKKEEPING}
+    flags = vars(parse_args([*shlex.split(words), "--out", NOWHERE]))
+    return {name: value for name, value in flags.items() if name not in BOOKKEEPING}
 
 
 def key(flags: dict) -> str:
     """Identifies a run. A flag newer than the run counts as its default."""
-    return json.dumps(defaults() | flags, sort_keys=True)
-
-
-@cache
-def defaults() -> dict:
-    return parsed([])
+    return json.dumps(parsed("") | flags, sort_keys=True)
 
 
 def load(store: Path) -> dict[str, dict]:
     """The runs of a file, by key; a line that a kill cut short is ignored."""
     runs = {}
-    for number, line in enumerate(store.read_text(encoding="utf-8").splitlines() if store.exists() else [], 1):
-        try:
+    for line in store.read_text(encoding="utf-8").splitlines() if store.exists() else []:
+        with suppress(json.JSONDecodeError):
             run = json.loads(line)
-        except ValueError:
-            continue
-        if not isinstance(run, dict) or "flags" not in run:
-            fail(f"{store}, line {number}: not a run of tools.study; remove it, or give another --out")
-        runs[key(run["flags"])] = run
+            runs[key(run["flags"])] = run
     return runs
 
 
-def run_all(jobs: list[Job], num: int, store: Path) -> list[Job]:
-    """Runs jobs, `num` at once, and adds a line to the store as each ends. Reports and returns those that failed.
+def run_one(job: Job) -> tuple[dict | None, str]:
+    """Runs train.py -> the run for the store, and what to say of it; None and the end of its output if it failed.
 
-    However this process ends, its children end: by `finally`, or by themselves (end_with_parent).
+    The store has the run's flags, and its curves to four significant digits per step.
     """
-    if not jobs:
-        return []
-    try:
-        store.parent.mkdir(parents=True, exist_ok=True)
-        store.open("a").close()
-    except OSError as error:
-        fail(f"{store}: can't be written ({error}); give an --out in a folder of yours")
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # all runs inherit the server's environment
-    torch.set_num_threads(1)
-    for seed in sorted({job.flags["seed"] for job in jobs if job.flags["model"] == BUILT_IN}):
-        addition.ensure(seed)  # now, so that no two runs make a model at the same time
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
-    waiting, running, failed, done = list(reversed(jobs)), [], [], 0
+    if job.flags["model"] == BUILT_IN:
+        addition.ensure(job.flags["seed"])  # its CPU seconds are no run's
     with tempfile.TemporaryDirectory(prefix="study-") as folder:
-        try:
-            while waiting or running:
-                while waiting and len(running) < num:
-                    job = waiting.pop()
-                    out = Path(folder, str(len(waiting)))
-                    process = context.Process(target=run_one, args=(job.words, out), daemon=True)
-                    process.start()
-                    running.append(Running(job, out, process))
-                wait([each.process.sentinel for each in running])
-                for each in [each for each in running if each.process.exitcode is not None]:
-                    run = finished(each)
-                    if run:
-                        append(store, run)
-                    else:
-                        failed.append(each.job)
-                    running.remove(each)
-                    done += 1
-                    print(f"[{done}/{len(jobs)}] {each.job.name}: {brief(run) if run else trouble(each)}", flush=True)
-        finally:
-            for each in running:
-                each.process.kill()
-                each.process.join()
-            if waiting or running:
-                print(f"stopped; {done - len(failed)} runs were added to {store}, the same command continues")
-    return failed
-
-
-def run_one(words: list[str], out: Path) -> None:
-    """The child: runs train.py with its output in a file."""
-    threading.Thread(target=end_with_parent, daemon=True).start()
-    file = os.open(f"{out}.log", os.O_CREAT | os.O_WRONLY)
-    os.dup2(file, 1)
-    os.dup2(file, 2)
-    import train
-
-    tqdm.set_lock(threading.RLock())  # by default a system semaphore, which a kill would leave behind
-    began = time.process_time()
-    train.main([*words, "--out", str(out)])
-    Path(f"{out}.cpu").write_text(str(time.process_time() - began))
-
-
-def end_with_parent() -> None:
-    """A study that is killed outright can't end its runs, so they end themselves."""
-    multiprocessing.parent_process().join()
-    os._exit(1)
-
-
-def brief(run: dict) -> str:
-    """A run's result in a few words."""
-    reward = compare.measures(run, "steps", len(run["reward"]))["last"]
-    shown = "not sampled" if reward is None else f"reward of the last quarter {reward:.1f} %"
-    return f"{shown}, {run['cpu_seconds']:.1f} s of CPU"
-
-
-def trouble(failed: Running) -> str:
-    """Why a run failed: its exit code, and the end of its output, indented."""
-    log = Path(f"{failed.out}.log")
-    text = log.read_text(encoding="utf-8", errors="replace").replace("\r", "\n") if log.exists() else "no output"
-    lines = [f"    {line}" for line in text.strip().splitlines()[-LAST_LINES:]]
-    return "\n".join([f"failed, exit code {failed.process.exitcode}", *lines])
-
-
-def finished(ended: Running) -> dict | None:
-    """A run for the store: its flags, and its curves to four significant digits per step. None: it failed."""
-    job, out, process = ended
-    cpu = Path(f"{out}.cpu")
-    if process.exitcode or not cpu.exists():
-        return None
-    trained = plot.read(out)
-    rows, versions = trained.rows, trained.config["versions"]
+        command = [sys.executable, "-c", TIMED_RUN, *job.words, "--out", folder]
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        # however this process ends, but by SIGKILL, subprocess.run ends the child
+        done = subprocess.run(command, cwd=ROOT, env={"OMP_NUM_THREADS": "1"} | os.environ, **options)
+        lines = done.stdout.strip().splitlines()
+        if done.returncode:
+            return None, "\n    ".join([f"failed, exit code {done.returncode}", *lines[-3:]])
+        trained = read(Path(folder))
+    rows, versions, cpu = trained.rows, trained.config["versions"], round(float(lines[-1]), 2)
     run = {"flags": job.flags, "commit": versions["commit"], "torch": versions["torch"]}
-    run |= {"date": date.today().isoformat(), "cpu_seconds": round(float(cpu.read_text()), 2)}
-    run["seconds"] = round(rows[-1]["seconds"], 2)
+    run |= {"date": date.today().isoformat(), "cpu_seconds": cpu, "seconds": round(rows[-1]["seconds"], 2)}
     for name in compare.CURVES:
-        run[name] = [report.rounded(row.get(name)) for row in rows]
+        run[name] = [rounded(row.get(name)) for row in rows]
     if job.flags["algo"] == "sft":  # rewards and tokens are those of the given solutions
         run |= dict.fromkeys(("reward", "easy_share", "hard_share"), [None] * len(rows))
         run["generated_tokens"] = [0] * len(rows)
-    return run | {"accuracy": [[step, report.rounded(share)] for step, share, _ in report.accuracy(trained, 1)]}
+    run["accuracy"] = [[step, rounded(share)] for step, share, _ in accuracy(trained, 1)]
+    return run, f"{cpu:.1f} s of CPU"
 
 
 def append(store: Path, run: dict) -> None:

@@ -1,62 +1,42 @@
 """Tests of tools/bench.py: it counts right, and what it calls the same work without a lever is the same work."""
 
 import importlib.util
-import json
+from functools import partial
+from types import SimpleNamespace
 from unittest.mock import patch
 
 import pytest
 import torch
 from test_rollout import FOUR, PROMPTS, TOKENIZER, make_model
 
-import rollout as rollout_module
-from engine import policy as policy_module
-from engine.policy import Policy
-from gpg import token_weights
 from rollout import rollout
 from tasks import addition
 from tools import bench
 
 
-def gradients(model, function, *arguments, **options):
-    model.zero_grad()
-    function(*arguments, **options)
-    return torch.cat([p.grad.flatten() for p in model.parameters()])
-
-
 @pytest.mark.parametrize("kind", FOUR)
-def test_the_update_without_a_lever_has_the_same_gradient(kind):
+def test_a_part_without_a_lever_does_the_same(kind):
     model = make_model(kind).eval()
-    r = rollout(model, TOKENIZER, PROMPTS, 4, 14)
-    rewards = torch.tensor([[1.0, 0.0, 1.0, 0.0]] + [[0.0] * 4] * (len(PROMPTS) - 1), dtype=torch.float64)
-    weights = token_weights(rewards, r.completion_mask)
-    policy, budget = Policy(model, 1.0), 4096
-    expected = gradients(model, bench.update, policy, r, weights, budget)
-    assert expected.norm() > 0
-    others = [
-        gradients(model, bench.update, policy, r, weights, budget, everyone=True),
-        gradients(model, bench.update, policy, r, weights, budget, known=False),
-    ]
-    changes = (policy, "shared", False), (policy, "sliced", False), (policy_module, "FORWARD_TOKENS", 10**9)
-    for owner, name, value in changes:
-        with patch.object(owner, name, value):
-            others.append(gradients(model, bench.update, policy, r, weights, budget))
-    for other in others:
-        assert torch.linalg.norm(other - expected) <= 1e-4 * torch.linalg.norm(expected)
-
-
-@pytest.mark.parametrize("kind", FOUR)
-def test_the_rollout_without_a_lever_draws_the_same(kind):
-    model = make_model(kind)
-    plain = rollout(model, TOKENIZER, PROMPTS, 3, 14)
-    with patch.object(rollout_module, "_rows_of_cache", bench.concatenated):
-        same(plain, rollout(model, TOKENIZER, PROMPTS, 3, 14))
-    with bench.uneven(model, 14):
-        ragged = rollout(model, TOKENIZER, PROMPTS, 3, 14)
-        with patch.object(rollout_module, "_compact", lambda rows: torch.arange(len(rows))):
-            same(ragged, rollout(model, TOKENIZER, PROMPTS, 3, 14))
-    same(plain, rollout(model, TOKENIZER, PROMPTS, 3, 14))  # all is put back
-    lengths = ragged.completion_mask.sum(dim=2).flatten()
-    assert len(lengths.unique()) > 3
+    args = SimpleNamespace(group_size=4, max_new_tokens=14, dtype="float32", cache_tokens=10**6)
+    args.valid, args.tokens_per_micro_batch = [1], 4096
+    draw = partial(bench.sample, args, TOKENIZER, model, [{"prompt_ids": ids} for ids in PROMPTS])
+    plain = draw()
+    levers = bench.levers(args, model, bench.policy_of(model, "float32"), draw)
+    for name, (part, on, off) in levers.items():
+        results = []
+        for work in (on, off):
+            result = work()
+            grads = torch.cat([p.grad.flatten() for p in model.parameters()]) if part.startswith("update") else None
+            results.append((result, grads))
+        (ours, expected), (theirs, other) = results
+        if part.startswith("update"):
+            close = 0.1 if name == "bfloat16" else 1e-4
+            assert expected.norm() > 0 and torch.linalg.norm(other - expected) <= close * torch.linalg.norm(expected)
+        elif name != "one prefill per prompt":  # whose samples are other ones
+            same(ours, theirs)
+        lengths = ours.completion_mask.sum(dim=2).flatten() if part == "rollout, uneven" else None
+        assert lengths is None or len(lengths.unique()) > 3
+    same(plain, draw())  # all is put back
 
 
 def same(a, b):
@@ -78,32 +58,36 @@ def test_the_share_of_valid_groups_is_what_was_asked_for():
     assert rewards == [1, 0, 1, 0, 0, 0, 0, 0]
 
 
-def flags(world, tmp_path, *more):
-    """Tiny shapes: what is tested is that all runs, and what it leaves."""
-    shape = {"prompts-per-step": 2, "group-size": 2, "max-new-tokens": 3, "repeats": 1, "json": tmp_path / "bench.json"}
+def flags(world, *more):
+    """Tiny shapes: what is tested is that all runs, and what it prints."""
+    shape = {"prompts-per-step": 2, "group-size": 2, "max-new-tokens": 3, "repeats": 1}
     shape |= {"model": world.folder / "model", "data": world.folder / "train.jsonl", "max-prompt-tokens": 64}
     return [word for name, value in shape.items() for word in (f"--{name}", str(value))] + list(more)
 
 
-def test_the_command_prints_tables_and_leaves_all_figures(world, tmp_path, capsys):
+@pytest.mark.slow
+def test_the_command_prints_tables(world, capsys):
     with patch.object(bench, "in_a_process", lambda function, *arguments: function(*arguments)):  # an import less
-        bench.main(flags(world, tmp_path))
-    printed, figures = capsys.readouterr().out, json.loads((tmp_path / "bench.json").read_text())
-    for name in ("prefill", "decode", "grading", "update", *bench.LEVERS, "twice the samples", "bare loop"):
-        assert name in printed
-    assert set(figures["parts"]) == {"prefill", "decode", "grading", "update"}
-    assert figures["parts"]["update"]["tokens"] == 2 * 3 and figures["machine_flops"] > 1e8
-    assert 0 < figures["update_reaches"] < 1
-    assert all(figures["taken"][name]["seconds"] > 0 for names in bench.LEVERS.values() for name in names)
+        bench.main(flags(world))
+    lines = capsys.readouterr().out.splitlines()
+    cells = {line.split("|")[1].strip(): line.split("|")[2:-1] for line in lines if line.startswith("| ")}
+    assert list(cells) == [
+        *("part", "prefill", "decode", "grading", "update"),
+        *("lever", "one prefill per prompt", "keys and values in a buffer", "rows leave when they end"),
+        *("valid groups only", "the prompt once per group", "logits in slices", "logits computed once"),
+        *("completions cut by length", "bfloat16"),
+    ]
+    assert all(float(on) > 0 and float(off) > 0 for name, (_, on, off, *_) in list(cells.items())[6:])
+    assert any(line.startswith("update: ") and "GFLOP/s" in line for line in lines)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not importlib.util.find_spec("trl"), reason="TRL is not installed")
-def test_a_step_beside_trls(world, tmp_path, capsys):
-    bench.main(flags(world, tmp_path, "--peer", "trl"))
-    figures = json.loads((tmp_path / "bench.json").read_text())
-    assert "TRL, 4 samples" in capsys.readouterr().out
-    assert figures["trl"]["seconds"] > figures["trl"]["rollout"] > 0 and figures["ours"][0]["seconds"] > 0
+def test_a_step_beside_trls(world, capsys):
+    bench.main(flags(world, "--peer", "trl"))
+    *_, trl, ours = capsys.readouterr().out.splitlines()
+    assert trl.startswith("| TRL, 4 samples a forward |") and ours.startswith("| GPG, 1 of 2 groups valid |")
+    assert float(trl.split("|")[2]) > 0 and float(ours.split("|")[2]) > 0
 
 
 @pytest.mark.parametrize(
@@ -113,7 +97,6 @@ def test_a_step_beside_trls(world, tmp_path, capsys):
         (["--valid-share", "0"], "--valid-share"),
         (["--repeats", "0"], "--repeats"),
         (["--group-size", "1"], "--group-size"),
-        (["--json", "no/such/folder/x.json"], "--json"),
         (["--model", "x"], "--data"),
         (["--system-prompt", "qwen-8b"], "qwen-8b"),
     ],

@@ -268,7 +268,7 @@ def test_a_batch_of_seconds(monkeypatch):
 
 def test_a_problem_of_any_rank_is_seen(monkeypatch):
     mine = [Check("eos", "fine", True), Check("log π", "fine", True)]
-    other = [("eos", "fine there", True, ""), ("log π", "0.3", False, "mend"), ("length", "1.0", True, "")]
+    other = [Check("eos", "fine there", True), Check("log π", "0.3", False, "mend"), Check("length", "1.0", True)]
 
     def gather(ranks, checks):
         ranks[:] = [checks, other]

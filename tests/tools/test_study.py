@@ -96,7 +96,7 @@ def test_the_table_in_words():
 # ---------------------------------------------------------------------------------------------------------------- runs
 
 
-@pytest.mark.parametrize("words", [["nothing"], [], ["table1", "--jobs", "0"], ["table1", "--", "--lr", "-1"]])
+@pytest.mark.parametrize("words", [["nothing"], [], ["table1", "--seeds", "0"], ["table1", "--", "--lr", "-1"]])
 def test_a_users_mistake_is_one_line(words, capsys):
     with pytest.raises(SystemExit) as stopped:
         study.main(words)
@@ -131,7 +131,7 @@ def test_a_grid_goes_on_after_an_interruption(world, tmp_path, monkeypatch, caps
                 break
         process.terminate()
         assert process.wait(timeout=60) == 128 + 15
-    for _ in range(100):  # the server that runs fork from notices that its parent is gone
+    for _ in range(100):  # a killed process needs a moment
         try:
             os.killpg(process.pid, 0)
         except ProcessLookupError:
@@ -151,7 +151,7 @@ def test_a_grid_goes_on_after_an_interruption(world, tmp_path, monkeypatch, caps
     failing = {name: study.PRESETS["table12"][2][name], "bad": "--max-prompt-tokens 1"}
     monkeypatch.setitem(study.PRESETS, "table12", ("T", name, failing))
     with pytest.raises(SystemExit, match="2 runs failed"):
-        study.main([words[0], "--seeds", "2", "--jobs", "2", *words[3:]])
+        study.main([words[0], "--seeds", "2", *words[3:]])
     said = capsys.readouterr().out
     assert "table12: 4 runs, 1 of them in" in said
     assert said.count("bad, seed") == 2 and "all prompts are longer" in said
@@ -161,7 +161,7 @@ def test_a_grid_goes_on_after_an_interruption(world, tmp_path, monkeypatch, caps
     assert [(row["variant"], row["seed"]) for row in rows] == [(name, 0), (name, 1)]
     assert (tmp_path / "t" / "curves.png").stat().st_size > 10_000
 
-    monkeypatch.setattr(study, "run_all", lambda jobs, *_: jobs and pytest.fail("a finished run is run again"))
+    monkeypatch.setattr(study, "run_one", lambda _: pytest.fail("a finished run is run again"))
     del failing["bad"]
     study.main([words[0], "--seeds", "2", *words[3:]])
     assert "2 runs, 2 of them in" in capsys.readouterr().out

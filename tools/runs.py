@@ -1,0 +1,131 @@
+"""A run's folder: its files, its curves, and panels of them by matplotlib, for tools.plot and tools.study."""
+
+import json
+import math
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from run.flags import fail
+
+# flags that change no number of a run
+BOOKKEEPING = {"out", "resume", "auto_resume", "overwrite", "plan", "tensorboard", "wandb", "save_every", "keep"}
+BOOKKEEPING |= {"check_every", "rank_timeout", "reward_timeout", "cache_tokens", "noise_every", "record", "replay"}
+# Okabe and Ito's colours, which the colour-blind can tell apart
+COLOURS, DASHES = ("#0072B2", "#D55E00", "#009E73"), ("-", "--", ":", "-.")
+STYLE = {"font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False}
+STYLE |= {"axes.titlelocation": "left", "axes.titleweight": "bold", "axes.titlesize": 12}
+STYLE |= {"axes.grid": True, "grid.color": "#e6e6e6", "axes.axisbelow": True}
+BARS = {"marker": "o", "ms": 3}  # of a panel with error bars
+
+Point = tuple[float, float | None, float]  # step, value (None: a gap), standard error (0: none)
+
+
+@dataclass(frozen=True)
+class Run:
+    """The files of a run's folder; all but rows may be empty."""
+
+    rows: list[dict]
+    samples: list[dict] = field(default_factory=list)
+    groups: list[dict] = field(default_factory=list)
+    config: dict = field(default_factory=dict)
+
+
+def read(folder: Path) -> Run:
+    """What a run left in its folder. Only metrics.jsonl must be there."""
+    file, config = folder / "metrics.jsonl", folder / "config.json"
+    if not file.is_file():
+        fail(f"{file}: no such file; give the folder of a run, train.py's --out")
+    rows, samples, groups = (read_lines(folder / f"{name}.jsonl") for name in ("metrics", "samples", "groups"))
+    if not rows:
+        fail(f"{file}: holds no step yet; wait for the first, or give another run")
+    groups = [each for each in groups if each.get("rewards")]
+    return Run(rows, samples, groups, json.loads(config.read_text("utf-8")) if config.is_file() else {})
+
+
+def read_lines(file: Path) -> list[dict]:
+    """The objects of a run's JSONL file, each with its step; empty if there is no file. An incomplete last line is
+    ignored: it is being written, or a kill cut it."""
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True) if file.is_file() else []
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            if number == len(lines) and not line.endswith("\n"):
+                break
+            row = None
+        if not isinstance(row, dict) or "step" not in row:
+            fail(f"{file}, line {number}: not a row of train.py ({line.strip()[:40]!r}); remove it, or give another")
+        rows.append(row)
+    return rows
+
+
+def alike(runs: dict[str, Run]) -> bool:
+    """Whether these are several runs that differ in nothing but the seed: only then does their mean say anything."""
+    ignored = BOOKKEEPING | {"seed", "command", "ranks", "versions"}
+    configs = [{name: value for name, value in run.config.items() if name not in ignored} for run in runs.values()]
+    return len(configs) > 1 and all(config == configs[0] for config in configs)
+
+
+def column(name: str, scale: float = 1.0) -> Callable[[Run], list[Point]]:
+    """The points of a column of metrics.jsonl, with NAME_se as its error: none for a row without it, a gap for null."""
+    return lambda run: [
+        (row["step"], scale * row[name] if finite(row[name]) else None, scale * (row.get(f"{name}_se") or 0.0))
+        for row in run.rows
+        if name in row
+    ]
+
+
+def finite(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def accuracy(run: Run, scale: float = 100.0) -> list[Point]:
+    """Held-out accuracy, in %, at each evaluation; step 0 is the model before training."""
+    first = Run([row | {"step": 0} for row in run.rows[:1]])
+    return column("accuracy_before", scale)(first) + column("accuracy", scale)(run)
+
+
+def tokens_per_second(run: Run) -> list[Point]:
+    """Generated tokens per second of rollout, grading and update, over all ranks."""
+    points, seen = [], 0
+    for row in run.rows:
+        seconds = sum(row.get(f"seconds_{part}") or 0.0 for part in ("rollout", "reward", "update"))
+        if seconds:
+            points.append((row["step"], (row["generated_tokens"] - seen) / seconds, 0.0))
+        seen = row["generated_tokens"]
+    return points
+
+
+def rounded(value: float | None) -> float | None:
+    """To four significant digits, but for integers."""
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def draw_curves(axes, runs: dict[str, Run], points_of: Callable, colour: str | None = None, **marks) -> None:
+    """A curve of every run, with gaps at None, and their mean at the steps that all have. marks: with error bars."""
+    with_mean, curves = alike(runs), []
+    for i, run in enumerate(runs.values()):
+        points = np.array(points_of(run), dtype=float).reshape(-1, 3)  # None becomes nan
+        steps, values, errors = points.T
+        curves.append(dict(zip(steps, values, strict=True)))
+        style = line_style(i, with_mean, colour)
+        if len(points):
+            axes.errorbar(steps, values, errors if marks else None, capsize=2, **marks, **style)
+    if with_mean:
+        steps = sorted(set.intersection(*map(set, curves)))
+        means = [statistics.fmean(curve[step] for curve in curves) for step in steps]
+        axes.plot(steps, means, color=colour or "black", lw=2.2, zorder=3)
+    axes.set_xlabel("optimizer step")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+
+
+def line_style(i: int, thin: bool, colour: str | None = None) -> dict:
+    """How run i is drawn; twelve runs can be told apart."""
+    width = {"lw": 0.9, "alpha": 0.6} if thin else {"lw": 1.6}
+    dashes = DASHES[i // len(COLOURS) % len(DASHES)]
+    return width | ({"color": colour} if colour else {"color": COLOURS[i % len(COLOURS)], "ls": dashes})
