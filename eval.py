@@ -39,7 +39,6 @@ from transformers import AutoConfig
 import rewards
 from engine.faster import fuse_norms, halve
 from engine.policy import autocast
-from grader.boxes import find_box
 from grader.equality import is_equiv
 from rollout import completion_texts, rollout
 from run import scores
@@ -421,8 +420,8 @@ def write_boxes(out: str, rows: list[dict]) -> str:
     list of {"image_pth", "pred_bbox": shares of width and height}, of completions with one box -> a line on each."""
     files = {row["set"]: [] for row in rows if row.get("grade") == "iou"}
     for row in rows:
-        if row["set"] in files and row["greedy"] and (box := find_box(row["greedy"][0]["text"])[1]):
-            shares = [x / n for x, n in zip(box, 2 * row["box_size"], strict=True)]
+        said = row["greedy"][0]["text"] if row["set"] in files and row["greedy"] else ""
+        if said and (shares := pictures.box_shares(said, row["box_size"])):
             files[row["set"]].append({"image_pth": row["images"][0], "pred_bbox": shares})
     lines = ""
     for name, boxes in files.items():

@@ -157,16 +157,22 @@ def controls(rows: list[dict]) -> dict[str, list[dict]]:
 
 
 def preview(row: dict) -> dict:
-    """What people need to see a row's pictures and boxes: its pictures, small, as data:image/png;base64,… and box_size,
+    """What shows a row's pictures and boxes to people: "images", small, as data:image/webp;base64,… and "box_size", the
     (width, height) of a picture in the boxes' units, if the row has it. {} without pictures."""
     shown = []
     for picture in row.get("images", ()):
         image = open_picture(picture)
         image.thumbnail((PREVIEW, PREVIEW))
-        image.save(file := io.BytesIO(), "PNG")
-        shown.append("data:image/png;base64," + b64encode(file.getvalue()).decode())
+        image.save(file := io.BytesIO(), "WEBP", quality=90)
+        shown.append("data:image/webp;base64," + b64encode(file.getvalue()).decode())
     sizes = {"box_size": row["box_size"]} if "box_size" in row else {}
     return {"images": shown} | sizes if shown else {}
+
+
+def box_shares(text: str, size: tuple[int, int]) -> list[float] | None:
+    """The box of a text as shares of the picture's width and height, where the picture is `size` in the box's units."""
+    box = find_box(text)[1]
+    return [x / n for x, n in zip(box, (*size, *size), strict=True)] if box else None
 
 
 def grey_of(size: tuple[int, int]) -> bytes:

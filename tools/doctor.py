@@ -31,6 +31,7 @@ from run.journal import say
 from run.models import Trained, load_adapted, make_policy
 from run.problems import load_problems, make_scorer
 from run.setup import find_checkpoint
+from tasks.pictures import MARK, box_shares
 
 # Parameters times sampled tokens of a rank's batch: half a minute of one slow core, measured; more on an accelerator.
 WORK, WORK_ACCELERATED = 4e11, 2e13
@@ -79,6 +80,7 @@ def run(args, device: torch.device) -> bool:
         eos,
         check_bos(tokenizer, problems, args.template),
         check_prompt(model, tokenizer, problems),
+        *check_picture(processor, problems),
         check_rounding(model, args.lr),
         check_pad(model, tokenizer, batch.rollout),
         check_gap(gap, args.dtype),
@@ -184,7 +186,7 @@ def check_prompt(model, tokenizer, problems: list[dict]) -> Check:
     if beyond:
         advice = f"{len(beyond)} have a token above the model's {rows} embeddings: model and tokenizer do not match"
         return Check("prompt", value, False, f"{advice}; give a --model folder whose files belong together")
-    lost = [row for row in problems if squeezed(row["problem"]) not in squeezed(tokenizer.decode(row["prompt_ids"]))]
+    lost = [row for row in problems if not holds(tokenizer.decode(row["prompt_ids"]), row)]
     if lost:
         advice = f"{len(lost)} do not contain the text of their problem, the first {lost[0]['problem'][:60]!r}"
         return Check("prompt", value, False, f"{advice}: give a prompt that does by --template")
@@ -192,9 +194,34 @@ def check_prompt(model, tokenizer, problems: list[dict]) -> Check:
     return Check("prompt", value, True, f"{num} have characters that the tokenizer does not know" * bool(num))
 
 
+def holds(prompt: str, row: dict) -> bool:
+    """Whether all of a problem's text, in its order, is in the prompt; at a MARK there is a picture."""
+    prompt, place = squeezed(prompt), 0
+    for piece in map(squeezed, row["problem"].split(MARK) if "images" in row else [row["problem"]]):
+        place = prompt.find(piece, place)
+        if place < 0:
+            return False
+        place += len(piece)
+    return True
+
+
 def squeezed(text: str) -> str:
     """What any tokenizer preserves of a text: no spaces, no case, one spelling of a character."""
     return "".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def check_picture(processor, problems: list[dict]) -> list[Check]:
+    """A picture's size as it is and as the model gets it, and a gold box in it in both units; none without pictures."""
+    shown = [row for row in problems if "images" in row][:100]
+    for row in sorted(shown, key=lambda row: "box_size" not in row or not box_shares(row["answer"], (1, 1)))[:1]:
+        (width, height), (w, h) = processor.sizes(row["images"][0])
+        tokens = processor.picture_tokens(row["prompt_ids"])
+        value = f"{width} x {height} pixels, for the model {w} x {h}, which are {tokens} tokens"
+        if "box_size" in row and (shares := box_shares(row["answer"], row["box_size"])):
+            pixels = ", ".join(f"{x * n:.0f}" for x, n in zip(shares, (width, height) * 2, strict=True))
+            value += f"; the gold {row['answer']} is {pixels} in the file's pixels"
+        return [Check("picture", value, True)]
+    return []
 
 
 def check_rounding(model, lr: float) -> Check:

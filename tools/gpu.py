@@ -6,8 +6,8 @@
 
 step     the same float32 step of the built-in model on CPU and GPU: samples, log-probabilities, gradient
 runs     train.py: the default job, --resume, --parallel fsdp, bfloat16, other methods, to the end of each
-speed    random Qwen2 models: decoding, update and optimizer, each also with one lever off, against `generate` and
-         against the device's largest matrix product. No weights are downloaded
+speed    random Qwen2 models: decoding, update and optimizer, each also with one lever off, beside `generate` and
+         what a large product and a large copy reach. No weights are downloaded
 tests    the tests of what touches a device
 
 Seconds and bytes are tools.bench's. A part that fails is recorded with its error, and the others go on.
@@ -132,6 +132,7 @@ def whole_runs(_: torch.device, tiny: bool) -> dict:
             rows = out / "metrics.jsonl"
             last = json.loads(rows.read_text().splitlines()[-1]) if rows.exists() else {}
             found[name] |= {column: last.get(column) for column in LOGGED}
+            print(f"{name}: {json.dumps(found[name])}", flush=True)  # what is known if time runs out
     return found
 
 
@@ -154,10 +155,11 @@ def command_result(words: list[str]) -> dict:
 
 
 def speed(device: torch.device, tiny: bool) -> dict:
-    most = flops_limit(device, torch.bfloat16, 256 if tiny else 8192)
-    found = {"flops": most}
+    n = 256 if tiny else 8192
+    found = {"flops": flops_limit(device, torch.bfloat16, n), "bytes": bytes_limit(device, 16 * n * n)}
+    limits = found["flops"], found["bytes"]  # FLOP/s and bytes/s of one large product and one large copy
     for size in ["tiny"] if tiny else ["1.5B", "0.5B"]:
-        found[size] = guarded(speed_of, size, device, most)
+        found[size] = guarded(speed_of, size, device, limits)
         print(f"{size}: {json.dumps(found[size])}", flush=True)
         gc.collect()
         if ranks.is_gpu(device):
@@ -165,7 +167,13 @@ def speed(device: torch.device, tiny: bool) -> dict:
     return found
 
 
-def speed_of(size: str, device: torch.device, most: float) -> dict:
+def bytes_limit(device: torch.device, num: int) -> float:
+    """Bytes read and written per second by a large copy."""
+    x, y = (torch.empty(num, dtype=torch.uint8, device=device) for _ in range(2))
+    return 2 * num / measure({"copy": lambda: y.copy_(x)}, device, 5)["copy"]["seconds"]
+
+
+def speed_of(size: str, device: torch.device, limits: tuple[float, float]) -> dict:
     torch.manual_seed(0)
     config = Qwen2Config(**dict(zip(NAMES, SIZES[size], strict=True)), **QWEN)
     with device:
@@ -181,11 +189,21 @@ def speed_of(size: str, device: torch.device, most: float) -> dict:
         work = partial(draw, half, T=T, decode=decode)
         taken, r = measure({"rollout": work}, device)["rollout"], work()
         rate = int(r.completion_mask.sum()) / taken["seconds"]
-        found[f"{P * G} rows of {T}"] = taken | {"tokens_s": rate}
+        of_floor = floor(config, model.num_parameters(), P * G, T, limits) / taken["seconds"]
+        found[f"{P * G} rows of {T}"] = taken | {"tokens_s": rate, "of_floor": of_floor}
         if T == lengths[0]:
             found["decoding, levers off"] = decoding_levers(draw, model, half, decode, r)
-            found["update"] = updating(model, r, most)
+            found["update"] = updating(model, r, limits[0])
     return found | measure({"refresh of the bfloat16 copy": partial(refresh, half, model)}, device, 3)
+
+
+def floor(config, parameters: int, rows: int, T: int, limits: tuple[float, float]) -> float:
+    """Seconds that T tokens take at least: to read the cache, and to read all weights or to multiply by them, whichever
+    takes longer. Both are bfloat16; prompts have 64 tokens."""
+    key = config.hidden_size // config.num_attention_heads * config.num_key_value_heads
+    cache = 2 * 2 * config.num_hidden_layers * key * rows * (64 + T / 2)
+    flops, speed = limits
+    return T * (cache / speed + max(2 * parameters / speed, 2 * parameters * rows / flops))
 
 
 def draw_rollout(model, prompts: list[list[int]], G: int, T: int, decode: Callable, device: torch.device) -> Rollout:

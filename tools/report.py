@@ -12,6 +12,7 @@ import base64
 import hashlib
 import io
 import json
+import re
 import statistics
 from collections.abc import Callable, Sequence
 from html import escape
@@ -20,9 +21,11 @@ from pathlib import Path
 import matplotlib
 from matplotlib.figure import Figure
 
+from tasks.pictures import box_shares
 from tools.runs import BARS, STYLE, Run, accuracy, column, draw_curves, finite, line_style, tokens_per_second
 
 MAX_STEPS, MAX_SAMPLES = 60, 400  # the most that a page holds
+PICTURE = re.compile(r"data:image/webp;base64,[A-Za-z0-9+/]+=*")
 BANDS = 32  # of a step's groups in the picture of them
 DASHES = {"-": "", "--": "6 3", ":": "2 2", "-.": "6 2 2 2"}  # matplotlib's -> SVG's
 
@@ -96,8 +99,12 @@ def sample_data(runs: dict[str, Run]) -> list[dict]:
     for name, run in runs.items():
         for sample in spread(run.samples, MAX_SAMPLES // len(runs)):
             texts = {key: str(sample.get(key, "")) for key in ("problem", "answer", "completion")}
-            score = sample.get("reward")
-            samples.append({"run": name, "step": sample["step"], "reward": score if finite(score) else None} | texts)
+            score, size = sample.get("reward"), sample.get("box_size")
+            shown = [x for x in sample.get("images", ()) if isinstance(x, str) and PICTURE.fullmatch(x)]
+            boxes = [box_shares(texts[key], size) if size else None for key in ("answer", "completion")]
+            seen = {"images": shown, "boxes": boxes} if shown else {}
+            reward = {"reward": score if finite(score) else None}
+            samples.append({"run": name, "step": sample["step"]} | reward | texts | seen)
     return samples
 
 

@@ -554,7 +554,12 @@ def test_a_preview_is_small_and_says_in_what_boxes_are():
     file = io.BytesIO()
     Image.new("RGB", (512, 256), "red").save(file, "PNG")
     found = pictures.preview({"problem": "", "images": [file.getvalue()], "box_size": (1000, 1000)})
-    assert found["box_size"] == (1000, 1000) and found["images"][0].startswith("data:image/png;base64,")
+    assert found["box_size"] == (1000, 1000) and found["images"][0].startswith("data:image/webp;base64,")
     image = pictures.open_picture(pictures.picture_of(found["images"][0], Path()))
-    assert image.size == (128, 64) and image.getpixel((5, 5)) == (255, 0, 0)
+    assert image.size == (128, 64) and image.getpixel((5, 5))[0] > 240 > 20 > image.getpixel((5, 5))[1]
     assert pictures.preview({"problem": "1 + 1"}) == {}
+
+
+def test_a_box_in_shares_of_its_picture_by_hand():
+    assert pictures.box_shares("it is (1,2),(3,4)", (4, 8)) == [0.25, 0.25, 0.75, 0.5]
+    assert pictures.box_shares("three", (4, 8)) is None

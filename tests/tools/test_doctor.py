@@ -6,6 +6,7 @@ generation_config.json passed over.
 """
 
 import json
+import re
 import shutil
 from dataclasses import fields, replace
 from types import SimpleNamespace
@@ -20,7 +21,7 @@ import train
 from engine import policy as P
 from engine.batch import Sums
 from run import memory, models
-from tasks import addition
+from tasks import addition, shapes
 from tools import doctor
 from tools.doctor import Check
 
@@ -290,3 +291,20 @@ def test_a_model_whose_positions_are_learned_is_examined_too(world, tmp_path, ca
     GPT2LMHeadModel(config).save_pretrained(folder)
     code, found = examined(capsys, world(tmp_path / "out", model=folder, dtype="bfloat16", max_new_tokens=16))
     assert found["log π"][0] and "rounding in bfloat16" in found["log π"][1] and code == 0, found
+
+
+def test_a_problem_with_pictures_is_in_its_prompt_and_its_box_is_said_in_both_units():
+    row = {"problem": "find <image>blue", "images": [b""]}
+    assert doctor.holds("<|user|> find <|image|> blue", row) and not doctor.holds("blue <|image|> find", row)
+    assert not doctor.holds("find <|image|> blue", {"problem": "find <image> blue"})  # without a picture it is text
+    processor = shapes.make_processor(shapes.make_tokenizer())
+    rows = shapes.problems("test")[:4]
+    for row in rows:
+        row["prompt_ids"] = processor.prompt(row["problem"], row["images"])
+    (check,) = doctor.check_picture(processor, rows)
+    gold = re.search(r"the gold \((\d),(\d)\),\((\d),(\d)\) is (\d+), (\d+), (\d+), (\d+) in the file", check.value)
+    cells, pixels = [int(n) for n in gold.groups()[:4]], [int(n) for n in gold.groups()[4:]]
+    assert pixels == [8 * n for n in cells]  # a cell is 8 pixels
+    width, height, tokens = map(int, re.search(r"(\d+) x (\d+) pixels, .* are (\d+) tokens", check.value).groups())
+    assert tokens == width * height // 64
+    assert doctor.check_picture(None, [{"problem": "1 + 1"}]) == []

@@ -182,6 +182,16 @@ def test_text_of_a_run_is_never_code(runs, tmp_path):
     assert policy == f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
 
 
+def test_pictures_with_both_boxes(tmp_path):
+    good = "data:image/webp;base64,UklGRg=="
+    shown = sample(1, 0.5, "(0,0),(2,1)") | {"answer": "(1,1),(4,4)", "box_size": [4, 4]}
+    shown["images"] = [good, "https://example.org/a.webp", "data:text/html;base64,AAAA", 3]
+    text = make(tmp_path, write(tmp_path / "run", [row(1)], [shown, sample(1, 1.0)]))
+    with_picture, without = json.loads(Elements(text).texts["script"][0])
+    assert with_picture["images"] == [good] and "images" not in without
+    assert with_picture["boxes"] == [[0.25, 0.25, 1.0, 1.0], [0.0, 0.0, 0.5, 0.25]]
+
+
 def test_nothing_is_fetched(runs, tmp_path):
     text = make(tmp_path, *runs)
     shell = re.sub(r'<script type="application/json".*?</script>| xmlns[:\w]*="[^"]*"', "", text, flags=re.DOTALL)
