@@ -14,7 +14,7 @@ from engine.policy import FORWARD_TOKENS
 from rollout import decode_packed
 
 # tokens of padding times parameters whose products take as long as starting the kernels of one more forward: some
-# 25 ms, at the 2.5 ns a token of 1.5 billion parameters
+# 25 ms, at 13 microseconds a token of 1.5 billion parameters
 FORWARD_WORK = 3e12
 LOGIT_SHARE = 256  # bytes of a device's memory for each float32 logit of a slice: 1/64 of it
 
