@@ -71,7 +71,8 @@ def test_sgd_step_is_the_gradient_of_eq_8_worked_out_apart(world, tmp_path, monk
     model = AutoModelForCausalLM.from_pretrained(world.folder / "model", dtype=torch.float64)
     keep_float64(model)  # as the run does
     (batch,) = kept
-    r, P, G = batch.rollout, 5, 4
+    P, G = 5, 4
+    r = rollout.pick(batch.rollout, torch.arange(P), model.device)  # the run may have been on a GPU
     valid = [len(set(group)) > 1 for group in batch.rewards.tolist()]
     loss = 0.0
     for p in range(P):
