@@ -1,6 +1,6 @@
 """What only a GPU can show: that it computes what the CPU does, that runs survive on it, and how fast it is.
 
-    python -m tools.gpu                      all parts, about eight minutes on one H100; results/gpu/NAME.json
+    python -m tools.gpu                      all parts; results/gpu/NAME.json
     python -m tools.gpu --parts step speed   two of step, runs, speed, tests
     python -m tools.gpu --tiny               the same with sizes for a CPU, to see that it works
 
