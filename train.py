@@ -202,7 +202,7 @@ def grade(tokenizer, rows: list[dict], sampled: Rollout, scorer: Callable, args,
     rewards, left_out = rewards.to(device), left_out.to(device)
     shown = [
         {"step": state.step + 1, "problem": row["problem"], "answer": row["answer"], "completion": text, "reward": r}
-        | pictures.preview(row)
+        | {name: row[name] for name in ("images", "box_size") if name in row}
         for row, text, r in zip([row for row in rows[:2] for _ in range(G)], texts[:2], result["total"], strict=False)
     ]
     return Batch(

@@ -22,6 +22,7 @@ from engine.optimizer import Gradient
 from gpg import alpha, global_sum
 from run import checkpoint
 from run.checkpoint import State
+from tasks.pictures import preview
 
 HEAD = """\
                      held-  groups, %                     gradient     en-    cut   tokens/s
@@ -157,7 +158,7 @@ def make_logger(args, state: State, before: Evaluation | None):
             row |= {"accuracy_before": before.accuracy, "accuracy_before_se": before.standard_error}
         checkpoint.append(out / "metrics.jsonl", row)
         for sample in samples:
-            checkpoint.append(out / "samples.jsonl", sample)
+            checkpoint.append(out / "samples.jsonl", sample | preview(sample))
         rewards, lengths = groups[0].tolist(), groups[1].long().tolist()
         checkpoint.append(out / "groups.jsonl", {"step": row["step"], "rewards": rewards, "tokens": lengths})
         for board in boards:

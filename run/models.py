@@ -20,7 +20,7 @@ from engine.policy import Policy
 from run import checkpoint
 from run.flags import BUILT_INS, fail, user_input
 from run.journal import say
-from run.ranks import decoder, device_name, forward_tokens, is_gpu, slice_logits
+from run.ranks import decoder, device_name, is_gpu, suit
 from tasks.pictures import Processor
 
 
@@ -108,9 +108,7 @@ def freeze_vision(model, name: str) -> None:
 
 def make_policy(model, kind: str, args, processor=None) -> torch.nn.Module:
     """The trained policy on all ranks, with a line on each saving that this model does not allow."""
-    policy = Policy(model, args.temperature, args.dtype, processor and processor.features)
-    policy.slice_logits = slice_logits(model.device)
-    policy.forward_tokens = forward_tokens(model.device, model.num_parameters())
+    policy = suit(Policy(model, args.temperature, args.dtype, processor and processor.features))
     name = type(model).__name__
     if not policy.sliced:
         say(f"{name}: logits are more than a linear layer of hidden states, so they are made whole, not in slices")
@@ -124,7 +122,8 @@ def make_compared(args, resumed: Path | None, device: torch.device, processor) -
     reference, critic = None, None
     if args.kl_coef:
         first = load_model(args, first_model(args), device).eval()
-        reference = Policy(first, args.temperature, args.dtype, processor and processor.features).requires_grad_(False)
+        reference = suit(Policy(first, args.temperature, args.dtype, processor and processor.features))
+        reference.requires_grad_(False)
     if args.baseline == "critic":
         critic = Critic(load_model(args, first_model(args), device), args.dtype)
         if resumed:

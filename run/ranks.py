@@ -10,7 +10,7 @@ import torch.distributed as dist
 
 from engine.fixed_shapes import FixedShapes
 from engine.output_layer import SLICE_LOGITS
-from engine.policy import FORWARD_TOKENS
+from engine.policy import FORWARD_TOKENS, Policy
 from rollout import decode_packed
 
 # tokens of padding times parameters whose products take as long as starting the kernels of one more forward: some
@@ -70,14 +70,18 @@ def patience(device: torch.device, rank_timeout: float) -> float:
     return 0.9 * rank_timeout if is_gpu(device) else math.inf
 
 
+def suit(policy: Policy) -> Policy:
+    """The policy, with slices of logits and numbers of forwards that suit its device."""
+    device = policy.model.device
+    policy.slice_logits = slice_logits(device)
+    if is_gpu(device):
+        policy.forward_tokens = max(FORWARD_TOKENS, int(FORWARD_WORK / policy.model.num_parameters()))
+    return policy
+
+
 def slice_logits(device: torch.device) -> int:
     """Logits that the update makes at once. By the whole memory, not what is free: slices decide how sums round."""
     return max(SLICE_LOGITS, memory(device)[1] // LOGIT_SHARE) if is_gpu(device) else SLICE_LOGITS
-
-
-def forward_tokens(device: torch.device, parameters: int) -> int:
-    """Tokens of padding that are worth a forward of a model of this size."""
-    return max(FORWARD_TOKENS, int(FORWARD_WORK / parameters)) if is_gpu(device) else FORWARD_TOKENS
 
 
 def decoder(device: torch.device, say: Callable[[str], None]) -> Callable:

@@ -165,10 +165,8 @@ def flops_limit(device: torch.device, dtype: torch.dtype, size: int) -> float:
 
 def policy_of(model, dtype: str, temperature: float = 1.0) -> Policy:
     """As a run would make it, without the wrapper that spreads it."""
-    policy = Policy(model, temperature, dtype)
+    policy = ranks.suit(Policy(model, temperature, dtype))
     policy.no_sync = nullcontext
-    policy.slice_logits = ranks.slice_logits(model.device)
-    policy.forward_tokens = ranks.forward_tokens(model.device, model.num_parameters())
     return policy
 
 
