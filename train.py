@@ -254,17 +254,15 @@ def weigh(batch: Batch, args) -> torch.Tensor:
     return methods.weights(batch, **options)
 
 
-def backward(policy: torch.nn.Module, share: Share, budget: int, grad_clip: float, halves: bool = False) -> Gradient:
+def backward(policy: torch.nn.Module, share: Share, budget: int, grad_clip: float) -> Gradient:
     """Algorithm 1, lines 2 and 3: the gradient of -(weights * log pi).sum() over all ranks, in micro-batches.
 
-    Only samples with a weight meet the model. budget: padded tokens of a forward. halves: also measure the gradient's
-    noise, see engine/noise.py.
+    Only samples with a weight meet the model. budget: padded tokens of a forward.
     """
-    noise = {"grad_cosine": None} if halves else {}
     loss, gap = share.weights.new_zeros(()), share.weights.new_zeros(())
     if share.count == 0:  # no group is valid on any rank
-        return Gradient(0.0, 0.0, 0.0, noise)
-    for micro_batch in in_halves(policy, share, budget, noise) if halves else micro_steps(policy, share, budget):
+        return Gradient(0.0, 0.0, 0.0)
+    for micro_batch in micro_steps(policy, share, budget):
         w = gather_tokens(share.weights, micro_batch)  # (M,)
         with micro_batch.context:
             logprobs = policy(*micro_batch.samples, grad=-w)  # (M,), line 2
@@ -275,14 +273,14 @@ def backward(policy: torch.nn.Module, share: Share, budget: int, grad_clip: floa
             gaps = logprobs.detach() - gather_tokens(share.rollout.logprobs, micro_batch)  # (M,)
             gap = torch.maximum(gap, gaps.abs().max())
     norm = clip_gradient(policy, grad_clip).to(loss)
-    return Gradient(*torch.stack([norm, loss, gap]).tolist(), noise)
+    return Gradient(*torch.stack([norm, loss, gap]).tolist())
 
 
 def gradient_of(trained: Trained, share: Share, args, halves: bool) -> Gradient:
     """The gradient of the policy by `backward`, or by methods.backward where a loss needs more; and the critic's."""
     update = backward if trained.method.is_linear() else partial(methods.backward, method=trained.method)
     limits = {"budget": args.tokens_per_micro_batch, "grad_clip": args.grad_clip}
-    gradient = update(trained.policy, share, **limits, halves=halves)
+    gradient = (partial(in_halves, update) if halves else update)(trained.policy, share, **limits)
     methods.fit_critic(trained.critic, share, **limits)
     return gradient
 

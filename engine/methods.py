@@ -24,7 +24,6 @@ from torch.optim import Optimizer
 from engine.balance import Share
 from engine.batch import Batch
 from engine.micro_batches import gather_tokens, micro_steps, per_token, scatter_tokens
-from engine.noise import in_halves
 from engine.optimizer import Gradient, clip_gradient, take_step
 from engine.parallel import unwrapped
 from engine.policy import FORWARD_TOKENS, autocast, completion_states, prompts_can_be_shared
@@ -193,24 +192,21 @@ def prepare(batch: Batch, method: Method, reference: Module | None, critic: Modu
     return replace(batch, advantages=advantages, extras=extras, sums=sums)
 
 
-def backward(
-    policy: Module, share: Share, method: Method, budget: int, grad_clip: float, halves=False, first=True
-) -> Gradient:
+def backward(policy: Module, share: Share, method: Method, budget: int, grad_clip: float, first=True) -> Gradient:
     """train.backward for a loss that is not just weights * logprobs: clipped ratios, a KL term. Arguments as there.
 
     Updates after the `first` on the same samples clip their ratios to the log-probabilities of the first, which are
     left in share.extras["old"]; then share.extras["clipped"] is 1 on tokens whose gradient the clip took.
     """
-    noise = {"grad_cosine": None} if halves else {}
     if share.count == 0:
-        return Gradient(0.0, 0.0, 0.0, noise)
+        return Gradient(0.0, 0.0, 0.0)
     extras, sampled = share.extras, share.rollout.logprobs  # (S, G, T)
     clips = bool(method.clip) and not first  # in the first update every ratio is 1
     is_linear = not clips and "reference" not in extras  # then the gradient is known before the forward
     if method.clip and method.updates > 1:
-        extras["old" if first else "clipped"] = torch.zeros_like(sampled)
+        extras["old"], extras["clipped"] = extras.get("old", torch.zeros_like(sampled)), torch.zeros_like(sampled)
     loss, gap = share.weights.new_zeros(()), share.weights.new_zeros(())
-    for micro_batch in in_halves(policy, share, budget, noise) if halves else micro_steps(policy, share, budget):
+    for micro_batch in micro_steps(policy, share, budget):
         w = gather_tokens(share.weights, micro_batch)  # (M,)
         with micro_batch.context:
             logprobs = policy(*micro_batch.samples, grad=-w if is_linear else None)  # (M,)
@@ -232,7 +228,7 @@ def backward(
         elif "old" in extras:
             scatter_tokens(logprobs.detach(), micro_batch, extras["old"])
     norm = clip_gradient(policy, grad_clip).to(loss)
-    return Gradient(*torch.stack([norm, loss, gap]).tolist(), noise)
+    return Gradient(*torch.stack([norm, loss, gap]).tolist())
 
 
 def more_updates(

@@ -1,33 +1,38 @@
 """--noise-every: how much of a gradient is noise, at the cost of one copy of it and no forward pass."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import torch
+from torch.nn import Module
 
 from engine.balance import Share
-from engine.micro_batches import MicroBatch, micro_steps
+from engine.optimizer import Gradient, clip_gradient
 from engine.parallel import full_tensors
 
 
-def in_halves(module: torch.nn.Module, share: Share, budget: int, noise: dict) -> Iterator[MicroBatch]:
-    """micro_steps of one half of the groups, then of the other; the gradient is the sum of theirs.
+def in_halves(backward: Callable, module: Module, share: Share, budget: int, grad_clip: float) -> Gradient:
+    """The gradient as `backward` makes it, in two halves of the groups, and noise["grad_cosine"], the cosine between
+    these: None for a single group, or if a half has no gradient.
 
-    Sets noise["grad_cosine"], the cosine between them: None for a single group, or if a half has no gradient. What
-    groups have in common is signal, the rest is noise: with a cosine c, signal is about c of the squared norm of a
+    What groups have in common is signal, the rest is noise: with a cosine c, signal is about c of the squared norm of a
     half's gradient, and 2c / (1 + c) of the sum's.
     """
-    first, second = split_groups(share)
-    yield from micro_steps(module, share._replace(samples=first), budget)
+    if share.count == 0:
+        return Gradient(0.0, 0.0, 0.0, {"grad_cosine": None})
+    first, second = (share._replace(samples=samples) for samples in split_groups(share))
+    one = backward(module, first, budget, grad_clip=0.0)
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     firsts = [parameter.grad.clone() for parameter in trained]  # summed over ranks, as after each half
     module.zero_grad(set_to_none=False)
-    yield from micro_steps(module, share._replace(samples=second), budget)
+    two = backward(module, second, budget, grad_clip=0.0)
     grads = [parameter.grad for parameter in trained]
     ab, aa, bb = (dot(x, y) for x, y in ((firsts, grads), (firsts, firsts), (grads, grads)))
-    noise["grad_cosine"] = ab / math.sqrt(aa * bb) if aa * bb > 0 else None
     for grad, other in zip(grads, firsts, strict=True):
         grad += other
+    noise = {"grad_cosine": ab / math.sqrt(aa * bb) if aa * bb > 0 else None}
+    norm = float(clip_gradient(module, grad_clip))
+    return Gradient(norm, one.loss + two.loss, max(one.gap, two.gap), noise)
 
 
 def split_groups(share: Share) -> tuple[torch.Tensor, torch.Tensor]:

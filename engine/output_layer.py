@@ -52,36 +52,33 @@ class _SlicedLogprobs(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, hidden, weight, bias, ids, known, options):
-        temperature, slice_tokens, compute_dtype = options
-        w = weight.to(compute_dtype)  # (V, D)
-        grads = None if known is None else _zero_grads(hidden, weight, bias, ctx.needs_input_grad)
-        logprobs, normalisers = [], []
-        for piece, z in _slices(hidden, w, bias, temperature, slice_tokens):
-            picked, top = z.gather(1, ids[piece, None]), z.amax(dim=1, keepdim=True)  # (n, 1)
-            total = z.sub_(top).exp_().sum(dim=1, keepdim=True)  # (n, 1)
-            normalisers.append((total.log() + top).squeeze(1))  # (n,) log of the sum of exp z
-            logprobs.append(picked.squeeze(1) - normalisers[-1])
-            if grads is not None:
-                _add_grads(grads, z.div_(total), hidden, w, ids, known, piece, temperature)
-        saved = (hidden, weight, bias, ids, torch.cat(normalisers)) if grads is None else (known, *grads)
-        ctx.save_for_backward(*saved)
-        ctx.options = options, grads is not None
-        return torch.cat(logprobs)  # (M,)
+        logprobs, grads = _run(hidden, weight, bias, ids, known, options, ctx.needs_input_grad)
+        ctx.save_for_backward(*(hidden, weight, bias, ids) if known is None else (known, *grads))
+        ctx.options = None if known is not None else options
+        return logprobs  # (M,)
 
     @staticmethod
     def backward(ctx, grad):  # (M,)
-        (temperature, slice_tokens, compute_dtype), is_known = ctx.options
-        if is_known:
+        if ctx.options is None:
             known, *grads = ctx.saved_tensors
             assert torch.equal(grad, known.to(grad.dtype)), "sliced_logprobs: the gradient is not the one it was told"
-            return *grads, None, None, None
-        hidden, weight, bias, ids, normalisers = ctx.saved_tensors
-        w = weight.to(compute_dtype)  # (V, D)
-        grads = _zero_grads(hidden, weight, bias, ctx.needs_input_grad)
-        for piece, z in _slices(hidden, w, bias, temperature, slice_tokens):
-            p = z.sub_(normalisers[piece, None]).exp_()  # (n, V)
-            _add_grads(grads, p, hidden, w, ids, grad, piece, temperature)
+        else:
+            _, grads = _run(*ctx.saved_tensors, grad, ctx.options, ctx.needs_input_grad)
         return *grads, None, None, None
+
+
+def _run(hidden, weight, bias, ids, grad, options, needed):
+    """log p of the ids (M,), and where their gradient (M,) is known those of hidden states, output layer and bias."""
+    temperature, slice_tokens, compute_dtype = options
+    w, logprobs = weight.to(compute_dtype), []  # (V, D)
+    grads = None if grad is None else _zero_grads(hidden, weight, bias, needed)
+    for piece, z in _slices(hidden, w, bias, temperature, slice_tokens):
+        picked, top = z.gather(1, ids[piece, None]), z.amax(dim=1, keepdim=True)  # (n, 1)
+        total = z.sub_(top).exp_().sum(dim=1, keepdim=True)  # (n, 1)
+        logprobs.append((picked - (total.log() + top)).squeeze(1))
+        if grads is not None:
+            _add_grads(grads, z.div_(total), hidden, w, ids, grad, piece, temperature)
+    return torch.cat(logprobs), grads
 
 
 def _slices(hidden, w, bias, temperature: float, slice_tokens: int):
