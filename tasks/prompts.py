@@ -25,6 +25,7 @@ MARKER = re.compile(
     r"<\|(?:im_(?:start|end)|(?:start|end)_header_id|eot_id|end|endoftext|begin_of_text|user|assistant|system)\|>"
     r"|<｜[^｜\n]{1,30}｜>|<(?:start|end)_of_turn>|\[/?INST\]|<</?SYS>>"
 )
+CLOCK = re.compile(r"""\bstrftime_now\(\s*(["'])(.*?)\1\s*\)""")  # where a chat template asks for the time
 
 # Name -> (system message, suffix: what follows the problem in the user's message).
 SYSTEM_PROMPTS: dict[str, tuple[str, str]] = {
@@ -157,10 +158,12 @@ def chat_text(
     def render(messages: list[tuple[str, str]]) -> str:
         chat = [{"role": role, "content": content(text)} for role, text in messages]
         try:
-            arguments = dict(template_args or {})
-            if "strftime_now" in arguments:
-                arguments["strftime_now"] = date.fromisoformat(arguments["strftime_now"]).strftime
-            return tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True, **arguments)
+            options = {"tokenize": False, "add_generation_prompt": True} | (template_args or {})
+            if "strftime_now" in options:
+                day = date.fromisoformat(options.pop("strftime_now"))
+                template = tokenizer.get_chat_template()
+                options["chat_template"] = CLOCK.sub(lambda call: repr(day.strftime(call[2])), template)
+            return tokenizer.apply_chat_template(chat, **options)
         except Exception as error:  # a class of jinja, or what Python's own types raise inside a template
             reason = " ".join(str(error).split())
             raise ValueError(f"the model's chat template fails ({reason}); give a --template") from None

@@ -1,5 +1,7 @@
 """tasks/prompts.py: special tokens, chat templates, templates of the user's own, system prompts."""
 
+from datetime import date
+
 import pytest
 from test_data import one_line
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
@@ -93,9 +95,59 @@ def test_a_chat_template_without_system_messages_gets_it_in_front_of_the_users_t
     assert prompt(tokenizer) == "<|user|>1+1=?<|assistant|>"
 
 
-def test_a_broken_chat_template_is_not_hidden():
-    with pytest.raises(Exception, match="all is lost"):
-        prompt(make_tokenizer(chat_template=BROKEN_TEMPLATE), system="be good")
+def test_a_chat_template_that_fails_is_one_line():
+    for system in ("", "be good"):
+        with pytest.raises(
+            ValueError, match=r"the model's chat template fails \(all is lost\); give a --template"
+        ) as caught:
+            prompt(make_tokenizer(chat_template=BROKEN_TEMPLATE), system=system)
+        one_line(caught)
+    with pytest.raises(ValueError, match="chat template fails"):
+        prompt(make_tokenizer(chat_template="{% for"))
+
+
+TURNS = [{"role": role, "content": text} for role, text in (("system", "S"), ("user", "a"), ("assistant", "b"))]
+
+
+def test_a_rows_own_turns_reach_the_chat_template():
+    tokenizer = make_tokenizer(chat_template=CHATML)
+    assert prompt(tokenizer, turns=TURNS) == "<|system|>S<|user|>a<|assistant|>b<|user|>1+1=?<|assistant|>"
+    assert prompt(tokenizer, turns=TURNS[:1], system="be good") == "<|system|>be good<|user|>1+1=?<|assistant|>"
+    for chat_template in (REFUSES, IGNORES):
+        text = prompt(make_tokenizer(chat_template=chat_template), turns=TURNS)
+        assert text == "<|user|>S\n\na<|assistant|>b<|user|>1+1=?<|assistant|>"
+
+
+def test_without_a_chat_template_a_system_message_has_a_place_and_other_turns_have_none():
+    assert prompt(make_tokenizer(), turns=TURNS[:1]) == "S\n\n" + PLAIN
+    assert prompt(make_tokenizer(chat_template=CHATML), turns=TURNS[:1], template="{system}|{problem}") == "S|1+1=?"
+    for options in ({"turns": TURNS}, {"turns": TURNS[:1], "template": "{problem}"}):
+        with pytest.raises(ValueError, match=r"earlier turns need a chat template|no \{system\}"):
+            prompt(make_tokenizer(), **options)
+
+
+THINKS = "{% if enable_thinking is defined and not enable_thinking %}no {% endif %}{{ messages[0].content }}"
+
+
+def test_arguments_of_the_chat_template():
+    assert prompt(make_tokenizer(chat_template=THINKS)) == "1+1=?"
+    assert prompt(make_tokenizer(chat_template=THINKS), template_args={"enable_thinking": False}) == "no 1+1=?"
+    assert prompts.template_arguments(THINKS, {"enable_thinking": False}) == {"enable_thinking": False}
+    assert prompts.template_arguments(None, None) == {}
+    for chat_template in (THINKS, None):
+        with pytest.raises(ValueError, match="--template-args thinking: not in the chat template") as caught:
+            prompts.template_arguments(chat_template, {"thinking": False})
+        one_line(caught)
+
+
+def test_a_chat_template_that_asks_for_the_time_gets_one_day_for_the_whole_run():
+    tokenizer = make_tokenizer(chat_template="{{ strftime_now('%d %b %Y') }}|" + CHATML)
+    arguments = prompts.template_arguments(tokenizer.chat_template, None)
+    assert arguments == {"strftime_now": str(date.today())}
+    arguments = prompts.template_arguments(tokenizer.chat_template, {"strftime_now": "2024-07-26"})  # a resumed run's
+    assert prompt(tokenizer, template_args=arguments) == "26 Jul 2024|<|user|>1+1=?<|assistant|>"
+    with pytest.raises(ValueError, match="chat template fails"):
+        prompt(tokenizer, template_args={"strftime_now": "yesterday"})
 
 
 def test_the_suffix_follows_the_problem_everywhere():
@@ -141,6 +193,8 @@ def test_system_prompts_by_name_and_by_text():
     assert prompts.system_prompt("") == ("", "")
     for name, pair in prompts.SYSTEM_PROMPTS.items():
         assert prompts.system_prompt(name) == pair
+    for text in ("请逐步推理，并把最终答案放在\\boxed{}中。", "/no_think", "Думай.", "Think!"):
+        assert prompts.system_prompt(text) == (text, "")
     with pytest.raises(ValueError) as caught:
         prompts.system_prompt("qwen-8b")
     assert all(name in one_line(caught) for name in ("'qwen-8b'", *prompts.SYSTEM_PROMPTS))
