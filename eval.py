@@ -228,8 +228,8 @@ def load_problems(args, sets: dict[str, benchmarks.ProblemSet]) -> tuple[object,
     limits = {"min_pixels": args.min_pixels, "max_pixels": args.max_pixels}
     processor = user_input(pictures.load_processor, args.model, **limits, needed=needed)
     tokenizer = processor.tokenizer if processor else tokenizer
-    chat_template = None if prompts.load_template(args.template) else tokenizer.chat_template
-    args.template_args = user_input(prompts.template_arguments, chat_template, args.template_args) or None
+    template = prompts.load_template(args.template)
+    args.template_args = user_input(prompts.template_arguments, tokenizer, template, args.template_args) or None
     problems = []
     for name, problem_set in sets.items():
         system_prompt, template = prompt_names(args, problem_set.benchmark)

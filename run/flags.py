@@ -8,6 +8,7 @@ import importlib.util
 import json
 import math
 import os
+import re
 import shlex
 import sys
 from collections.abc import Iterator
@@ -161,14 +162,9 @@ def add_compared_flags(add) -> None:
 
 
 def template_args(text: str) -> dict[str, object]:
-    """NAME=VALUE,... -> the values, as JSON where they are. argparse says what is wrong with another."""
-    values = {}
-    for name, value in (part.split("=", 1) for part in text.split(",")):
-        try:
-            values[name.strip()] = json.loads(value)
-        except json.JSONDecodeError:
-            values[name.strip()] = value.strip()
-    return values
+    """NAME=VALUE,... -> the values: true, false, numbers, or else text. argparse says what is wrong with another."""
+    pairs = [part.split("=", 1) for part in text.split(",")]
+    return {name: json.loads(value) if re.fullmatch(r"true|false|\d+", value) else value for name, value in pairs}
 
 
 def clip_range(text: str) -> tuple[float, float] | None:

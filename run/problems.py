@@ -32,8 +32,10 @@ def load_problems(args, resumed: Path | None):
     tokenizer = tokenizer_of(args, resumed)
     processor = processor_of(args, resumed, tokenizer, any("images" in row for row in (*rows, *held_out)))
     tokenizer = processor.tokenizer if processor else tokenizer
-    chat_template = tokenizer.chat_template if load_template(args.template) is None else None
-    args.template_args = user_input(template_arguments, chat_template, args.template_args)  # config.json keeps them
+    template = load_template(args.template)
+    args.template_args = user_input(
+        template_arguments, tokenizer, template, args.template_args
+    )  # config.json keeps them
     if args.box_scale:
         convert = partial(user_input, in_model_units, scale=args.box_scale, processor=processor)
         rows, held_out = convert(rows), held_out and convert(held_out)
@@ -119,7 +121,10 @@ def with_prompts(rows: list[dict], tokenizer, args, processor: Processor | None 
 
 def encode_row(row: dict, number: int, tokenizer, processor: Processor | None, options: dict) -> list[int]:
     """The prompt of a row. ValueError names the row."""
-    options = options | {"turns": row.get("turns", ())}
+    turns = row.get("turns", [])
+    own = [turn["content"] for turn in turns if turn["role"] == "system"]  # which --system-prompt replaces
+    options = options | {"system": options["system"] or "\n\n".join(own)}
+    options["turns"] = [turn for turn in turns if turn["role"] != "system"]
     try:
         if processor:
             return processor.prompt(row["problem"], row.get("images", []), **options)
@@ -129,11 +134,9 @@ def encode_row(row: dict, number: int, tokenizer, processor: Processor | None, o
 
 
 def show_prompt(tokenizer, ids: list[int]) -> None:
-    """One prompt as the model sees it, in one line, and whether it holds markers that are no tokens of this model."""
+    """Says in a line what a prompt is to the model, and whether it holds markers that are no tokens of this model."""
     text = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
-    foreign = [
-        mark[0] for mark in MARKER.finditer(text) if len(tokenizer.encode(mark[0], add_special_tokens=False)) > 1
-    ]
+    foreign = [mark for mark in MARKER.findall(text) if len(tokenizer.encode(mark, add_special_tokens=False)) > 1]
     if foreign:
         say(f"warning: {foreign[0]} in prompts is no token of this model; another model's chat format?")
     shown, width = repr(re.sub(r"(<[^<>]+>)\1+", r"\1", text)), shutil.get_terminal_size().columns - len("a prompt: ")

@@ -28,9 +28,9 @@ class Benchmark:
 
 
 def option(row: dict) -> dict:
-    """CV-Bench: the gold is a letter, and the text of that option."""
+    """CV-Bench, whose prompt lists the choices: the gold is a letter, and the text of that option."""
     letter, choices = row["answer"].strip("()"), dict(zip("ABCDEFGHIJ", row["choices"], strict=False))
-    return {"problem": row["prompt"], "answer": f"({letter}) {choices[letter]}"}
+    return {"problem": row["prompt"], "answer": f"({letter}) {choices[letter]}", "choices": None}
 
 
 def boxed(row: dict) -> dict:

@@ -5,10 +5,10 @@
     rows, skipped = load("aime.jsonl,more.json[:100],big.parquet")         local files, joined; 100 rows of one
 
 A row is a dict: "problem" and "answer", both non-empty text, and every column of the file under its own name. If it
-has pictures, "images" takes the place of the column that held them: see tasks/pictures.py.
+has pictures, "images" takes the place of the column that held them (see tasks/pictures.py); "turns" are the messages of
+a chat before the problem. `python -m tasks.data SOURCE` prints what would be read of it.
 """
 
-import argparse
 import itertools
 import json
 import re
@@ -41,16 +41,14 @@ def load(
 ) -> tuple[list[dict], int]:
     """Reads problems -> (rows, number of bad rows left out, 0 unless skip_bad_rows).
 
-    source: one or several, separated by commas, of: a file .jsonl, .json (a list, or an object with one list) or
-    .parquet; a data set of the hub, `owner/name` (the files of the split, found by their names); one of its files,
-    `owner/name:path/of/file`. A final [:N] takes its first N rows, good or bad. split matters for the hub only.
-    problem_field, answer_field: columns; default: the first of PROBLEM_FIELDS and of ANSWER_FIELDS that a row has.
+    source: one or several, separated by commas, of: a file .jsonl, .json (a list, or an object with one list, or with
+    one by the name of the split) or .parquet; a data set of the hub, `owner/name` (the files of the split, found by
+    their names); one of its files, `owner/name:path/of/file`. A final [:N] takes its first N rows, good or bad.
+    problem_field, answer_field: columns, in place of the usual ones; the answer is then taken as it is.
     ask: makes the columns of a problem of those of the file; ValueError: it can't.
 
-    The problem of a chat is its last user message. A number as answer keeps the file's spelling, and a list of one
-    stands for its element. If the answer ends in GSM8K's line "#### 1,234", it becomes "1234", and its text the column
-    "solution" if there is none. Pictures are those in the chat, or else of IMAGE_FIELDS; an <image> in the problem
-    is the place of one, else they come before it. Four numbers as the answer of a row with pictures are a box, as text.
+    Options are put below the problem, and the answer is a letter. A number as answer keeps the file's spelling. If it
+    ends in GSM8K's line "#### 1,234", it becomes "1234", and its text the column "solution" if there is none.
     ValueError: an unreadable file or data set, one without a good row, a bad row."""
     rows, bad = [], []
     for part in (part.strip() for part in source.split(",")):
@@ -75,7 +73,7 @@ def read(part: str, split: str, problem_field=None, answer_field=None, ask=None)
             columns, exact = (ask(columns), ask(exact)) if ask else (columns, exact)
             row, found = to_row(columns, exact, problem_field, answer_field, folder)
             check_pictures(row)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             row, found = None, error
         yield place, row, found
 
@@ -119,8 +117,8 @@ def parse_line(line: bytes) -> tuple[object, object]:
 
 
 def read_json(path: Path, split: str) -> Iterator[tuple[str, object]]:
-    """A list of rows; an object with one list, with one for the split, or of rows by their names; or, as in some files
-    of the hub, JSONL despite the ending."""
+    """A list of rows; an object with one list, or one by the name of the split; or, as in some files of the hub, JSONL
+    despite the ending."""
     try:
         pair = parse_line(path.read_bytes())
     except ValueError as error:
@@ -131,12 +129,9 @@ def read_json(path: Path, split: str) -> Iterator[tuple[str, object]]:
     if isinstance(pair[0], dict):
         lists = [name for name, value in pair[0].items() if isinstance(value, list)]
         lists = [name for name in lists if re.fullmatch(HUB_SPLITS.get(split, split), name, re.I)] or lists
-        rows_by_name = pair[0] and all(isinstance(value, dict) for value in pair[0].values())
         pair = tuple(value[lists[0]] for value in pair) if len(lists) == 1 else pair
-        pair = tuple(list(value.values()) for value in pair) if rows_by_name else pair
     if not isinstance(pair[0], list):
-        wanted = f"neither a list of rows nor an object with one list, or one called {split}"
-        raise ValueError(f"{path}: {pair[0]!r:.60} is {wanted}")
+        raise ValueError(f"{path}: {pair[0]!r:.60} is neither a list of rows nor an object with one list, or a {split}")
     yield from ((f"row {number}", row) for number, row in enumerate(zip(*pair, strict=True), 1))
 
 
@@ -226,19 +221,13 @@ def order(num_problems: int, seed: int, start: int, count: int) -> list[int]:
     return stream[offset : offset + count]
 
 
-def main(argv: list[str] | None = None) -> None:
-    """The command `python -m tasks.data SOURCE`: prints what would be read of it, and what would not."""
-    parser = argparse.ArgumentParser(prog="python -m tasks.data", description="What would be read of these problems?")
-    parser.add_argument("source", help="as --data of train.py, as are all flags")
-    parser.add_argument("--split", default="train", help="of a data set of the hub, or of a file with several")
-    for name in ("--problem-field", "--answer-field"):
-        parser.add_argument(name, metavar="NAME")
-    args = parser.parse_args(argv)
-    parts, options = args.source.split(","), (args.split, args.problem_field, args.answer_field)
+def main(source: str = "", problem_field: str | None = None, answer_field: str | None = None) -> None:
+    """Prints what would be read of a source's training split, and what would not."""
     try:
-        tried = [each for part in parts for each in read(part.strip(), *options)]
+        parts = [part.strip() for part in source.split(",")]
+        tried = [each for part in parts for each in read(part, "train", problem_field, answer_field)]
     except ValueError as error:
-        sys.exit(f"python -m tasks.data: {error}")
+        sys.exit(f"python -m tasks.data SOURCE [PROBLEM_FIELD [ANSWER_FIELD]]: {error}")
     good, wrong = [each for each in tried if each[1]], [f"  {place}: {error}" for place, row, error in tried if not row]
     print(*(f"{num} rows: {columns}" for columns, num in Counter(each[2] for each in good).items()), sep="\n")
     for place, row, _ in good[:3]:
@@ -249,4 +238,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:4])

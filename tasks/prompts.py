@@ -16,15 +16,11 @@ MONOLOGUE = (
 THINK = "Output the thinking process in <think> </think> and "
 IN_A_BOX = "Please reason step by step, and put your final answer within \\boxed{}."
 
-# What chat templates put between turns: where a turn begins, with its role; all of it
-TURN = re.compile(
-    r"(?i)(?:<\|im_start\|>|<start_of_turn>|<\|start_header_id\|>|<[|｜])(system|user|human|assistant|model)"
-    r"(?:<\|end_header_id\|>|[|｜]>|(?=\n))"
-)
-MARKER = re.compile(
-    r"<\|(?:im_(?:start|end)|(?:start|end)_header_id|eot_id|end|endoftext|begin_of_text|user|assistant|system)\|>"
-    r"|<｜[^｜\n]{1,30}｜>|<(?:start|end)_of_turn>|\[/?INST\]|<</?SYS>>"
-)
+# What chat templates put between turns: where a turn begins, with its role; any of it
+TURN = r"(?:<\|im_start\|>|<start_of_turn>|<\|start_header_id\|>|<[|｜])(system|user|human|assistant|model)"
+TURN = re.compile(TURN + r"(?:<\|end_header_id\|>|[|｜]>|(?=\n))", re.IGNORECASE)
+MARKER = r"im_(?:start|end)|(?:start|end)_header_id|eot_id|end|endoftext|begin_of_text|user|assistant|system"
+MARKER = re.compile(rf"<\|(?:{MARKER})\|>|<｜[^｜\n]{{1,30}}｜>|<(?:start|end)_of_turn>|\[/?INST\]|<</?SYS>>")
 CLOCK = re.compile(r"""\bstrftime_now\(\s*(["'])(.*?)\1\s*\)""")  # where a chat template asks for the time
 
 # Name -> (system message, suffix: what follows the problem in the user's message).
@@ -92,13 +88,14 @@ def load_template(path: str | Path | None) -> str | None:
     return template.removesuffix("\n")
 
 
-def template_arguments(chat_template: object, given: dict | None) -> dict:
+def template_arguments(tokenizer, template: str | None, given: dict | None) -> dict:
     """What the chat template is called with: what is given, and, if it asks for the time, the day, to stay the same.
     ValueError: a name that is not in the template."""
+    chat_template = str(tokenizer.chat_template) if template is None else ""
     for name in given or {}:
-        if not re.search(rf"\b{re.escape(name)}\b", str(chat_template)):
+        if not re.search(rf"\b{re.escape(name)}\b", chat_template):
             raise ValueError(f"--template-args {name}: not in the chat template, if one is used at all; leave it out")
-    return ({"strftime_now": str(date.today())} if "strftime_now" in str(chat_template) else {}) | (given or {})
+    return ({"strftime_now": str(date.today())} if "strftime_now" in chat_template else {}) | (given or {})
 
 
 def encode_prompt(
@@ -109,7 +106,7 @@ def encode_prompt(
     Formatted by the template, if given; else by the tokenizer's chat template, up to the assistant's turn; else as
     plain text: system, an empty line, "Question: ...", "Answer:". A chat template contains its special tokens; other
     text gets those that the tokenizer puts in front, but none at its end and no second BOS.
-    ValueError: a chat template that fails; a system message or other turns for which the template has no place."""
+    ValueError: a chat template that fails; a system message or earlier turns that the template has no place for."""
     user = problem + suffix
     if template is None and tokenizer.chat_template:
         text = chat_text(tokenizer, user, system, turns, template_args)
@@ -117,16 +114,9 @@ def encode_prompt(
     return encode_text(tokenizer, plain_text(user, system, template, turns))
 
 
-def with_own_system(system: str, turns: Sequence[dict]) -> tuple[str, list[dict]]:
-    """The system message, which is the turns' own if none is given, and the other turns."""
-    own = [turn["content"] for turn in turns if turn["role"] == "system"]
-    return system if system.strip() else "\n\n".join(own), [turn for turn in turns if turn["role"] != "system"]
-
-
 def plain_text(user: str, system: str, template: str | None, turns: Sequence[dict] = ()) -> str:
     """System and user message in the user's own template, or in the plain one. ValueError: as encode_prompt."""
-    system, others = with_own_system(system, turns)
-    if others:
+    if turns:
         raise ValueError("earlier turns need a chat template, and none is used")
     if template is None:
         template = "{system}\n\nQuestion: {problem}\nAnswer:" if system else "Question: {problem}\nAnswer:"
@@ -146,17 +136,14 @@ def encode_text(tokenizer, text: str) -> list[int]:
     return ids[:start] + bare
 
 
-def chat_text(
-    tokenizer, user: str, system: str, turns: Sequence[dict] = (), template_args: dict | None = None, content=str
-) -> str:
+def chat_text(tokenizer, user: str, system: str, turns: Sequence[dict] = (), template_args=None, content=str) -> str:
     """System message, earlier turns and user message in the chat template, up to the assistant's turn. A template that
     refuses or ignores system messages gets the text at the start of the first message. content: makes a message's
     content of its text. ValueError: the template fails."""
-    system, others = with_own_system(system, turns)
-    messages = [(turn["role"], turn["content"]) for turn in others] + [("user", user)]
+    messages = [*turns, {"role": "user", "content": user}]
 
-    def render(messages: list[tuple[str, str]]) -> str:
-        chat = [{"role": role, "content": content(text)} for role, text in messages]
+    def render(messages: list[dict]) -> str:
+        chat = [message | {"content": content(message["content"])} for message in messages]
         try:
             options = {"tokenize": False, "add_generation_prompt": True} | (template_args or {})
             if "strftime_now" in options:
@@ -165,15 +152,13 @@ def chat_text(
                 options["chat_template"] = CLOCK.sub(lambda call: repr(day.strftime(call[2])), template)
             return tokenizer.apply_chat_template(chat, **options)
         except Exception as error:  # a class of jinja, or what Python's own types raise inside a template
-            reason = " ".join(str(error).split())
-            raise ValueError(f"the model's chat template fails ({reason}); give a --template") from None
+            raise ValueError(f"the model's chat template fails ({' '.join(str(error).split())})") from None
 
     if not system.strip():
         return render(messages)
     try:
-        text = render([("system", system), *messages])
+        text = render([{"role": "system", "content": system}, *messages])
     except ValueError:  # a broken template fails again below
         text = ""
-    return (
-        text if system.strip() in text else render([(messages[0][0], f"{system}\n\n{messages[0][1]}"), *messages[1:]])
-    )
+    first = messages[0] | {"content": f"{system}\n\n{messages[0]['content']}"}
+    return text if system.strip() in text else render([first, *messages[1:]])

@@ -59,8 +59,9 @@ def to_row(columns: object, exact: object, problem_field: str | None, answer_fie
         check_kind(known)
     name, value = find(columns, known, problem_field, PROBLEM_FIELDS, "problem")
     turns, message, reply = as_chat(name, value)
-    system = [each for each in (known.get(field, ("", ""))[1] for field in ("system", "systemprompt")) if each]
-    turns = turns or [{"role": "system", "content": checked_text("system", text)} for text in system]
+    system = known.get("system") or known.get("systemprompt")
+    if system and system[1] and not turns:
+        turns = [{"role": "system", "content": checked_text(*system)}]
     problem, pictures = flattened(message)
     problem, held, names = checked_text(name, problem), name, [name]
     for field, whole in {} if problem_field else PARTS.items():
@@ -80,19 +81,18 @@ def to_row(columns: object, exact: object, problem_field: str | None, answer_fie
 
     known |= {plain(REPLY): (REPLY, reply)} if reply is not None else {}
     name, value = find(columns, known, answer_field, (*ANSWER_FIELDS, REPLY), "answer")
-    row = {column + "_" if column in RESERVED else column: value for column, value in columns.items()}
-    row = {column: value for column, value in row.items() if column != held}
+    row = {column + "_" * (column in RESERVED): value for column, value in columns.items() if column != held}
     row |= {column: value for column, value in (("images", pictures), ("turns", turns)) if value}
     if options := options_of(known, name):
-        problem, answer = with_options(problem, options), letter_of(name, value, options)
+        problem, answer = as_choice(problem, name, value, options)
     else:
         answer = gold_of(name, unpacked(value), bool(pictures))
         if worked := GSM8K_ANSWER.search(answer):
             row.setdefault("solution", answer)
             answer = THOUSANDS_COMMA.sub("", worked[1])
         answer = checked_gold(name, answer, as_it_is=bool(answer_field))
-    names = ", ".join([*names, "options"] if options else names)
-    return row | {"problem": problem, "answer": answer}, f"problem from {names}; answer from {name}"
+    read_from = ", ".join(names + ["options"] * bool(options))
+    return row | {"problem": problem, "answer": answer}, f"problem from {read_from}; answer from {name}"
 
 
 @lru_cache(10_000)
@@ -174,47 +174,43 @@ def flattened(content: object) -> tuple[object, list]:
     return "".join(texts), [picture for picture in found if picture]
 
 
-def options_of(known: dict, but: str) -> dict[str, object]:
-    """The options beside a question, not in the column `but`: label -> option; {}: there are none."""
+def options_of(known: dict, but: str) -> list[tuple[object, object]]:
+    """The options beside a question, not in the column `but`: (label, option); []: there are none."""
     usual = [known[field] for field in map(plain, OPTION_FIELDS) if field in known]
     name, value = next(((name, unpacked(value)) for name, value in usual if value and name != but), ("options", None))
+    labels, found = LETTERS, value
     if value is None:
-        found = [(OPTION_COLUMN.fullmatch(key), option) for key, (_, option) in known.items()]
-        value = dict(sorted((match[1], option) for match, option in found if match and isinstance(option, str)))
-    elif isinstance(value, str):
-        _, *parts = OPTION_MARK.split(value)
-        value = dict(zip(parts[::2], parts[1::2], strict=True))
-    elif isinstance(value, dict) and isinstance(value.get("text"), list):
-        value = dict(zip(value.get("label") or LETTERS, value["text"], strict=False))
-    elif isinstance(value, list):
-        pairs = [(o.get("label"), o.get("text")) if isinstance(o, dict) else (None, o) for o in value]
-        value = {label or LETTERS[i]: option for i, (label, option) in enumerate(pairs)}
-    if name != "options" and len(value) < 2 or not all(isinstance(spelled(option), str) for option in value.values()):
+        columns = [(OPTION_COLUMN.fullmatch(key), option) for key, (_, option) in known.items()]
+        pairs = sorted((match[1], option) for match, option in columns if match and isinstance(option, str))
+        return pairs if len(pairs) > 1 else []
+    if isinstance(value, str):
+        found = OPTION_MARK.split(value)[2::2]
+    elif isinstance(value, dict):
+        labels, found = (value.get("label"), value["text"]) if "text" in value else (list(value), list(value.values()))
+    elif isinstance(value, list) and all(isinstance(option, dict) for option in value):
+        labels, found = ([option.get(key) for option in value] for key in ("label", "text"))
+    is_list = isinstance(found, list | tuple) and 1 < len(found) <= len(LETTERS)
+    if not is_list or not all(isinstance(spelled(option), str) for option in found):
         raise ValueError(f"{name} is {value!r:.60}, not a list of options")
-    return {str(label).upper(): option for label, option in value.items()} if len(value) > 1 else {}
+    return list(zip(labels if isinstance(labels, list) else LETTERS, found, strict=False))
 
 
-def with_options(problem: str, options: dict[str, object]) -> str:
-    """The problem with its options as lines "A) ...", unless it lists them itself."""
-    texts = [spelled(option).strip(" ,;\n") for option in options.values()]
-    marks = [rf"\(?[{letter}{letter.lower()}]\s*[).:]\s*" for letter in LETTERS[: len(texts)]]
-    texts = [re.sub("^" + mark, "", text) for mark, text in zip(marks, texts, strict=True)]
-    if all(re.search(mark + re.escape(text), problem) for mark, text in zip(marks, texts, strict=True)):
-        return problem
-    return "\n".join([problem, *(f"{letter}) {text}" for letter, text in zip(LETTERS, texts, strict=False))])
-
-
-def letter_of(name: str, value: object, options: dict[str, object]) -> str:
-    """The letter of the gold: an option, its label or its letter, or, as a number, its index from 0.
-    ValueError: it is none of these, or could be two."""
-    value = lone(value)
+def as_choice(problem: str, name: str, value: object, options: list[tuple[object, object]]) -> tuple[str, str]:
+    """-> (the problem with its options as lines "A) ...", unless it lists them itself; the letter of the gold, which is
+    an option, its label or letter, or, as a number, its index from 0). ValueError: it is none, or may be two."""
+    value = spelled(value, numbers=False)
     label = re.sub(r"\W|_|text", "", extract_answer(value) or value).upper() if isinstance(value, str) else str(value)
     index = value if isinstance(value, int) and not isinstance(value, bool) else None
-    pairs = enumerate(options.items())
-    places = {i for i, (own, option) in pairs if value == option or label in (own, LETTERS[i]) or i == index}
+    places, lines, listed = set(), [problem], True
+    for i, (letter, (own, option)) in enumerate(zip(LETTERS, options, strict=False)):
+        places |= {i} if value == option or label in (str(own).upper(), letter) or i == index else set()
+        mark = rf"\(?[{letter}{letter.lower()}]\s*[).:]\s*"
+        text = re.sub("^" + mark, "", spelled(option).strip(" ,;\n"))
+        listed = listed and re.search(mark + re.escape(text), problem)
+        lines.append(f"{letter}) {text}")
     if len(places) != 1:
         raise ValueError(f"{name} is {value!r:.60}: {'more than one' if places else 'none'} of {len(options)} options")
-    return LETTERS[places.pop()]
+    return problem if listed else "\n".join(lines), LETTERS[places.pop()]
 
 
 def gold_of(name: str, value: object, has_pictures: bool) -> str:
@@ -255,17 +251,11 @@ def unpacked(value: object) -> object:
         return value
 
 
-def lone(value: object) -> object:
-    """A list of one as its element, an object's "value"; any other value is unchanged."""
-    if isinstance(value, list) and len(value) == 1:
-        return lone(value[0])
-    return lone(value["value"]) if isinstance(value, dict) and "value" in value else value
-
-
-def spelled(value: object) -> object:
-    """A number as text; any other value as `lone`."""
-    value = lone(value)
-    is_number = isinstance(value, int | float | Decimal) and not isinstance(value, bool)
+def spelled(value: object, numbers: bool = True) -> object:
+    """A number as text, a list of one as its element, an object's "value"; any other value is unchanged."""
+    if isinstance(value, dict) and "value" in value or isinstance(value, list) and len(value) == 1:
+        return spelled(value["value" if isinstance(value, dict) else 0], numbers)
+    is_number = numbers and isinstance(value, int | float | Decimal) and not isinstance(value, bool)
     return str(value) if is_number and value - value == 0 else value  # inf - inf and nan - nan are nan
 
 

@@ -7,6 +7,7 @@ import pytest
 from transformers import AutoTokenizer
 
 import train
+from run.problems import encode_row
 from tasks import prompts
 
 
@@ -49,12 +50,23 @@ def test_a_resumed_run_keeps_the_day_and_the_arguments_of_its_chat_template(
 
     Today.day_of_test = date(2026, 2, 9)
     seen = []
-    monkeypatch.setattr(train, "collect", lambda trained, problems, *_: seen.append(problems) or 1 / 0)
+    monkeypatch.setattr(train, "collect", lambda _, problems, *__: seen.append(problems) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
         train.main(["--out", str(tmp_path / "out"), "--resume", "--steps", "2"])
     tokenizer = AutoTokenizer.from_pretrained(model)
     assert tokenizer.decode(seen[0][0]["prompt_ids"]).replace(" ", "").startswith("4+07+")
     assert "a prompt: " not in capsys.readouterr().out
+
+
+def test_a_rows_own_system_message_is_used_unless_a_flag_gives_another(chat_model):
+    model = chat_model("{% for m in messages %}{{ m.role[0] }}{{ m.content }}{% endfor %}")
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    turns = [
+        {"role": role, "content": content} for role, content in (("system", "1"), ("user", "2"), ("assistant", "3"))
+    ]
+    for system, wanted in (("", "s1u2a3u4"), ("5", "s5u2a3u4")):
+        ids = encode_row({"problem": "4", "turns": turns}, 1, tokenizer, None, {"system": system})
+        assert tokenizer.decode(ids).replace(" ", "") == wanted
 
 
 @pytest.mark.parametrize(

@@ -97,33 +97,26 @@ def test_a_chat_template_without_system_messages_gets_it_in_front_of_the_users_t
 
 def test_a_chat_template_that_fails_is_one_line():
     for system in ("", "be good"):
-        with pytest.raises(
-            ValueError, match=r"the model's chat template fails \(all is lost\); give a --template"
-        ) as caught:
+        with pytest.raises(ValueError, match=r"the model's chat template fails \(all is lost\)") as caught:
             prompt(make_tokenizer(chat_template=BROKEN_TEMPLATE), system=system)
         one_line(caught)
     with pytest.raises(ValueError, match="chat template fails"):
         prompt(make_tokenizer(chat_template="{% for"))
 
 
-TURNS = [{"role": role, "content": text} for role, text in (("system", "S"), ("user", "a"), ("assistant", "b"))]
+TURNS = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
 
 
-def test_a_rows_own_turns_reach_the_chat_template():
+def test_earlier_turns_reach_the_chat_template():
     tokenizer = make_tokenizer(chat_template=CHATML)
-    assert prompt(tokenizer, turns=TURNS) == "<|system|>S<|user|>a<|assistant|>b<|user|>1+1=?<|assistant|>"
-    assert prompt(tokenizer, turns=TURNS[:1], system="be good") == "<|system|>be good<|user|>1+1=?<|assistant|>"
+    assert prompt(tokenizer, turns=TURNS) == "<|user|>a<|assistant|>b<|user|>1+1=?<|assistant|>"
+    assert prompt(tokenizer, system="S", turns=TURNS).startswith("<|system|>S<|user|>a<|assistant|>b<|user|>1+1=?")
     for chat_template in (REFUSES, IGNORES):
-        text = prompt(make_tokenizer(chat_template=chat_template), turns=TURNS)
+        text = prompt(make_tokenizer(chat_template=chat_template), system="S", turns=TURNS)
         assert text == "<|user|>S\n\na<|assistant|>b<|user|>1+1=?<|assistant|>"
-
-
-def test_without_a_chat_template_a_system_message_has_a_place_and_other_turns_have_none():
-    assert prompt(make_tokenizer(), turns=TURNS[:1]) == "S\n\n" + PLAIN
-    assert prompt(make_tokenizer(chat_template=CHATML), turns=TURNS[:1], template="{system}|{problem}") == "S|1+1=?"
-    for options in ({"turns": TURNS}, {"turns": TURNS[:1], "template": "{problem}"}):
-        with pytest.raises(ValueError, match=r"earlier turns need a chat template|no \{system\}"):
-            prompt(make_tokenizer(), **options)
+    for options in ({}, {"template": "{problem}"}):
+        with pytest.raises(ValueError, match="earlier turns need a chat template"):
+            prompt(make_tokenizer(), turns=TURNS, **options)
 
 
 THINKS = "{% if enable_thinking is defined and not enable_thinking %}no {% endif %}{{ messages[0].content }}"
@@ -132,19 +125,24 @@ THINKS = "{% if enable_thinking is defined and not enable_thinking %}no {% endif
 def test_arguments_of_the_chat_template():
     assert prompt(make_tokenizer(chat_template=THINKS)) == "1+1=?"
     assert prompt(make_tokenizer(chat_template=THINKS), template_args={"enable_thinking": False}) == "no 1+1=?"
-    assert prompts.template_arguments(THINKS, {"enable_thinking": False}) == {"enable_thinking": False}
-    assert prompts.template_arguments(None, None) == {}
-    for chat_template in (THINKS, None):
-        with pytest.raises(ValueError, match="--template-args thinking: not in the chat template") as caught:
-            prompts.template_arguments(chat_template, {"thinking": False})
+    tokenizer, given = make_tokenizer(chat_template=THINKS), {"enable_thinking": False}
+    assert prompts.template_arguments(tokenizer, None, given) == given
+    assert prompts.template_arguments(tokenizer, None, None) == {}
+    for wrong in (
+        (tokenizer, None, {"thinking": False}),
+        (tokenizer, "{problem}", given),
+        (make_tokenizer(), None, given),
+    ):
+        with pytest.raises(ValueError, match="thinking: not in the chat template") as caught:
+            prompts.template_arguments(*wrong)
         one_line(caught)
 
 
 def test_a_chat_template_that_asks_for_the_time_gets_one_day_for_the_whole_run():
     tokenizer = make_tokenizer(chat_template="{{ strftime_now('%d %b %Y') }}|" + CHATML)
-    arguments = prompts.template_arguments(tokenizer.chat_template, None)
+    arguments = prompts.template_arguments(tokenizer, None, None)
     assert arguments == {"strftime_now": str(date.today())}
-    arguments = prompts.template_arguments(tokenizer.chat_template, {"strftime_now": "2024-07-26"})  # a resumed run's
+    arguments = prompts.template_arguments(tokenizer, None, {"strftime_now": "2024-07-26"})  # a resumed run's
     assert prompt(tokenizer, template_args=arguments) == "26 Jul 2024|<|user|>1+1=?<|assistant|>"
     with pytest.raises(ValueError, match="chat template fails"):
         prompt(tokenizer, template_args={"strftime_now": "yesterday"})

@@ -165,6 +165,9 @@ REFUSED = {  # form: (a row of it, the reason)
     "two options": ({"question": "q", "choices": ["B", "A"], "answer": "A"}, "answer is 'A': more than one of 2"),
     "an index or a value": ({"question": "q", "choices": [1, 2, 3], "answer": 2}, "answer is 2: more than one of 3"),
     "beyond the options": ({"question": "q", "choices": ["x", "y"], "answer": 2}, "answer is 2: none of 2 options"),
+    "a count of options": ({"question": "q", "choices": 4, "answer": 2}, "choices is 4, not a list"),
+    "thirty options": ({"question": "q", "choices": ["x"] * 30, "answer": 2}, "choices is"),
+    "options in prose": ({"question": "q", "options": "one of two", "answer": "A"}, "options is 'one of two', not"),
     "one option": ({"question": "q", "choices": ["x"], "answer": "x"}, "choices is"),
     "GPQA": ({"Question": "q", "Correct Answer": "x", "Incorrect Answer 1": "y"}, "Incorrect Answer 1 is 'y'"),
     "any of several": ({"prompt": "p", "solutions": ["\\boxed{1}", "\\boxed{2}"]}, "all of them, or any one?"),
@@ -211,10 +214,9 @@ def test_columns_are_found_in_any_case_and_the_files_own_names_stay(tmp_path):
         ({"train": [{"problem": "p", "answer": "1"}], "test": [{"problem": "q", "answer": "2"}]}, "train", "p"),
         ({"train": [{"problem": "p", "answer": "1"}], "test": [{"problem": "q", "answer": "2"}]}, "test", "q"),
         ({"Train": [{"problem": "p", "answer": "1"}], "dev": []}, "train", "p"),
-        ({"0": {"problem": "p", "answer": "1"}, "1": {"problem": "q", "answer": "2"}}, "train", "p"),
     ],
 )
-def test_splits_or_named_rows_in_one_json(tmp_path, document, split, problem):
+def test_splits_in_one_json(tmp_path, document, split, problem):
     (tmp_path / "rows.json").write_text(json.dumps(document))
     assert data.load(str(tmp_path / "rows.json"), split=split)[0][0]["problem"] == problem
 
@@ -267,7 +269,7 @@ def test_public_files(name):
 def test_the_command_prints_what_would_be_read(tmp_path, capsys):
     rows = [{"Body": "b.", "Question": f"q{i}\x1b[2J", "Answer": i} for i in range(4)]
     source = write(tmp_path / "rows.jsonl", *rows, {"messages": turns(S, P), "answer": "1"}, {"problem": "p"})
-    data.main([source])
+    data.main(source)
     said = capsys.readouterr().out
     assert (
         "4 rows: problem from Question, Body; answer from Answer\n1 rows: problem from messages; answer from answer"
@@ -275,7 +277,7 @@ def test_the_command_prints_what_would_be_read(tmp_path, capsys):
     )
     assert f"{source}, line 1\n  prompt    'b. q0\\x1b[2J'\n  gold      '0'\n" in said  # control characters are shown
     assert "q2" in said and "q3" not in said and f"1 rows skipped\n  {source}, line 6: no answer" in said
-    data.main([source + "[:1]", "--problem-field", "Question", "--answer-field", "Body"])
+    data.main(source + "[:1]", "Question", "Body")
     assert "'q0\\x1b[2J'\n  gold      'b.'" in capsys.readouterr().out
-    with pytest.raises(SystemExit, match=r"python -m tasks.data: 'absent.jsonl': no such file"):
-        data.main(["absent.jsonl"])
+    with pytest.raises(SystemExit, match=r"python -m tasks.data SOURCE .*: 'absent.jsonl': no such file"):
+        data.main("absent.jsonl")
