@@ -15,16 +15,16 @@ from grader.extraction import extract_answer, extract_gold
 from tasks.pictures import MARK, picture_of
 from tasks.prompts import MARKER, TURN
 
-# Columns by what they hold, of which the first that a row has is used: in any case, with or without "_", spaces and
+# Columns by what they hold, of which the first that is not null is used: in any case, with or without "_", spaces and
 # hyphens; a dot goes into a nested column. Worked solutions are the last resort.
 PROBLEM_FIELDS = ("problem", "question.stem", "question_stem", "question", "instruction", "prompt", "input", "query")
 PROBLEM_FIELDS += ("messages", "conversations", "conversation", "responses_create_params.input")
-ANSWER_FIELDS = ("reward_model.ground_truth", "answer_number", "answer", "final_answer", "expected_answer")
+ANSWER_FIELDS = ("answer", "reward_model.ground_truth", "answer_number", "final_answer", "expected_answer")
 ANSWER_FIELDS += ("correct_answer", "extracted_answer", "ground_truth", "gold", "answer_key", "correct", "ideal")
 ANSWER_FIELDS += ("correct_option", "correct_choice_idx", "cop", "final_ans", "target", "label", "extra_info.answer")
 ANSWER_FIELDS += ("extra_info.ground_truth", "answers", "solution", "solutions", "output", "response", "completion")
 REPLY = "the assistant's message"  # the answer of a chat that has no other
-IMAGE_FIELDS = ("images", "decoded_image", "image", "image_path", "img", "img_path", "image_url", "picture", "pictures")
+IMAGE_FIELDS = ("images", "image", "image_path", "img", "img_path", "image_url", "picture", "pictures", "decoded_image")
 OPTION_FIELDS = ("options", "choices", "question.choices", "endings", "answer_choices", "answer_options", "answers")
 OPTION_COLUMN = re.compile(r"(?:option|choice|answer|op|sol|ending)?([a-f]|(?<=.)[0-5])")  # or one column for each
 # What belongs to the problem {1}, and where; the input to an instruction only
@@ -70,6 +70,7 @@ def to_row(columns: object, exact: object, problem_field: str | None, answer_fie
             problem, names = whole.format(checked_text(column, value), problem), [*names, column]
     if not pictures:
         usual = [known[field] for field in map(plain, IMAGE_FIELDS) if field in known]
+        usual.sort(key=lambda column: isinstance(column[1], str))  # a picture itself goes before its path
         coded = [value for value in columns.values() if isinstance(value, dict) and value.get("bytes")]
         held, value = next(((column, value) for column, value in usual if value), ("images", coded))
         pictures = value if isinstance(value, list) else [value]
@@ -112,13 +113,13 @@ def by_name(columns: dict, within: str = "") -> dict[str, tuple[str, object]]:
 
 
 def find(columns: dict, known: dict, field: str | None, usual: tuple[str, ...], what: str) -> tuple[str, object]:
-    """The given column, or else the first usual one that exists, even if empty -> (name, value)."""
+    """The given column, or else the first usual one that is not null -> (name, value), even if all are null."""
     found = [known[name] for name in ((field,) if field else map(plain, usual)) if name in known]
     if not found:
         looked = f"no {what} (looked for {', '.join(usual[:9])}, ...; --{what}-field names another)"
         looked = f"no column {field!r}" if field else looked
         raise ValueError(f"{looked}; the columns are {', '.join(columns) or 'none'}")
-    return found[0]
+    return next((column for column in found if column[1] is not None), found[0])
 
 
 def check_kind(known: dict) -> None:
@@ -218,7 +219,7 @@ def gold_of(name: str, value: object, has_pictures: bool) -> str:
     value = turns_of(value)[-1]["content"] if turns_of(value) else spelled(value)
     if isinstance(value, list) and has_pictures:
         box = f"[{', '.join(map(str, value))}]"
-        value = box if len(value) == 4 and find_box(box)[1] else value
+        value = box if len(value) == 4 and find_box(box)[0] != "none" else value
     elif isinstance(value, list) and len(value) > 1:
         texts = [checked_text(name, spelled(each)) for each in value]
         same = all(is_equiv(text, texts[0]) for text in texts)

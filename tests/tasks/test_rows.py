@@ -67,6 +67,7 @@ RIGHT = {  # form: (a row of it, the problem, the gold as the grader reads it, t
     "LogiQA": ({"context": "c", "query": "q", "options": ["x", "y"], "correct_option": 0}, "c\n\nq" + XY, "A"),
     "ReClor": ({"context": "c", "question": "q", "answers": ["x", "y"], "label": 1}, "c\n\nq" + XY, "B"),
     "MathVista": ({"question": "q", "choices": ["x", "y"], "answer": "y"}, "q" + XY, "B"),
+    "a null answer": ({"question": "q", "answer": None, "solution": "\\boxed{3}"}, "q", "3"),
     "MathVision": ({"question": "q", "options": [], "answer": "4"}, "q", "4"),
     "NuminaMath-1.5": (
         {"problem": "Which? A) 1 B) 2", "answer": "A", "problem_is_valid": "Yes"},
@@ -224,7 +225,7 @@ def test_splits_in_one_json(tmp_path, document, split, problem):
 SHARED_FILES = {  # ../shared/formats: the last good row's (start of its problem, its gold), or why there is none
     "aime_hf.jsonl": ("Every morning Aya", "204"),
     "alpaca.jsonl": ("Compute 2+2", "4"),
-    "answer_null.jsonl": "answer is None",
+    "answer_null.jsonl": ("p", "3"),
     "bigmath_a.jsonl": ("What is the remainder when", "1"),
     "bigmath_b.jsonl": ("half of 20%", "10\\%"),
     "boba_areal.jsonl": ("What is 10% ...\nPlease reason", "10\\%"),
