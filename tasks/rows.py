@@ -20,11 +20,12 @@ from tasks.prompts import MARKER, TURN
 PROBLEM_FIELDS = ("problem", "question.stem", "question_stem", "question", "instruction", "prompt", "input", "query")
 PROBLEM_FIELDS += ("messages", "conversations", "conversation", "responses_create_params.input")
 ANSWER_FIELDS = ("answer", "reward_model.ground_truth", "answer_number", "final_answer", "expected_answer")
-ANSWER_FIELDS += ("correct_answer", "extracted_answer", "ground_truth", "gold", "answer_key", "correct", "ideal")
-ANSWER_FIELDS += ("correct_option", "correct_choice_idx", "cop", "final_ans", "target", "label", "extra_info.answer")
-ANSWER_FIELDS += ("extra_info.ground_truth", "answers", "solution", "solutions", "output", "response", "completion")
+ANSWER_FIELDS += ("correct_answer", "extracted_answer", "reference_answer", "ground_truth", "gold", "gt_answer")
+ANSWER_FIELDS += ("answer_key", "correct", "correct_option", "correct_choice_idx", "cop", "final_ans", "ideal")
+ANSWER_FIELDS += ("target", "label", "extra_info.answer", "extra_info.ground_truth", "answers")
+ANSWER_FIELDS += ("solution", "solutions", "output", "response", "completion")
 REPLY = "the assistant's message"  # the answer of a chat that has no other
-IMAGE_FIELDS = ("images", "image", "image_path", "img", "img_path", "image_url", "picture", "pictures", "decoded_image")
+IMAGE_FIELDS = ("images", "image", "image_path", "img", "img_path", "image_url", "image_urls", "decoded_image")
 OPTION_FIELDS = ("options", "choices", "question.choices", "endings", "answer_choices", "answer_options", "answers")
 OPTION_COLUMN = re.compile(r"(?:option|choice|answer|op|sol|ending)?([a-f]|(?<=.)[0-5])")  # or one column for each
 # What belongs to the problem {1}, and where; the input to an instruction only
@@ -60,8 +61,8 @@ def to_row(columns: object, exact: object, problem_field: str | None, answer_fie
     name, value = find(columns, known, problem_field, PROBLEM_FIELDS, "problem")
     turns, message, reply = as_chat(name, value)
     system = known.get("system") or known.get("systemprompt")
-    if system and system[1] and not turns:
-        turns = [{"role": "system", "content": checked_text(*system)}]
+    if system and system[1] and all(turn["role"] != "system" for turn in turns):
+        turns = [{"role": "system", "content": checked_text(*system)}, *turns]
     problem, pictures = flattened(message)
     problem, held, names = checked_text(name, problem), name, [name]
     for field, whole in {} if problem_field else PARTS.items():
