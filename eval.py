@@ -42,14 +42,14 @@ from engine.policy import autocast
 from grader.equality import is_equiv
 from rollout import completion_texts, rollout
 from run import scores
-from run.flags import BUILT_INS, fail, user_input
+from run.flags import BUILT_INS, fail, template_args, user_input
 from run.models import model_class, pretrained
 from run.problems import encode_row, features_and_pictures, room_for_pictures, tokenizer_of
 from run.ranks import decoder, default_dtype, init_distributed, is_gpu
 from tasks import addition, benchmarks, data, pictures, prompts
 
 # flags that a result depends on, besides the problems and the template
-SETTINGS = ("model", "system_prompt", "samples", "temperature", "top_p", "top_k", "seed")
+SETTINGS = ("model", "system_prompt", "template_args", "samples", "temperature", "top_p", "top_k", "seed")
 SETTINGS += ("min_pixels", "max_pixels", "max_prompt_tokens", "max_new_tokens", "dtype")
 ROOT = Path(__file__).parent
 # the code that a verdict depends on
@@ -130,6 +130,8 @@ def make_parser() -> argparse.ArgumentParser:
     add("--system-prompt", default="none", metavar="NAME",
         help=f"{', '.join(prompts.SYSTEM_PROMPTS)}, or your own text; use that of training (paper's 7B: qwen-7b)")
     add("--template", metavar="FILE", help="prompt with {problem} in it, or sat, for the tokenizer's chat template")
+    add("--template-args", type=template_args, metavar="NAME=VALUE,...",
+        help="what the chat template is called with, such as enable_thinking=false; use those of training")
     add("--min-pixels", type=int, metavar="N", help="enlarge smaller pictures to so many pixels (default: as trained)")
     add("--max-pixels", type=int, metavar="N", help="shrink larger pictures to so many pixels (default: as trained)")
 
@@ -226,11 +228,14 @@ def load_problems(args, sets: dict[str, benchmarks.ProblemSet]) -> tuple[object,
     limits = {"min_pixels": args.min_pixels, "max_pixels": args.max_pixels}
     processor = user_input(pictures.load_processor, args.model, **limits, needed=needed)
     tokenizer = processor.tokenizer if processor else tokenizer
+    template = prompts.load_template(args.template)
+    args.template_args = user_input(prompts.template_arguments, tokenizer, template, args.template_args) or None
     problems = []
     for name, problem_set in sets.items():
         system_prompt, template = prompt_names(args, problem_set.benchmark)
         system, suffix = prompts.system_prompt(system_prompt)
         options = {"system": system, "suffix": suffix, "template": prompts.load_template(template)}
+        options["template_args"] = args.template_args
         rows, grade = problem_set.rows, problem_set.benchmark.grade
         rows = user_input(pictures.in_model_units, rows, "pixels", processor) if grade == "iou" else rows
         for place, row in enumerate(rows):

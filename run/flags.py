@@ -8,6 +8,7 @@ import importlib.util
 import json
 import math
 import os
+import re
 import shlex
 import sys
 from collections.abc import Iterator
@@ -83,6 +84,8 @@ def make_parser() -> argparse.ArgumentParser:
         help=f"{', '.join(SYSTEM_PROMPTS)}, or a text of your own (paper's 7B: qwen-7b)")
     add("--template", metavar="FILE",
         help="text of a prompt with {problem} in it, in place of a chat template; or sat, by name")
+    add("--template-args", type=template_args, metavar="NAME=VALUE,...",
+        help="what the chat template is called with, such as enable_thinking=false (paper: not given)")
     add("--min-pixels", type=int, metavar="N", help="enlarge smaller pictures to this many pixels (paper: 3136)")
     add("--max-pixels", type=int, metavar="N", help="shrink larger ones to this many: less memory (paper: 401408)")
     add("--box-scale", choices=GOLD_SIZES,
@@ -156,6 +159,12 @@ def add_compared_flags(add) -> None:
     add("--critic-lr-factor", type=float, default=10.0, help="learning rate of the critic, in multiples of --lr")
     add("--solution-field", metavar="NAME", default="solution", help="column of the worked solution, for --algo sft")
     # fmt: on
+
+
+def template_args(text: str) -> dict[str, object]:
+    """NAME=VALUE,... -> the values: true, false, numbers, or else text. argparse says what is wrong with another."""
+    pairs = [part.split("=", 1) for part in text.split(",")]
+    return {name: json.loads(value) if re.fullmatch(r"true|false|\d+", value) else value for name, value in pairs}
 
 
 def clip_range(text: str) -> tuple[float, float] | None:

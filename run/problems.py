@@ -4,6 +4,8 @@ import hashlib
 import json
 import math
 import os
+import re
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -20,7 +22,7 @@ from run.journal import say
 from run.models import first_model, pretrained
 from tasks import data
 from tasks.pictures import Processor, encoded, in_model_units, load_processor
-from tasks.prompts import encode_prompt, load_template, system_prompt
+from tasks.prompts import MARKER, encode_prompt, load_template, system_prompt, template_arguments
 
 
 def load_problems(args, resumed: Path | None):
@@ -30,10 +32,18 @@ def load_problems(args, resumed: Path | None):
     tokenizer = tokenizer_of(args, resumed)
     processor = processor_of(args, resumed, tokenizer, any("images" in row for row in (*rows, *held_out)))
     tokenizer = processor.tokenizer if processor else tokenizer
+    template = load_template(args.template)
+    args.template_args = user_input(
+        template_arguments, tokenizer, template, args.template_args
+    )  # config.json keeps them
     if args.box_scale:
         convert = partial(user_input, in_model_units, scale=args.box_scale, processor=processor)
         rows, held_out = convert(rows), held_out and convert(held_out)
     problems, held_out = (with_prompts(part, tokenizer, args, processor) for part in (rows, held_out))
+    if not resumed:
+        if day := args.template_args.get("strftime_now"):
+            say(f"the chat template asks for the date: {day} in all of this run, also once it is resumed")
+        show_prompt(tokenizer, problems[0]["prompt_ids"])
     if args.algo == "sft":
         problems = with_solutions(problems, tokenizer, args)
     folder = resumed or args.model
@@ -83,7 +93,8 @@ def tokenizer_of(args, resumed: Path | None):
 def digest(row: dict) -> bytes:
     """Tells problems apart, also those that ask the same of different pictures."""
     pictures = [picture.encode() if isinstance(picture, str) else picture for picture in row.get("images", ())]
-    return hashlib.sha256(b"\0".join([row["problem"].encode(), *pictures])).digest()
+    turns = [turn["content"].encode() for turn in row.get("turns", ())]
+    return hashlib.sha256(b"\0".join([row["problem"].encode(), *turns, *pictures])).digest()
 
 
 def processor_of(args, resumed: Path | None, tokenizer, needed: bool) -> Processor | None:
@@ -102,6 +113,7 @@ def with_prompts(rows: list[dict], tokenizer, args, processor: Processor | None 
     """The rows with "prompt_ids". Prompts above --max-prompt-tokens are dropped and counted, never cut."""
     system, suffix = system_prompt(args.system_prompt)
     options = {"system": system, "suffix": suffix, "template": load_template(args.template)}
+    options["template_args"] = args.template_args
     ids = [user_input(encode_row, row, i, tokenizer, processor, options) for i, row in enumerate(rows, 1)]
     hint = room_for_pictures(rows, ids, processor, args.max_prompt_tokens)
     return with_ids(rows, "prompt_ids", ids, "--max-prompt-tokens", args.max_prompt_tokens, hint=hint)
@@ -109,12 +121,27 @@ def with_prompts(rows: list[dict], tokenizer, args, processor: Processor | None 
 
 def encode_row(row: dict, number: int, tokenizer, processor: Processor | None, options: dict) -> list[int]:
     """The prompt of a row. ValueError names the row."""
+    turns = row.get("turns", [])
+    own = [turn["content"] for turn in turns if turn["role"] == "system"]  # which --system-prompt replaces
+    options = options | {"system": options["system"] or "\n\n".join(own)}
+    options["turns"] = [turn for turn in turns if turn["role"] != "system"]
     try:
         if processor:
             return processor.prompt(row["problem"], row.get("images", []), **options)
         return encode_prompt(tokenizer, row["problem"], **options)
     except ValueError as error:
         raise ValueError(f"problem {number}, {row['problem'][:40]!r}: {error}") from None
+
+
+def show_prompt(tokenizer, ids: list[int]) -> None:
+    """Says in a line what a prompt is to the model, and whether it holds markers that are no tokens of this model."""
+    text = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+    foreign = [mark for mark in MARKER.findall(text) if len(tokenizer.encode(mark, add_special_tokens=False)) > 1]
+    if foreign:
+        say(f"warning: {foreign[0]} in prompts is no token of this model; another model's chat format?")
+    shown, width = repr(re.sub(r"(<[^<>]+>)\1+", r"\1", text)), shutil.get_terminal_size().columns - len("a prompt: ")
+    half = width // 2 - 3
+    say(f"a prompt: {shown if len(shown) <= width else f'{shown[:half]} ... {shown[-half:]}'}")
 
 
 def room_for_pictures(rows: list[dict], ids: list[list[int]], processor: Processor | None, most: int) -> str:

@@ -11,6 +11,7 @@ from grader.equality import is_equiv, is_parsed
 from grader.extraction import extract_answer
 from tasks import addition, data
 from tasks.prompts import THINK
+from tasks.rows import IMAGE_FIELDS
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,9 @@ class Benchmark:
 
 
 def option(row: dict) -> dict:
-    """CV-Bench: the gold is a letter, and the text of that option."""
+    """CV-Bench, whose prompt lists the choices: the gold is a letter, and the text of that option."""
     letter, choices = row["answer"].strip("()"), dict(zip("ABCDEFGHIJ", row["choices"], strict=False))
-    return {"problem": row["prompt"], "answer": f"({letter}) {choices[letter]}"}
+    return {"problem": row["prompt"], "answer": f"({letter}) {choices[letter]}", "choices": None}
 
 
 def boxed(row: dict) -> dict:
@@ -124,8 +125,8 @@ def as_asked(name: str, columns: dict) -> dict:
         asked = columns | BENCHMARKS[name].ask(columns)
     except (AttributeError, IndexError, KeyError, TypeError) as error:
         raise ValueError(f"not a row of {name} ({type(error).__name__}: {error})") from None
-    if not any(asked.get(field) for field in data.IMAGE_FIELDS):
-        raise ValueError(f"no picture (looked for {', '.join(data.IMAGE_FIELDS)})")
+    if not any(asked.get(field) for field in IMAGE_FIELDS[:3]):
+        raise ValueError(f"no picture (looked for {', '.join(IMAGE_FIELDS[:3])})")
     return asked
 
 

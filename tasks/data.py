@@ -5,32 +5,23 @@
     rows, skipped = load("aime.jsonl,more.json[:100],big.parquet")         local files, joined; 100 rows of one
 
 A row is a dict: "problem" and "answer", both non-empty text, and every column of the file under its own name. If it
-has pictures, "images" takes the place of the column that held them: see tasks/pictures.py.
+has pictures, "images" takes the place of the column that held them (see tasks/pictures.py); "turns" are the messages of
+a chat before the problem. `python -m tasks.data SOURCE` prints what would be read of it.
 """
 
 import itertools
 import json
 import re
+import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
-from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
 
-from tasks.pictures import MARK, check_pictures, picture_of
-
-# Columns that may hold the problem and its answer; the first that a row has is used, a dot goes into a nested column.
-# A worked solution is the last resort.
-PROBLEM_FIELDS = ("problem", "question", "prompt", "input", "query", "messages")
-ANSWER_FIELDS = ("answer", "final_answer", "ground_truth", "target", "label", "reward_model.ground_truth")
-ANSWER_FIELDS += ("extra_info.answer", "extra_info.ground_truth", "solution")
-
-IMAGE_FIELDS = ("images", "image", "image_path")  # one picture or a list; see picture_of
-REPLY = "the assistant's message"  # the answer of a row with pictures that is a chat and has no other
-
-RESERVED = ("prompts", "completions", "completion_ids")  # a reward's own arguments; columns get a "_": "prompts_"
-GSM8K_ANSWER = re.compile(r"^#### *(\S.*?)\s*\Z", re.MULTILINE)  # the last line of a worked answer
-THOUSANDS_COMMA = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+from grader.extraction import extract_gold
+from tasks.pictures import check_pictures
+from tasks.rows import to_row
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 HUB_CONFIGS = ("main", "default", "data", "")  # folders, in order of preference
@@ -50,143 +41,41 @@ def load(
 ) -> tuple[list[dict], int]:
     """Reads problems -> (rows, number of bad rows left out, 0 unless skip_bad_rows).
 
-    source: one or several, separated by commas, of: a file .jsonl, .json (a list, or an object with one list) or
-    .parquet; a data set of the hub, `owner/name` (the files of the split, found by their names); one of its files,
-    `owner/name:path/of/file`. A final [:N] takes its first N rows, good or bad. split matters for the hub only.
-    problem_field, answer_field: columns; default: the first of PROBLEM_FIELDS and of ANSWER_FIELDS that a row has.
+    source: one or several, separated by commas, of: a file .jsonl, .json (a list, or an object with one list, or with
+    one by the name of the split) or .parquet; a data set of the hub, `owner/name` (the files of the split, found by
+    their names); one of its files, `owner/name:path/of/file`. A final [:N] takes its first N rows, good or bad.
+    problem_field, answer_field: columns, in place of the usual ones; the answer is then taken as it is.
     ask: makes the columns of a problem of those of the file; ValueError: it can't.
 
-    The problem of a chat is its last user message. A number as answer keeps the file's spelling, and a list of one
-    stands for its element. If the answer ends in GSM8K's line "#### 1,234", it becomes "1234", and its text the column
-    "solution" if there is none. Pictures are those in the chat, or else of IMAGE_FIELDS; an <image> in the problem
-    is the place of one, else they come before it. Four numbers as the answer of a row with pictures are a box, as text.
+    Options are put below the problem, and the answer is a letter. A number as answer keeps the file's spelling. If it
+    ends in GSM8K's line "#### 1,234", it becomes "1234", and its text the column "solution" if there is none.
     ValueError: an unreadable file or data set, one without a good row, a bad row."""
     rows, bad = [], []
-
-    def leave_out(place: str, error: object) -> None:
-        bad.append(f"{place}: {error}")
-        if not skip_bad_rows:
-            raise ValueError(f"{bad[0]}; --skip-bad-rows leaves such rows out") from None
-
     for part in (part.strip() for part in source.split(",")):
-        num_rows, num_bad, marked = len(rows), len(bad), {}
-        for place, folder, record in records(part, split):
-            try:
-                columns, exact = parse_line(record) if isinstance(record, bytes) else record
-                columns, exact = (ask(columns), ask(exact)) if ask else (columns, exact)
-                row = to_row(columns, exact, problem_field, answer_field, folder)
-                check_pictures(row)
-            except ValueError as error:
-                leave_out(place, error)
-                continue
-            if MARK in row["problem"] and "images" not in row:
-                marked[len(rows)] = place
-            rows.append(row)
-        if any("images" in row for row in rows[num_rows:]):  # among text alone the mark is text
-            for place in marked.values():
-                leave_out(place, f"{MARK} in the problem, but no picture")
-            rows = [row for i, row in enumerate(rows) if i not in marked]
+        num_rows, num_bad = len(rows), len(bad)
+        for place, row, found in read(part, split, problem_field, answer_field, ask):
+            if row is None and not skip_bad_rows:
+                raise ValueError(f"{place}: {found}; --skip-bad-rows leaves such rows out")
+            rows.append(row) if row else bad.append(f"{place}: {found}")
         if len(rows) == num_rows:
             bad_ones = bad[num_bad:]
-            raise ValueError(
-                f"{part}: no rows" + (f", but {len(bad_ones)} bad ones; the first: {bad_ones[0]}" if bad_ones else "")
-            )
+            first = f", but {len(bad_ones)} bad ones; the first: {bad_ones[0]}" if bad_ones else ""
+            raise ValueError(f"{part}: no rows{first}")
     return rows, len(bad)
 
 
-def to_row(columns: object, exact: object, problem_field: str | None, answer_field: str | None, folder: Path) -> dict:
-    """A row as `load` returns it. exact: the same columns with decimals as text, as the file spells them. folder: where
-    its pictures' paths begin. ValueError: what is wrong with the row."""
-    if not isinstance(columns, dict):
-        raise ValueError(f"a row is an object of columns, not {columns!r:.60}")
-    name, chat = find(columns, problem_field, PROBLEM_FIELDS, "problem")
-    problem, in_chat = flattened(last_message(chat, "user"))
-    problem = checked_text(name, problem)
-    held = name if in_chat else next((name for name in IMAGE_FIELDS if columns.get(name)), "images")
-    values = columns.get(held) or []
-    pictures = [picture_of(value, folder) for value in in_chat or (values if isinstance(values, list) else [values])]
-    if MARK not in problem:
-        problem = MARK * len(pictures) + problem
-    if problem.count(MARK) != len(pictures) and (pictures or any(name in columns for name in IMAGE_FIELDS)):
-        raise ValueError(f"{MARK} is {problem.count(MARK)} times in {name}, but there are {len(pictures)} pictures")
-
-    fields = ANSWER_FIELDS
-    if pictures and (reply := last_message(chat, "assistant")) is not chat:
-        exact, fields = exact | {REPLY: flattened(reply)[0]}, (*fields, REPLY)
-    name, value = find(exact, answer_field, fields, "answer")
-    answer = checked_text(name, box_as_text(spelled(value)) if pictures else spelled(value))
-
-    row = {name + "_" if name in RESERVED else name: value for name, value in columns.items()}
-    if worked := GSM8K_ANSWER.search(answer):
-        row.setdefault("solution", answer)
-        answer = THOUSANDS_COMMA.sub("", worked[1])
-    row.pop(held, None)
-    if pictures:
-        row["images"] = pictures
-    return row | {"problem": problem, "answer": answer}
-
-
-def find(columns: dict, field: str | None, usual: tuple[str, ...], what: str) -> tuple[str, object]:
-    """The given column, or else the first usual one that exists, even if empty -> (name, value)."""
-    for name in (field,) if field else usual:
-        value = columns
+def read(part: str, split: str, problem_field=None, answer_field=None, ask=None) -> Iterator[tuple]:
+    """The rows of one part of a source -> (file and line or row number, the row or None, the columns that it was read
+    from or what is wrong with it). Arguments as of `load`. ValueError: the source can't be read."""
+    for place, folder, record in records(part, split):
         try:
-            for key in (name,) if name in columns else name.split("."):
-                value = value[key]
-        except (KeyError, TypeError):
-            continue
-        return name, value
-    missing = (
-        f"no column {field!r}" if field else f"no {what} (looked for {', '.join(usual)}; --{what}-field names another)"
-    )
-    raise ValueError(f"{missing}; the columns are {', '.join(columns) or 'none'}")
-
-
-def last_message(value: object, role: str) -> object:
-    """The content of a chat's last message of this role; any other value is unchanged."""
-    turns = value if isinstance(value, list) else []
-    contents = [turn.get("content") for turn in turns if isinstance(turn, dict) and turn.get("role") == role]
-    return contents[-1] if contents else value
-
-
-def flattened(content: object) -> tuple[object, list]:
-    """A chat's content in parts, text or pictures -> (its text, with marks; its pictures, as far as they are in it).
-    Any other value is unchanged."""
-    parts = content if isinstance(content, list) and all(isinstance(part, dict) for part in content) else []
-    texts = [MARK if part.get("type") in ("image", "image_url") else part.get("text") for part in parts]
-    if not parts or not all(isinstance(text, str) for text in texts):
-        return content, []
-    keys = ("image", "image_url", "url", "path", "base64")
-    found = [next(filter(None, map(part.get, keys)), None) for part in parts if not isinstance(part.get("text"), str)]
-    return "".join(texts), [picture for picture in found if picture]
-
-
-def box_as_text(value: object) -> object:
-    """A list of four numbers as text, [x1, y1, x2, y2]; any other value is unchanged."""
-    try:
-        is_box = isinstance(value, list) and len([float(number) for number in value]) == 4
-    except (TypeError, ValueError):
-        is_box = False
-    return f"[{', '.join(map(str, value))}]" if is_box else value
-
-
-def spelled(value: object) -> object:
-    """A number as text, a list of one as its element; any other value is unchanged."""
-    if isinstance(value, list) and len(value) == 1:
-        return spelled(value[0])
-    is_number = isinstance(value, int | float | Decimal) and not isinstance(value, bool)
-    return str(value) if is_number and value - value == 0 else value  # inf - inf and nan - nan are nan
-
-
-def checked_text(name: str, value: object) -> str:
-    """The value, if it is a text that is not blank. ValueError: it isn't."""
-    if not isinstance(value, str):
-        raise ValueError(f"{name} is {value!r:.60}, not text")
-    if not value.strip():
-        raise ValueError(f"{name} is empty")
-    if re.search("[\ud800-\udfff]", value):  # JSON can spell half a character, which no tokenizer accepts
-        raise ValueError(f"{name} holds half a UTF-16 character")
-    return value
+            columns, exact = parse_line(record) if isinstance(record, bytes) else record
+            columns, exact = (ask(columns), ask(exact)) if ask else (columns, exact)
+            row, found = to_row(columns, exact, problem_field, answer_field, folder)
+            check_pictures(row)
+        except (ValueError, RecursionError) as error:
+            row, found = None, error
+        yield place, row, found
 
 
 def records(part: str, split: str) -> Iterator[tuple[str, Path, object]]:
@@ -194,18 +83,19 @@ def records(part: str, split: str) -> Iterator[tuple[str, Path, object]]:
     from parse_line)."""
     limit = re.search(r"\[:(\d+)\]\Z", part)
     files = locate(part[: limit.start()] if limit else part, split)
-    rows = ((f"{name}, {place}", path.parent, record) for name, path in files for place, record in reader(name)(path))
+    read = ((name, path, *found) for name, path in files for found in reader(name)(path, split))
+    rows = ((f"{name}, {place}", path.parent, record) for name, path, place, record in read)
     return itertools.islice(rows, int(limit[1]) if limit else None)
 
 
-def reader(name: str) -> Callable[[Path], Iterator[tuple[str, object]]]:
+def reader(name: str) -> Callable[[Path, str], Iterator[tuple[str, object]]]:
     """The function that reads files with this ending."""
     if (suffix := Path(name).suffix.lower()) not in READERS:
         raise ValueError(f"{name}: can't read this type of file; {', '.join(READERS)} can be read")
     return READERS[suffix]
 
 
-def read_jsonl(path: Path) -> Iterator[tuple[str, object]]:
+def read_jsonl(path: Path, _split: str) -> Iterator[tuple[str, object]]:
     """One row per line; blank lines are skipped, but counted in line numbers."""
     with open(path, "rb") as lines:
         for number, line in enumerate(lines, 1):
@@ -226,24 +116,26 @@ def parse_line(line: bytes) -> tuple[object, object]:
         raise ValueError("not JSON (nested too deep)") from None
 
 
-def read_json(path: Path) -> Iterator[tuple[str, object]]:
-    """A list of rows, an object with one list of rows, or, as in some files of the hub, JSONL despite the ending."""
+def read_json(path: Path, split: str) -> Iterator[tuple[str, object]]:
+    """A list of rows; an object with one list, or one by the name of the split; or, as in some files of the hub, JSONL
+    despite the ending."""
     try:
         pair = parse_line(path.read_bytes())
     except ValueError as error:
         if "Extra data" not in str(error):
             raise ValueError(f"{path}: {error}") from None
-        yield from read_jsonl(path)
+        yield from read_jsonl(path, split)
         return
     if isinstance(pair[0], dict):
         lists = [name for name, value in pair[0].items() if isinstance(value, list)]
+        lists = [name for name in lists if re.fullmatch(HUB_SPLITS.get(split, split), name, re.I)] or lists
         pair = tuple(value[lists[0]] for value in pair) if len(lists) == 1 else pair
     if not isinstance(pair[0], list):
-        raise ValueError(f"{path}: {pair[0]!r:.60} is neither a list of rows nor an object with one list")
+        raise ValueError(f"{path}: {pair[0]!r:.60} is neither a list of rows nor an object with one list, or a {split}")
     yield from ((f"row {number}", row) for number, row in enumerate(zip(*pair, strict=True), 1))
 
 
-def read_parquet(path: Path) -> Iterator[tuple[str, object]]:
+def read_parquet(path: Path, _split: str) -> Iterator[tuple[str, object]]:
     """Needs pyarrow."""
     try:
         import pyarrow.parquet
@@ -327,3 +219,23 @@ def order(num_problems: int, seed: int, start: int, count: int) -> list[int]:
         stream += generator.permutation(num_problems).tolist()
     offset = start - first * num_problems
     return stream[offset : offset + count]
+
+
+def main(source: str = "", problem_field: str | None = None, answer_field: str | None = None) -> None:
+    """Prints what would be read of a source's training split, and what would not."""
+    try:
+        parts = [part.strip() for part in source.split(",")]
+        tried = [each for part in parts for each in read(part, "train", problem_field, answer_field)]
+    except ValueError as error:
+        sys.exit(f"python -m tasks.data SOURCE [PROBLEM_FIELD [ANSWER_FIELD]]: {error}")
+    good, wrong = [each for each in tried if each[1]], [f"  {place}: {error}" for place, row, error in tried if not row]
+    print(*(f"{num} rows: {columns}" for columns, num in Counter(each[2] for each in good).items()), sep="\n")
+    for place, row, _ in good[:3]:
+        texts = [(turn["role"], turn["content"]) for turn in row.get("turns", ())]
+        texts += [("prompt", row["problem"]), ("gold", extract_gold(row["answer"]))]
+        print(f"\n{place}", *(f"{what:9} {text!r}" for what, text in texts), sep="\n  ")
+    print(f"\n{len(wrong)} rows skipped" + ", the first of them:" * (len(wrong) > 10), *wrong[:10], sep="\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:4])

@@ -218,7 +218,7 @@ class Processor:
         if "max_pixels" in images.valid_kwargs.__annotations__:
             self.pixels_per_token = (images.patch_size * images.merge_size) ** 2
 
-    def prompt(self, problem: str, pictures: list, system: str = "", suffix: str = "", template: str | None = None):
+    def prompt(self, problem: str, pictures: list, system="", suffix="", template=None, turns=(), template_args=None):
         """The prompt's token ids, as tasks.prompts.encode_prompt makes them, with as many image tokens at each MARK as
         the picture there has features. pictures: opened or not; only their sizes matter.
         ValueError: marks and pictures differ in number, the text holds a token that stands for a picture, the chat
@@ -227,10 +227,10 @@ class Processor:
         if len(pieces) - 1 != len(pictures):
             raise ValueError(f"{MARK} is {len(pieces) - 1} times in the text, but there are {len(pictures)} pictures")
         for token in sorted(self.reserved):
-            if any(token in text for text in (*pieces, system)):
+            if any(token in text for text in (*pieces, system, *(turn["content"] for turn in turns))):
                 raise ValueError(f"the text holds {token!r}, which stands for a picture in the model's prompts")
 
-        texts = self._text(pieces, system, template).split(self.family.image_token)
+        texts = self._text(pieces, system, template, turns, template_args).split(self.family.image_token)
         expansions = [self.layout(size_of(picture))[0] for picture in pictures] + [""]
         if len(texts) != len(expansions):
             raise ValueError(
@@ -241,7 +241,7 @@ class Processor:
             raise ValueError("the prompt ends on a picture; let text follow it")
         return ids
 
-    def _text(self, pieces: list[str], system: str, template: str | None) -> str:
+    def _text(self, pieces: list[str], system: str, template: str | None, turns, template_args) -> str:
         """The prompt as text, with one image token between every two pieces of the user's message."""
         user = MARK.join(pieces)
 
@@ -257,11 +257,11 @@ class Processor:
             user = user.replace(MARK, "", 1)
             template = template.replace(MARK, self.placeholder if len(pieces) > 1 else "", 1)
         if template is not None or not self.tokenizer.chat_template:
-            return plain_text(spelled(user), system, template)
+            return plain_text(spelled(user), system, template, turns)
         for content in (parts, spelled):
             try:
-                text = chat_text(self.tokenizer, user, system, content)
-            except Exception:  # a class of jinja, or what Python's own types raise inside a template
+                text = chat_text(self.tokenizer, user, system, turns, template_args, content)
+            except ValueError:
                 continue
             if text.count(self.family.image_token) == len(pieces) - 1 and all(p.strip() in text for p in pieces):
                 return text

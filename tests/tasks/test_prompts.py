@@ -1,5 +1,7 @@
 """tasks/prompts.py: special tokens, chat templates, templates of the user's own, system prompts."""
 
+from datetime import date
+
 import pytest
 from test_data import one_line
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
@@ -93,9 +95,57 @@ def test_a_chat_template_without_system_messages_gets_it_in_front_of_the_users_t
     assert prompt(tokenizer) == "<|user|>1+1=?<|assistant|>"
 
 
-def test_a_broken_chat_template_is_not_hidden():
-    with pytest.raises(Exception, match="all is lost"):
-        prompt(make_tokenizer(chat_template=BROKEN_TEMPLATE), system="be good")
+def test_a_chat_template_that_fails_is_one_line():
+    for system in ("", "be good"):
+        with pytest.raises(ValueError, match=r"the model's chat template fails \(all is lost\)") as caught:
+            prompt(make_tokenizer(chat_template=BROKEN_TEMPLATE), system=system)
+        one_line(caught)
+    with pytest.raises(ValueError, match="chat template fails"):
+        prompt(make_tokenizer(chat_template="{% for"))
+
+
+TURNS = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+
+
+def test_earlier_turns_reach_the_chat_template():
+    tokenizer = make_tokenizer(chat_template=CHATML)
+    assert prompt(tokenizer, turns=TURNS) == "<|user|>a<|assistant|>b<|user|>1+1=?<|assistant|>"
+    assert prompt(tokenizer, system="S", turns=TURNS).startswith("<|system|>S<|user|>a<|assistant|>b<|user|>1+1=?")
+    for chat_template in (REFUSES, IGNORES):
+        text = prompt(make_tokenizer(chat_template=chat_template), system="S", turns=TURNS)
+        assert text == "<|user|>S\n\na<|assistant|>b<|user|>1+1=?<|assistant|>"
+    for options in ({}, {"template": "{problem}"}):
+        with pytest.raises(ValueError, match="earlier turns need a chat template"):
+            prompt(make_tokenizer(), turns=TURNS, **options)
+
+
+THINKS = "{% if enable_thinking is defined and not enable_thinking %}no {% endif %}{{ messages[0].content }}"
+
+
+def test_arguments_of_the_chat_template():
+    assert prompt(make_tokenizer(chat_template=THINKS)) == "1+1=?"
+    assert prompt(make_tokenizer(chat_template=THINKS), template_args={"enable_thinking": False}) == "no 1+1=?"
+    tokenizer, given = make_tokenizer(chat_template=THINKS), {"enable_thinking": False}
+    assert prompts.template_arguments(tokenizer, None, given) == given
+    assert prompts.template_arguments(tokenizer, None, None) == {}
+    for wrong in (
+        (tokenizer, None, {"thinking": False}),
+        (tokenizer, "{problem}", given),
+        (make_tokenizer(), None, given),
+    ):
+        with pytest.raises(ValueError, match="thinking: not in the chat template") as caught:
+            prompts.template_arguments(*wrong)
+        one_line(caught)
+
+
+def test_a_chat_template_that_asks_for_the_time_gets_one_day_for_the_whole_run():
+    tokenizer = make_tokenizer(chat_template="{{ strftime_now('%d %b %Y') }}|" + CHATML)
+    arguments = prompts.template_arguments(tokenizer, None, None)
+    assert arguments == {"strftime_now": str(date.today())}
+    arguments = prompts.template_arguments(tokenizer, None, {"strftime_now": "2024-07-26"})  # a resumed run's
+    assert prompt(tokenizer, template_args=arguments) == "26 Jul 2024|<|user|>1+1=?<|assistant|>"
+    with pytest.raises(ValueError, match="chat template fails"):
+        prompt(tokenizer, template_args={"strftime_now": "yesterday"})
 
 
 def test_the_suffix_follows_the_problem_everywhere():
@@ -141,6 +191,8 @@ def test_system_prompts_by_name_and_by_text():
     assert prompts.system_prompt("") == ("", "")
     for name, pair in prompts.SYSTEM_PROMPTS.items():
         assert prompts.system_prompt(name) == pair
+    for text in ("请逐步推理，并把最终答案放在\\boxed{}中。", "/no_think", "Думай.", "Think!"):
+        assert prompts.system_prompt(text) == (text, "")
     with pytest.raises(ValueError) as caught:
         prompts.system_prompt("qwen-8b")
     assert all(name in one_line(caught) for name in ("'qwen-8b'", *prompts.SYSTEM_PROMPTS))
