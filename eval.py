@@ -41,7 +41,7 @@ from engine.faster import fuse_norms, halve
 from engine.policy import autocast
 from grader.equality import is_equiv
 from rollout import completion_texts, rollout
-from run import scores
+from run import faults, scores
 from run.flags import BUILT_INS, fail, template_args, user_input
 from run.models import model_class, pretrained
 from run.problems import encode_row, features_and_pictures, room_for_pictures, tokenizer_of
@@ -49,7 +49,7 @@ from run.ranks import decoder, default_dtype, init_distributed, is_gpu
 from tasks import addition, benchmarks, data, pictures, prompts
 
 # flags that a result depends on, besides the problems and the template
-SETTINGS = ("model", "system_prompt", "template_args", "samples", "temperature", "top_p", "top_k", "seed")
+SETTINGS = ("model", "system_prompt", "template_args", "samples", "temperature", "top_p", "top_k", "stop", "seed")
 SETTINGS += ("min_pixels", "max_pixels", "max_prompt_tokens", "max_new_tokens", "dtype")
 ROOT = Path(__file__).parent
 # the code that a verdict depends on
@@ -57,6 +57,7 @@ GRADER = ("rewards.py", *sorted(f"grader/{path.name}" for path in (ROOT / "grade
 
 
 def main(argv: list[str] | None = None) -> None:
+    faults.keep_streams()
     args = parse_args(argv)
     if args.compare:
         compare(*args.compare)
@@ -141,6 +142,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--temperature", type=float, default=0.6, help="of the samples (paper's 1.5B code: 0.6)")
     add("--top-p", type=float, default=0.95, help="sample the fewest tokens of this mass; 1: off (1.5B code: 0.95)")
     add("--top-k", type=int, default=0, help="sample among this many likeliest tokens; 0: off (paper: not given)")
+    add("--stop", nargs="+", metavar="TEXT", help="texts that end a completion, as its last part (default: none)")
     add("--seed", type=int, default=0, help="of the samples")
     add("--max-prompt-tokens", type=int, default=1024,
         help="longer prompts are left out and counted (default: 1024; addition: 32; paper: not given)")
@@ -178,6 +180,7 @@ def check(args: argparse.Namespace) -> None:
         (args.data_dir and not args.bench, "--data-dir needs --bench; with --data, name the files"),
         (fields and not args.data, "--problem-field and --answer-field need --data"),
         (not 0 < args.temperature < math.inf, f"--temperature {args.temperature}: must be above 0; greedy needs none"),
+        ("" in (args.stop or ()), "--stop: an empty text ends every completion at its first token"),
         (not 0 < args.top_p <= 1, f"--top-p {args.top_p}: must be above 0, and at most 1 (off)"),
         (args.resume and not args.model, "--resume needs --model"),
         (args.resume and args.overwrite, "--resume continues --out, --overwrite replaces it: give one of them"),
@@ -348,7 +351,7 @@ def complete(model, tokenizer, processor, problems: list[dict], args: argparse.N
     rows = [without_ids(problem) | {"seconds": {}} for problem in problems]
     prompt_ids = [problem["prompt_ids"] for problem in problems]
     options = {"key": (args.seed, zlib.crc32(problems[0]["set"].encode())), "cache_tokens": args.cache_tokens}
-    options |= {"indices": [problem["place"] for problem in problems], "decode": decode}
+    options |= {"indices": [problem["place"] for problem in problems], "decode": decode, "stop": args.stop}
     options["images"], _ = user_input(features_and_pictures, processor, problems)
     sampling = {"temperature": args.temperature, "top_p": args.top_p, "top_k": args.top_k}
     for name, n, decoding in (("greedy", 1, {"temperature": 0.0}), ("samples", args.samples, sampling)):

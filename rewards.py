@@ -4,22 +4,25 @@ First the rewards of one completion (grader/ decides whether an answer is right)
 reads the --rewards flag, and `score` applies its functions.
 """
 
+import asyncio
 import importlib.util
+import inspect
 import math
 import re
 import sys
+import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from copy import deepcopy
+from functools import wraps
 from pathlib import Path
 
 from grader.boxes import KINDS, find_box, overlap
-from grader.equality import is_equiv, is_parsed
-from grader.extraction import RULES, extract_answer, extract_gold, find_answer, is_right, own_text
+from grader.equality import is_equiv as is_equiv  # importable from here too
+from grader.equality import is_parsed
+from grader.extraction import RULES, extract_gold, find_answer, is_right, own_text
+from grader.extraction import extract_answer as extract_answer
 from grader.workers import Grader
-
-__all__ = ["accuracy", "accuracy_boxed", "choice", "choice_or_name", "class_name", "compares_answers", "cosine"]
-__all__ += ["extract_answer", "format_reward", "iou", "iou_or_name", "is_equiv", "num_as_text", "parse_rewards"]
-__all__ += ["score", "tag_count"]
 
 _TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 
@@ -43,8 +46,7 @@ def format_reward(completion: str) -> float:
     """1.0 if the whole completion is `<think>…</think>` then `<answer>…</answer>`, each tag exactly once, else 0.0.
 
     Whitespace around and between the two is ignored, and `<think>` may be missing (a chat template may have put it into
-    the prompt). The released code also requires line breaks, fails on a final one, and accepts text after `</answer>`
-    (its MULTILINE lets `$` match there) and repeated tags (its lazy `.*?` runs over them).
+    the prompt). The released code also requires line breaks, and accepts text after `</answer>` and repeated tags.
     """
     thought, thought_end, rest = completion.strip().removeprefix("<think>").partition("</think>")
     rest = rest.strip()
@@ -57,8 +59,7 @@ def format_reward(completion: str) -> float:
 def tag_count(completion: str) -> float:
     """A quarter for each tag of `format_reward` that occurs exactly once, in any order: partial credit towards it.
 
-    This is open-r1's tag_count_reward (not in the paper) without its line breaks. A missing `<think>` counts if
-    `</think>` occurs once, as it may have been in the prompt.
+    As in open-r1, but without line breaks. A missing `<think>` counts if `</think>` occurs once.
     """
     counts = [completion.count(tag) for tag in _TAGS]
     counts[0] = counts[0] or counts[1]
@@ -68,9 +69,8 @@ def tag_count(completion: str) -> float:
 def cosine(right: bool, num_tokens: int, max_tokens: int) -> float:
     """Prefers short right answers and long wrong ones: half a cosine wave over the length, clamped at max_tokens.
 
-    Right: from 1 down to 0.5. Wrong: from -0.5 up to 0. The values are those of the released 1.5B recipe, not in the
-    paper. Its code counts characters, up to 1000; is periodic, so that 2000 characters earn what none would; and makes
-    longer wrong answers worse, contrary to its own description.
+    Right: from 1 down to 0.5. Wrong: from -0.5 up to 0. The released code makes longer wrong answers worse, contrary to
+    its own description.
     """
     wave = (1 + math.cos(math.pi * min(1.0, num_tokens / max_tokens))) / 2  # 1 -> 0
     return 0.5 + 0.5 * wave if right else -0.5 * wave
@@ -100,7 +100,7 @@ def class_name(completion: str, answer: str) -> float:
     """1.0 if the completion's answer is the whole of the name `answer`, else 0.0.
 
     Case, spaces, `_`, `-`, a leading article and a final full stop do not count. An answer that is not marked may be
-    the whole text. The released code accepts any substring, either way, so that an empty answer is right.
+    the whole text.
     """
     name = _name(find_answer(completion)[1] or own_text(completion)[0])
     return float(name != "" and name == _name(extract_gold(answer)))
@@ -224,8 +224,23 @@ def compares_answers(rewards: Rewards) -> bool:
     return any(isinstance(function, _Graded) for _, function, _ in rewards)
 
 
+def check_columns(rewards: Rewards, columns: Iterable[str]) -> None:
+    """ValueError: a reward can't be called with these columns of the data."""
+    keywords = dict.fromkeys(["prompts", "completions", "completion_ids", *columns])
+    for name, function, _ in rewards:
+        try:
+            inspect.signature(function).bind(**keywords)
+        except TypeError as error:
+            raise ValueError(f"reward {name!r} gets {', '.join(keywords)}: {error}; add **columns") from None
+
+
+def source_of(function: Callable) -> str | None:
+    """The file of a reward."""
+    return getattr(sys.modules.get(function.__module__), "__file__", None)
+
+
 def _load(path: str, name: str) -> Callable:
-    """The function of that name in the user's Python file."""
+    """The function of that name in the user's Python file, which may import files beside it."""
     if not Path(path).is_file():
         raise ValueError(f"reward file {path!r} does not exist: {_KNOWN}")
     module_name = f"rewards_of_{Path(path).stem}"
@@ -234,13 +249,16 @@ def _load(path: str, name: str) -> Callable:
         raise ValueError(f"reward file {path!r} is not a Python file: {_KNOWN}")
     module = importlib.util.module_from_spec(module_spec)
     sys.modules[module_name] = module  # as the import system does: dataclasses look there
+    sys.path.append(str(Path(path).resolve().parent))  # last: a file there must not hide a package
     try:
         module_spec.loader.exec_module(module)
     except Exception as error:
-        raise ValueError(f"reward file {path!r} cannot be imported: {_one_line(error)}; {_KNOWN}") from error
+        raise ValueError(f"reward file {path!r}: {_one_line(error, module.__file__)}; {_KNOWN}") from error
     function = getattr(module, name, None)
     if not callable(function):
         raise ValueError(f"reward file {path!r} has no function {name!r}: {_KNOWN}")
+    if inspect.iscoroutinefunction(function):
+        return wraps(function)(lambda **batch: asyncio.run(function(**batch)))
     return function
 
 
@@ -250,30 +268,35 @@ def score(rewards: Rewards, prompts, completions, completion_ids, columns: dict[
     total    B weighted sums; None where any reward is None: that sample cannot be scored
     by_name  {name: B numbers or None}, unweighted
     errors   on how many samples a reward raised: it counts as 0 there, and other samples are not affected
+    failed   {name: its error} of the rewards that raised on every sample
     counts   {one of RULES: answers found by it, "given_up": comparisons} if a built-in reward compares answers, and
              {"box/" and one of KINDS: completions} if one compares boxes
 
-    A reward's first error is printed on stderr; `shown` holds the names of rewards whose error was already printed, so
-    pass the same set each time. ValueError if a reward returns anything but B finite numbers or None.
+    Each reward has its own copy of the batch. Its first error is printed on stderr; `shown` holds the names of rewards
+    whose error was printed, so pass the same set each time. ValueError: it returns other than B finite numbers or None.
     """
     batch = {**columns, "prompts": prompts, "completions": completions, "completion_ids": completion_ids}
     shown = set() if shown is None else shown
-    by_name, errors, before = {}, 0, _counts(rewards)
+    by_name, errors, failed, before = {}, 0, {}, _counts(rewards)
     for name, function, _ in rewards:
         by_name[name], failures = _call(name, function, batch)
-        errors += sum(index is not None for index, _ in failures)
-        if failures and name not in shown:
+        if not failures:
+            continue
+        index, error = failures[0]
+        what = _one_line(error, source_of(function))
+        errors += len(failures) * (index is not None)
+        if len(failures) == len(completions):
+            failed[name] = what
+        if name not in shown:
             shown.add(name)
-            index, error = failures[0]
             where = "a whole batch" if index is None else f"the completion {completions[index][:80]!r}, which scores 0"
-            what = f"{_one_line(error)} on {where}; further errors are only counted"
-            print(f"reward {name!r} raised {what}", file=sys.stderr)
+            print(f"reward {name!r} raised {what} on {where}; further errors are only counted", file=sys.stderr)
     total = [
         None if None in values else math.fsum(w * value for (_, _, w), value in zip(rewards, values, strict=True))
         for values in zip(*by_name.values(), strict=True)
     ]
     counts = {key: count - before[key] for key, count in _counts(rewards).items()}
-    return {"total": total, "by_name": by_name, "errors": errors, "counts": counts}
+    return {"total": total, "by_name": by_name, "errors": errors, "failed": failed, "counts": counts}
 
 
 def _counts(rewards):
@@ -296,7 +319,9 @@ def _call(name, function, batch, first=0):
     if size == 0:
         return [], []
     try:
-        returned = function(**batch)
+        # ids are many, and only numbers: a copy of their lists is enough
+        own = {name: list(map(list if name == "completion_ids" else deepcopy, x)) for name, x in batch.items()}
+        returned = function(**own)
     except Exception as error:
         if size == 1:
             return [0.0], [(first, error)]
@@ -333,5 +358,8 @@ def _number(value):
         return math.nan
 
 
-def _one_line(error):
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+def _one_line(error, file=None):
+    """What was raised, and where in the user's file."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    place = f" ({file}, line {lines[-1]})" if lines else ""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200] + place

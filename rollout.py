@@ -11,9 +11,11 @@ vocabulary.
 """
 
 import inspect
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -39,9 +41,9 @@ class Rollout:
     prompt_ids: torch.Tensor  # (P, L), padded left
     prompt_mask: torch.Tensor  # (P, L), 1 on tokens
     completion_ids: torch.Tensor  # (P, G, T), padded right
-    completion_mask: torch.Tensor  # (P, G, T), 1 up to and including the first EOS
+    completion_mask: torch.Tensor  # (P, G, T), 1 up to and including the first EOS, or the end of a stop text
     logprobs: torch.Tensor  # (P, G, T), of the drawn tokens under softmax(logits / temperature), or 0; float32 or wider
-    truncated: torch.Tensor  # (P, G) bool: max_new_tokens reached without an EOS
+    truncated: torch.Tensor  # (P, G) bool: max_new_tokens reached without either
     images: tuple[Pictures, ...] = ()  # P; () if no prompt has a picture. rollout() leaves it to its caller
 
 
@@ -59,6 +61,7 @@ def rollout(
     temperature: float = 1.0,
     top_p: float = 1.0,
     top_k: int = 0,
+    stop: Sequence[str] | None = None,
     cache_tokens: int = 2**18,
     decode: Callable | None = None,
 ) -> Rollout:
@@ -69,6 +72,7 @@ def rollout(
     key, indices: sample g of prompt p draws from the stream of (*key, indices[p], g). In training key is (seed, step,
     round) and indices are the prompts' places in the round (default 0..P-1). temperature 0 is greedy (log-probabilities
     are then those at 1). top_p, top_k (1 and 0: off) restrict what is drawn; logprobs stay those of the full softmax.
+    stop: a completion also ends with the token that makes one of these texts whole, which belongs to it as an EOS does.
     cache_tokens: prompt and completion tokens of the rows decoded at once (at least one group); it bounds the cache.
     decode: the loop over tokens, by default `decode_packed`; the same tokens in another way, engine/fixed_shapes.py.
     A completion ends at any EOS id of the model; nothing else is inherited from its generation_config. The model
@@ -86,14 +90,19 @@ def rollout(
     wide = torch.promote_types(model.dtype, torch.float32)
     logprobs = torch.zeros((len(prompts), G, T), device=model.device, dtype=wide)  # (P, G, T)
     options = {"temperature": temperature, "top_p": top_p, "top_k": top_k}
+    decode = decode or decode_packed
+    if stop:
+        decode = partial(decode, stopped=partial(_stopped, tokenizer, stop))
     with _sampling_mode(model, eos, pad):
         for chunk in _chunks([len(prompt) for prompt in prompts], G, T, cache_tokens):
             ids, mask = pad_left([prompts[p] for p in chunk], pad, model.device)  # (p, L)
             seen = picture_inputs(model, ids, [images[p] for p in chunk]) if images else {}
-            drawn = _complete(model, ids, mask, seen, uniforms[chunk], eos, wide, options, decode or decode_packed)
+            drawn = _complete(model, ids, mask, seen, uniforms[chunk], eos, wide, options, decode)
             completion_ids[chunk], logprobs[chunk] = drawn
 
     ends = torch.isin(completion_ids, torch.tensor(eos, device=model.device))  # (P, G, T)
+    if stop:
+        ends |= _stops(tokenizer, stop, completion_ids, ends)
     # an EOS ends the completion and belongs to it: trained on, or the model would not learn to stop
     completion_mask = (ends.cumsum(dim=2) - ends.long() == 0).long()  # (P, G, T)
     longest = int(completion_mask.sum(dim=2).max()) if len(prompts) else 0
@@ -304,11 +313,11 @@ def _complete(model, prompt_ids, prompt_mask, seen, uniforms, eos, dtype, option
     return tokens.view(p, G, T), logprobs.view(p, G, T)
 
 
-def decode_packed(model, inputs: dict, parents: torch.Tensor, logits: torch.Tensor, draws: Draws) -> None:
+def decode_packed(model, inputs: dict, parents: torch.Tensor, logits: torch.Tensor, draws: Draws, stopped=None) -> None:
     """The loop over tokens, for any cache: a row that has ended leaves at once, and a later one takes its place.
 
     inputs: as for the n rows, but for their "cache", which is that of the prompts; parents (n,): the prompt in each
-    row; logits (n, V): of the prompts' last tokens.
+    row; logits (n, V): of the prompts' last tokens; stopped: `_stopped`, if texts end completions.
     """
     alive = torch.arange(len(parents), device=parents.device)  # (n,): the sample in each row
     T = draws.tokens.shape[1]
@@ -317,6 +326,8 @@ def decode_packed(model, inputs: dict, parents: torch.Tensor, logits: torch.Tens
         drawn, logprob = draw(logits, draws.uniforms[alive, t], **draws.options)
         draws.tokens[alive, t], draws.logprobs[alive, t] = drawn, logprob.to(draws.logprobs.dtype)
         unfinished = ~torch.isin(drawn, draws.ends)
+        if stopped:
+            unfinished &= ~stopped(draws.tokens, alive, t + 1)
         if not unfinished.all():
             rows = _compact(unfinished)
             alive, drawn, inputs = alive[rows], drawn[rows], _take(inputs, rows)
@@ -326,6 +337,30 @@ def decode_packed(model, inputs: dict, parents: torch.Tensor, logits: torch.Tens
         out = model(**model.prepare_inputs_for_generation(drawn[:, None], next_sequence_length=1, **inputs))
         inputs = model._update_model_kwargs_for_generation(out, inputs)
         logits = out.logits[:, -1]
+
+
+def _holds(tokenizer, stop: Sequence[str], ids: list[int]) -> bool:
+    text = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    return any(each in text for each in stop)
+
+
+def _stopped(tokenizer, stop: Sequence[str], tokens: torch.Tensor, rows: torch.Tensor, end: int, new: int = 1):
+    """Whether one of the `new` tokens before `end` makes a stop text whole: rows (n,) of tokens (N, T) -> (n,) bool."""
+    # as many tokens as can hold it: each is a byte of it at least
+    ids = tokens[:, max(0, end - new - max(len(each.encode()) for each in stop)) : end][rows].tolist()
+    return torch.tensor([_holds(tokenizer, stop, row) for row in ids], device=tokens.device)
+
+
+def _stops(tokenizer, stop: Sequence[str], ids: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+    """(P, G, T) bool: the token that makes a completion's first stop text whole, or its EOS if that comes first.
+
+    A function of the completion, whenever its row has left. All longer prefixes hold the text: bisection finds it.
+    """
+    lengths = (ends.cumsum(dim=2) == 0).sum(dim=2).flatten().tolist()  # tokens before the EOS
+    rows = zip(ids.flatten(0, 1).tolist(), lengths, strict=True)
+    found = [bisect_left(range(n + 1), True, key=lambda k: _holds(tokenizer, stop, row[:k])) for row, n in rows]
+    places = torch.arange(1, ids.shape[2] + 1, device=ids.device)
+    return places == torch.tensor(found, device=ids.device).view(*ids.shape[:2], 1)
 
 
 def _compact(unfinished: torch.Tensor) -> torch.Tensor:

@@ -47,7 +47,7 @@ from run.journal import Evaluation, accuracy_of, evaluation, global_totals, make
 from run.models import Trained
 from run.problems import features_and_pictures
 from run.ranks import init_distributed, patience
-from run.setup import set_up
+from run.setup import held, set_up
 from tasks import data, pictures
 
 MAX_SKIPPED_IN_A_ROW = 10  # steps without a finite gradient after which a run gives up
@@ -55,13 +55,14 @@ MAX_SKIPPED_IN_A_ROW = 10  # steps without a finite gradient after which a run g
 
 def main(argv: list[str] | None = None) -> None:
     """Runs train, or with --doctor or --replay the tool of that name, and ends in one line whatever goes wrong."""
+    faults.keep_streams()
     args = parse_args(argv)
     transformers.utils.logging.disable_progress_bar()  # the run has a bar of its own
     huggingface_hub.utils.logging.set_verbosity_error()  # its retries; a final failure is one line of ours
     device = init_distributed(args.rank_timeout)
     tool = "replay" if args.replay else "doctor" if args.doctor else None
     try:
-        with faults.beating(patience(device, args.rank_timeout)):
+        with faults.beating(patience(device, args.rank_timeout)), held(args):
             # by its name, as tools/ imports this file and is not imported by it
             command = importlib.import_module(f"tools.{tool}").run if tool else train
             problem = command(args, device)
@@ -116,10 +117,12 @@ def train(args, device: torch.device) -> None:
                     if state.step == args.steps or due(args.eval_every, state):
                         after = evaluate(trained, held_out, args)
                         row |= accuracy_of(after)
+                        if args.keep_best and after.accuracy > state.best_accuracy:
+                            state = replace(state, best_step=state.step, best_accuracy=after.accuracy)
                     state = replace(state, seconds=time.perf_counter() - began)
                     log(row | {"seconds": state.seconds}, batch.samples, totals.groups)
                     logged = state.step
-                    if state.step < args.steps and due(args.save_every, state):
+                    if state.step < args.steps and (due(args.save_every, state) or state.best_step == state.step):
                         save(f"checkpoint-{state.step}", args, trained, state)
                 end_between_steps(kind, stopped, state)
             with uninterrupted():
@@ -130,7 +133,7 @@ def train(args, device: torch.device) -> None:
             savable = logged == state.step and (kind == "ddp" or bool(stopped))  # one rank's shards are no checkpoint
             stop(error, stopped, savable, args, trained, state)
     controls = {name: evaluate(trained, rows, args) for name, rows in pictures.controls(held_out).items()}
-    report(args, first, before, after, controls)
+    report(args, state, first, before, after, controls)
 
 
 def collect(trained: Trained, problems: list[dict], scorer: Callable, args, state: State) -> Batch:
@@ -170,7 +173,7 @@ def sample(
     if args.algo == "sft":
         sampled = methods.demonstrations(model, tokenizer, prompts, [row["solution_ids"] for row in rows])
         return replace(sampled, images=shown), None
-    limits = {"max_new_tokens": args.max_new_tokens, "cache_tokens": args.cache_tokens}
+    limits = {"max_new_tokens": args.max_new_tokens, "cache_tokens": args.cache_tokens, "stop": args.stop}
     limits |= {"images": images, "decode": trained.decode}
     with gathered(trained.policy) as model:
         options = {"temperature": args.temperature, "top_p": args.top_p, "top_k": args.top_k} | limits
@@ -327,7 +330,7 @@ def evaluate(trained: Trained, problems: list[dict], args) -> Evaluation | None:
     with gathered(trained.policy) as model:
         images, _ = features_and_pictures(trained.processor, mine)
         options = {"temperature": 0.0, "cache_tokens": args.cache_tokens, "images": images, "decode": trained.decode}
-        sampled = rollout(model, trained.tokenizer, prompts, 1, args.max_new_tokens, **options)
+        sampled = rollout(model, trained.tokenizer, prompts, 1, args.max_new_tokens, stop=args.stop, **options)
     texts = completion_texts(trained.tokenizer, sampled)
     seen = [iou_or_name(text, row["answer"]) * ("images" in row) for text, row in zip(texts, mine, strict=True)]
     right = [x or accuracy(text, row["answer"]) for x, text, row in zip(seen, texts, mine, strict=True)]
@@ -346,7 +349,7 @@ def save(name: str, args, trained: Trained, state: State) -> None:
         checkpoint.save(
             folder, model, trained.processor or trained.tokenizer, weights, moments, asdict(state), critic, adapter
         )
-        checkpoint.prune(Path(args.out), args.keep)
+        checkpoint.prune(Path(args.out), args.keep, state.best_step)
 
 
 def end_between_steps(kind: str, stopped: list[int], state: State) -> None:

@@ -60,18 +60,22 @@ class FixedShapes:
         self.record, self.say, self.look = record, say, look
         self.recorded, self.pool, self.size, self.origin = {}, None, (0, 0, 0), None
 
-    def __call__(self, model, inputs: dict, parents: torch.Tensor, logits: torch.Tensor, draws: Draws) -> None:
+    def __call__(
+        self, model, inputs: dict, parents: torch.Tensor, logits: torch.Tensor, draws: Draws, stopped=None
+    ) -> None:
         """As rollout.decode_packed, to which it leaves other caches: sliding windows, recurrent states."""
         layers = getattr(inputs["cache"], "layers", [])
         plain = layers and all(type(layer) is DynamicLayer and layer.is_initialized for layer in layers)
         if not plain or inputs.get("position_ids") is None:
-            return decode_packed(model, inputs, parents, logits, draws)
+            return decode_packed(model, inputs, parents, logits, draws, stopped)
         (N, T), L = draws.tokens.shape, layers[0].keys.shape[2]
         self._make_room(model, layers, inputs, N, L + T, draws)
         self._fill(layers, inputs, parents, logits, draws)
         n = fit(N)
         for t in range(1, T):
             if t % self.look == 0:
+                if stopped:
+                    self.ended[:n] |= stopped(self.tokens, self.alive[:n], t, self.look)
                 left = (~self.ended[:n]).nonzero().squeeze(1)  # the only wait for the device
                 if len(left) == 0:
                     break

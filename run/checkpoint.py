@@ -1,6 +1,6 @@
 """A run on disk: what is saved is complete or absent, and a resumed run continues to the same bits.
 
-    OUT/config.json            the flags, after defaults, and where the run was made
+    OUT/config.json            the flags, after defaults; where the run was made, and hashes of what it was made of
     OUT/metrics.jsonl          one row per step
     OUT/samples.jsonl          a few completions per step
     OUT/groups.jsonl           rewards and lengths of all samples of a step, by group
@@ -19,7 +19,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from safetensors.torch import save_file
 
 ROW_FILES = ("metrics.jsonl", "samples.jsonl", "groups.jsonl")  # every step appends to each
 RUN_FILES = ("config.json", *ROW_FILES)
-MANIFEST = "manifest.json"
+MANIFEST, LOCK = "manifest.json", ".lock"
 CRITIC = "critic.safetensors"
 ADAPTER = "adapter"  # a folder
 
@@ -43,11 +43,41 @@ class State:
     seconds: float = 0.0  # since the start
     skipped: int = 0  # steps left out because loss or gradient was not finite
     skipped_in_a_row: int = 0
+    best_step: int = 0  # of --keep-best: the step of the best held-out accuracy; 0: none yet
+    best_accuracy: float = -1.0
 
 
 def exists(out: Path) -> bool:
     """Whether a run, or part of one, is in the folder."""
     return any((out / name).exists() for name in RUN_FILES) or latest(out) is not None
+
+
+@contextmanager
+def locked(out: Path):
+    """The folder is this process's alone until the block, or the process, ends. ValueError: another's."""
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / LOCK
+    path.touch()
+    with ExitStack() as stack:
+        for mode in "ra":  # NFS locks only what is open for writing; elsewhere that keeps a disk from turning read-only
+            file = stack.enter_context(open(path, mode))
+            try:
+                import fcntl  # Windows has none
+
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.fstat(file.fileno()).st_nlink:
+                    break
+                raise BlockingIOError  # its owner, who has just ended, took it away
+            except BlockingIOError:
+                raise ValueError(f"--out {out}: another job is writing there; give another folder") from None
+            except (ImportError, OSError):
+                pass  # nor have some file systems
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # not empty, unless a mistake was found before anything was written
+                path.unlink(missing_ok=True)
+                out.rmdir()
 
 
 def save(folder: Path, model, tokenizer, weights: dict, optimizer: dict, state: dict, critic=None, adapter=None):
@@ -142,10 +172,11 @@ def reopen(out: Path, step: int, taken: Path | None) -> None:
         _move(out / "final", out / f"checkpoint-{step}")
 
 
-def prune(out: Path, keep: int) -> None:
-    """Deletes all but the latest `keep` checkpoints (0: none is deleted); final is not one of them."""
+def prune(out: Path, keep: int, best: int = 0) -> None:
+    """Deletes all but the latest `keep` checkpoints (0: none is deleted) and that of step `best`; final is not one."""
     for folder in _checkpoints(out)[:-keep]:
-        _delete(folder)
+        if folder.name != f"checkpoint-{best}":
+            _delete(folder)
 
 
 def clear(out: Path) -> None:

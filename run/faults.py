@@ -6,6 +6,7 @@ number: without them, a run would end with "Connection closed by peer", and nobo
 """
 
 import faulthandler
+import io
 import math
 import os
 import signal
@@ -13,7 +14,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 
@@ -21,8 +22,29 @@ import torch
 import torch.distributed as dist
 
 BEAT = 1.0  # seconds
-STOPS = signal.SIGINT, signal.SIGTERM
+STOPS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1  # the last is a cluster's, before its time limit
 GRACE = 5.0  # seconds; for a reward that holds the interpreter lock, so that no Python thread can end it
+
+
+class _Patient(io.FileIO):
+    """A stream whose reader may leave."""
+
+    def write(self, content):
+        try:
+            return super().write(content)
+        except BrokenPipeError:
+            return len(content)
+
+
+def keep_streams() -> None:
+    """From here on neither `| head` nor a terminal's code page ends the program: what nobody reads is dropped, and what
+    can't be encoded is escaped."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream and stream is getattr(sys, f"__{name}__"):  # not what a notebook or a test has put there
+            raw = io.BufferedWriter(_Patient(stream.fileno(), "w", closefd=False))
+            options = {"encoding": stream.encoding, "errors": "backslashreplace", "line_buffering": True}
+            setattr(sys, name, io.TextIOWrapper(raw, **options))
 
 
 @contextmanager
@@ -159,7 +181,7 @@ def limited(name: str, reward: Callable, seconds: float) -> Callable:
 
 def check_same_parameters(model: torch.nn.Module, step: int) -> None:
     """FloatingPointError, naming step and ranks, unless all ranks hold the same bits in every parameter. Collective."""
-    mine = _hash(model)
+    mine = hash_of(list(model.parameters()))
     hashes = [torch.zeros_like(mine) for _ in range(dist.get_world_size())]
     dist.all_gather(hashes, mine)
     hashes = [int(x) for x in hashes]
@@ -169,11 +191,11 @@ def check_same_parameters(model: torch.nn.Module, step: int) -> None:
         raise FloatingPointError(f"after step {step} the parameters of rank {wrong} are not those of rank {right}")
 
 
-def _hash(model: torch.nn.Module) -> torch.Tensor:
-    """A 64-bit hash of every bit of all parameters: sums of integers, so exact in any order and on any device."""
-    total = torch.zeros(1, dtype=torch.int64, device=next(model.parameters()).device)
+def hash_of(parameters: Sequence[torch.Tensor]) -> torch.Tensor:
+    """A 64-bit hash of every bit of the parameters: sums of integers, so exact in any order and on any device."""
+    total = torch.zeros(1, dtype=torch.int64, device=parameters[0].device)
     kinds = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-    for parameter in model.parameters():
+    for parameter in parameters:
         for piece in parameter.detach().reshape(-1).split(1 << 22):  # a large matrix in 64 bits might not fit
             bits = piece.view(kinds[piece.element_size()]).to(torch.int64)
             places = torch.arange(1, len(bits) + 1, device=bits.device)
@@ -193,8 +215,10 @@ def _store() -> dist.Store:
 
 @contextmanager
 def _handled(handler: Callable) -> Iterator[None]:
-    """SIGINT and SIGTERM go to the handler until the block ends."""
-    previous = {number: signal.signal(number, handler) for number in STOPS}
+    """STOPS go to the handler until the block ends, but for a SIGHUP that nohup ignores; in a thread none can."""
+    mine = STOPS if threading.current_thread() is threading.main_thread() else ()
+    mine = [n for n in mine if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
+    previous = {number: signal.signal(number, handler) for number in mine}
     try:
         yield
     finally:
@@ -204,7 +228,7 @@ def _handled(handler: Callable) -> Iterator[None]:
 
 @contextmanager
 def stop_signals(at_once: bool = True):
-    """SIGINT and SIGTERM are noted in the list it yields, and raise KeyboardInterrupt wherever the program is; without
+    """STOPS are noted in the list it yields, and raise KeyboardInterrupt wherever the program is; without
     at_once they are only noted, see stop_together."""
     noted = []
 
@@ -228,7 +252,7 @@ def stop_together(stopped: list[int]) -> None:
 
 @contextmanager
 def uninterrupted():
-    """SIGINT and SIGTERM wait until the block has ended."""
+    """STOPS wait until the block has ended."""
     waiting = []
     with _handled(lambda number, _: waiting.append(number)):
         yield

@@ -23,10 +23,12 @@ from run import checkpoint, record
 from run.ranks import cache_tokens, default_dtype
 from tasks import addition, shapes
 from tasks.pictures import GOLD_SIZES
-from tasks.prompts import SYSTEM_PROMPTS, load_template, system_prompt
+from tasks.prompts import SYSTEM_PROMPTS, TEMPLATES, load_template, system_prompt
 
 BUILT_IN = "tiny"
 BUILT_INS = {BUILT_IN: addition, "tiny-pictures": shapes}  # every --model that needs no download
+# flags of a command, not of a run
+OF_COMMAND = ("out", "resume", "auto_resume", "overwrite", "allow_changes", "plan", "doctor", "replay")
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -49,13 +51,27 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def flags_of_run(config: Path) -> dict:
-    """The flags in a run's config.json, without the switches that belong to a command."""
+    """What is in a run's config.json, without the flags that belong to a command."""
     if not config.exists():
         fail(f"--resume: no run in {config.parent}, it has no config.json; give the run's folder with --out")
     try:
-        return json.loads(config.read_text(encoding="utf-8")) | {"resume": False, "overwrite": False}
+        found = json.loads(config.read_text(encoding="utf-8"))
+        return {name: value for name, value in found.items() if name not in OF_COMMAND}
     except ValueError as error:
         fail(f"--resume: {config} is damaged ({error}); restore it, or start a new run with --overwrite")
+
+
+def absolute_paths(flags: dict) -> dict:
+    """The flags, with whole paths where they name files or folders that are here: so they mean the same anywhere."""
+    endings = {"model": "", "template": "", "data": r"(\[:\d+\])?", "eval_data": r"(\[:\d+\])?", "rewards": r":.*"}
+
+    def absolute(part: str, ending: str) -> str:
+        found = re.fullmatch(rf"\s*(.+?)({ending})\s*", part)
+        here = found and found[1] not in {*BUILT_INS, *TEMPLATES} and os.path.exists(found[1])
+        return os.path.abspath(found[1]) + found[2] if here else part
+
+    given = {name: flags[name].split(",") for name in endings if flags.get(name)}
+    return flags | {name: ",".join(absolute(part, endings[name]) for part in parts) for name, parts in given.items()}
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -113,6 +129,8 @@ def make_parser() -> argparse.ArgumentParser:
     add("--temperature", type=float, default=1.0, help="of sampling and log-probabilities (paper: not given; code: 1)")
     add("--top-p", type=float, default=1.0, help="draw among the fewest tokens of this probability; 1: off (code: 1)")
     add("--top-k", type=int, default=0, help="draw among so many likeliest tokens; 0: off (code: 50, a hidden default)")
+    add("--stop", nargs="+", metavar="TEXT",
+        help="texts that end a completion, as its last part: it then counts as ended (paper: none)")
     add("--cache-tokens", type=int, default=cache_tokens(),
         help="prompt and completion tokens decoded at once: memory, not results; 0, a GPU's default: as many as fit")
 
@@ -192,8 +210,11 @@ def add_run_flags(add) -> None:
     add("--replay", metavar="FILE",
         help="repeat a recorded step's update, print its result, and write nothing; flags not given are the run's")
     add("--keep", type=int, default=2, help="how many checkpoints to retain, besides the final one; 0: all")
+    add("--keep-best", action="store_true", help="also retain the checkpoint of the best held-out accuracy")
     add("--resume", action="store_true", help="continue from --out's newest checkpoint; flags not given are the run's")
     add("--auto-resume", action="store_true", help="--resume if --out holds a run, else start one: for cluster jobs")
+    add("--allow-changes", action="store_true",
+        help="resume although the prompts, the weights under adapters or a reward's file are not those of the run")
     add("--plan", action="store_true", help="print how much memory each rank will take, in GiB, and stop")
     add("--doctor", action="store_true", help="try a small batch, print what is wrong and how to mend it, and stop")
     add("--overwrite", action="store_true", help="delete the run in --out and start a new one")
@@ -257,6 +278,9 @@ def mistakes(args: argparse.Namespace) -> Iterator[tuple[str, object]]:
     yield (f"--parallel {args.parallel}: a reference and a critic need a full copy on each rank; give --parallel ddp",
            compared and sharded)
     yield "--overlong-buffer: must be at most --max-new-tokens", args.overlong_buffer > args.max_new_tokens
+    yield "--stop: an empty text ends every completion at its first token", "" in (args.stop or ())
+    yield ("--keep-best: needs --eval-data, and --eval-every above 0",
+           args.keep_best and not (args.eval_every and (args.eval_data or built_in)))
     yield f"--seed {args.seed}: must be below 2^32", args.seed >= 2**32
     yield "--replay writes nothing: leave out --resume and --overwrite", not new and (args.resume or args.overwrite)
     yield f"--replay {args.replay}: the checkpoint before its step is not there; give it with --model", not args.model

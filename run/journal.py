@@ -7,6 +7,7 @@ G samples of each, S groups of all rounds and ranks.
 import json
 import math
 import sys
+import textwrap
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,7 +151,8 @@ def make_logger(args, state: State, before: Evaluation | None):
     if args.wandb:
         import wandb
 
-        run = wandb.init(project=args.wandb, config=vars(args), dir=out)
+        name = json.loads((out / "config.json").read_text(encoding="utf-8"))["wandb_id"]
+        run = wandb.init(project=args.wandb, config=vars(args), dir=out, id=name, resume="allow")
         boards.append(lambda row: run.log(row, step=row["step"]))
 
     def log(row: dict, samples: list[dict], groups: torch.Tensor) -> None:
@@ -164,7 +166,7 @@ def make_logger(args, state: State, before: Evaluation | None):
         for board in boards:
             board({name: x for name, x in row.items() if x is not None})
         head = [HEAD] * ((row["step"] - first) % HEAD_EVERY == 0)
-        say("\n".join([*head, step_line(row, int(groups[1].sum())), *watch(row)]))
+        say("\n".join([*head, step_line(row, int(groups[1].sum())), *reward_lines(row), *watch(row)]))
         bar.update()
         if row["step"] == args.steps:
             bar.close()
@@ -197,6 +199,15 @@ def step_line(row: dict, tokens: int) -> str:
     return "  ".join(cells)
 
 
+def reward_lines(row: dict) -> list[str]:
+    """The mean of each reward, below a step's line and as narrow; nothing if that of their sum says it all."""
+    means = {name.partition("/")[2]: x for name, x in row.items() if name.startswith("reward/")}
+    shown = [f"{name} {'-' if x is None else f'{x:.3f}'}" for name, x in means.items()]
+    if shown == [f"{name} {row['reward']:.3f}" for name in means]:
+        return []
+    return textwrap.wrap(", ".join(shown), 80, initial_indent=" " * 6, subsequent_indent=" " * 6)
+
+
 def make_watch(args, rows: Path):
     """The function from a step's row to warnings with advice, each once per run. rows: the file of earlier steps."""
     first, in_a_row, warned = {}, Counter(), set()
@@ -223,6 +234,8 @@ def signs(row: dict, first: dict, args) -> list[tuple[bool, int, str]]:
     helps += "try easier problems, a larger --group-size, or a graded reward"
     if row["easy_share"] > row["hard_share"]:
         helps = "the problems are too easy for this model; give harder ones"
+    unscored = [name.partition("/")[2] for name, x in row.items() if name.startswith("reward/") and x is None]
+    none = f"{', '.join(unscored)} returned None for every sample, so none is scored and nothing is learned"
     idle = f"no group was valid for {PATIENCE} steps, so nothing is learned: {helps}"
     cut = (
         f"{row['truncated_share']:.0%} of the completions hit --max-new-tokens {args.max_new_tokens}: allow more; or, "
@@ -241,7 +254,9 @@ def signs(row: dict, first: dict, args) -> list[tuple[bool, int, str]]:
     )
     apart += "see whether --dtype float32 brings it down; if not, report a bug"
     return [
-        (row["valid_share"] == 0 == row["grad_norm"], PATIENCE, idle),  # compared methods may learn from any group
+        (bool(unscored), 1, none),
+        # compared methods may learn from any group
+        (row["valid_share"] == 0 == row["grad_norm"] and not unscored, PATIENCE, idle),
         (row["truncated_share"] > 0.5, 1, cut),
         (entropy is not None and entropy < COLLAPSED * (first.get("entropy") or 0.0), PATIENCE, alike),
         (gap > GAP, 1, apart),
@@ -255,7 +270,7 @@ def accuracy_of(evaluation: Evaluation | None) -> dict[str, float]:
     return {"accuracy": evaluation.accuracy, "accuracy_se": evaluation.standard_error} | kinds
 
 
-def report(args, first: int, before: Evaluation | None, after: Evaluation | None, controls: dict) -> None:
+def report(args, state: State, first: int, before: Evaluation | None, after: Evaluation | None, controls: dict) -> None:
     """The run's result: accuracy before and after, with wrong pictures (controls: name -> Evaluation), and a problem's
     completion before and after."""
     say(f"done: {args.out}/final loads with from_pretrained; see {args.out}/metrics.jsonl")
@@ -263,6 +278,8 @@ def report(args, first: int, before: Evaluation | None, after: Evaluation | None
         return
     change = f"before (step {first}) {percent(before)}, after (step {args.steps}) {percent(after)}"
     say(f"held-out accuracy, greedy: {change}")
+    if args.keep_best:
+        say(f"the best of this run: {100 * state.best_accuracy:.1f} %, after step {state.best_step}")
     for name, each in {"before": before, "after": after, **controls}.items():
         if each.by_kind or name in controls:
             kinds = ", ".join(f"{kind} {100 * share:.1f} %" for kind, share in each.by_kind.items())

@@ -17,7 +17,7 @@ from engine.methods import Critic, Method
 from engine.optimizer import make_optimizer
 from engine.parallel import spread
 from engine.policy import Policy
-from run import checkpoint
+from run import checkpoint, faults
 from run.flags import BUILT_INS, fail, user_input
 from run.journal import say
 from run.ranks import decoder, device_name, is_gpu, suit
@@ -36,6 +36,7 @@ class Trained(NamedTuple):
     reference: Policy | None = None  # of a KL term: the model as the run began
     critic: torch.nn.Module | None = None  # PPO's
     decode: Callable | None = None  # the loop over tokens of rollout
+    frozen: str | None = None  # a hash of the weights that stay: those under adapters, and the reference's
 
 
 def load_trained(args, folder, tokenizer, processor, kind: str, resumed: Path | None, device: torch.device) -> Trained:
@@ -44,14 +45,17 @@ def load_trained(args, folder, tokenizer, processor, kind: str, resumed: Path | 
         slow = "; products without TF32 are about ten times slower than with --dtype bfloat16"
         say(f"{device_name(device)}, --dtype {args.dtype}{slow if args.dtype == 'float32' else ''}")
     model = load_adapted(args, folder, resumed, device)
+    reference, critic = make_compared(args, resumed, device, processor)
+    parts = [p for part in (model, reference) if part for p in part.parameters() if not p.requires_grad]
+    frozen = str(int(faults.hash_of(parts))) if parts else None
     policy = make_policy(model, kind, args, processor)
     if args.lora_rank and args.dtype == "bfloat16" and kind == "ddp":  # shards have one dtype
         halve(model, frozen_only=True)
-    reference, critic = make_compared(args, resumed, device, processor)
     rates = {"lr": args.lr, "weight_decay": args.weight_decay, "critic_lr_factor": args.critic_lr_factor}
     optimizer = make_optimizer(model, critic, kind=args.optimizer, fused=is_gpu(device), **rates)
     method = Method(**{field.name: getattr(args, field.name) for field in fields(Method)})
-    return Trained(model, policy, tokenizer, optimizer, method, processor, reference, critic, decoder(device, say))
+    decode = decoder(device, say)
+    return Trained(model, policy, tokenizer, optimizer, method, processor, reference, critic, decode, frozen)
 
 
 def load_adapted(args, folder, resumed: Path | None, device: torch.device):

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from transformers import AutoConfig, AutoTokenizer
 
-from rewards import compares_answers, num_as_text, score
+from rewards import check_columns, compares_answers, num_as_text, score
 from rollout import Pictures, num_patches
 from run import faults
 from run.flags import BUILT_INS, fail, user_input
@@ -25,9 +25,9 @@ from tasks.pictures import Processor, encoded, in_model_units, load_processor
 from tasks.prompts import MARKER, encode_prompt, load_template, system_prompt, template_arguments
 
 
-def load_problems(args, resumed: Path | None):
-    """Finds what is wrong with data, prompts or model before anything slow -> the model's folder, its tokenizer and its
-    processor of pictures or None, and the problems for training and evaluation, each with its "prompt_ids"."""
+def load_problems(args, resumed: Path | None, rewards: list = ()):
+    """Finds what is wrong with data, prompts, rewards or model before anything slow -> the model's folder, tokenizer
+    and processor of pictures or None, and the problems for training and evaluation, each with its "prompt_ids"."""
     rows, held_out = built_in_rows(args.model) if args.model in BUILT_INS else read_rows(args)
     tokenizer = tokenizer_of(args, resumed)
     processor = processor_of(args, resumed, tokenizer, any("images" in row for row in (*rows, *held_out)))
@@ -46,6 +46,7 @@ def load_problems(args, resumed: Path | None):
         show_prompt(tokenizer, problems[0]["prompt_ids"])
     if args.algo == "sft":
         problems = with_solutions(problems, tokenizer, args)
+    user_input(check_columns, rewards, {name for row in problems for name in row})
     folder = resumed or args.model
     if folder in BUILT_INS:
         if int(os.environ.get("LOCAL_RANK", 0)) == 0:
@@ -88,6 +89,14 @@ def tokenizer_of(args, resumed: Path | None):
     if args.max_prompt_tokens + args.max_new_tokens > positions:
         fail(f"--max-prompt-tokens + --max-new-tokens is above the {positions} positions of {args.model}")
     return tokenizer
+
+
+def fingerprint(rows: list[dict]) -> str:
+    """Of all that is asked: prompts as the model sees them, pictures and every column, in this order."""
+    found = hashlib.sha256()
+    for row in rows:
+        found.update(digest(row) + repr({name: x for name, x in row.items() if name != "images"}).encode())
+    return found.hexdigest()
 
 
 def digest(row: dict) -> bytes:
@@ -195,4 +204,18 @@ def make_scorer(args, rewards: list, problems: list[dict], held_out: list[dict])
             say(f"{num} of {len(rows)} answers of {flag} can't be parsed: they are compared as text only")
     limited = partial(faults.limited, seconds=args.reward_timeout)  # but the grader bounds itself
     bounded = [(name, r if compares_answers([(name, r, w)]) else limited(name, r), w) for name, r, w in rewards]
-    return partial(score, bounded, shown=set())
+    score_all, tried = partial(score, bounded, shown=set()), args.doctor  # which reports errors in its own way
+
+    def scorer(prompts, completions, *rest) -> dict:
+        nonlocal tried
+        result = score_all(prompts, completions, *rest)
+        if not tried:  # a reward that fails for one prompt fails on every sample of a rank, but hardly of all ranks
+            tried, ranks = True, [None] * dist.get_world_size()
+            dist.all_gather_object(ranks, result["failed"] if completions else None)
+            first, *others = [failed for failed in ranks if failed is not None]
+            for name, error in first.items():
+                if all(name in failed for failed in others):
+                    fail(f"reward {name!r} raised on every sample of the first round: {error}")
+        return result
+
+    return scorer

@@ -1,10 +1,13 @@
 """From flags to a run that can begin, new or resumed: what is wrong is found in the order of what it costs to find."""
 
+import hashlib
 import json
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,14 +16,14 @@ import torch.distributed as dist
 import transformers
 
 from engine.parallel import cut_state
-from rewards import parse_rewards
+from rewards import parse_rewards, source_of
 from run import checkpoint, record
 from run.checkpoint import State
-from run.flags import fail, user_input
+from run.flags import absolute_paths, fail, flags_of_run, user_input
 from run.journal import say
 from run.memory import choose_parallel
 from run.models import Trained, load_trained
-from run.problems import load_problems, make_scorer
+from run.problems import fingerprint, load_problems, make_scorer
 
 
 class Run(NamedTuple):
@@ -32,6 +35,22 @@ class Run(NamedTuple):
     state: State  # to continue from
 
 
+@contextmanager
+def held(args) -> Iterator[None]:
+    """The run's folder is this job's alone until the block ends, or the process of rank 0. For what writes there."""
+    wrong = [None]
+    with ExitStack() as stack:
+        if dist.get_rank() == 0 and not (args.plan or args.doctor or args.replay):
+            try:
+                stack.enter_context(checkpoint.locked(Path(args.out)))
+            except (ValueError, OSError) as error:
+                wrong = [str(error)]
+        dist.broadcast_object_list(wrong)
+        if wrong[0]:
+            fail(wrong[0])
+        yield
+
+
 def set_up(args, device: torch.device) -> Run | None:
     """The run, new or resumed. None where nothing is to be done: --plan, or all --steps are made."""
     rewards = user_input(parse_rewards, args.rewards, args.max_new_tokens)
@@ -39,10 +58,18 @@ def set_up(args, device: torch.device) -> Run | None:
     kind = choose_parallel(args, resumed, device)
     if args.plan:
         return None
-    folder, tokenizer, processor, problems, held_out = load_problems(args, resumed)
+    folder, tokenizer, processor, problems, held_out = load_problems(args, resumed, rewards)
     scorer = make_scorer(args, rewards, problems, held_out)
+    before = flags_of_run(Path(args.out) / "config.json") if resumed else {}
+    made_of = {"prompts": fingerprint(problems)} | ({"held-out prompts": fingerprint(held_out)} if held_out else {})
+    for file in {source_of(function) for _, function, _ in rewards} - {source_of(parse_rewards), None}:
+        made_of[file] = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    say_changed_flags(args, before)
+    refuse_changes(args, before, made_of)
     trained = load_trained(args, folder, tokenizer, processor, kind, resumed, device)
-    state = open_run(args, resumed, trained.optimizer)
+    made_of |= {"frozen weights": trained.frozen} if trained.frozen else {}
+    refuse_changes(args, before, made_of)
+    state = open_run(args, resumed, trained.optimizer, made_of, before.get("wandb_id"))
     return Run(trained, problems, held_out, scorer, kind, state) if state else None
 
 
@@ -64,7 +91,26 @@ def find_checkpoint(args) -> Path | None:
     return folder
 
 
-def open_run(args, resumed: Path | None, optimizer: torch.optim.Optimizer) -> State | None:
+def say_changed_flags(args, before: dict) -> None:
+    """Says which flags a resumed run changes. before: what is in config.json."""
+    old, new = (json.loads(json.dumps(absolute_paths(flags))) for flags in (before, vars(args)))
+    names = [name for name in new if old.get(name, new[name]) != new[name]]
+    if names:
+        changes = (f"--{name.replace('_', '-')} from {old[name]} to {new[name]}" for name in names)
+        stretched = "; the cosine is stretched to the new end" * (args.schedule == "cosine" and "steps" in names)
+        say(f"--resume changes {', '.join(changes)}{stretched}")
+
+
+def refuse_changes(args, before: dict, made_of: dict[str, str]) -> None:
+    """Ends a resumed run whose prompts, frozen weights or reward files are not as before, unless that is allowed."""
+    old = before.get("made_of", {})  # a run of before has none
+    if changed := ", ".join(name for name in made_of if old.get(name, made_of[name]) != made_of[name]):
+        if not args.allow_changes:
+            fail(f"--resume: {changed}: not what {args.out} was trained with; restore it, or give --allow-changes")
+        say(f"--allow-changes: {changed}: not what the steps before were made with")
+
+
+def open_run(args, resumed: Path | None, optimizer, made_of: dict[str, str], wandb_id: str | None) -> State | None:
     """The state to continue from, after restoring the optimizer; the folder is new, emptied, or cut back to it. None if
     nothing is left to do: a run that was stopped after its last step still lacks its final checkpoint."""
     out, state = Path(args.out), State()
@@ -82,7 +128,8 @@ def open_run(args, resumed: Path | None, optimizer: torch.optim.Optimizer) -> St
         record.cut_back(out, state.step)
         versions = {"torch": torch.__version__, "transformers": transformers.__version__, "commit": commit()}
         origin = {"command": shlex.join(sys.argv), "ranks": dist.get_world_size(), "versions": versions}
-        checkpoint.write(out / "config.json", json.dumps(vars(args) | origin, indent=1) + "\n")
+        origin |= {"made_of": made_of} | ({"wandb_id": wandb_id or uuid.uuid4().hex[:8]} if args.wandb else {})
+        checkpoint.write(out / "config.json", json.dumps(absolute_paths(vars(args)) | origin, indent=1) + "\n")
     return state
 
 

@@ -118,6 +118,15 @@ def test_truncated_completions_are_counted_and_wrong(run):
     assert cells(printed, "data", "4") == ["0.0 ± 0.0"]
 
 
+def test_a_stop_text_ends_completions_and_is_a_setting(run, tmp_path):
+    rows, printed = run("chain", "--samples", "2", "--stop", "d{7", "nowhere")
+    said = {"verdict": False, "submitted": None, "text": "\\boxed{7", "tokens": 2, "truncated": False}
+    assert all(row["greedy"] == [said] for row in rows)
+    assert all(c["tokens"] == 2 for row in rows for c in row["samples"] if c["text"] == said["text"])
+    first = json.loads((tmp_path / "0.jsonl").read_text().partition("\n")[0])
+    assert first["settings"]["stop"] == ["d{7", "nowhere"]
+
+
 def test_the_tables_of_samples_are_those_of_the_rows(run):
     rows, printed = run("chain", "--samples", "5", "--seed", "3", "--pass-k", "1,2,5")
     assert {(len(row["greedy"]), len(row["samples"])) for row in rows} == {(1, 5)}

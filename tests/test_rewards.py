@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import sys
 import threading
 import time
 from fractions import Fraction
@@ -17,6 +18,7 @@ from grader.workers import Grader
 from rewards import (
     accuracy,
     accuracy_boxed,
+    check_columns,
     choice,
     compares_answers,
     cosine,
@@ -406,7 +408,7 @@ def test_a_reward_of_the_users_is_called_as_trl_does(tmp_path):
     path = write(tmp_path, "def length(prompts, completions, **columns):\n" + body)
     got = run(parse_rewards(f"{path}:length=0.5,format"), ["ab", "abcd"], k=[10, 20])
     by_name = {"length": [12.0, 24.0], "format": [0.0, 0.0]}
-    assert got == {"total": [6.0, 12.0], "by_name": by_name, "errors": 0, "counts": {}}
+    assert got == {"total": [6.0, 12.0], "by_name": by_name, "errors": 0, "failed": {}, "counts": {}}
 
 
 def test_every_reward_gets_the_same_keywords():
@@ -441,6 +443,68 @@ def test_a_bad_reward_file_says_so_in_one_line(tmp_path, source, name, message):
         parse_rewards(f"{write(tmp_path, source)}:{name}")
     assert "\n" not in str(caught.value)
     assert BUILT_IN in str(caught.value)
+
+
+def test_an_error_names_the_line_of_the_users_file(tmp_path, capsys):
+    path = write(tmp_path, "import json\n\ndef f(completions, **_):\n    return [json.loads(c) for c in completions]\n")
+    got = run(parse_rewards(f"{path}:f,format"), ["{", "["])
+    assert got["failed"].keys() == {"f"} and got["errors"] == 2
+    assert got["failed"]["f"].startswith("JSONDecodeError: ") and got["failed"]["f"].endswith(f" ({path}, line 4)")
+    assert run(parse_rewards(f"{path}:f"), ["{", "1"])["failed"] == {}  # one sample was scored
+    capsys.readouterr()
+    with pytest.raises(ValueError, match=r"ZeroDivisionError: .* \(.*mine.py, line 2\)"):
+        parse_rewards(f"{write(tmp_path, 'x = 1' + chr(10) + 'x / 0')}:f")
+
+
+def test_an_async_reward_is_run(tmp_path):
+    source = "import asyncio\nasync def f(completions, **_):\n    await asyncio.sleep(0)\n"
+    source += "    return [len(c) for c in completions]\n"
+    assert run(parse_rewards(f"{write(tmp_path, source)}:f"), ["ab", "c"])["total"] == [2.0, 1.0]
+
+
+def test_a_reward_may_import_its_neighbour(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.path", [*sys.path])
+    (tmp_path / "neighbour_of_mine.py").write_text("def g(c):\n    return 2 * len(c)\n")
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
+    (tmp_path / "colorsys.py").write_text("raise RuntimeError('hides what Python has')")
+    source = "import colorsys\nfrom neighbour_of_mine import g\n"
+    source += "def f(completions, **_):\n    return [g(c) for c in completions]\n"
+    assert run(parse_rewards(f"{write(tmp_path, source)}:f"), ["ab"])["total"] == [4.0]
+
+
+def test_what_a_reward_edits_is_its_own():
+    def edits(completions, completion_ids, level, **_):
+        completions[0], level[0]["x"] = "", 9
+        completion_ids[0].append(7)
+        return [1.0, 2.0]
+
+    def reads(completions, completion_ids, level, **_):
+        return [len(completions[0]), level[0]["x"] + len(completion_ids[0])]
+
+    level = [{"x": 3}, {"x": 4}]
+    got = run([("edits", edits, 1.0), ("reads", reads, 1.0)], ["abc", "d"], level=level)
+    assert got["by_name"]["reads"] == [3.0, 4.0] and level == [{"x": 3}, {"x": 4}]  # 3 letters; 3 and one token
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wrong"),
+    [
+        ("prompts, completions, **columns", None),
+        ("completions, completion_ids, prompts, answer", None),
+        ("completions, gold, **columns", "missing a required argument: 'gold'"),
+        ("completions, answer", "got an unexpected keyword argument 'prompts'"),
+    ],
+)
+def test_a_signature_that_cannot_take_the_columns_is_found_without_a_call(tmp_path, arguments, wrong):
+    for kind in ("def", "async def"):
+        rewards_ = parse_rewards(f"format,{write(tmp_path, f'{kind} f({arguments}):' + chr(10) + '    1 / 0')}:f")
+        if wrong is None:
+            check_columns(rewards_, ["answer"])
+        else:
+            with pytest.raises(
+                ValueError, match=f"reward 'f' gets prompts, completions, completion_ids, answer: {wrong}"
+            ):
+                check_columns(rewards_, ["answer"])
 
 
 def test_a_missing_reward_file_is_named(tmp_path):
@@ -495,6 +559,7 @@ def test_a_batch_that_fails_only_together_is_shown_too(capsys):
         "total": [1.0, 1.0],
         "by_name": {"alone": [1.0, 1.0]},
         "errors": 0,
+        "failed": {},
         "counts": {},
     }
     assert "a whole batch" in capsys.readouterr().err

@@ -22,11 +22,12 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer, decoders, models
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.generation.logits_process import TopKLogitsWarper, TopPLogitsWarper
 
 import rollout as R
+from engine.fixed_shapes import FixedShapes
 from engine.output_layer import token_logprobs
 
 V, EOS = 50, [2, 7, 11, 13]
@@ -469,6 +470,56 @@ def test_completion_texts_are_without_special_tokens():
     # after e: f g h [PAD] [EOS]; after a: b c d e f, truncated
     assert tokens_of(r)[0] == [[7, 8, 9, 0, 1]] * 2 and r.truncated[:, 0].tolist() == [False, True]
     assert R.completion_texts(tokenizer, r) == ["f g h", "f g h", "b c d e f", "b c d e f"]
+
+
+# ---------------- stop texts
+
+PIECES = ["[PAD]", "[EOS]", "a", "b", "ab", "</", "s", ">", "<", "/s>"]
+
+
+def pieces_tokenizer():
+    backend = Tokenizer(models.WordLevel({piece: i for i, piece in enumerate(PIECES)}, unk_token="a"))
+    backend.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="[PAD]", eos_token="[EOS]")
+
+
+def test_a_stop_text_ends_a_completion_by_hand():
+    # after 2 comes 3, ...: b, ab, </, s, >, <, /s>, [PAD], [EOS]
+    model, tokenizer, prompts = counting_model(eos=[1]), pieces_tokenizer(), [[2], [7], [9], [3]]
+    expected = {
+        ("</s>",): ([3, 4, 5, 6, 7], [8, 9], [0, 1], [4, 5, 6, 7]),  # whole with ">", and with "/s>"
+        ("x", "bab"): ([3, 4], [8, 9, 0, 1], [0, 1], [4, 5, 6, 7, 8, 9]),  # the prompt's "b" is not part of it
+        ("s><", "/s"): ([3, 4, 5, 6], [8, 9], [0, 1], [4, 5, 6]),  # the first that is whole
+    }
+    for stop, rows in expected.items():
+        for decode in (None, FixedShapes(look=1), FixedShapes(look=4)):
+            r = R.rollout(model, tokenizer, prompts, 2, 6, stop=stop, decode=decode)
+            assert tokens_of(r) == [[row, row] for row in rows]
+            # "bab" never comes after a prompt of "b": six tokens, and no end
+            assert r.truncated[:, 0].tolist() == [False, False, False, stop == ("x", "bab")]
+    texts = R.completion_texts(tokenizer, R.rollout(model, tokenizer, prompts, 1, 6, stop=["</s>"]))
+    assert texts == ["bab</s>", "</s>", "", "ab</s>"]
+
+
+@pytest.mark.parametrize("options", [{"cache_tokens": 1}, {"cache_tokens": 60}, {"look": 2}, {"look": 16}])
+def test_a_stop_text_ends_what_would_have_been_drawn_however_the_work_is_cut(options):
+    """Against the rollout without it, cut at the first token whose text so far, decoded whole, holds a stop text."""
+    logits = torch.randn(10, 10, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    model, tokenizer, stop, T = bigram_model(logits, eos=[1]), pieces_tokenizer(), ["s>a", "abab", "b</s"], 9
+    prompts = [[2], [5, 3], [8], [3, 4, 6]]
+    plain = R.rollout(model, tokenizer, prompts, 4, T, key=(2,))
+    decode = FixedShapes(look=options.pop("look")) if "look" in options else None
+    r = R.rollout(model, tokenizer, prompts, 4, T, key=(2,), stop=stop, decode=decode, **options)
+    rows, lengths = sum(tokens_of(plain), []), []
+    for row in rows:
+        texts = ["".join(PIECES[i] for i in row[:n]) for n in range(len(row) + 1)]
+        lengths.append(next((n for n, text in enumerate(texts) if any(x in text for x in stop)), None))
+    expected = [row[:n] for row, n in zip(rows, lengths, strict=True)]
+    assert sum(tokens_of(r), []) == expected and 2 <= sum(n is not None and n < T for n in lengths) <= 13
+    ended = [n is not None or row[-1] == 1 for row, n in zip(rows, lengths, strict=True)]
+    assert (~r.truncated).flatten().tolist() == ended and not all(ended)
+    width = r.logprobs.shape[2]
+    torch.testing.assert_close(r.logprobs, plain.logprobs[:, :, :width] * r.completion_mask, rtol=1e-6, atol=1e-6)
 
 
 # ---------------- large vocabularies

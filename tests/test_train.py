@@ -384,11 +384,56 @@ def test_the_same_seed_gives_the_same_bits(world, tmp_path):
 
 
 def test_w_a_reward_that_raises_is_counted_shown_once_and_zero(world, tmp_path, capsys):
-    run(world, tmp_path, rewards=f"{world.folder / 'rewards.py'}:raises,{world.folder / 'rewards.py'}:length")
-    rows = rows_of(tmp_path)
-    assert all(row["reward_errors"] == 20 and row["reward/raises"] == 0 for row in rows)
+    """The first round must have a sample on which it does not."""
+    file = tmp_path / "r.py"
+    file.write_text(
+        "from pathlib import Path\n"
+        "def raises(completions, **_):\n"
+        "    first = Path(__file__ + '.seen')\n"
+        "    if len(completions) > 1 or first.exists():\n"
+        "        raise RuntimeError('no luck')\n"
+        "    first.touch()\n"
+        "    return [0]\n"
+    )
+    run(world, tmp_path / "out", rewards=f"{file}:raises,{world.folder / 'rewards.py'}:length")
+    rows = rows_of(tmp_path / "out")
+    assert [row["reward_errors"] for row in rows] == [19, 20, 20] and all(row["reward/raises"] == 0 for row in rows)
     assert any(row["reward"] > 0 for row in rows)
     assert capsys.readouterr().err.count("no luck") == 1
+
+
+def test_a_reward_that_raises_on_all_of_the_first_round_ends_the_run(world, tmp_path, capsys):
+    file = world.folder / "rewards.py"
+    line = file.read_text().split("\n").index('    raise RuntimeError("no luck")') + 1
+    with pytest.raises(SystemExit) as stopped:
+        train.main(world(tmp_path / "out", rewards=f"{file}:length,{file}:raises=0", beta_th=1, eval_data=None))
+    last = capsys.readouterr().err.splitlines()[-1]
+    where = f"RuntimeError: no luck ({file}, line {line})"
+    assert stopped.value.code == 2 and last.endswith(
+        f"reward 'raises' raised on every sample of the first round: {where}"
+    )
+    assert (tmp_path / "out" / "metrics.jsonl").exists() is False
+
+
+def test_stop_texts_end_completions_in_training_and_in_evaluation(world, tmp_path, monkeypatch):
+    """A random model draws a digit in a quarter of its completions of eight tokens."""
+    seen = []
+    draw = train.rollout
+    monkeypatch.setattr(train, "rollout", lambda *a, **k: seen.append(draw(*a, **k)) or seen[-1])
+    train.main([*world(tmp_path, steps=1), "--stop", *"0123456789"])
+    tokenizer = AutoTokenizer.from_pretrained(world.folder / "model")
+    ended = {2: 0, 4: 0}  # of the two evaluations, of one sample each, and of the step
+    for sampled in seen:
+        lengths = sampled.completion_mask.sum(dim=2).flatten().tolist()
+        for text, n, cut in zip(
+            rollout.completion_texts(tokenizer, sampled), lengths, sampled.truncated.flatten().tolist(), strict=True
+        ):
+            digits = sum(c in "0123456789" for c in text)
+            assert digits <= 1 and (not digits or text[-1] in "0123456789" and not cut) and (n == 8 or not cut)
+            ended[4 if sampled.truncated.shape[1] == 4 else 2] += digits
+    assert ended[4] > 2
+    train.main(["--out", str(tmp_path), "--resume", "--steps", "2", "--stop", "a b"])  # replaces them
+    assert json.loads((tmp_path / "config.json").read_text())["stop"] == ["a b"]
 
 
 def test_overlong_prompts_are_skipped_and_counted_t2(world, tmp_path, capsys):
@@ -440,6 +485,9 @@ MISTAKES = [
     ({"model": None}, "the built-in model reads only its own; give --model"),
     ({"rewards": "accurate"}, "accuracy, format"),
     ({"rewards": "nowhere.py:f"}, "nowhere.py"),
+    ({"stop": ""}, "--stop: an empty text"),
+    ({"keep_best": True, "eval_data": None}, "--keep-best: needs --eval-data"),
+    ({"keep_best": True, "eval_every": 0}, "--keep-best: needs --eval-data, and --eval-every above 0"),
     ({"system_prompt": "qwen"}, "qwen-7b"),
     ({"template": "nowhere.txt"}, "nowhere.txt"),
     ({"max_prompt_tokens": 2}, "--max-prompt-tokens 2: all prompts are longer"),

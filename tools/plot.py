@@ -16,6 +16,7 @@ from pathlib import Path
 import matplotlib
 from matplotlib.figure import Figure
 
+from run.faults import keep_streams
 from run.flags import fail
 from tools import report
 from tools.runs import BARS, STYLE, Run, accuracy, alike, column, draw_curves, line_style, read
@@ -24,6 +25,7 @@ KINDS = {"valid": ("#CC79A7", "rewards differ"), "easy": ("#56B4E9", "all right"
 
 
 def main(argv: list[str] | None = None) -> None:
+    keep_streams()
     parser = argparse.ArgumentParser(prog="python -m tools.plot", description=__doc__.partition("\n")[0])
     parser.error = fail
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folder of a run, train.py's --out")

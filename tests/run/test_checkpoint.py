@@ -9,7 +9,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ import torch
 from safetensors.torch import load_file
 
 import train
-from run import checkpoint
+from run import checkpoint, faults
 
 ROOT = Path(train.__file__).parent
 CHANGES = {
@@ -166,9 +168,74 @@ def test_rows_survive_text_that_looks_like_line_ends(tmp_path):
 
 
 def test_the_process_leaves_signal_handlers_as_they_were(world, tmp_path):
-    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    before = list(map(signal.getsignal, faults.STOPS))
     train.main(world(tmp_path, steps=1))
-    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    assert list(map(signal.getsignal, faults.STOPS)) == before
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGUSR1", 138), ("SIGHUP", 129)])
+def test_what_a_cluster_and_a_closed_terminal_send_saves_too(world, tmp_path, unstopped, monkeypatch, name, code):
+    """Signal 10 + 128, and 1 + 128."""
+    collect, number = train.collect, getattr(signal, name)
+    monkeypatch.setattr(train, "collect", lambda *a: os.kill(os.getpid(), number) if a[-1].step == 2 else collect(*a))
+    handlers = {n: signal.getsignal(n) for n in faults.STOPS}
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            train.main(world(tmp_path / "run", **CHANGES | {"save_every": 0}))
+    finally:  # a stopped run ignores them, as it is about to end
+        for n, handler in handlers.items():
+            signal.signal(n, handler)
+    assert stopped.value.code == code and (tmp_path / "run" / "checkpoint-2").exists()
+    monkeypatch.undo()
+    train.main(["--out", str(tmp_path / "run"), "--resume"])
+    assert_same_run(unstopped, tmp_path / "run")
+
+
+def test_nohup_keeps_its_word():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with train.stop_signals() as stopped:
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert stopped == [] and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_run_in_a_thread_is_the_run(world, tmp_path, unstopped):
+    thread = threading.Thread(target=train.main, args=(world(tmp_path / "run", **CHANGES),))
+    thread.start()
+    thread.join()
+    assert_same_run(unstopped, tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_neither_a_closed_pipe_nor_a_code_page_ends_a_run(world, tmp_path):
+    words = [sys.executable, str(ROOT / "train.py"), *world(tmp_path / "run", steps=2, dtype="float32")]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen(words, **pipes, env=os.environ | {"PYTHONIOENCODING": "ascii"}) as process:
+        assert any(b"reward \\xb1 se" in line for line in iter(process.stdout.readline, b""))  # the head of the table
+        process.stdout.close()  # `| head`
+        assert process.wait(60) == 0
+    assert len(rows_of(tmp_path / "run" / "metrics.jsonl")) == 2 and (tmp_path / "run" / "final").exists()
+
+
+def test_the_checkpoint_of_the_best_accuracy_stays(world, tmp_path, monkeypatch, capsys):
+    """Accuracies 0.9 before the run, then 0.3, 0.5, 0.5, 0.4, and after a resume 0.4, 0.6: the first of the best."""
+    evaluate, accuracies = train.evaluate, iter([0.9, 0.3, 0.5, 0.5, 0.4, 0.9, 0.4, 0.6])
+    changes = {"steps": 4, "eval_every": 1, "save_every": 3, "keep": 1, "keep_best": True}
+
+    def evaluated(trained, problems, args):
+        return problems and replace(evaluate(trained, problems, args), accuracy=next(accuracies)) or None
+
+    monkeypatch.setattr(train, "evaluate", evaluated)
+    train.main(world(tmp_path, **changes))
+    assert sorted(path.name for path in tmp_path.glob("checkpoint-*")) == ["checkpoint-2", "checkpoint-3"]
+    assert "the best of this run: 50.0 %, after step 2\n" in capsys.readouterr().out
+    train.main(["--out", str(tmp_path), "--resume", "--steps", "6"])
+    assert "the best of this run: 60.0 %, after step 6\n" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == [
+        "checkpoint-4"
+    ]  # kept as the latest; final is best
 
 
 def test_a_signal_in_the_middle_of_a_step_waits_until_its_end():

@@ -7,8 +7,10 @@ rewards for lengths, a warning that comes twice, a count of steps that is not be
 import io
 import json
 import math
+import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -104,6 +106,40 @@ def test_entropy_is_held_against_the_first_step_of_the_run(tmp_path):
     assert watched(low) == [[]] * 6 == watched([{"entropy": None}] * 6)  # of demonstrations
     (tmp_path / "metrics.jsonl").write_text(json.dumps(ROW) + "\n")  # a run that goes on
     assert len(watched(low, before=tmp_path / "metrics.jsonl")[4]) == 1
+
+
+def test_each_reward_has_its_mean_below_the_step():
+    assert journal.reward_lines(ROW) == [] == journal.reward_lines(ROW | {"reward/accuracy": 0.25})
+    assert journal.reward_lines(ROW | {"reward/mine": 0.5}) == ["      mine 0.500"]  # of weight 1/2
+    assert journal.reward_lines(ROW | {"reward/mine": None}) == ["      mine -"]
+    means = {f"reward/reward_{i}": i / 10 for i in range(12)}
+    lines = journal.reward_lines(ROW | means)
+    assert max(map(len, lines)) <= 80 and lines[0].startswith("      reward_0 0.000, reward_1 0.100, ")
+    assert [word for line in lines for word in line.replace(",", "").split()][-1] == "1.100"
+
+
+def test_a_reward_that_scores_nothing_is_named_at_once():
+    none = {"reward/a": None, "reward/b": 0.0, "valid_share": 0.0, "easy_share": 0.0, "hard_share": 1.0, "grad_norm": 0}
+    said = watched([none] * 6)
+    assert [len(lines) for lines in said] == [1, 0, 0, 0, 0, 0] and "a returned None for every sample" in said[0][0]
+
+
+def test_weights_and_biases_goes_on_in_the_same_run(world, tmp_path, monkeypatch):
+    calls = []
+
+    def init(**options):
+        calls.append(options | {"steps": []})
+        return SimpleNamespace(log=lambda _, step: calls[-1]["steps"].append(step))
+
+    stub = ModuleType("wandb")
+    stub.__spec__, stub.init = ModuleSpec("wandb", None), init
+    monkeypatch.setitem(sys.modules, "wandb", stub)
+    train.main(world(tmp_path, steps=2, eval_data=None, wandb="project"))
+    train.main(["--out", str(tmp_path), "--resume", "--steps", "3"])
+    train.main(world(tmp_path, steps=1, eval_data=None, wandb="project", overwrite=True))
+    assert [call["steps"] for call in calls] == [[1, 2], [3], [1]] and calls[0]["project"] == "project"
+    names = [call["id"] for call in calls]
+    assert names[0] == names[1] != names[2] and all(call["resume"] == "allow" for call in calls)
 
 
 def test_a_gap_is_told_from_rounding():

@@ -1,0 +1,146 @@
+"""run/setup.py: whose a folder is, and what a resumed run may change."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+from safetensors.torch import load_file, save_file
+from test_checkpoint import assert_same_run
+from test_ddp import torchrun
+
+import train
+from run import checkpoint, flags
+
+
+def refused(words, capsys):
+    """The one line with which a command ends."""
+    with pytest.raises(SystemExit) as stopped:
+        train.main(words)
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2 and error.count("\n") == 1, error
+    return error
+
+
+# ------------------------------------------------------------------------------------------------------------ the lock
+
+
+HOLDS = "import fcntl, sys, time; f = open(sys.argv[1], 'a'); fcntl.flock(f, 2); print(1, flush=True); time.sleep(60)"
+
+
+def test_a_folder_is_one_jobs_until_it_dies(world, tmp_path, capsys):
+    """Of another process, and of this one."""
+    out = tmp_path / "out"
+    out.mkdir()
+    words = [sys.executable, "-c", HOLDS, str(out / checkpoint.LOCK)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"1\n"
+        assert "another job is writing there" in refused(world(out), capsys)
+        assert [path.name for path in out.iterdir()] == [checkpoint.LOCK]
+        train.main(world(out, plan=True))  # writes nothing
+        other.kill()
+    with checkpoint.locked(out):
+        assert "another job is writing there" in refused(world(out), capsys)
+        (out / "notes.txt").touch()
+    train.main(world(out, steps=1, eval_data=None))
+
+
+def test_a_mistake_leaves_no_folder_behind_but_what_was_there(tmp_path):
+    with checkpoint.locked(tmp_path / "new"):
+        assert [path.name for path in (tmp_path / "new").iterdir()] == [checkpoint.LOCK]
+    assert not (tmp_path / "new").exists()
+    with checkpoint.locked(tmp_path / "new"):
+        (tmp_path / "new" / checkpoint.LOCK).unlink()  # by hand
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "notes.txt").touch()
+    with checkpoint.locked(tmp_path):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.slow
+def test_all_ranks_end_where_the_folder_is_taken(world, tmp_path):
+    with checkpoint.locked(tmp_path):
+        _, errors = torchrun(2, world(tmp_path, overwrite=True), 1)
+    assert errors.count("another job is writing there") == 1 and "is gone" not in errors
+
+
+# --------------------------------------------------------------------------------------------------------- what changed
+
+
+@pytest.fixture
+def ended(world, tmp_path, monkeypatch):
+    """A run of two steps on files of its own, given by relative paths; its folder's parent is the current one."""
+    for name in ("train.jsonl", "test.jsonl", "rewards.py"):
+        shutil.copy(world.folder / name, tmp_path / name)
+    shutil.copytree(world.folder / "model", tmp_path / "model")
+    monkeypatch.chdir(tmp_path)
+
+    def run(**changes):
+        own = {"data": "train.jsonl[:11]", "eval_data": "test.jsonl", "rewards": "rewards.py:length=0.5,format"}
+        own |= {"model": "model", "steps": 2, "dtype": "float32"}
+        train.main(world("out", **own | changes))
+        return tmp_path / "out"
+
+    return run
+
+
+def test_a_run_goes_on_from_another_folder(ended, tmp_path, monkeypatch, capsys):
+    out = ended()
+    config = json.loads((out / "config.json").read_text())
+    assert config["data"] == f"{tmp_path / 'train.jsonl'}[:11]" and config["model"] == str(tmp_path / "model")
+    assert config["rewards"] == f"{tmp_path / 'rewards.py'}:length=0.5,format"
+    shutil.copytree(out, tmp_path / "copy")
+    monkeypatch.chdir("/")
+    capsys.readouterr()
+    train.main(["--out", str(out), "--resume", "--steps", "3"])
+    printed = capsys.readouterr().out
+    assert "--resume changes --steps from 2 to 3\n" in printed and "--allow-changes" not in printed
+    monkeypatch.chdir(tmp_path)
+    # the same files by relative paths are no change, and a run whose config.json has no hashes goes on
+    del config["made_of"]
+    (tmp_path / "copy" / "config.json").write_text(json.dumps(config | {"data": "train.jsonl[:11]"}))
+    train.main(["--out", "copy", "--resume", "--steps", "3", "--model", "model"])
+    assert "--resume changes --steps from 2 to 3\n" in capsys.readouterr().out
+    assert_same_run(out, tmp_path / "copy")
+
+
+def test_other_prompts_and_rewards_are_named_and_need_leave(ended, tmp_path, capsys):
+    out = ended(schedule="cosine")
+    lines = (tmp_path / "train.jsonl").read_text().splitlines()
+    (tmp_path / "train.jsonl").write_text("\n".join([lines[1], lines[0], *lines[2:]]))  # another order
+    with open(tmp_path / "rewards.py", "a") as file:
+        file.write("# changed\n")
+    before = {file: file.stat().st_mtime_ns for file in out.rglob("*")}
+    error = refused(["--out", "out", "--resume", "--steps", "3"], capsys)
+    assert f"--resume: prompts, {tmp_path / 'rewards.py'}: not what out was trained with" in error
+    assert {file: file.stat().st_mtime_ns for file in out.rglob("*")} == before
+    train.main(["--out", "out", "--resume", "--steps", "3", "--allow-changes", "--lr", "1e-4"])
+    printed = capsys.readouterr().out
+    assert "--resume changes --steps from 2 to 3, --lr from 0.001 to 0.0001; the cosine is stretched" in printed
+    assert f"--allow-changes: prompts, {tmp_path / 'rewards.py'}: not what" in printed
+    train.main(["--out", "out", "--resume", "--steps", "4"])  # which knows the new ones
+
+
+def test_weights_under_adapters_must_be_those_of_before(ended, tmp_path, capsys):
+    pytest.importorskip("peft")
+    ended(lora_rank=2)
+    weights = load_file(tmp_path / "model" / "model.safetensors")
+    weights["model.norm.weight"][0] += 2**-10
+    save_file(weights, tmp_path / "model" / "model.safetensors", {"format": "pt"})
+    assert "--resume: frozen weights: not what out" in refused(["--out", "out", "--resume", "--steps", "3"], capsys)
+    train.main(["--out", "out", "--resume", "--steps", "3", "--allow-changes"])
+
+
+def test_whole_paths_are_given_to_what_is_here_and_to_nothing_else(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.jsonl", "b", "tiny", "format", "r.py", "sat"):
+        (tmp_path / name).touch()
+    given = {"model": "tiny", "data": "a.jsonl[:3], owner/name[:4],b", "eval_data": None, "template": "sat"}
+    given |= {"rewards": "format,r.py:f = 2,iou>0.5", "lr": 1.0}
+    here = os.getcwd()
+    expected = {"data": f"{here}/a.jsonl[:3], owner/name[:4],{here}/b", "rewards": f"format,{here}/r.py:f = 2,iou>0.5"}
+    assert flags.absolute_paths(given) == given | expected
+    assert flags.absolute_paths({"model": "b"}) == {"model": f"{here}/b"}
