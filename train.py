@@ -24,6 +24,11 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
+from run.flags import fail, parse_args
+
+if __name__ == "__main__":
+    parse_args()  # what is wrong with a flag is said before torch is loaded, which takes seconds
+
 import huggingface_hub
 import torch
 import torch.distributed as dist
@@ -42,7 +47,6 @@ from rollout import Rollout, completion_texts, rollout
 from run import checkpoint, faults, record
 from run.checkpoint import State
 from run.faults import stop_signals, uninterrupted
-from run.flags import fail, parse_args
 from run.journal import Evaluation, accuracy_of, evaluation, global_totals, make_logger, metrics, report, say
 from run.models import Trained
 from run.problems import features_and_pictures

@@ -1,7 +1,6 @@
 """What a run trains on and how it is scored: problems with their prompts, and the function that grades completions."""
 
 import hashlib
-import json
 import math
 import os
 from collections.abc import Callable
@@ -15,19 +14,28 @@ from transformers import AutoConfig, AutoTokenizer
 from rewards import compares_answers, num_as_text, score
 from rollout import Pictures, num_patches
 from run import faults
-from run.flags import BUILT_INS, fail, user_input
+from run.flags import fail, user_input
 from run.journal import say
-from run.models import first_model, pretrained
+from run.models import BUILT_INS, first_model, pretrained
 from tasks import data
 from tasks.pictures import Processor, encoded, in_model_units, load_processor
 from tasks.prompts import encode_prompt, load_template, system_prompt
 
 
-def load_problems(args, resumed: Path | None):
-    """Finds what is wrong with data, prompts or model before anything slow -> the model's folder, its tokenizer and its
-    processor of pictures or None, and the problems for training and evaluation, each with its "prompt_ids"."""
-    rows, held_out = built_in_rows(args.model) if args.model in BUILT_INS else read_rows(args)
-    tokenizer = tokenizer_of(args, resumed)
+def read_problems(args, resumed: Path | None) -> tuple[object, list[dict], list[dict]]:
+    """What can be known wrong of data and lengths before the memory is planned -> the model's tokenizer, and the rows
+    for training and evaluation."""
+    say_first = (lambda _: None) if resumed else say  # a resumed run's user has read it
+    read = built_in_rows if args.model in BUILT_INS else read_rows
+    rows, held_out = read(args, say_first)
+    if args.algo == "sft":
+        rows = with_texts_of_solutions(rows, args)
+    return tokenizer_of(args, resumed), rows, held_out
+
+
+def load_problems(args, resumed: Path | None, tokenizer, rows: list[dict], held_out: list[dict]):
+    """What read_problems found, as the model takes it -> the model's folder, its tokenizer and its processor of
+    pictures or None, and the problems for training and evaluation, each with its "prompt_ids"."""
     processor = processor_of(args, resumed, tokenizer, any("images" in row for row in (*rows, *held_out)))
     tokenizer = processor.tokenizer if processor else tokenizer
     if args.box_scale:
@@ -46,26 +54,25 @@ def load_problems(args, resumed: Path | None):
     return folder, tokenizer, processor, problems, held_out
 
 
-def built_in_rows(name: str) -> tuple[list[dict], list[dict]]:
+def built_in_rows(args, say_first: Callable) -> tuple[list[dict], list[dict]]:
     """The problems of a built-in model, for training and held out."""
-    task = BUILT_INS[name]
+    task = BUILT_INS[args.model]
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)  # its matrices are so small that a second thread costs more than it brings
-    say(f"flags that the built-in model sets: {json.dumps(task.DEFAULTS)}")
-    say(f"it was shown {task.FLAW}; only the reward repairs that")
+    say_first(f"built-in model, shown {task.FLAW}: the reward repairs that. Its flags are in {args.out}/config.json")
     return task.problems("train"), task.problems("test")
 
 
-def read_rows(args) -> tuple[list[dict], list[dict]]:
+def read_rows(args, say_first: Callable) -> tuple[list[dict], list[dict]]:
     """The rows of --data and --eval-data."""
     load = partial(data.load, problem_field=args.problem_field, answer_field=args.answer_field)
     load = partial(user_input, load, skip_bad_rows=args.skip_bad_rows)
     rows, bad = load(args.data, split="train")
     held_out, bad_held_out = load(args.eval_data, split="test") if args.eval_data else ([], 0)
-    say(f"{len(rows)} problems to train on, {len(held_out)} held out; bad rows skipped: {bad} and {bad_held_out}")
+    say_first(f"{len(rows)} problems to train on, {len(held_out)} held out; bad rows skipped: {bad} and {bad_held_out}")
     shared = {digest(row) for row in rows} & {digest(row) for row in held_out}
     if shared:
-        say(f"warning: {len(shared)} problems of --eval-data are in --data too; accuracy on them is not held out")
+        say_first(f"warning: {len(shared)} problems of --eval-data are in --data too; accuracy on them is not held out")
     return rows, held_out
 
 
@@ -127,13 +134,19 @@ def room_for_pictures(rows: list[dict], ids: list[list[int]], processor: Process
     return ""
 
 
-def with_solutions(rows: list[dict], tokenizer, args) -> list[dict]:
-    """The rows with "solution_ids", for --algo sft. Solutions that leave no room for EOS are dropped and counted."""
+def with_texts_of_solutions(rows: list[dict], args) -> list[dict]:
+    """The rows with the worked solution as a text in --solution-field, for --algo sft."""
     name = args.solution_field
     if args.model in BUILT_INS:
         rows = [row | {name: BUILT_INS[args.model].solution(row)} for row in rows]
     if missing := [row for row in rows if not isinstance(row.get(name), str)]:
         fail(f"--solution-field {name}: not a text in {len(missing)} of {len(rows)} rows; give the column of solutions")
+    return rows
+
+
+def with_solutions(rows: list[dict], tokenizer, args) -> list[dict]:
+    """The rows with "solution_ids", for --algo sft. Solutions that leave no room for EOS are dropped and counted."""
+    name = args.solution_field
     ids = [tokenizer(row[name], add_special_tokens=False).input_ids for row in rows]
     return with_ids(rows, "solution_ids", ids, "--max-new-tokens", args.max_new_tokens, eos=1)
 

@@ -18,6 +18,7 @@ import mpmath
 # Tables 3 and 4 of the paper, in %; the average is over the five sets, not over problems
 PAPER_SETS = {"aime24": "AIME24", "math500": "MATH-500", "amc23": "AMC23"}
 PAPER_SETS |= {"minerva": "Minerva", "olympiadbench": "OlympiadBench"}
+GRADUAL = {"iou": "mIoU", "iou_or_name": "mean score"}  # grades between 0 and 1, and what their mean is called
 PAPER_ROWS = (
     ("paper, Table 3: GPG-RS1 (1.5B)", 33.3, 87.6, 77.5, 29.4, 50.5),
     ("paper, Table 4: Qwen2.5-Math-7B", 13.3, 57.6, 45.0, 14.7, 23.7),
@@ -93,13 +94,13 @@ def majority(submitted: Sequence[str | None], same: Callable[[str, str], bool]) 
 
 def measures(row: dict, ks: Sequence[int]) -> dict[str, float]:
     """Measure -> value in [0, 1] for a problem with completions. A box has its IoU, and so no vote and no pass@k."""
-    boxes = row.get("grade") == "iou"
-    values = {"mIoU" if boxes else "greedy pass@1": float(row["greedy"][0]["verdict"])}
+    gradual = row.get("grade") in GRADUAL
+    values = {GRADUAL.get(row.get("grade"), "greedy pass@1"): float(row["greedy"][0]["verdict"])}
     verdicts, vote = [completion["verdict"] for completion in row["samples"]], row["majority"]
     if verdicts:
         n, c = len(verdicts), sum(verdicts)
         values[f"avg@{n}"] = c / n
-    if verdicts and not boxes:
+    if verdicts and not gradual:
         values[f"maj@{n}"] = float(vote is not None and verdicts[vote])
         values |= {f"pass@{k}": pass_at_k(n, c, k) for k in ks}
     return values

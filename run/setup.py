@@ -20,7 +20,7 @@ from run.flags import fail, user_input
 from run.journal import say
 from run.memory import choose_parallel
 from run.models import Trained, load_trained
-from run.problems import load_problems, make_scorer
+from run.problems import load_problems, make_scorer, read_problems
 
 
 class Run(NamedTuple):
@@ -36,10 +36,11 @@ def set_up(args, device: torch.device) -> Run | None:
     """The run, new or resumed. None where nothing is to be done: --plan, or all --steps are made."""
     rewards = user_input(parse_rewards, args.rewards, args.max_new_tokens)
     resumed = find_checkpoint(args)
+    found = None if args.plan else read_problems(args, resumed)
     kind = choose_parallel(args, resumed, device)
     if args.plan:
         return None
-    folder, tokenizer, processor, problems, held_out = load_problems(args, resumed)
+    folder, tokenizer, processor, problems, held_out = load_problems(args, resumed, *found)
     scorer = make_scorer(args, rewards, problems, held_out)
     trained = load_trained(args, folder, tokenizer, processor, kind, resumed, device)
     state = open_run(args, resumed, trained.optimizer)

@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from decimal import Decimal
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -273,10 +274,33 @@ def locate(name: str, split: str) -> Iterator[tuple[str, Path]]:
         raise ValueError(f"{name!r}: no such file, nor a data set of the hub, owner/name[:path/of/file]")
     import huggingface_hub
 
-    files = [file] if file else pick_files(repo, ask_hub(huggingface_hub.list_repo_files, repo), split)
+    seek_hub()
+    files = [file] if file else pick_files(repo, ask_hub(list_files, repo), split)
     for file in files:
         reader(file)  # fails for an unknown file type before the download
         yield f"{repo}:{file}", Path(ask_hub(huggingface_hub.hf_hub_download, repo, file))
+
+
+@lru_cache(1)
+def seek_hub() -> None:
+    """Without a network the hub's cache is all there is: to be told so takes seconds, and retries half a minute."""
+    from huggingface_hub import constants, utils
+
+    try:
+        utils.get_session().head(constants.ENDPOINT, timeout=5)
+    except Exception:  # of the http library: no route, no name, no answer, or offline mode
+        constants.HF_HUB_OFFLINE = True
+
+
+def list_files(repo: str, repo_type: str) -> list[str]:
+    """The files of a repository: those on the hub, or without a network those in its cache."""
+    import huggingface_hub
+
+    try:
+        return huggingface_hub.list_repo_files(repo, repo_type=repo_type)
+    except huggingface_hub.errors.OfflineModeIsEnabled:
+        folder = Path(huggingface_hub.snapshot_download(repo, repo_type=repo_type))
+        return [str(file.relative_to(folder)) for file in sorted(folder.rglob("*")) if file.is_file()]
 
 
 def ask_hub(ask: Callable, repo: str, *arguments: str) -> object:
