@@ -27,6 +27,7 @@ import re
 import sys
 import time
 import zlib
+from functools import partial
 from pathlib import Path
 
 from run.eval_flags import parse_args, parse_ks
@@ -47,6 +48,7 @@ from grader.equality import is_equiv
 from rollout import completion_texts, rollout
 from run import scores
 from run.flags import fail, user_input
+from run.journal import BAR, say, show
 from run.models import first_model, model_class, pretrained
 from run.problems import encode_row, features_and_pictures, room_for_pictures, tokenizer_of
 from run.ranks import decoder, init_distributed, is_gpu
@@ -80,16 +82,17 @@ def evaluate(args: argparse.Namespace) -> None:
     device = init_distributed(30 * 86400, backend="gloo")  # ranks only wait here, for as long as the slowest needs
     rank, world_size = dist.get_rank(), dist.get_world_size()
     try:
-        if rank == 0:
-            print(describe(args, tokenizer, sets, problems, world_size), flush=True)
+        say(describe(args, tokenizer, sets, problems, world_size))
         todo = unfinished(problems, finished, args.max_prompt_tokens)[rank::world_size]
         model = load_model(folder, args.dtype, device) if todo else None
-        decode = decoder(device, print)
+        decode = decoder(device, say)
         dist.barrier()  # every rank has read what is in --out, and has its model
         if rank == 0:
             scores.write_result(args.out, settings, finished)
         dist.barrier()
-        with tqdm(total=len(todo), desc="eval", unit="problem", dynamic_ncols=True, disable=rank > 0) as bar:
+        options = {"dynamic_ncols": True, "miniters": 0, "smoothing": 0, "disable": rank > 0 or None}  # for a terminal
+        with tqdm(total=len(todo), desc="eval", unit="problem", **options) as bar:
+            BAR[:] = [bar]
             for batch in batches(todo, args):
                 rows = complete(model, tokenizer, processor, batch, args, decode)
                 with open(scores.rank_file(args.out, rank), "a", encoding="utf-8") as file:
@@ -98,10 +101,9 @@ def evaluate(args: argparse.Namespace) -> None:
         dist.barrier()
         if rank == 0:
             rows = merge(args.out, settings, problems)
-            print(report(settings, rows, parse_ks(args.pass_k, args.samples)) + write_boxes(args.out, rows), flush=True)
+            say(report(settings, rows, parse_ks(args.pass_k, args.samples)) + write_boxes(args.out, rows))
     except KeyboardInterrupt:
-        if rank == 0:
-            print(f"stopped: --resume continues {args.out}", flush=True)
+        say(f"stopped: --resume continues {args.out}")
         raise
     finally:
         dist.destroy_process_group()
@@ -249,6 +251,7 @@ def complete(model, tokenizer, processor, problems: list[dict], args: argparse.N
         if n == 0:
             continue
         began = time.perf_counter()
+        options["progress"] = partial(show, name)
         with autocast(args.dtype, model.device):
             sampled = user_input(rollout, model, tokenizer, prompt_ids, n, args.max_new_tokens, **options, **decoding)
         seconds = time.perf_counter() - began
@@ -345,21 +348,21 @@ def regrade(result: str, out: str | None, pass_k: str | None) -> None:
                 verdict = {True: "right", False: "wrong"}.get(after["verdict"], after["verdict"])
                 answers = f"{after['submitted']!r} for {new['answer']!r}"
                 changes.append(f"  {new['set']} {new['place']}, {which}: now {verdict}: {answers}")
-    print("\n".join([f"{len(changes)} of {total} verdicts changed", *changes]) + "\n")
+    say("\n".join([f"{len(changes)} of {total} verdicts changed", *changes]) + "\n")
     settings["grader"] = grader_version()
     if out:
         scores.write_result(out, settings, regraded)
-    print(report(settings, regraded, ks) + (write_boxes(out, regraded) if out else ""), flush=True)
+    say(report(settings, regraded, ks) + (write_boxes(out, regraded) if out else ""))
 
 
 def compare(before: str, after: str) -> None:
     """Prints the settings in which two results differ, and their paired differences."""
     (old, old_rows), (new, new_rows) = (user_input(scores.read_result, path) for path in (before, after))
-    print(f"before: {old['model']}, {before}\nafter: {new['model']}, {after}")
+    say(f"before: {old['model']}, {before}\nafter: {new['model']}, {after}")
     for name in new:
         if name not in ("model", "versions") and old.get(name) != new[name]:
-            print(f"they differ in {name}: {json.dumps(old.get(name))[:200]} and {json.dumps(new[name])[:200]}")
-    print("\n" + user_input(scores.compare, old_rows, new_rows), flush=True)
+            say(f"they differ in {name}: {json.dumps(old.get(name))[:200]} and {json.dumps(new[name])[:200]}")
+    say("\n" + user_input(scores.compare, old_rows, new_rows))
 
 
 if __name__ == "__main__":

@@ -73,6 +73,7 @@ class FixedShapes:
         for t in range(1, T):
             if t % self.look == 0:
                 left = (~self.ended[:n]).nonzero().squeeze(1)  # the only wait for the device
+                draws.report(N - len(left))
                 if len(left) == 0:
                     break
                 n = self._pack(left, n)

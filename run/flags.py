@@ -10,7 +10,9 @@ import importlib.util
 import json
 import math
 import os
+import re
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -356,8 +358,20 @@ def fail(message: str, *, any_rank: bool = False) -> None:
     ranks find it; any_rank: by this one, which may be the only one to find it."""
     if any_rank or int(os.environ.get("RANK", 0)) == 0:
         below = "\n" * any_rank  # below the progress bar
-        print(f"{below}{Path(sys.argv[0]).name}: {' '.join(message.split())}", file=sys.stderr)
+        print(f"{below}{Path(sys.argv[0]).name}: {printable(' '.join(message.split()))}", file=sys.stderr)
     sys.exit(2)
+
+
+def columns() -> int | None:
+    """Of the terminal; None for a file or a pipe."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def printable(text: str) -> str:
+    """The text with characters that could command a terminal, turn its lines or end its output as they are spelled in
+    Python: what a model wrote may hold any."""
+    wild = "[\0-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+    return re.sub(wild, lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def user_input(function, *arguments, **options):

@@ -8,12 +8,16 @@ import json
 import math
 import re
 import statistics
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import zip_longest
 from pathlib import Path
 
 import mpmath
+
+from run.flags import columns
 
 # Tables 3 and 4 of the paper, in %; the average is over the five sets, not over problems
 PAPER_SETS = {"aime24": "AIME24", "math500": "MATH-500", "amc23": "AMC23"}
@@ -204,10 +208,24 @@ def percent(mean: float, error: float) -> str:
 
 
 def table(lines: Sequence[Sequence[str]]) -> str:
-    """The cells in aligned columns, two spaces apart; all but the first column are flush right."""
+    """The cells in aligned columns, two spaces apart; all but the first column are flush right. If a terminal is too
+    narrow, the words of the head are stacked, and then, if that does not help, lines become columns."""
+    room = columns() or math.inf
+    forms = [lines, stacked(lines), stacked(list(zip(*lines, strict=True)))]
+    tables = ["\n".join(map("  ".join, aligned(form))) for form in forms]
+    return next((each for each in tables if len(each.partition("\n")[0]) <= room), tables[0])
+
+
+def stacked(lines: Sequence[Sequence[str]]) -> list[Sequence[str]]:
+    """The lines, with no column wider than its cells below the head or its head's longest word."""
+    columns = [(head, max([1, *map(len, (*cells, *head.split()))])) for head, *cells in zip(*lines, strict=True)]
+    heads = [textwrap.wrap(head, width)[::-1] for head, width in columns]
+    return [*reversed(list(zip_longest(*heads, fillvalue=""))), *lines[1:]]
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> list[list[str]]:
     first, *others = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    rows = [[line[0].ljust(first), *map(str.rjust, line[1:], others)] for line in lines]
-    return "\n".join(map("  ".join, rows))
+    return [[line[0].ljust(first), *map(str.rjust, line[1:], others)] for line in lines]
 
 
 def compare(before: Sequence[dict], after: Sequence[dict]) -> str:

@@ -17,7 +17,7 @@ from rewards import parse_rewards
 from run import checkpoint, record
 from run.checkpoint import State
 from run.flags import fail, user_input
-from run.journal import say
+from run.journal import say, start_bar
 from run.memory import choose_parallel
 from run.models import Trained, load_trained
 from run.problems import load_problems, make_scorer, read_problems
@@ -84,6 +84,7 @@ def open_run(args, resumed: Path | None, optimizer: torch.optim.Optimizer) -> St
         versions = {"torch": torch.__version__, "transformers": transformers.__version__, "commit": commit()}
         origin = {"command": shlex.join(sys.argv), "ranks": dist.get_world_size(), "versions": versions}
         checkpoint.write(out / "config.json", json.dumps(vars(args) | origin, indent=1) + "\n")
+        start_bar(args, state.step)
     return state
 
 

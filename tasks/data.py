@@ -16,7 +16,10 @@ from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
+from huggingface_hub import constants, utils
+from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 
 from tasks.pictures import MARK, check_pictures, picture_of
 
@@ -272,8 +275,6 @@ def locate(name: str, split: str) -> Iterator[tuple[str, Path]]:
         raise ValueError(f"{name}: is a folder; name a file in it")
     if path.suffix.lower() in READERS and not file or not HUB_NAME.fullmatch(repo):
         raise ValueError(f"{name!r}: no such file, nor a data set of the hub, owner/name[:path/of/file]")
-    import huggingface_hub
-
     seek_hub()
     files = [file] if file else pick_files(repo, ask_hub(list_files, repo), split)
     for file in files:
@@ -283,9 +284,8 @@ def locate(name: str, split: str) -> Iterator[tuple[str, Path]]:
 
 @lru_cache(1)
 def seek_hub() -> None:
-    """Without a network the hub's cache is all there is: to be told so takes seconds, and retries half a minute."""
-    from huggingface_hub import constants, utils
-
+    """If the hub can't be reached, its cache is all there is: read at once, not after half a minute of retries."""
+    utils.logging.set_verbosity_error()  # not of its retries; a final failure is one line of ours
     try:
         utils.get_session().head(constants.ENDPOINT, timeout=5)
     except Exception:  # of the http library: no route, no name, no answer, or offline mode
@@ -294,11 +294,9 @@ def seek_hub() -> None:
 
 def list_files(repo: str, repo_type: str) -> list[str]:
     """The files of a repository: those on the hub, or without a network those in its cache."""
-    import huggingface_hub
-
     try:
         return huggingface_hub.list_repo_files(repo, repo_type=repo_type)
-    except huggingface_hub.errors.OfflineModeIsEnabled:
+    except OfflineModeIsEnabled:
         folder = Path(huggingface_hub.snapshot_download(repo, repo_type=repo_type))
         return [str(file.relative_to(folder)) for file in sorted(folder.rglob("*")) if file.is_file()]
 
@@ -309,8 +307,10 @@ def ask_hub(ask: Callable, repo: str, *arguments: str) -> object:
         return ask(repo, *arguments, repo_type="dataset")
     except Exception as error:  # hub, http and file errors have no common base class
         what, reason = ":".join((repo, *arguments)), str(error).strip().partition("\n")[0]
-        failure = f"no local file, and the hub failed ({type(error).__name__}: {reason})"
-        raise ValueError(f"{what}: {failure}; a local file works too") from None
+        failure = f"the hub failed ({type(error).__name__}: {reason})"
+        if isinstance(error, LocalEntryNotFoundError | OfflineModeIsEnabled):
+            failure = "the hub can't be reached, and its cache lacks it"
+        raise ValueError(f"{what}: no local file, and {failure}; a local file works too") from None
 
 
 def pick_files(repo: str, files: list[str], split: str) -> list[str]:

@@ -67,14 +67,14 @@ def test_a_step_is_a_line_of_100_columns_under_its_head():
     head = journal.HEAD.split("\n")
     usual = journal.step_line(ROW | {"accuracy": 0.25, "grad_cosine": 0.3}, 30_000)
     # 30,000 tokens in 2 s and in 0.05 s, 500 in 4 s
-    assert usual.split() == "1 0.250 ±0.050 25.0 50 25 25 2.000 0.125 +0.30 0.500 0 15k 600k 125".split()
+    assert usual.split() == "1 0.250 ±0.050 25.0 50 25 25 2.000 0.500 0 0.125 +0.30 15k 600k 125".split()
     extreme = ROW | {"step": 1100, "reward": -0.5, "alpha": 144.0, "grad_norm": 1.234e-05, "entropy": 11.9}
     extreme |= {"valid_share": 1.0, "truncated_share": 1.0, "accuracy": 1.0}
     extreme |= {"grad_cosine": -1.0}
     nothing = {"step": 0, "reward": None}
     for line in (usual, journal.step_line(extreme, 400_000), journal.step_line(nothing, 0)):
         assert len(line) == len(head[1]) == 100
-    for name in "step,se,out %,valid,easy,hard,alpha,norm,cos,tropy,off %,draw,grade,train".split(","):
+    for name in "step,se,out %,valid,easy,hard,alpha,tropy,off %,norm,cos,draw,grade,train".split(","):
         end = head[1].rindex(name) + len(name)
         assert usual[end - 1] != " " and (end == 100 or usual[end] == " ")  # numbers end where their name does
 
