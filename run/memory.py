@@ -290,9 +290,9 @@ def remedy(args, shape: Shape, load: Load, limit: int) -> str | None:
     options = {name: getattr(load, name) for name in ("shards", "base", "gpu", "slice")}
     plan = partial(load_of, ranks=dist.get_world_size(), **options)
     for names in ((), *((name,) for name in SAMPLED), SAMPLED):
-        for tenths in range(1, 100 if names else 2):
-            less = {name: int(getattr(args, name) * 0.9**tenths) for name in names}
-            free = None if 0 in less.values() else free_remedy(type(args)(**vars(args) | less), shape, plan, limit)
+        for power in range(1, 100 if names else 2):
+            less = {name: max(1, int(getattr(args, name) * 0.9**power)) for name in names}
+            free = free_remedy(type(args)(**vars(args) | less), shape, plan, limit)
             if free is not None:
                 flags = [f"--{name.replace('_', '-')} {x}" for name, x in (less | free).items()]
                 return " ".join(flags).replace("checkpointing True", "checkpointing")
