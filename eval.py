@@ -38,7 +38,6 @@ if __name__ == "__main__":
 import torch
 import torch.distributed as dist
 import transformers
-from tqdm import tqdm
 from transformers import AutoConfig
 
 import rewards
@@ -48,7 +47,7 @@ from grader.equality import is_equiv
 from rollout import completion_texts, rollout
 from run import scores
 from run.flags import fail, user_input
-from run.journal import BAR, say, show
+from run.journal import say, show, start_bar
 from run.models import first_model, model_class, pretrained
 from run.problems import encode_row, features_and_pictures, room_for_pictures, tokenizer_of
 from run.ranks import decoder, init_distributed, is_gpu
@@ -90,9 +89,7 @@ def evaluate(args: argparse.Namespace) -> None:
         if rank == 0:
             scores.write_result(args.out, settings, finished)
         dist.barrier()
-        options = {"dynamic_ncols": True, "miniters": 0, "smoothing": 0, "disable": rank > 0 or None}  # for a terminal
-        with tqdm(total=len(todo), desc="eval", unit="problem", **options) as bar:
-            BAR[:] = [bar]
+        with start_bar(len(todo), desc="eval", unit="problem") as bar:
             for batch in batches(todo, args):
                 rows = complete(model, tokenizer, processor, batch, args, decode)
                 with open(scores.rank_file(args.out, rank), "a", encoding="utf-8") as file:

@@ -17,13 +17,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The flags, checked; exits with 2 on the first wrong one."""
     parser = make_parser()
     args = parser.parse_args(argv)
-    if args.model in BENCHES and not args.data:
-        parser.set_defaults(bench=BENCHES[args.model])
-        args = parser.parse_args(argv)
-    chosen = user_input(benchmarks.parse_benches, args.bench) if args.bench else ()
-    if own := [model for model, bench in BENCHES.items() if {*chosen} == {bench}]:
-        lengths = {name: DEFAULTS[own[0]][name] for name in ("max_prompt_tokens", "max_new_tokens")}
-        parser.set_defaults(**lengths)
+    bench = args.bench or (None if args.data else BENCHES.get(args.model))
+    if own := [DEFAULTS[model] for model, name in BENCHES.items() if bench and bench.partition("[")[0] == name]:
+        lengths = {name: own[0][name] for name in ("max_prompt_tokens", "max_new_tokens")}
+        parser.set_defaults(bench=bench, **lengths)
         args = parser.parse_args(argv)
     check(args)
     return for_device(args)
@@ -99,6 +96,7 @@ def check(args: argparse.Namespace) -> None:
     ):
         if wrong:
             fail(message)
+    user_input(benchmarks.parse_benches, args.bench or "addition")
     user_input(system_prompt, args.system_prompt)
     user_input(load_template, args.template)
     if args.model:

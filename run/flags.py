@@ -29,7 +29,6 @@ NO_FOLDER = "no such folder, nor a name of the hub, owner/name"
 DTYPES = ("float32", "bfloat16", "float64")
 F_NORMS, NORMS = ("none", "group", "batch"), ("group", "valid_token", "token", "sequence", "constant")  # gpg.py's
 BASELINES = ("group", "others", "batch", "greedy", "critic")
-KLS = ("k1", "k2", "k3")
 
 # The flags of each method, with the values of paper and code. What is not named keeps GPG's default.
 _EVERY_GROUP = {"age": False, "beta_th": 0.0}
@@ -48,16 +47,15 @@ ALGOS: dict[str, dict[str, object]] = {
     "sft": _EVERY_GROUP | {"norm": "token", "group_size": 1},
 }
 
-# our flags, each before what TRL, verl, OpenRLHF and nanoGPT call it
-ELSEWHERE = """--lr learning-rate actor-learning-rate; --group-size num-generations n rollout-n n-samples-per-prompt;
---prompts-per-step batch-size train-batch-size per-device-train-batch-size rollout-batch-size; @FILE config;
---tokens-per-micro-batch gradient-accumulation-steps micro-batch-size micro-train-batch-size; --keep save-total-limit;
---steps max-steps max-iters epochs num-train-epochs total-epochs; --model model-name-or-path model-name pretrain;
---data dataset dataset-name train-files prompt-data; --eval-data eval-dataset val-files; --out output-dir out-dir;
---max-new-tokens max-completion-length max-response-length max-tokens; --max-prompt-tokens max-prompt-length;
---rewards reward-funcs; --kl-coef beta kl-loss-coef init-kl-coef; --updates num-iterations ppo-epochs; --norm loss-type;
---clip epsilon clip-ratio eps-clip; --schedule lr-scheduler-type decay-lr; --grad-clip max-grad-norm; --wandb report-to;
---eval-every eval-steps eval-interval test-freq; --dtype bf16 fp16 torch-dtype; CUDA_VISIBLE_DEVICES device gpu"""
+# our flags, each before what TRL, verl and nanoGPT call it
+ELSEWHERE = """--lr learning-rate; --group-size num-generations n; --steps max-steps max-iters epochs num-train-epochs;
+--prompts-per-step batch-size train-batch-size per-device-train-batch-size; --out output-dir out-dir;
+--tokens-per-micro-batch gradient-accumulation-steps micro-batch-size; --model model-name-or-path; @FILE config;
+--data dataset dataset-name train-files; --eval-data eval-dataset val-files; --max-prompt-tokens max-prompt-length;
+--max-new-tokens max-completion-length max-response-length; --kl-coef beta kl-loss-coef; --updates num-iterations;
+--rewards reward-funcs; --norm loss-type; --clip epsilon clip-ratio; --schedule lr-scheduler-type decay-lr;
+--grad-clip max-grad-norm; --eval-every eval-steps eval-interval; --dtype bf16 fp16 torch-dtype; --wandb report-to;
+CUDA_VISIBLE_DEVICES device"""
 OURS = {theirs: ours for part in ELSEWHERE.split(";") for ours, *names in [part.split()] for theirs in names}
 
 
@@ -174,13 +172,10 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 class Help(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows every default that is a value, and N for a number."""
+    """Shows every default that is a value."""
 
     def _get_help_string(self, action):
         return action.help if action.default in (None, True, False) else super()._get_help_string(action)
-
-    def _get_default_metavar_for_optional(self, action):
-        return "N" if action.type in (int, float) else action.dest.upper()
 
 
 def add_prompt_flags(add) -> None:
@@ -193,8 +188,8 @@ def add_prompt_flags(add) -> None:
         help=f"{', '.join(SYSTEM_PROMPTS)}, or a text of your own (paper's 7B: qwen-7b)")
     add("--template", metavar="FILE",
         help="text of a prompt with {problem} in it, in place of a chat template; or sat, by name")
-    add("--min-pixels", type=int, help="enlarge smaller pictures to this many pixels (paper: 3136)")
-    add("--max-pixels", type=int, help="shrink larger ones to this many: less memory (paper: 401408)")
+    add("--min-pixels", type=int, metavar="N", help="enlarge smaller pictures to this many pixels (paper: 3136)")
+    add("--max-pixels", type=int, metavar="N", help="shrink larger ones to this many: less memory (paper: 401408)")
     # fmt: on
 
 
@@ -210,7 +205,7 @@ def add_compared_flags(add) -> None:
         help="clip ratios to 1 - LOW, 1 + HIGH from the second update on; off: no ratio (GRPO: 0.2; DAPO: 0.2,0.28)")
     add("--kl-coef", type=float, default=0.0,
         help="weight of KL(policy || the model at the start) per token; 0: no reference (paper: 0; GRPO: 0.04)")
-    add("--kl", choices=KLS, default="k3", help="estimator of the KL, see methods.kl_estimate (paper's Eq. 27: k3)")
+    add("--kl", choices=("k1", "k2", "k3"), default="k3", help="its estimator, see methods.kl_estimate (Eq. 27: k3)")
     add("--kl-in", choices=("loss", "reward"), default="loss", help="where the KL enters (GRPO: loss; PPO: reward)")
     add("--overlong-buffer", type=int, default=0,
         help="tokens before --max-new-tokens over which the reward falls by up to 1; 0: off (DAPO: 4096 of 20480)")

@@ -207,11 +207,11 @@ def fitted(lines: str) -> str:
     return "\n".join(line[: ends[-1]] for line in lines.split("\n")) if ends else lines
 
 
-def start_bar(args, first: int) -> None:
-    """The run's progress bar, on a terminal. smoothing: what `show` adds to it is no step."""
-    BAR[:] = [
-        tqdm(total=args.steps, initial=first, desc="GPG", dynamic_ncols=True, disable=None, miniters=0, smoothing=0)
-    ]
+def start_bar(total: int, first: int = 0, **options) -> tqdm:
+    """The progress bar, on a terminal of rank 0. `show` refreshes it between steps, which must not count as speed."""
+    options |= {"dynamic_ncols": True, "miniters": 0, "smoothing": 0, "disable": dist.get_rank() > 0 or None}
+    BAR[:] = [tqdm(total=total, initial=first, **options)]
+    return BAR[0]
 
 
 def show(what: str, total: int = 0, *done: int) -> None:

@@ -23,19 +23,23 @@ from tasks.prompts import encode_prompt, load_template, system_prompt
 
 
 def read_problems(args, resumed: Path | None) -> tuple[object, list[dict], list[dict]]:
-    """What can be known wrong of data and lengths before the memory is planned -> the model's tokenizer, and the rows
-    for training and evaluation."""
-    say_first = (lambda _: None) if resumed else say  # a resumed run's user has read it
+    """The model's tokenizer, and the rows for training and evaluation: finds what is wrong with data and lengths, which
+    takes no more than their time."""
     read = built_in_rows if args.model in BUILT_INS else read_rows
-    rows, held_out = read(args, say_first)
-    if args.algo == "sft":
-        rows = with_texts_of_solutions(rows, args)
+    rows, held_out = read(args, (lambda _: None) if resumed else say)  # who resumes a run has seen what it says
+    name = args.solution_field
+    if args.algo == "sft" and args.model in BUILT_INS:
+        rows = [row | {name: BUILT_INS[args.model].solution(row)} for row in rows]
+    missing = sum(not isinstance(row.get(name), str) for row in rows) if args.algo == "sft" else 0
+    if missing:
+        fail(f"--solution-field {name}: not a text in {missing} of {len(rows)} rows; give the column of solutions")
     return tokenizer_of(args, resumed), rows, held_out
 
 
-def load_problems(args, resumed: Path | None, tokenizer, rows: list[dict], held_out: list[dict]):
-    """What read_problems found, as the model takes it -> the model's folder, its tokenizer and its processor of
-    pictures or None, and the problems for training and evaluation, each with its "prompt_ids"."""
+def load_problems(args, resumed: Path | None, found: tuple | None = None):
+    """What read_problems found, or finds now, as the model takes it -> the model's folder, its tokenizer and its
+    processor of pictures or None, and the problems for training and evaluation, each with its "prompt_ids"."""
+    tokenizer, rows, held_out = found or read_problems(args, resumed)
     processor = processor_of(args, resumed, tokenizer, any("images" in row for row in (*rows, *held_out)))
     tokenizer = processor.tokenizer if processor else tokenizer
     if args.box_scale:
@@ -134,20 +138,9 @@ def room_for_pictures(rows: list[dict], ids: list[list[int]], processor: Process
     return ""
 
 
-def with_texts_of_solutions(rows: list[dict], args) -> list[dict]:
-    """The rows with the worked solution as a text in --solution-field, for --algo sft."""
-    name = args.solution_field
-    if args.model in BUILT_INS:
-        rows = [row | {name: BUILT_INS[args.model].solution(row)} for row in rows]
-    if missing := [row for row in rows if not isinstance(row.get(name), str)]:
-        fail(f"--solution-field {name}: not a text in {len(missing)} of {len(rows)} rows; give the column of solutions")
-    return rows
-
-
 def with_solutions(rows: list[dict], tokenizer, args) -> list[dict]:
     """The rows with "solution_ids", for --algo sft. Solutions that leave no room for EOS are dropped and counted."""
-    name = args.solution_field
-    ids = [tokenizer(row[name], add_special_tokens=False).input_ids for row in rows]
+    ids = [tokenizer(row[args.solution_field], add_special_tokens=False).input_ids for row in rows]
     return with_ids(rows, "solution_ids", ids, "--max-new-tokens", args.max_new_tokens, eos=1)
 
 

@@ -210,22 +210,19 @@ def percent(mean: float, error: float) -> str:
 def table(lines: Sequence[Sequence[str]]) -> str:
     """The cells in aligned columns, two spaces apart; all but the first column are flush right. If a terminal is too
     narrow, the words of the head are stacked, and then, if that does not help, lines become columns."""
-    room = columns() or math.inf
-    forms = [lines, stacked(lines), stacked(list(zip(*lines, strict=True)))]
-    tables = ["\n".join(map("  ".join, aligned(form))) for form in forms]
-    return next((each for each in tables if len(each.partition("\n")[0]) <= room), tables[0])
+    for form in (lines, stacked(lines), stacked(list(zip(*lines, strict=True))), lines):
+        first, *others = [max(map(len, column)) for column in zip(*form, strict=True)]
+        rows = ["  ".join([line[0].ljust(first), *map(str.rjust, line[1:], others)]) for line in form]
+        if len(rows[0]) <= (columns() or math.inf):
+            break
+    return "\n".join(rows)
 
 
 def stacked(lines: Sequence[Sequence[str]]) -> list[Sequence[str]]:
     """The lines, with no column wider than its cells below the head or its head's longest word."""
-    columns = [(head, max([1, *map(len, (*cells, *head.split()))])) for head, *cells in zip(*lines, strict=True)]
-    heads = [textwrap.wrap(head, width)[::-1] for head, width in columns]
+    widths = [max([1, *map(len, (*cells, *head.split()))]) for head, *cells in zip(*lines, strict=True)]
+    heads = [textwrap.wrap(head, width)[::-1] for head, width in zip(lines[0], widths, strict=True)]
     return [*reversed(list(zip_longest(*heads, fillvalue=""))), *lines[1:]]
-
-
-def aligned(lines: Sequence[Sequence[str]]) -> list[list[str]]:
-    first, *others = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return [[line[0].ljust(first), *map(str.rjust, line[1:], others)] for line in lines]
 
 
 def compare(before: Sequence[dict], after: Sequence[dict]) -> str:

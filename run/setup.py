@@ -40,7 +40,7 @@ def set_up(args, device: torch.device) -> Run | None:
     kind = choose_parallel(args, resumed, device)
     if args.plan:
         return None
-    folder, tokenizer, processor, problems, held_out = load_problems(args, resumed, *found)
+    folder, tokenizer, processor, problems, held_out = load_problems(args, resumed, found)
     scorer = make_scorer(args, rewards, problems, held_out)
     trained = load_trained(args, folder, tokenizer, processor, kind, resumed, device)
     state = open_run(args, resumed, trained.optimizer)
@@ -75,6 +75,7 @@ def open_run(args, resumed: Path | None, optimizer: torch.optim.Optimizer) -> St
     if state.step > args.steps or (state.step == args.steps and resumed.name == "final"):
         say(f"{args.out} has its {state.step} steps; --resume with --steps above that continues it")
         return None
+    start_bar(args.steps, state.step, desc="GPG")
     if dist.get_rank() == 0:
         if args.overwrite:
             checkpoint.clear(out)
@@ -84,7 +85,6 @@ def open_run(args, resumed: Path | None, optimizer: torch.optim.Optimizer) -> St
         versions = {"torch": torch.__version__, "transformers": transformers.__version__, "commit": commit()}
         origin = {"command": shlex.join(sys.argv), "ranks": dist.get_world_size(), "versions": versions}
         checkpoint.write(out / "config.json", json.dumps(vars(args) | origin, indent=1) + "\n")
-        start_bar(args, state.step)
     return state
 
 

@@ -60,7 +60,7 @@ def run(args, device: torch.device) -> bool:
     kind, shape, load, limit = memory.planned(args, resumed, device)
     small = small_batch(args, shape.parameters, device)
     memory.choose_parallel(small, resumed, device)  # ends here if even that does not fit
-    folder, tokenizer, processor, problems, held_out = load_problems(args, resumed, *found)
+    folder, tokenizer, processor, problems, held_out = load_problems(args, resumed, found)
     scorer, graded = make_scorer(args, rewards, problems, held_out), []  # graded: what a round's rewards got and gave
     model = load_adapted(args, folder, resumed, device)
     policy = make_policy(model, kind, args, processor)

@@ -94,7 +94,7 @@ def test_help_shows_defaults_and_the_words_that_one_looks_for():
     text = " ".join(flags.make_parser().format_help().split())
     for words in ("batch size", "gradient accumulation", "device", "epoch", "learning rate", "(default: 1e-06)"):
         assert words in text
-    for absent in ("(default: None)", "(default: True)", "(default: False)", "PROMPTS_PER_STEP"):
+    for absent in ("(default: None)", "(default: True)", "(default: False)"):
         assert absent not in text
 
 
