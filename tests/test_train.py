@@ -444,7 +444,7 @@ MISTAKES = [
     ({"template": "nowhere.txt"}, "nowhere.txt"),
     ({"max_prompt_tokens": 2}, "--max-prompt-tokens 2: all prompts are longer"),
     ({"max_new_tokens": 10_000}, "is above the 1024 positions of"),
-    ({"group_siz": 4}, "unrecognized arguments: --group-siz 4"),
+    ({"group_siz": 4}, "--group-siz: no such flag; did you mean --group-size?"),
     ({"resume": True}, "no run in"),
     ({"resume": True, "overwrite": True}, "no run in"),
     ({"wandb": "x"}, "pip install wandb"),
