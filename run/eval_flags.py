@@ -77,7 +77,7 @@ def check(args: argparse.Namespace) -> None:
     for name, bound in least.items():
         if getattr(args, name) < bound:
             fail(f"--{name.replace('_', '-')} {getattr(args, name)}: must be {bound} or more")
-    fields = args.problem_field or args.answer_field
+    fields, new = args.problem_field or args.answer_field, args.out and not (args.overwrite or args.resume)
     for wrong, message in (
         (no_folder(args.model), f"--model {args.model}: {NO_FOLDER}"),
         (args.model and bool(args.bench) == bool(args.data), "give --bench or --data, one of the two"),
@@ -88,10 +88,7 @@ def check(args: argparse.Namespace) -> None:
         (args.resume and not args.model, "--resume needs --model"),
         (args.resume and args.overwrite, "--resume continues --out, --overwrite replaces it: give one of them"),
         (args.out and out.is_dir(), f"--out {out}: is a folder; give a file"),
-        (
-            args.out and out.exists() and not args.overwrite and not args.resume,
-            f"--out {out}: exists; --resume continues it, --overwrite replaces it",
-        ),
+        (new and out.is_file(), f"--out {out}: exists; --resume continues it, --overwrite replaces it"),
         (args.resume and not out.exists(), f"--out {out}: does not exist; start it without --resume"),
     ):
         if wrong:
