@@ -1,6 +1,7 @@
 """Evaluates a model on benchmarks (pass@1, avg@n, maj@n, pass@k), compares two results, grades a result again.
 
     python eval.py --model out/final --bench addition                          the built-in task, after `train.py`
+    python eval.py --model tiny                                                and before it
     python eval.py --model out/final --bench aime24,math500,amc23,minerva,olympiadbench --samples 16
     python eval.py --model out/final --data problems.jsonl                     your own problems
     torchrun --nproc_per_node 8 eval.py --model M --bench math500 --resume     continues an interrupted run
@@ -22,18 +23,21 @@ import argparse
 import hashlib
 import itertools
 import json
-import math
-import os
 import re
 import sys
 import time
 import zlib
+from functools import partial
 from pathlib import Path
+
+from run.eval_flags import parse_args, parse_ks
+
+if __name__ == "__main__":
+    parse_args()  # what is wrong with a flag is said before torch is loaded, which takes seconds
 
 import torch
 import torch.distributed as dist
 import transformers
-from tqdm import tqdm
 from transformers import AutoConfig
 
 import rewards
@@ -42,11 +46,12 @@ from engine.policy import autocast
 from grader.equality import is_equiv
 from rollout import completion_texts, rollout
 from run import faults, scores
-from run.flags import BUILT_INS, fail, template_args, user_input
-from run.models import model_class, pretrained
+from run.flags import fail, user_input
+from run.journal import say, show, start_bar
+from run.models import first_model, model_class, pretrained
 from run.problems import encode_row, features_and_pictures, room_for_pictures, tokenizer_of
-from run.ranks import decoder, default_dtype, init_distributed, is_gpu
-from tasks import addition, benchmarks, data, pictures, prompts
+from run.ranks import decoder, init_distributed, is_gpu
+from tasks import benchmarks, data, pictures, prompts
 
 # flags that a result depends on, besides the problems and the template
 SETTINGS = ("model", "system_prompt", "template_args", "samples", "temperature", "top_p", "top_k", "stop", "seed")
@@ -70,22 +75,22 @@ def main(argv: list[str] | None = None) -> None:
 def evaluate(args: argparse.Namespace) -> None:
     transformers.utils.logging.disable_progress_bar()
     sets = user_input(load_sets, args)
-    tokenizer, processor, problems = load_problems(args, sets)
+    folder = first_model(args)  # made, if it is a built-in one
+    tokenizer, processor, problems = load_problems(args, sets, folder)
     settings = make_settings(args, sets, problems)
     finished = user_input(finished_rows, args.out, settings) if args.resume else []
     device = init_distributed(30 * 86400, backend="gloo")  # ranks only wait here, for as long as the slowest needs
     rank, world_size = dist.get_rank(), dist.get_world_size()
     try:
-        if rank == 0:
-            print(describe(args, tokenizer, sets, problems, world_size), flush=True)
+        say(describe(args, tokenizer, sets, problems, world_size))
         todo = unfinished(problems, finished, args.max_prompt_tokens)[rank::world_size]
-        model = load_model(args.model, args.dtype, device) if todo else None
-        decode = decoder(device, print)
+        model = load_model(folder, args.dtype, device) if todo else None
+        decode = decoder(device, say)
         dist.barrier()  # every rank has read what is in --out, and has its model
         if rank == 0:
             scores.write_result(args.out, settings, finished)
         dist.barrier()
-        with tqdm(total=len(todo), desc="eval", unit="problem", dynamic_ncols=True, disable=rank > 0) as bar:
+        with start_bar(len(todo), desc="eval", unit="problem") as bar:
             for batch in batches(todo, args):
                 rows = complete(model, tokenizer, processor, batch, args, decode)
                 with open(scores.rank_file(args.out, rank), "a", encoding="utf-8") as file:
@@ -94,123 +99,12 @@ def evaluate(args: argparse.Namespace) -> None:
         dist.barrier()
         if rank == 0:
             rows = merge(args.out, settings, problems)
-            print(report(settings, rows, parse_ks(args.pass_k, args.samples)) + write_boxes(args.out, rows), flush=True)
+            say(report(settings, rows, parse_ks(args.pass_k, args.samples)) + write_boxes(args.out, rows))
     except KeyboardInterrupt:
-        if rank == 0:
-            print(f"stopped: --resume continues {args.out}", flush=True)
+        say(f"stopped: --resume continues {args.out}")
         raise
     finally:
         dist.destroy_process_group()
-
-
-def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    """The flags, checked; exits with 2 on the first wrong one."""
-    parser = make_parser()
-    args = parser.parse_args(argv)
-    if args.bench and user_input(benchmarks.parse_benches, args.bench).keys() == {"addition"}:
-        parser.set_defaults(**{name: addition.DEFAULTS[name] for name in ("max_prompt_tokens", "max_new_tokens")})
-        args = parser.parse_args(argv)
-    check(args)
-    return args
-
-
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="eval.py", description=__doc__.partition("\n")[0], allow_abbrev=False)
-    parser.error = fail
-    # fmt: off
-    add = parser.add_argument_group("model and problems").add_argument
-    add("--model", metavar="NAME", help="folder or hub name of a causal LM, such as OUT/final of a run")
-    add("--bench", metavar="NAME,...",
-        help=f"{', '.join(benchmarks.BENCHMARKS)}; NAME[:N] takes the first N (paper: the first five, in full)")
-    add("--data-dir", metavar="DIR", help="folder of benchmark files such as aime24.jsonl (default: from the hub)")
-    add("--data", metavar="SOURCE",
-        help="your own problems: .jsonl, .json, .parquet or hub data set (its test split); a,b joins")
-    add("--problem-field", metavar="NAME", help="column of --data with the problem (default: the usual names)")
-    add("--answer-field", metavar="NAME", help="column of --data with the answer (default: the usual names)")
-    add("--skip-bad-rows", action="store_true", help="count broken rows instead of stopping at the first")
-    add("--system-prompt", default="none", metavar="NAME",
-        help=f"{', '.join(prompts.SYSTEM_PROMPTS)}, or your own text; use that of training (paper's 7B: qwen-7b)")
-    add("--template", metavar="FILE", help="prompt with {problem} in it, or sat, for the tokenizer's chat template")
-    add("--template-args", type=template_args, metavar="NAME=VALUE,...",
-        help="what the chat template is called with, such as enable_thinking=false; use those of training")
-    add("--min-pixels", type=int, metavar="N", help="enlarge smaller pictures to so many pixels (default: as trained)")
-    add("--max-pixels", type=int, metavar="N", help="shrink larger pictures to so many pixels (default: as trained)")
-
-    add = parser.add_argument_group("decoding").add_argument
-    add("--samples", type=int, default=0, metavar="N", help="samples per problem, besides the greedy one (paper: 0)")
-    add("--pass-k", metavar="K,...", help="the k of unbiased pass@k, at most N each (default: N)")
-    add("--temperature", type=float, default=0.6, help="of the samples (paper's 1.5B code: 0.6)")
-    add("--top-p", type=float, default=0.95, help="sample the fewest tokens of this mass; 1: off (1.5B code: 0.95)")
-    add("--top-k", type=int, default=0, help="sample among this many likeliest tokens; 0: off (paper: not given)")
-    add("--stop", nargs="+", metavar="TEXT", help="texts that end a completion, as its last part (default: none)")
-    add("--seed", type=int, default=0, help="of the samples")
-    add("--max-prompt-tokens", type=int, default=1024,
-        help="longer prompts are left out and counted (default: 1024; addition: 32; paper: not given)")
-    add("--max-new-tokens", type=int, default=2048,
-        help="tokens of a completion (default: 2048; addition: 40; 1.5B code: 32768)")
-    add("--cache-tokens", type=int, default=2**18,
-        help="prompt and completion tokens decoded at once: affects memory of the key-value cache, not results")
-    add("--dtype", choices=("float32", "bfloat16", "float64"), default=default_dtype(),
-        help="of matrix products; bfloat16, the default on a GPU, as in training (paper: not given)")
-
-    add = parser.add_argument_group("result").add_argument
-    add("--out", metavar="FILE", help="file for settings, completions and verdicts (default: eval.jsonl)")
-    add("--overwrite", action="store_true", help="replace --out")
-    add("--resume", action="store_true", help="continue --out, left unfinished by a run with the same settings")
-    add("--compare", nargs=2, metavar=("BEFORE", "AFTER"), help="two results: what changed on the problems in both")
-    add("--regrade", metavar="FILE", help="a result: grade its completions with the current grader")
-    # fmt: on
-    return parser
-
-
-def check(args: argparse.Namespace) -> None:
-    """Exits on the first wrong flag, before anything slow."""
-    if sum(map(bool, (args.model, args.compare, args.regrade))) != 1:
-        fail("give one of --model (with --bench or --data), --compare BEFORE AFTER, --regrade FILE")
-    args.out = args.out or ("eval.jsonl" if args.model else None)
-    out = Path(args.out or "")
-    least = {"samples": 0, "top_k": 0, "seed": 0, "max_prompt_tokens": 1, "max_new_tokens": 1, "cache_tokens": 1}
-    for name, bound in least.items():
-        if getattr(args, name) < bound:
-            fail(f"--{name.replace('_', '-')} {getattr(args, name)}: must be {bound} or more")
-    fields = args.problem_field or args.answer_field
-    for wrong, message in (
-        (args.model in BUILT_INS, f"--model {args.model}: train.py makes it; give the folder that it wrote, OUT/final"),
-        (args.model and bool(args.bench) == bool(args.data), "give --bench or --data, one of the two"),
-        (args.data_dir and not args.bench, "--data-dir needs --bench; with --data, name the files"),
-        (fields and not args.data, "--problem-field and --answer-field need --data"),
-        (not 0 < args.temperature < math.inf, f"--temperature {args.temperature}: must be above 0; greedy needs none"),
-        ("" in (args.stop or ()), "--stop: an empty text ends every completion at its first token"),
-        (not 0 < args.top_p <= 1, f"--top-p {args.top_p}: must be above 0, and at most 1 (off)"),
-        (args.resume and not args.model, "--resume needs --model"),
-        (args.resume and args.overwrite, "--resume continues --out, --overwrite replaces it: give one of them"),
-        (args.out and out.is_dir(), f"--out {out}: is a folder; give a file"),
-        (
-            args.out and out.exists() and not args.overwrite and not args.resume,
-            f"--out {out}: exists; --resume continues it, --overwrite replaces it",
-        ),
-        (args.resume and not out.exists(), f"--out {out}: does not exist; start it without --resume"),
-    ):
-        if wrong:
-            fail(message)
-    user_input(prompts.system_prompt, args.system_prompt)
-    user_input(prompts.load_template, args.template)
-    if args.model:
-        user_input(parse_ks, args.pass_k, args.samples)
-    user_input(out.parent.mkdir, parents=True, exist_ok=True)
-    if args.out and not os.access(out.parent, os.W_OK):
-        fail(f"--out {out}: can't write to the folder {out.parent}; give a file in another")
-
-
-def parse_ks(text: str | None, n: int) -> list[int]:
-    """The k of pass@k, by default n. ValueError: not from 1 to n."""
-    if text is None:
-        return [n] if n else []
-    words = [word.strip() for word in text.split(",")]
-    ks = [int(word) for word in words if re.fullmatch(r"[1-9]\d{0,5}", word)]
-    if len(ks) < len(words) or max(ks) > n:
-        raise ValueError(f"--pass-k {text}: needs numbers from 1 to --samples, which is {n}")
-    return ks
 
 
 def load_sets(args: argparse.Namespace) -> dict[str, benchmarks.ProblemSet]:
@@ -223,13 +117,13 @@ def load_sets(args: argparse.Namespace) -> dict[str, benchmarks.ProblemSet]:
     return {"data": benchmarks.check_golds("data", problem_set, args.skip_bad_rows)}
 
 
-def load_problems(args, sets: dict[str, benchmarks.ProblemSet]) -> tuple[object, object, list[dict]]:
+def load_problems(args, sets: dict[str, benchmarks.ProblemSet], folder) -> tuple[object, object, list[dict]]:
     """The tokenizer; the processor of pictures, or None; and the problems of all sets in order: rows of the result
     without completions, and "prompt_ids". Exits if prompts don't fit the model, before its weights are read."""
-    tokenizer = tokenizer_of(args, None)
+    tokenizer = tokenizer_of(args, folder)
     needed = any("images" in row for problem_set in sets.values() for row in problem_set.rows)
     limits = {"min_pixels": args.min_pixels, "max_pixels": args.max_pixels}
-    processor = user_input(pictures.load_processor, args.model, **limits, needed=needed)
+    processor = user_input(pictures.load_processor, folder, **limits, needed=needed)
     tokenizer = processor.tokenizer if processor else tokenizer
     template = prompts.load_template(args.template)
     args.template_args = user_input(prompts.template_arguments, tokenizer, template, args.template_args) or None
@@ -240,7 +134,7 @@ def load_problems(args, sets: dict[str, benchmarks.ProblemSet]) -> tuple[object,
         options = {"system": system, "suffix": suffix, "template": prompts.load_template(template)}
         options["template_args"] = args.template_args
         rows, grade = problem_set.rows, problem_set.benchmark.grade
-        rows = user_input(pictures.in_model_units, rows, "pixels", processor) if grade == "iou" else rows
+        rows = user_input(pictures.in_model_units, rows, "pixels", processor) if grade == "iou" else rows  # of files
         for place, row in enumerate(rows):
             ids = user_input(encode_row, row, place, tokenizer, processor, options)
             text = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
@@ -317,7 +211,7 @@ def prompt_names(args: argparse.Namespace, benchmark: benchmarks.Benchmark) -> t
     return system, args.template or benchmark.template
 
 
-def load_model(name: str, dtype: str, device: torch.device):
+def load_model(name, dtype: str, device: torch.device):
     """The model in float32, or float64 with --dtype float64; bfloat16 is autocast, as in training."""
     weights = torch.float64 if dtype == "float64" else torch.float32
     model = pretrained(model_class(pretrained(AutoConfig, name)), name, dtype=weights, output_loading_info=True)
@@ -358,6 +252,7 @@ def complete(model, tokenizer, processor, problems: list[dict], args: argparse.N
         if n == 0:
             continue
         began = time.perf_counter()
+        options["progress"] = partial(show, name)
         with autocast(args.dtype, model.device):
             sampled = user_input(rollout, model, tokenizer, prompt_ids, n, args.max_new_tokens, **options, **decoding)
         seconds = time.perf_counter() - began
@@ -385,7 +280,7 @@ def graded(row: dict) -> dict:
 
     def judge(completion: dict) -> dict:
         value = getattr(rewards, grade)(completion["text"], row["answer"])
-        verdict = value if grade == "iou" else bool(value)
+        verdict = value if grade in scores.GRADUAL else bool(value)
         found = {"verdict": verdict, "submitted": rewards.extract_answer(completion["text"])}
         return found | completion | found  # in this order, whether or not they were there
 
@@ -454,21 +349,21 @@ def regrade(result: str, out: str | None, pass_k: str | None) -> None:
                 verdict = {True: "right", False: "wrong"}.get(after["verdict"], after["verdict"])
                 answers = f"{after['submitted']!r} for {new['answer']!r}"
                 changes.append(f"  {new['set']} {new['place']}, {which}: now {verdict}: {answers}")
-    print("\n".join([f"{len(changes)} of {total} verdicts changed", *changes]) + "\n")
+    say("\n".join([f"{len(changes)} of {total} verdicts changed", *changes]) + "\n")
     settings["grader"] = grader_version()
     if out:
         scores.write_result(out, settings, regraded)
-    print(report(settings, regraded, ks) + (write_boxes(out, regraded) if out else ""), flush=True)
+    say(report(settings, regraded, ks) + (write_boxes(out, regraded) if out else ""))
 
 
 def compare(before: str, after: str) -> None:
     """Prints the settings in which two results differ, and their paired differences."""
     (old, old_rows), (new, new_rows) = (user_input(scores.read_result, path) for path in (before, after))
-    print(f"before: {old['model']}, {before}\nafter: {new['model']}, {after}")
+    say(f"before: {old['model']}, {before}\nafter: {new['model']}, {after}")
     for name in new:
         if name not in ("model", "versions") and old.get(name) != new[name]:
-            print(f"they differ in {name}: {json.dumps(old.get(name))[:200]} and {json.dumps(new[name])[:200]}")
-    print("\n" + user_input(scores.compare, old_rows, new_rows), flush=True)
+            say(f"they differ in {name}: {json.dumps(old.get(name))[:200]} and {json.dumps(new[name])[:200]}")
+    say("\n" + user_input(scores.compare, old_rows, new_rows))
 
 
 if __name__ == "__main__":

@@ -64,6 +64,7 @@ def rollout(
     stop: Sequence[str] | None = None,
     cache_tokens: int = 2**18,
     decode: Callable | None = None,
+    progress: Callable[[int, int, int], None] = lambda *_: None,
 ) -> Rollout:
     """Draws group_size completions of each prompt (token ids, P lists) of at most max_new_tokens tokens.
 
@@ -75,6 +76,7 @@ def rollout(
     stop: a completion also ends with the token that makes one of these texts whole, which belongs to it as an EOS does.
     cache_tokens: prompt and completion tokens of the rows decoded at once (at least one group); it bounds the cache.
     decode: the loop over tokens, by default `decode_packed`; the same tokens in another way, engine/fixed_shapes.py.
+    progress: told meanwhile how many completions there are, and ended in earlier batches and in this one.
     A completion ends at any EOS id of the model; nothing else is inherited from its generation_config. The model
     samples in eval mode, and its modes are restored. P may be 0.
     ValueError: an empty prompt, an option out of range, a cache that can't be reordered. FloatingPointError: logits
@@ -94,11 +96,14 @@ def rollout(
     if stop:
         decode = partial(decode, stopped=partial(_stopped, tokenizer, stop))
     with _sampling_mode(model, eos, pad):
+        done = 0
         for chunk in _chunks([len(prompt) for prompt in prompts], G, T, cache_tokens):
             ids, mask = pad_left([prompts[p] for p in chunk], pad, model.device)  # (p, L)
             seen = picture_inputs(model, ids, [images[p] for p in chunk]) if images else {}
-            drawn = _complete(model, ids, mask, seen, uniforms[chunk], eos, wide, options, decode)
+            report = partial(progress, len(prompts) * G, done)
+            drawn = _complete(model, ids, mask, seen, uniforms[chunk], eos, wide, options, decode, report)
             completion_ids[chunk], logprobs[chunk] = drawn
+            done += len(chunk) * G
 
     ends = torch.isin(completion_ids, torch.tensor(eos, device=model.device))  # (P, G, T)
     if stop:
@@ -284,9 +289,10 @@ class Draws(NamedTuple):
     logprobs: torch.Tensor  # (n, T)
     ends: torch.Tensor  # (e,), the EOS ids
     options: dict  # of `draw`
+    report: Callable[[int], object] = int  # is told how many rows have ended
 
 
-def _complete(model, prompt_ids, prompt_mask, seen, uniforms, eos, dtype, options, decode):
+def _complete(model, prompt_ids, prompt_mask, seen, uniforms, eos, dtype, options, decode, report):
     """Completions of one batch of prompts: tokens and their log-probabilities (p, G, T), undefined after the end.
 
     `generate` prepares inputs and cache as for any model and leaves the loop to the function that it is given.
@@ -295,7 +301,7 @@ def _complete(model, prompt_ids, prompt_mask, seen, uniforms, eos, dtype, option
     tokens = torch.full((p * G, T), eos[0], device=prompt_ids.device)  # (n, T), n = p * G
     logprobs = torch.zeros((p * G, T), device=prompt_ids.device, dtype=dtype)  # (n, T)
     ends = torch.tensor(eos, device=prompt_ids.device)
-    draws = Draws(uniforms.flatten(0, 1), tokens, logprobs, ends, options)
+    draws = Draws(uniforms.flatten(0, 1), tokens, logprobs, ends, options, report)
 
     def loop(model, ids, logits_processor, stopping_criteria, generation_config, **inputs):
         del logits_processor, stopping_criteria, generation_config  # drawing and stopping are done here
@@ -306,7 +312,7 @@ def _complete(model, prompt_ids, prompt_mask, seen, uniforms, eos, dtype, option
         inputs = model._update_model_kwargs_for_generation(out, inputs) | {"cache": out.get("cache")}
         parents = torch.arange(p * G, device=ids.device) // G  # (n,): the prompt in each row
         # (n, V): all samples of a prompt draw their first token from its last logits
-        decode(model, _take(inputs, parents), parents, out.logits[:, -1][parents], draws)
+        (decode or decode_packed)(model, _take(inputs, parents), parents, out.logits[:, -1][parents], draws)
         return ids
 
     model.generate(prompt_ids, attention_mask=prompt_mask, max_new_tokens=T, custom_generate=loop, **seen)
@@ -332,6 +338,7 @@ def decode_packed(model, inputs: dict, parents: torch.Tensor, logits: torch.Tens
             rows = _compact(unfinished)
             alive, drawn, inputs = alive[rows], drawn[rows], _take(inputs, rows)
             _compact_cache(inputs["cache"], rows)
+            draws.report(len(parents) - len(alive))
         if t + 1 == T or len(alive) == 0:
             return
         out = model(**model.prepare_inputs_for_generation(drawn[:, None], next_sequence_length=1, **inputs))

@@ -24,7 +24,11 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
-import huggingface_hub
+from run.flags import fail, parse_args
+
+if __name__ == "__main__":
+    parse_args()  # what is wrong with a flag is said before torch is loaded, which takes seconds
+
 import torch
 import torch.distributed as dist
 import transformers
@@ -42,8 +46,7 @@ from rollout import Rollout, completion_texts, rollout
 from run import checkpoint, faults, record
 from run.checkpoint import State
 from run.faults import stop_signals, uninterrupted
-from run.flags import fail, parse_args
-from run.journal import Evaluation, accuracy_of, evaluation, global_totals, make_logger, metrics, report, say
+from run.journal import Evaluation, accuracy_of, evaluation, global_totals, make_logger, metrics, report, say, show
 from run.models import Trained
 from run.problems import features_and_pictures
 from run.ranks import init_distributed, patience
@@ -58,7 +61,6 @@ def main(argv: list[str] | None = None) -> None:
     faults.keep_streams()
     args = parse_args(argv)
     transformers.utils.logging.disable_progress_bar()  # the run has a bar of its own
-    huggingface_hub.utils.logging.set_verbosity_error()  # its retries; a final failure is one line of ours
     device = init_distributed(args.rank_timeout)
     tool = "replay" if args.replay else "doctor" if args.doctor else None
     try:
@@ -174,7 +176,7 @@ def sample(
         sampled = methods.demonstrations(model, tokenizer, prompts, [row["solution_ids"] for row in rows])
         return replace(sampled, images=shown), None
     limits = {"max_new_tokens": args.max_new_tokens, "cache_tokens": args.cache_tokens, "stop": args.stop}
-    limits |= {"images": images, "decode": trained.decode}
+    limits |= {"images": images, "decode": trained.decode, "progress": partial(show, "sampling")}
     with gathered(trained.policy) as model:
         options = {"temperature": args.temperature, "top_p": args.top_p, "top_k": args.top_k} | limits
         sampled = rollout(model, tokenizer, prompts, args.group_size, key=key, indices=places, **options)
@@ -224,8 +226,7 @@ def score_all(scorer: Callable, rows: list[dict], texts: list[str], sampled: Rol
     """What rewards.score says of all completions; a reward that returns nonsense ends the run in one line."""
     repeated = [row for row in rows for _ in range(lengths.shape[1])]
     pairs = zip(sampled.completion_ids.flatten(0, 1).tolist(), lengths.flatten().tolist(), strict=True)
-    names = {name: None for row in rows for name in row}  # a set that keeps the order
-    columns = {name: [row.get(name) for row in repeated] for name in names}
+    columns = {name: [row.get(name) for row in repeated] for name in dict.fromkeys(key for row in rows for key in row)}
     try:
         return scorer([row["problem"] for row in repeated], texts, [ids[:n] for ids, n in pairs], columns)
     except ValueError as error:  # the other ranks may not meet it: leave them a note
@@ -326,11 +327,11 @@ def evaluate(trained: Trained, problems: list[dict], args) -> Evaluation | None:
         return None
     faults.doing("evaluation")
     mine = problems[dist.get_rank() :: dist.get_world_size()]
-    prompts = [row["prompt_ids"] for row in mine]
     with gathered(trained.policy) as model:
         images, _ = features_and_pictures(trained.processor, mine)
         options = {"temperature": 0.0, "cache_tokens": args.cache_tokens, "images": images, "decode": trained.decode}
-        sampled = rollout(model, trained.tokenizer, prompts, 1, args.max_new_tokens, stop=args.stop, **options)
+        options |= {"progress": partial(show, "evaluation"), "max_new_tokens": args.max_new_tokens, "stop": args.stop}
+        sampled = rollout(model, trained.tokenizer, [row["prompt_ids"] for row in mine], 1, **options)
     texts = completion_texts(trained.tokenizer, sampled)
     seen = [iou_or_name(text, row["answer"]) * ("images" in row) for text, row in zip(texts, mine, strict=True)]
     right = [x or accuracy(text, row["answer"]) for x, text, row in zip(seen, texts, mine, strict=True)]
@@ -346,9 +347,8 @@ def save(name: str, args, trained: Trained, state: State) -> None:
     critic = unwrapped(trained.critic).state_dict() if trained.critic else None
     if dist.get_rank() == 0 and not folder.exists():
         weights, adapter = lora.split(model, weights, args.model) if args.lora_rank else (weights, None)
-        checkpoint.save(
-            folder, model, trained.processor or trained.tokenizer, weights, moments, asdict(state), critic, adapter
-        )
+        parts = trained.processor or trained.tokenizer, weights, moments, asdict(state), critic, adapter
+        checkpoint.save(folder, model, *parts)
         checkpoint.prune(Path(args.out), args.keep, state.best_step)
 
 

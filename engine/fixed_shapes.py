@@ -77,6 +77,7 @@ class FixedShapes:
                 if stopped:
                     self.ended[:n] |= stopped(self.tokens, self.alive[:n], t, self.look)
                 left = (~self.ended[:n]).nonzero().squeeze(1)  # the only wait for the device
+                draws.report(N - len(left))
                 if len(left) == 0:
                     break
                 n = self._pack(left, n)

@@ -3,7 +3,7 @@
 Everything else is an option of `gpg.token_weights`, so a comparison differs in the formula and nothing else: the same
 samples, masks, counts over ranks and micro-batches. On policy, with one update per rollout, every ratio is 1, no clip
 acts, and GRPO, Dr. GRPO and DAPO are just weights: their recipes in config/ need nothing from this file. Each part
-is a flag of train.py; `--algo NAME` sets a bundle of them:
+is a flag of train.py; `--algo NAME` sets a bundle of them (run/flags.py):
 
     A = r - (mean of the group, of its other samples, or of the step; reward of a greedy completion); or by GAE
     J = sum over tokens of  min(ratio * w, clip(ratio) * w) - kl_coef * scale * KL        w = scale * A
@@ -29,26 +29,6 @@ from engine.parallel import unwrapped
 from engine.policy import FORWARD_TOKENS, autocast, completion_states, prompts_can_be_shared
 from gpg import global_sum, group_advantages, token_scale
 from rollout import Rollout, eos_ids, pad_id, pad_left
-
-BASELINES = ("group", "others", "batch", "greedy", "critic")
-KLS = ("k1", "k2", "k3")
-
-# The flags of each method, with the values of paper and code. What is not named keeps GPG's default.
-_EVERY_GROUP = {"age": False, "beta_th": 0.0}
-_CLIP = {"clip": (0.2, 0.2)}
-ALGOS: dict[str, dict[str, object]] = {
-    "gpg": {},
-    "reinforce": _EVERY_GROUP,  # with the mean of the group as its baseline: GPG without its two additions
-    "grpo": _EVERY_GROUP | _CLIP | {"f_norm": "group", "norm": "sequence"},  # its KL term: --kl-coef 0.04
-    "dr-grpo": _EVERY_GROUP | _CLIP | {"norm": "constant"},
-    # its dynamic sampling continues until P groups are valid; its loss is the mean over their tokens
-    "dapo": {"age": False, "beta_th": 1.0, "f_norm": "group", "norm": "valid_token", "clip": (0.2, 0.28)},
-    "rloo": _EVERY_GROUP | {"baseline": "others", "norm": "constant"},  # the sum over tokens, but for a constant
-    "reinforce++": _EVERY_GROUP | _CLIP | {"baseline": "batch", "f_norm": "batch", "norm": "token"},
-    "remax": _EVERY_GROUP | {"baseline": "greedy", "norm": "constant"},
-    "ppo": _EVERY_GROUP | _CLIP | {"baseline": "critic", "f_norm": "batch", "norm": "token", "updates": 2},
-    "sft": _EVERY_GROUP | {"norm": "token", "group_size": 1},
-}
 
 
 @dataclass(frozen=True)

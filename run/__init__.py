@@ -7,5 +7,5 @@ checkpoint      a run on disk: complete or absent
 journal         metrics, the terminal, warnings
 record          a step's samples in a file, for --replay
 faults          signals, lost ranks, rewards that hang
-scores          the result file of eval.py, and its tables
+eval_flags, scores    the flags of eval.py; its result file, and its tables
 """

@@ -23,9 +23,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from safetensors.torch import save_file
-
 ROW_FILES = ("metrics.jsonl", "samples.jsonl", "groups.jsonl")  # every step appends to each
 RUN_FILES = ("config.json", *ROW_FILES)
 MANIFEST, LOCK = "manifest.json", ".lock"
@@ -86,6 +83,9 @@ def save(folder: Path, model, tokenizer, weights: dict, optimizer: dict, state: 
     tokenizer: or the processor that holds it. weights, optimizer, critic: full state_dicts. adapter: writes one into a
     folder. OSError, in one line, if it can't be written: no part of it is left, and earlier checkpoints are untouched.
     """
+    import torch  # not above: flags are checked before it is loaded
+    from safetensors.torch import save_file
+
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)  # left behind by a kill
     try:
@@ -147,6 +147,8 @@ def damage(folder: Path) -> str | None:
 
 def restore(folder: Path, optimizer, cut: Callable[[dict, object], dict]) -> dict:
     """Loads trainer.pt, cut for this rank, into the optimizer, and returns the state that was saved with it."""
+    import torch
+
     # mapped, not read: a rank's device takes no more than its part
     saved = torch.load(folder / "trainer.pt", map_location="cpu", mmap=True, weights_only=True)
     optimizer.load_state_dict(cut(saved["optimizer"], optimizer))

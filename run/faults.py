@@ -21,6 +21,8 @@ from functools import wraps
 import torch
 import torch.distributed as dist
 
+from run import journal
+
 BEAT = 1.0  # seconds
 STOPS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1  # the last is a cluster's, before its time limit
 GRACE = 5.0  # seconds; for a reward that holds the interpreter lock, so that no Python thread can end it
@@ -87,7 +89,8 @@ def any_lost(store: dist.Store, heard: dict, now: float, patience: float) -> boo
 
 
 def doing(what: str) -> None:
-    """Notes what this rank begins, so that the others can name it."""
+    """Notes what this rank begins, so that the others can name it, and shows it beside the bar."""
+    journal.show(what)
     _store().set(f"doing/{dist.get_rank()}", what)
 
 

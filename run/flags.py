@@ -1,52 +1,93 @@
 """The flags of train.py, with their units and the paper's values. A wrong one ends in one line, with exit code 2.
 
-Later values win: the paper's, then the built-in model's or the resumed run's, then a recipe's, then the user's.
+Later values win: the paper's, then the built-in model's or the resumed run's, then a recipe's, then the user's. Nothing
+here imports torch before all flags are checked, as that takes seconds.
 """
 
 import argparse
+import difflib
 import importlib.util
 import json
 import math
 import os
 import re
 import shlex
+import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
-import torch
-from torch.distributed.fsdp import FSDPModule
-
-from engine.methods import ALGOS, BASELINES, KLS
-from gpg import F_NORMS, NORMS
-from run import checkpoint, record
-from run.ranks import cache_tokens, default_dtype
-from tasks import addition, shapes
+from run import checkpoint
+from tasks.built_in import DEFAULTS
 from tasks.pictures import GOLD_SIZES
 from tasks.prompts import SYSTEM_PROMPTS, TEMPLATES, load_template, system_prompt
 
+ROOT = Path(__file__).parents[1]
 BUILT_IN = "tiny"
-BUILT_INS = {BUILT_IN: addition, "tiny-pictures": shapes}  # every --model that needs no download
 # flags of a command, not of a run
 OF_COMMAND = ("out", "resume", "auto_resume", "overwrite", "allow_changes", "plan", "doctor", "replay")
+NO_FOLDER = "no such folder, nor a name of the hub, owner/name"
+DTYPES = ("float32", "bfloat16", "float64")
+F_NORMS, NORMS = ("none", "group", "batch"), ("group", "valid_token", "token", "sequence", "constant")  # gpg.py's
+BASELINES = ("group", "others", "batch", "greedy", "critic")
+
+# The flags of each method, with the values of paper and code. What is not named keeps GPG's default.
+_EVERY_GROUP = {"age": False, "beta_th": 0.0}
+_CLIP = {"clip": (0.2, 0.2)}
+ALGOS: dict[str, dict[str, object]] = {
+    "gpg": {},
+    "reinforce": _EVERY_GROUP,  # with the mean of the group as its baseline: GPG without its two additions
+    "grpo": _EVERY_GROUP | _CLIP | {"f_norm": "group", "norm": "sequence"},  # its KL term: --kl-coef 0.04
+    "dr-grpo": _EVERY_GROUP | _CLIP | {"norm": "constant"},
+    # its dynamic sampling continues until P groups are valid; its loss is the mean over their tokens
+    "dapo": {"age": False, "beta_th": 1.0, "f_norm": "group", "norm": "valid_token", "clip": (0.2, 0.28)},
+    "rloo": _EVERY_GROUP | {"baseline": "others", "norm": "constant"},  # the sum over tokens, but for a constant
+    "reinforce++": _EVERY_GROUP | _CLIP | {"baseline": "batch", "f_norm": "batch", "norm": "token"},
+    "remax": _EVERY_GROUP | {"baseline": "greedy", "norm": "constant"},
+    "ppo": _EVERY_GROUP | _CLIP | {"baseline": "critic", "f_norm": "batch", "norm": "token", "updates": 2},
+    "sft": _EVERY_GROUP | {"norm": "token", "group_size": 1},
+}
+
+# our flags, each before what TRL, verl and nanoGPT call it
+ELSEWHERE = """--lr learning-rate; --group-size num-generations n; --steps max-steps max-iters epochs num-train-epochs;
+--prompts-per-step batch-size train-batch-size per-device-train-batch-size; --out output-dir out-dir;
+--tokens-per-micro-batch gradient-accumulation-steps micro-batch-size; --model model-name-or-path; @FILE config;
+--data dataset dataset-name train-files; --eval-data eval-dataset val-files; --max-prompt-tokens max-prompt-length;
+--max-new-tokens max-completion-length max-response-length; --kl-coef beta kl-loss-coef; --updates num-iterations;
+--rewards reward-funcs; --norm loss-type; --clip epsilon clip-ratio; --schedule lr-scheduler-type decay-lr;
+--grad-clip max-grad-norm; --eval-every eval-steps eval-interval; --dtype bf16 fp16 torch-dtype; --wandb report-to;
+CUDA_VISIBLE_DEVICES device"""
+OURS = {theirs: ours for part in ELSEWHERE.split(";") for ours, *names in [part.split()] for theirs in names}
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The flags with their defaults, checked; exits with 2 at the first wrong one."""
-    parser = make_parser()
-    given = parser.parse_args(argv)
+    parser, words = make_parser(), list(expanded(sys.argv[1:] if argv is None else argv))
+    given = parser.parse_args(words)
     config = Path(given.out) / "config.json"
     resume = given.resume or (given.auto_resume and config.exists() and not given.replay)
     if given.replay:
+        from run import record  # imports torch
+
         defaults = user_input(record.flags_of, given.replay)
     elif resume:
         defaults = flags_of_run(config)
     else:
-        defaults = (BUILT_INS[given.model].DEFAULTS if given.model in BUILT_INS else {}) | ALGOS[given.algo]
+        defaults = DEFAULTS.get(given.model, {}) | ALGOS[given.algo]
     parser.set_defaults(**{name: value for name, value in defaults.items() if name in vars(given)})
-    args = parser.parse_args(argv)
+    args = parser.parse_args(words)
     args.resume = resume
     check(args)
+    return for_device(args)
+
+
+def for_device(args: argparse.Namespace) -> argparse.Namespace:
+    """The flags, with those that depend on it as they suit this machine's device."""
+    from run import ranks  # imports torch
+
+    args.dtype = args.dtype or ranks.default_dtype()
+    args.cache_tokens = ranks.cache_tokens() if args.cache_tokens is None else args.cache_tokens
     return args
 
 
@@ -67,7 +108,7 @@ def absolute_paths(flags: dict) -> dict:
 
     def absolute(part: str, ending: str) -> str:
         found = re.fullmatch(rf"\s*(.+?)({ending})\s*", part)
-        here = found and found[1] not in {*BUILT_INS, *TEMPLATES} and os.path.exists(found[1])
+        here = found and found[1] not in {*DEFAULTS, *TEMPLATES} and os.path.exists(found[1])
         return os.path.abspath(found[1]) + found[2] if here else part
 
     given = {name: flags[name].split(",") for name in endings if flags.get(name)}
@@ -79,13 +120,11 @@ def make_parser() -> argparse.ArgumentParser:
         prog="train.py",
         usage="torchrun train.py [@config/NAME.args] [--flag value ...]",
         description="Group Policy Gradient. Defaults are those of the paper's 7B run where it gives them; the built-in "
-        "model brings its own. @FILE reads flags from a file, with # comments.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        fromfile_prefix_chars="@",
+        "model brings its own. @FILE reads flags from a file, with # comments. The device: a GPU if there is one.",
+        formatter_class=Help,
         allow_abbrev=False,
     )
-    parser.convert_arg_line_to_args = recipe_line
-    parser.error = fail
+    parser.error = partial(complain, parser)
     # fmt: off
     add = parser.add_argument_group("model and data").add_argument
     add("--model", default=BUILT_IN, metavar="NAME",
@@ -93,17 +132,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--data", metavar="SOURCE",
         help="problems: .jsonl, .json, .parquet or hub data set; a,b joins, a[:N] takes the first N (paper: DAPO-17k)")
     add("--eval-data", metavar="SOURCE", help="held-out problems, as --data; without it nothing is evaluated")
-    add("--problem-field", metavar="NAME", help="column of the problem, if it isn't found by itself")
-    add("--answer-field", metavar="NAME", help="column of the answer, if it isn't found by itself")
-    add("--skip-bad-rows", action="store_true", help="count broken rows instead of stopping at the first")
-    add("--system-prompt", default="none", metavar="NAME",
-        help=f"{', '.join(SYSTEM_PROMPTS)}, or a text of your own (paper's 7B: qwen-7b)")
-    add("--template", metavar="FILE",
-        help="text of a prompt with {problem} in it, in place of a chat template; or sat, by name")
-    add("--template-args", type=template_args, metavar="NAME=VALUE,...",
-        help="what the chat template is called with, such as enable_thinking=false (paper: not given)")
-    add("--min-pixels", type=int, metavar="N", help="enlarge smaller pictures to this many pixels (paper: 3136)")
-    add("--max-pixels", type=int, metavar="N", help="shrink larger ones to this many: less memory (paper: 401408)")
+    add_prompt_flags(add)
     add("--box-scale", choices=GOLD_SIZES,
         help="the units of golds that are boxes, to convert them to the model's (default: they are in the model's)")
     add("--rewards", default="accuracy", metavar="SPEC",
@@ -111,8 +140,8 @@ def make_parser() -> argparse.ArgumentParser:
              "iou>0.5, iou_or_name and path/to/file.py:function (paper's 7B: accuracy)")
 
     add = parser.add_argument_group("method").add_argument
-    add("--steps", type=int, default=1100, help="optimizer steps (paper: 1100)")
-    add("--prompts-per-step", type=int, default=144, help="P, prompts over all ranks (paper: 144)")
+    add("--steps", type=int, default=1100, help="optimizer steps; an epoch: problems / P (paper: 1100)")
+    add("--prompts-per-step", type=int, default=144, help="P, over all ranks; the batch size is P * G (paper: 144)")
     add("--group-size", type=int, default=8, help="G, completions of a prompt (paper: 8)")
     add("--f-norm", choices=F_NORMS, default="none", help="F_norm of Eq. 6: 1, std of group or batch (paper: none)")
     add("--norm", choices=NORMS, default="group", help="how tokens are averaged, see gpg.py (paper: group, Eq. 5)")
@@ -131,8 +160,9 @@ def make_parser() -> argparse.ArgumentParser:
     add("--top-k", type=int, default=0, help="draw among so many likeliest tokens; 0: off (code: 50, a hidden default)")
     add("--stop", nargs="+", metavar="TEXT",
         help="texts that end a completion, as its last part: it then counts as ended (paper: none)")
-    add("--cache-tokens", type=int, default=cache_tokens(),
-        help="prompt and completion tokens decoded at once: memory, not results; 0, a GPU's default: as many as fit")
+    add("--cache-tokens", type=int,
+        help="prompt and completion tokens decoded at once: memory, not results; 0: as many as fit (default on a GPU; "
+             "on a CPU: 262144)")
 
     add = parser.add_argument_group("optimizer").add_argument
     add("--optimizer", choices=("adamw", "sgd"), default="adamw", help="sgd: without momentum (paper: adamw)")
@@ -144,17 +174,43 @@ def make_parser() -> argparse.ArgumentParser:
     add("--grad-clip", type=float, default=1.0, help="greatest gradient norm; 0: off (paper: not given; code: 1)")
     add("--lora-rank", type=int, default=0, metavar="R",
         help="train adapters of this rank in place of weights; 0: none. Needs peft, and ten times the --lr (paper: 0)")
-    add("--tokens-per-micro-batch", type=int, default=16384, help="padded tokens of a forward: memory, not results")
+    add("--tokens-per-micro-batch", type=int, default=16384,
+        help="padded tokens of a forward: memory, not results; gradient accumulation follows from it")
     add("--freeze-vision", action="store_true", help="do not train the vision tower (paper: trained)")
     add("--gradient-checkpointing", action="store_true", help="recompute activations in the backward: less memory")
     add("--parallel", choices=("ddp", "fsdp", "auto"), default="ddp",
         help="a full copy of the model on each rank, or shards; auto: shards if it does not fit (paper: ZeRO-2)")
-    add("--dtype", choices=("float32", "bfloat16", "float64"), default=default_dtype(),
-        help="of matrix products; bfloat16, a GPU's default, keeps float32 weights (paper: not given; code: bfloat16)")
+    add("--dtype", choices=DTYPES,
+        help="of matrix products; bfloat16 keeps float32 weights (paper: not given; code: bfloat16) (default: bfloat16 "
+             "on a GPU, float32 on a CPU)")
 
     add_run_flags(parser.add_argument_group("run").add_argument)
     # fmt: on
     return parser
+
+
+class Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows every default that is a value."""
+
+    def _get_help_string(self, action):
+        return action.help if action.default in (None, True, False) else super()._get_help_string(action)
+
+
+def add_prompt_flags(add) -> None:
+    """How rows become prompts, in training and in evaluation."""
+    # fmt: off
+    add("--problem-field", metavar="NAME", help="column of the problem in --data, if it isn't found by itself")
+    add("--answer-field", metavar="NAME", help="column of the answer in --data, if it isn't found by itself")
+    add("--skip-bad-rows", action="store_true", help="count broken rows instead of stopping at the first")
+    add("--system-prompt", default="none", metavar="NAME",
+        help=f"{', '.join(SYSTEM_PROMPTS)}, or a text of your own (paper's 7B: qwen-7b)")
+    add("--template", metavar="FILE",
+        help="text of a prompt with {problem} in it, in place of a chat template; or sat, by name")
+    add("--template-args", type=template_args, metavar="NAME=VALUE,...",
+        help="what the chat template is called with, such as enable_thinking=false (paper: not given)")
+    add("--min-pixels", type=int, metavar="N", help="enlarge smaller pictures to this many pixels (paper: 3136)")
+    add("--max-pixels", type=int, metavar="N", help="shrink larger ones to this many: less memory (paper: 401408)")
+    # fmt: on
 
 
 def add_compared_flags(add) -> None:
@@ -169,7 +225,7 @@ def add_compared_flags(add) -> None:
         help="clip ratios to 1 - LOW, 1 + HIGH from the second update on; off: no ratio (GRPO: 0.2; DAPO: 0.2,0.28)")
     add("--kl-coef", type=float, default=0.0,
         help="weight of KL(policy || the model at the start) per token; 0: no reference (paper: 0; GRPO: 0.04)")
-    add("--kl", choices=KLS, default="k3", help="estimator of the KL, see methods.kl_estimate (paper's Eq. 27: k3)")
+    add("--kl", choices=("k1", "k2", "k3"), default="k3", help="its estimator, see methods.kl_estimate (Eq. 27: k3)")
     add("--kl-in", choices=("loss", "reward"), default="loss", help="where the KL enters (GRPO: loss; PPO: reward)")
     add("--overlong-buffer", type=int, default=0,
         help="tokens before --max-new-tokens over which the reward falls by up to 1; 0: off (DAPO: 4096 of 20480)")
@@ -223,12 +279,34 @@ def add_run_flags(add) -> None:
     # fmt: on
 
 
-def recipe_line(line: str) -> list[str]:
-    """The flags on a line of a recipe, quoted as in a shell; # starts a comment."""
-    try:
-        return shlex.split(line, comments=True)
-    except ValueError as error:
-        fail(f"recipe, line {line!r}: {error}")
+def expanded(words: Sequence[str], folder: Path = Path(), within: tuple[Path, ...] = ()) -> Iterator[str]:
+    """The words of a command line, with the flags of a recipe in place of @FILE: quoted as in a shell, # starts a
+    comment. FILE is in the folder of the recipe that names it, in the current one, or in the repository."""
+    for word in words:
+        if not word.startswith("@"):
+            yield word
+            continue
+        file = next(filter(Path.is_file, (place / word[1:] for place in (folder, Path(), ROOT))), None)
+        if file is None or file in within:
+            fail(f"{word}: {'includes itself' if file else f'no such recipe; {ROOT}/config has some'}")
+        for line in user_input(file.read_text, encoding="utf-8").splitlines():
+            try:
+                parts = shlex.split(line, comments=True)
+            except ValueError as error:
+                fail(f"recipe {file}, line {line!r}: {error}")
+            yield from expanded(parts, file.parent, (*within, file))
+
+
+def complain(parser: argparse.ArgumentParser, message: str) -> None:
+    """argparse's complaint; for a flag that it does not know, with the one that was probably meant."""
+    complaint, _, rest = message.partition("unrecognized arguments: ")
+    if not complaint:
+        word = rest.split()[0].partition("=")[0]
+        name, known = word.rpartition(".")[2].strip("-").replace("_", "-").lower(), parser._option_string_actions
+        ours, close = OURS.get(name, "-"), difflib.get_close_matches(f"--{name}", known, 1)
+        meant = [f"@{word}"] * Path(word).is_file() + [ours] * (ours in known or ours[0] != "-") + close
+        message = f"{word}: no such flag; {f'did you mean {meant[0]}?' if meant else '--help lists all'}"
+    fail(message)
 
 
 def check(args: argparse.Namespace) -> None:
@@ -240,8 +318,8 @@ def check(args: argparse.Namespace) -> None:
         (1, "tokens_per_micro_batch rank_timeout"),
     ):
         for name in names.split():
-            if not bound <= getattr(args, name) < math.inf:
-                fail(f"--{name.replace('_', '-')} {getattr(args, name)}: must be {bound} or more")
+            if (value := getattr(args, name)) is not None and not bound <= value < math.inf:
+                fail(f"--{name.replace('_', '-')} {value}: must be {bound} or more")
     for message, wrong in mistakes(args):
         if wrong:
             fail(message)
@@ -251,15 +329,15 @@ def check(args: argparse.Namespace) -> None:
 
 def mistakes(args: argparse.Namespace) -> Iterator[tuple[str, object]]:
     """What could be wrong with the flags, and whether it is."""
-    out, built_in = Path(args.out), args.model in BUILT_INS
+    out, built_in = Path(args.out), args.model in DEFAULTS
     folder = next(parent for parent in (out, *out.absolute().parents) if parent.exists())
     grouped = args.baseline in ("group", "others") and args.algo != "sft"  # the baseline of a sample is its group
     penalised = args.kl_coef and args.kl_in == "reward"  # then no two rewards of a group are equal
     compared = args.kl_coef or args.baseline == "critic"
-    sharded = args.parallel != "ddp"
     new = not args.replay  # a replay reads no data and writes nothing
     # fmt: off
     yield f"--model {args.model}: give --data, a file or a hub data set", new and not built_in and not args.data
+    yield f"--model {args.model}: {NO_FOLDER}", not args.resume and no_folder(args.model)
     yield ("--data, --box-scale: the built-in model reads only its own; give --model",
            built_in and (args.data or args.eval_data or args.box_scale))
     yield f"--group-size {args.group_size}: one has no baseline; use 2 or more", args.group_size < 2 and grouped
@@ -276,7 +354,7 @@ def mistakes(args: argparse.Namespace) -> Iterator[tuple[str, object]]:
            (not grouped or penalised) and (args.age or args.beta_th or args.norm == "valid_token"))
     yield f"--f-norm group: not with --baseline {args.baseline}; batch or none", not grouped and args.f_norm == "group"
     yield (f"--parallel {args.parallel}: a reference and a critic need a full copy on each rank; give --parallel ddp",
-           compared and sharded)
+           compared and args.parallel != "ddp")
     yield "--overlong-buffer: must be at most --max-new-tokens", args.overlong_buffer > args.max_new_tokens
     yield "--stop: an empty text ends every completion at its first token", "" in (args.stop or ())
     yield ("--keep-best: needs --eval-data, and --eval-every above 0",
@@ -285,8 +363,6 @@ def mistakes(args: argparse.Namespace) -> Iterator[tuple[str, object]]:
     yield "--replay writes nothing: leave out --resume and --overwrite", not new and (args.resume or args.overwrite)
     yield f"--replay {args.replay}: the checkpoint before its step is not there; give it with --model", not args.model
     yield "--resume continues the run in --out, --overwrite deletes it: give one", args.resume and args.overwrite
-    yield (f"--parallel {args.parallel}: torch {torch.__version__} can't sum gradients of shards; install a newer one",
-           sharded and not hasattr(FSDPModule, "set_force_sum_reduction_for_comms"))
     yield "--replay: not with --lora-rank, whose checkpoints hold the merged model", args.lora_rank and args.replay
     yield "--lora-rank: pip install peft", args.lora_rank and not importlib.util.find_spec("peft")
     yield "--wandb: pip install wandb", args.wandb and not importlib.util.find_spec("wandb")
@@ -299,13 +375,30 @@ def mistakes(args: argparse.Namespace) -> Iterator[tuple[str, object]]:
     # fmt: on
 
 
+def no_folder(name: str | None) -> bool:
+    """Whether a model's name can only be that of a folder, and there is none."""
+    return bool(name) and (name[0] in "./~" or name.count("/") > 1) and not Path(name).exists()
+
+
 def fail(message: str, *, any_rank: bool = False) -> None:
     """A user's mistake: one line that says what, where, and what would be right; exit code 2. Printed by rank 0, as all
     ranks find it; any_rank: by this one, which may be the only one to find it."""
     if any_rank or int(os.environ.get("RANK", 0)) == 0:
         below = "\n" * any_rank  # below the progress bar
-        print(f"{below}{Path(sys.argv[0]).name}: {' '.join(message.split())}", file=sys.stderr)
+        print(f"{below}{Path(sys.argv[0]).name}: {printable(' '.join(message.split()))}", file=sys.stderr)
     sys.exit(2)
+
+
+def columns() -> int | None:
+    """Of the terminal; None for a file or a pipe."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def printable(text: str) -> str:
+    """The text with characters that could command a terminal, turn its lines or end its output as they are spelled in
+    Python: what a model wrote may hold any."""
+    wild = "[\0-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+    return re.sub(wild, lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def user_input(function, *arguments, **options):

@@ -6,6 +6,7 @@ G samples of each, S groups of all rounds and ranks.
 
 import json
 import math
+import re
 import sys
 import textwrap
 from collections import Counter
@@ -23,12 +24,15 @@ from engine.optimizer import Gradient
 from gpg import alpha, global_sum
 from run import checkpoint
 from run.checkpoint import State
+from run.flags import columns, printable
 from tasks.pictures import preview
 
+# on a narrow terminal the last columns are left out
 HEAD = """\
-                     held-  groups, %                     gradient     en-    cut   tokens/s
-step    reward ± se  out %  valid easy hard  alpha      norm   cos   tropy  off %   draw grade train"""
+                     held-  groups, %                  en-    cut  gradient        tokens/s
+step    reward ± se  out %  valid easy hard  alpha   tropy  off %      norm   cos   draw grade train"""
 HEAD_EVERY = 25  # lines
+BAR: list[tqdm] = []  # that of the present run
 
 PATIENCE = 5  # steps in a row, for a sign that chance alone shows now and then
 COLLAPSED = 0.1  # of the first step's entropy; the default job learns its task with a quarter of it left
@@ -136,12 +140,9 @@ def make_logger(args, state: State, before: Evaluation | None):
     if dist.get_rank():
         return lambda *_: None
     out, boards, first = Path(args.out), [], state.step
-    say(
-        "the loss does not measure progress: it sums log-probabilities times advantages, whose mean over a group is 0. "
-        "It may rise or fall while the model learns; only its gradient means something. Watch reward and accuracy"
-    )
-    say(f"{HEAD}\n{step_line({'step': first} | accuracy_of(before), 0)}")
-    bar = tqdm(total=args.steps, initial=first, desc="GPG", dynamic_ncols=True, disable=None)  # for a terminal
+    if not first:
+        say("the loss does not measure progress, only its gradient counts: watch the reward")
+    say(fitted(f"{HEAD}\n{step_line({'step': first} | accuracy_of(before), 0)}"))
     watch = make_watch(args, out / "metrics.jsonl")
     if args.tensorboard:
         from torch.utils.tensorboard import SummaryWriter
@@ -166,10 +167,11 @@ def make_logger(args, state: State, before: Evaluation | None):
         for board in boards:
             board({name: x for name, x in row.items() if x is not None})
         head = [HEAD] * ((row["step"] - first) % HEAD_EVERY == 0)
-        say("\n".join([*head, step_line(row, int(groups[1].sum())), *reward_lines(row), *watch(row)]))
-        bar.update()
+        lines = *head, step_line(row, int(groups[1].sum()))
+        say("\n".join([*map(fitted, lines), *reward_lines(row), *watch(row)]))
+        BAR[0].update()
         if row["step"] == args.steps:
-            bar.close()
+            BAR[0].close()
 
     return log
 
@@ -191,9 +193,9 @@ def step_line(row: dict, tokens: int) -> str:
         cell("accuracy", 5, ".1f", 100, missing=""),
         "".join(cell(f"{kind}_share", 5, ".0f", 100) for kind in ("valid", "easy", "hard")),
         cell("alpha", 5, "#.4g"),
-        cell("grad_norm", 8, "#.3g") + cell("grad_cosine", 6, "+.2f", missing=""),
         cell("entropy", 6, ".3f"),
         cell("truncated_share", 5, ".0f", 100),
+        cell("grad_norm", 8, "#.3g") + cell("grad_cosine", 6, "+.2f", missing=""),
         speed(tokens, "rollout", 5) + speed(tokens, "reward", 6) + speed(row.get("trained_tokens", 0), "update", 6),
     )
     return "  ".join(cells)
@@ -206,6 +208,28 @@ def reward_lines(row: dict) -> list[str]:
     if shown == [f"{name} {row['reward']:.3f}" for name in means]:
         return []
     return textwrap.wrap(", ".join(shown), 80, initial_indent=" " * 6, subsequent_indent=" " * 6)
+
+
+def fitted(lines: str) -> str:
+    """Lines of the table, cut behind the last column that the terminal has room for."""
+    ends = [
+        word.end() for word in re.finditer(r"\S+", HEAD.rpartition("\n")[2]) if word.end() <= (columns() or math.inf)
+    ]
+    return "\n".join(line[: ends[-1]] for line in lines.split("\n")) if ends else lines
+
+
+def start_bar(total: int, first: int = 0, **options) -> tqdm:
+    """The progress bar, on a terminal of rank 0. `show` refreshes it between steps, which must not count as speed."""
+    options |= {"dynamic_ncols": True, "miniters": 0, "smoothing": 0, "disable": dist.get_rank() > 0 or None}
+    BAR[:] = [tqdm(total=total, initial=first, **options)]
+    return BAR[0]
+
+
+def show(what: str, total: int = 0, *done: int) -> None:
+    """Writes beside the bar what the step is at; and how much of it is done, at most ten times a second."""
+    if BAR and not BAR[0].disable:
+        BAR[0].set_postfix_str(f"{what} {sum(done)} of {total}" if total else what, refresh=not total)
+        BAR[0].update(0)
 
 
 def make_watch(args, rows: Path):
@@ -284,10 +308,15 @@ def report(args, state: State, first: int, before: Evaluation | None, after: Eva
         if each.by_kind or name in controls:
             kinds = ", ".join(f"{kind} {100 * share:.1f} %" for kind, share in each.by_kind.items())
             say(f"  {name}: {percent(each)}" + f" ({kinds})" * bool(kinds))
-    i = next((i for i, right in enumerate(after.right) if right > before.right[i]), 0)
-    say(f"one of them: {before.rows[i]['problem']}")
+    gains = [b - a for a, b in zip(before.right, after.right, strict=True)]
+    if not any(gains):
+        say("no held-out problem is answered better or worse than before")
+        return
+    i = max(filter(gains.__getitem__, range(len(gains))), key=gains.__getitem__)
+    say(f"one that changed: {before.rows[i]['problem']}")
     for name, evaluation in (("before", before), ("after", after)):
-        say(f"--- {name}, {'right' if evaluation.right[i] else 'wrong'}:\n{evaluation.completions[i]}")
+        verdict = {1: "right", 0: "wrong"}.get(evaluation.right[i], f"{evaluation.right[i]:.2f}")
+        say(f"--- {name}, {verdict}:\n{evaluation.completions[i]}")
 
 
 def percent(evaluation: Evaluation) -> str:
@@ -295,7 +324,9 @@ def percent(evaluation: Evaluation) -> str:
 
 
 def say(text: str) -> None:
-    """Prints lines above the progress bar, from rank 0 only."""
-    if dist.get_rank() == 0:
-        tqdm.write(text)
+    """Prints lines above the progress bar, from rank 0 only; on a terminal they break between words."""
+    if not dist.is_initialized() or dist.get_rank() == 0:
+        lines, width = printable(text).split("\n"), columns()
+        short = [line if not width or len(line) <= width else textwrap.fill(line, width) for line in lines]
+        tqdm.write("\n".join(short))
         sys.stdout.flush()

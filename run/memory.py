@@ -9,19 +9,22 @@ can be the peak: the rollout, the update, the optimizer's step. tests/run/test_m
 import math
 import os
 import resource
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from torch.distributed.fsdp import FSDPModule
 from transformers import AutoConfig
 from transformers.pytorch_utils import Conv1D
 
 from engine.fixed_shapes import WIDTH, fit, multiple
 from engine.output_layer import SLICE_LOGITS
-from run.flags import BUILT_INS, fail
+from run.flags import fail
 from run.journal import say
-from run.models import model_class, pretrained
+from run.models import BUILT_INS, model_class, pretrained
 from run.ranks import is_gpu, memory, slice_logits
 
 DRAW_BYTES = 24  # per logit in the rollout: as made, repeated, scaled, exponential, and its CDF in float64
@@ -29,6 +32,7 @@ HOST_GROWTH = 64 << 20  # bytes by which a process grows besides its tensors: mo
 DEVICE_BASE = 1 << 30  # bytes that libraries take on a GPU and that its allocator can't use; not measured
 GIB = 1 << 30
 COMPUTED = {"bfloat16": 2, "float32": 4, "float64": 8}  # bytes of a number in a matrix product
+SAMPLED = "max_new_tokens", "max_prompt_tokens", "prompts_per_step"  # flags
 STORED = COMPUTED | {"bfloat16": 4}  # bytes of a weight, and of anything not under autocast
 
 
@@ -73,13 +77,16 @@ class Load:
 def choose_parallel(args, resumed: Path | None, device: torch.device) -> str:
     """ "ddp" or "fsdp", as --parallel says or the ranks' memory allows. --plan prints the plan; without it, a run that
     takes more than there is ends here."""
+    if args.parallel != "ddp" and not hasattr(FSDPModule, "set_force_sum_reduction_for_comms"):
+        wrong = f"torch {torch.__version__} can't sum gradients of shards; install a newer one"
+        fail(f"--parallel {args.parallel}: {wrong}")
     kind, shape, load, limit = planned(args, resumed, device)
     if args.plan:
         say(describe(shape, load, limit))
         return kind
     moment, size = peak(shape, load)
     if size > limit:
-        way = remedy(shape, load, limit, args.group_size)
+        way = remedy(args, shape, load, limit)
         way = f"{way} would fit" if way else "no flag would make it fit; take a smaller model, or larger devices"
         wanted = f"the {moment} takes up to {size / GIB:.1f} GiB per rank, and there are {limit / GIB:.1f}"
         fail(f"memory: {wanted}; {way} (see --plan)")
@@ -278,23 +285,36 @@ def peak(shape: Shape, load: Load) -> tuple[str, int]:
     return max(totals.items(), key=lambda item: item[1])
 
 
-def remedy(shape: Shape, load: Load, limit: int, group_size: int) -> str | None:
-    """The flags that make it fit, the cheapest first; None if none do."""
-    tokens, rows, flags = load.tokens, load.rows, []
-    while peak(shape, load)[1] > limit:
-        moment = peak(shape, load)[0]
-        if moment == "rollout" and load.rows > group_size:
-            load = replace(load, rows=fewer(load.rows, group_size))
+def remedy(args, shape: Shape, load: Load, limit: int) -> str | None:
+    """The flags that make it fit; None if none do. First those that change no result, then less of what is sampled."""
+    options = {name: getattr(load, name) for name in ("shards", "base", "gpu", "slice")}
+    plan = partial(load_of, ranks=dist.get_world_size(), **options)
+    for names in ((), *((name,) for name in SAMPLED), SAMPLED):
+        for power in range(1, 100 if names else 2):
+            less = {name: max(1, int(getattr(args, name) * 0.9**power)) for name in names}
+            free = free_remedy(type(args)(**vars(args) | less), shape, plan, limit)
+            if free is not None:
+                flags = [f"--{name.replace('_', '-')} {x}" for name, x in (less | free).items()]
+                return " ".join(flags).replace("checkpointing True", "checkpointing")
+    return None
+
+
+def free_remedy(args, shape: Shape, plan: Callable, limit: int) -> dict | None:
+    """What makes it fit without changing a result, the cheapest first: flags and their values. plan: flags -> Load."""
+    found = {}
+    while True:
+        load = plan(type(args)(**vars(args) | found))
+        moment, size = peak(shape, load)
+        if size <= limit:
+            return found
+        if moment == "rollout" and load.rows > args.group_size:
+            found["cache_tokens"] = fewer(load.rows, args.group_size) * load.width
         elif moment == "update" and load.tokens > load.width:
-            load = replace(load, tokens=max(load.width, load.tokens // 2))
+            found["tokens_per_micro_batch"] = max(load.width, load.tokens // 2)
         elif moment == "update" and not load.checkpointing:
-            load = replace(load, checkpointing=True)
+            found["gradient_checkpointing"] = True
         else:
             return None
-    flags += [f"--tokens-per-micro-batch {load.tokens}"] * (load.tokens < tokens)
-    flags += [f"--cache-tokens {load.rows * load.width}"] * (load.rows < rows)
-    flags += ["--gradient-checkpointing"] * load.checkpointing
-    return " ".join(flags)
 
 
 def room(device: torch.device) -> tuple[int, int]:

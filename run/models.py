@@ -18,10 +18,14 @@ from engine.optimizer import make_optimizer
 from engine.parallel import spread
 from engine.policy import Policy
 from run import checkpoint, faults
-from run.flags import BUILT_INS, fail, user_input
+from run.flags import fail, user_input
 from run.journal import say
 from run.ranks import decoder, device_name, is_gpu, suit
+from tasks import addition, shapes
+from tasks.data import seek_hub
 from tasks.pictures import Processor
+
+BUILT_INS = {"tiny": addition, "tiny-pictures": shapes}  # every --model that needs no download
 
 
 class Trained(NamedTuple):
@@ -138,6 +142,8 @@ def make_compared(args, resumed: Path | None, device: torch.device, processor) -
 
 def pretrained(kind, name: str | Path, **options):
     """The result of a class's from_pretrained for a folder or hub name, with all weights. A failure is one line."""
+    if not Path(name).exists():
+        seek_hub()
     try:
         loaded = kind.from_pretrained(name, **options)
     except Exception as error:  # those of the hub, of configurations and of weights have no ancestor in common

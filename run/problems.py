@@ -1,7 +1,6 @@
 """What a run trains on and how it is scored: problems with their prompts, and the function that grades completions."""
 
 import hashlib
-import json
 import math
 import os
 import re
@@ -17,25 +16,37 @@ from transformers import AutoConfig, AutoTokenizer
 from rewards import check_columns, compares_answers, num_as_text, score
 from rollout import Pictures, num_patches
 from run import faults
-from run.flags import BUILT_INS, fail, user_input
+from run.flags import fail, user_input
 from run.journal import say
-from run.models import first_model, pretrained
+from run.models import BUILT_INS, first_model, pretrained
 from tasks import data
 from tasks.pictures import Processor, encoded, in_model_units, load_processor
 from tasks.prompts import MARKER, encode_prompt, load_template, system_prompt, template_arguments
 
 
-def load_problems(args, resumed: Path | None, rewards: list = ()):
-    """Finds what is wrong with data, prompts, rewards or model before anything slow -> the model's folder, tokenizer
-    and processor of pictures or None, and the problems for training and evaluation, each with its "prompt_ids"."""
-    rows, held_out = built_in_rows(args.model) if args.model in BUILT_INS else read_rows(args)
-    tokenizer = tokenizer_of(args, resumed)
+def read_problems(args, resumed: Path | None) -> tuple[object, list[dict], list[dict]]:
+    """The model's tokenizer, and the rows for training and evaluation: finds what is wrong with data and lengths, which
+    takes no more than their time."""
+    read = built_in_rows if args.model in BUILT_INS else read_rows
+    rows, held_out = read(args, (lambda _: None) if resumed else say)  # who resumes a run has seen what it says
+    name = args.solution_field
+    if args.algo == "sft" and args.model in BUILT_INS:
+        rows = [row | {name: BUILT_INS[args.model].solution(row)} for row in rows]
+    missing = sum(not isinstance(row.get(name), str) for row in rows) if args.algo == "sft" else 0
+    if missing:
+        fail(f"--solution-field {name}: not a text in {missing} of {len(rows)} rows; give the column of solutions")
+    return tokenizer_of(args, resumed), rows, held_out
+
+
+def load_problems(args, resumed: Path | None, found: tuple | None = None, rewards: list = ()):
+    """What read_problems found, or finds now, as the model takes it -> the model's folder, its tokenizer and its
+    processor of pictures or None, and the problems for training and evaluation, each with its "prompt_ids"."""
+    tokenizer, rows, held_out = found or read_problems(args, resumed)
     processor = processor_of(args, resumed, tokenizer, any("images" in row for row in (*rows, *held_out)))
     tokenizer = processor.tokenizer if processor else tokenizer
     template = load_template(args.template)
-    args.template_args = user_input(
-        template_arguments, tokenizer, template, args.template_args
-    )  # config.json keeps them
+    # config.json keeps them
+    args.template_args = user_input(template_arguments, tokenizer, template, args.template_args)
     if args.box_scale:
         convert = partial(user_input, in_model_units, scale=args.box_scale, processor=processor)
         rows, held_out = convert(rows), held_out and convert(held_out)
@@ -57,26 +68,25 @@ def load_problems(args, resumed: Path | None, rewards: list = ()):
     return folder, tokenizer, processor, problems, held_out
 
 
-def built_in_rows(name: str) -> tuple[list[dict], list[dict]]:
+def built_in_rows(args, say_first: Callable) -> tuple[list[dict], list[dict]]:
     """The problems of a built-in model, for training and held out."""
-    task = BUILT_INS[name]
+    task = BUILT_INS[args.model]
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)  # its matrices are so small that a second thread costs more than it brings
-    say(f"flags that the built-in model sets: {json.dumps(task.DEFAULTS)}")
-    say(f"it was shown {task.FLAW}; only the reward repairs that")
+    say_first(f"built-in model, shown {task.FLAW}: the reward repairs that. Its flags are in {args.out}/config.json")
     return task.problems("train"), task.problems("test")
 
 
-def read_rows(args) -> tuple[list[dict], list[dict]]:
+def read_rows(args, say_first: Callable) -> tuple[list[dict], list[dict]]:
     """The rows of --data and --eval-data."""
     load = partial(data.load, problem_field=args.problem_field, answer_field=args.answer_field)
     load = partial(user_input, load, skip_bad_rows=args.skip_bad_rows)
     rows, bad = load(args.data, split="train")
     held_out, bad_held_out = load(args.eval_data, split="test") if args.eval_data else ([], 0)
-    say(f"{len(rows)} problems to train on, {len(held_out)} held out; bad rows skipped: {bad} and {bad_held_out}")
+    say_first(f"{len(rows)} problems to train on, {len(held_out)} held out; bad rows skipped: {bad} and {bad_held_out}")
     shared = {digest(row) for row in rows} & {digest(row) for row in held_out}
     if shared:
-        say(f"warning: {len(shared)} problems of --eval-data are in --data too; accuracy on them is not held out")
+        say_first(f"warning: {len(shared)} problems of --eval-data are in --data too; accuracy on them is not held out")
     return rows, held_out
 
 
@@ -165,12 +175,7 @@ def room_for_pictures(rows: list[dict], ids: list[list[int]], processor: Process
 
 def with_solutions(rows: list[dict], tokenizer, args) -> list[dict]:
     """The rows with "solution_ids", for --algo sft. Solutions that leave no room for EOS are dropped and counted."""
-    name = args.solution_field
-    if args.model in BUILT_INS:
-        rows = [row | {name: BUILT_INS[args.model].solution(row)} for row in rows]
-    if missing := [row for row in rows if not isinstance(row.get(name), str)]:
-        fail(f"--solution-field {name}: not a text in {len(missing)} of {len(rows)} rows; give the column of solutions")
-    ids = [tokenizer(row[name], add_special_tokens=False).input_ids for row in rows]
+    ids = [tokenizer(row[args.solution_field], add_special_tokens=False).input_ids for row in rows]
     return with_ids(rows, "solution_ids", ids, "--max-new-tokens", args.max_new_tokens, eos=1)
 
 

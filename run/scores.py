@@ -8,16 +8,21 @@ import json
 import math
 import re
 import statistics
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import zip_longest
 from pathlib import Path
 
 import mpmath
 
+from run.flags import columns
+
 # Tables 3 and 4 of the paper, in %; the average is over the five sets, not over problems
 PAPER_SETS = {"aime24": "AIME24", "math500": "MATH-500", "amc23": "AMC23"}
 PAPER_SETS |= {"minerva": "Minerva", "olympiadbench": "OlympiadBench"}
+GRADUAL = {"iou": "mIoU", "iou_or_name": "mean score"}  # grades between 0 and 1, and what their mean is called
 PAPER_ROWS = (
     ("paper, Table 3: GPG-RS1 (1.5B)", 33.3, 87.6, 77.5, 29.4, 50.5),
     ("paper, Table 4: Qwen2.5-Math-7B", 13.3, 57.6, 45.0, 14.7, 23.7),
@@ -93,13 +98,13 @@ def majority(submitted: Sequence[str | None], same: Callable[[str, str], bool]) 
 
 def measures(row: dict, ks: Sequence[int]) -> dict[str, float]:
     """Measure -> value in [0, 1] for a problem with completions. A box has its IoU, and so no vote and no pass@k."""
-    boxes = row.get("grade") == "iou"
-    values = {"mIoU" if boxes else "greedy pass@1": float(row["greedy"][0]["verdict"])}
+    gradual = row.get("grade") in GRADUAL
+    values = {GRADUAL.get(row.get("grade"), "greedy pass@1"): float(row["greedy"][0]["verdict"])}
     verdicts, vote = [completion["verdict"] for completion in row["samples"]], row["majority"]
     if verdicts:
         n, c = len(verdicts), sum(verdicts)
         values[f"avg@{n}"] = c / n
-    if verdicts and not boxes:
+    if verdicts and not gradual:
         values[f"maj@{n}"] = float(vote is not None and verdicts[vote])
         values |= {f"pass@{k}": pass_at_k(n, c, k) for k in ks}
     return values
@@ -203,10 +208,21 @@ def percent(mean: float, error: float) -> str:
 
 
 def table(lines: Sequence[Sequence[str]]) -> str:
-    """The cells in aligned columns, two spaces apart; all but the first column are flush right."""
-    first, *others = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    rows = [[line[0].ljust(first), *map(str.rjust, line[1:], others)] for line in lines]
-    return "\n".join(map("  ".join, rows))
+    """The cells in aligned columns, two spaces apart; all but the first column are flush right. If a terminal is too
+    narrow, the words of the head are stacked, and then, if that does not help, lines become columns."""
+    for form in (lines, stacked(lines), stacked(list(zip(*lines, strict=True))), lines):
+        first, *others = [max(map(len, column)) for column in zip(*form, strict=True)]
+        rows = ["  ".join([line[0].ljust(first), *map(str.rjust, line[1:], others)]) for line in form]
+        if len(rows[0]) <= (columns() or math.inf):
+            break
+    return "\n".join(rows)
+
+
+def stacked(lines: Sequence[Sequence[str]]) -> list[Sequence[str]]:
+    """The lines, with no column wider than its cells below the head or its head's longest word."""
+    widths = [max([1, *map(len, (*cells, *head.split()))]) for head, *cells in zip(*lines, strict=True)]
+    heads = [textwrap.wrap(head, width)[::-1] for head, width in zip(lines[0], widths, strict=True)]
+    return [*reversed(list(zip_longest(*heads, fillvalue=""))), *lines[1:]]
 
 
 def compare(before: Sequence[dict], after: Sequence[dict]) -> str:

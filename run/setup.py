@@ -20,10 +20,10 @@ from rewards import parse_rewards, source_of
 from run import checkpoint, record
 from run.checkpoint import State
 from run.flags import absolute_paths, fail, flags_of_run, user_input
-from run.journal import say
+from run.journal import say, start_bar
 from run.memory import choose_parallel
 from run.models import Trained, load_trained
-from run.problems import fingerprint, load_problems, make_scorer
+from run.problems import fingerprint, load_problems, make_scorer, read_problems
 
 
 class Run(NamedTuple):
@@ -55,10 +55,11 @@ def set_up(args, device: torch.device) -> Run | None:
     """The run, new or resumed. None where nothing is to be done: --plan, or all --steps are made."""
     rewards = user_input(parse_rewards, args.rewards, args.max_new_tokens)
     resumed = find_checkpoint(args)
+    found = None if args.plan else read_problems(args, resumed)
     kind = choose_parallel(args, resumed, device)
     if args.plan:
         return None
-    folder, tokenizer, processor, problems, held_out = load_problems(args, resumed, rewards)
+    folder, tokenizer, processor, problems, held_out = load_problems(args, resumed, found, rewards)
     scorer = make_scorer(args, rewards, problems, held_out)
     before = flags_of_run(Path(args.out) / "config.json") if resumed else {}
     made_of = {"prompts": fingerprint(problems)} | ({"held-out prompts": fingerprint(held_out)} if held_out else {})
@@ -120,6 +121,7 @@ def open_run(args, resumed: Path | None, optimizer, made_of: dict[str, str], wan
     if state.step > args.steps or (state.step == args.steps and resumed.name == "final"):
         say(f"{args.out} has its {state.step} steps; --resume with --steps above that continues it")
         return None
+    start_bar(args.steps, state.step, desc="GPG")
     if dist.get_rank() == 0:
         if args.overwrite:
             checkpoint.clear(out)

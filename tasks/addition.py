@@ -20,29 +20,6 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-# Flags of train.py for which models of this size need values other than the paper's: of both built-in tasks, and here.
-COMMON: dict[str, object] = {
-    "group_size": 8,  # as in the paper; FORGET is chosen for groups of 8
-    "temperature": 1.0,  # mistakes are sampled as often as they were demonstrated
-    "dtype": "float32",  # also on a GPU, which is no faster for a model of this size
-    "warmup": 10,  # steps; the first ones show the initial model
-    "weight_decay": 0.0,  # too few steps to need it
-    "grad_clip": 1.0,  # rarely clips: norms are .1 to .4
-    "beta_th": 0.25,  # alpha is at most 4; a second round is rare before the reward levels off
-    "max_rounds": 4,
-    "tokens_per_micro_batch": 4096,  # two or three passes per step, which fit a small cache
-}
-DEFAULTS = COMMON | {
-    "steps": 50,  # the reward has levelled off; later, few groups are still mixed
-    "prompts_per_step": 16,  # 128 completions, enough to hide the overhead of a decoding step
-    "max_prompt_tokens": 32,  # the longest prompt has 11
-    "max_new_tokens": 40,  # the longest demonstration has 34
-    "lr": 1e-4,  # 1e-6 is for a billion parameters
-    "schedule": "constant",  # the run is too short to decay
-    "eval_every": 10,
-    "noise_every": 10,
-}
-
 DIGITS = (2, 3, 3)  # of both operands; the three are equally likely
 LEVELS = (0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 2)  # numbers of carries; both splits cycle through them
 SIZES = {"train": 6000, "test": 300}

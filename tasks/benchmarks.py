@@ -1,5 +1,6 @@
 """The benchmarks: where each is found, how many problems it has, and a check that its answers can be graded."""
 
+import importlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -9,7 +10,8 @@ from pathlib import Path
 from grader.boxes import find_box
 from grader.equality import is_equiv, is_parsed
 from grader.extraction import extract_answer
-from tasks import addition, data
+from tasks import data
+from tasks.built_in import BENCHES
 from tasks.prompts import THINK
 from tasks.rows import IMAGE_FIELDS
 
@@ -56,7 +58,8 @@ BENCHMARKS = {
     "minerva": Benchmark(272, "minerva_math.jsonl", "math-ai/minervamath"),
     "olympiadbench": Benchmark(675, "olympiadbench.jsonl", "zwhe99/simplerl-OlympiadBench"),
     "gsm8k": Benchmark(1319, "gsm8k_test.jsonl", "openai/gsm8k"),
-    "addition": Benchmark(addition.SIZES["test"]),  # the built-in task, made by tasks/addition.py
+    "addition": Benchmark(300),  # the built-in tasks, made by the files of these names
+    "shapes": Benchmark(200, grade="iou_or_name"),
     "cvbench": Benchmark(2638, "cvbench.jsonl", CV_BENCH, ask=option, grade="choice_or_name", template="sat"),
     "geoqa": Benchmark(754, "geoqa_test_prompts.jsonl", ask=dict, system_prompt="geoqa"),
     "lisa": Benchmark(779, "lisa_test.json", ask=boxed, grade="iou", system_prompt="lisa"),
@@ -102,8 +105,13 @@ def load_sets(benches: str, folder: str | None, *, skip_bad_rows: bool) -> dict[
     sets = {}
     for name, limit in parse_benches(benches).items():
         benchmark = BENCHMARKS[name]
-        if name == "addition":
-            rows, bad, source = addition.problems("test")[:limit], 0, "the built-in task"
+        if name in BENCHES.values():
+            rows, bad, source = (
+                importlib.import_module(f"tasks.{name}").problems("test")[:limit],
+                0,
+                "the built-in task",
+            )
+            rows = [row | {"task": row["kind"]} if "kind" in row else row for row in rows]
         else:
             if folder and not Path(folder, benchmark.file).is_file():
                 raise ValueError(f"--data-dir {folder}: has no file {benchmark.file}, from which {name} is read")

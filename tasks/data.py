@@ -15,9 +15,13 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
+from huggingface_hub import constants, utils
+from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 
 from grader.extraction import extract_gold
 from tasks.pictures import check_pictures
@@ -163,12 +167,30 @@ def locate(name: str, split: str) -> Iterator[tuple[str, Path]]:
         raise ValueError(f"{name}: is a folder; name a file in it")
     if path.suffix.lower() in READERS and not file or not HUB_NAME.fullmatch(repo):
         raise ValueError(f"{name!r}: no such file, nor a data set of the hub, owner/name[:path/of/file]")
-    import huggingface_hub
-
-    files = [file] if file else pick_files(repo, ask_hub(huggingface_hub.list_repo_files, repo), split)
+    seek_hub()
+    files = [file] if file else pick_files(repo, ask_hub(list_files, repo), split)
     for file in files:
         reader(file)  # fails for an unknown file type before the download
         yield f"{repo}:{file}", Path(ask_hub(huggingface_hub.hf_hub_download, repo, file))
+
+
+@lru_cache(1)
+def seek_hub() -> None:
+    """If the hub can't be reached, its cache is all there is: read at once, not after half a minute of retries."""
+    utils.logging.set_verbosity_error()  # not of its retries; a final failure is one line of ours
+    try:
+        utils.get_session().head(constants.ENDPOINT, timeout=5)
+    except Exception:  # of the http library: no route, no name, no answer, or offline mode
+        constants.HF_HUB_OFFLINE = True
+
+
+def list_files(repo: str, repo_type: str) -> list[str]:
+    """The files of a repository: those on the hub, or without a network those in its cache."""
+    try:
+        return huggingface_hub.list_repo_files(repo, repo_type=repo_type)
+    except OfflineModeIsEnabled:
+        folder = Path(huggingface_hub.snapshot_download(repo, repo_type=repo_type))
+        return [str(file.relative_to(folder)) for file in sorted(folder.rglob("*")) if file.is_file()]
 
 
 def ask_hub(ask: Callable, repo: str, *arguments: str) -> object:
@@ -177,8 +199,10 @@ def ask_hub(ask: Callable, repo: str, *arguments: str) -> object:
         return ask(repo, *arguments, repo_type="dataset")
     except Exception as error:  # hub, http and file errors have no common base class
         what, reason = ":".join((repo, *arguments)), str(error).strip().partition("\n")[0]
-        failure = f"no local file, and the hub failed ({type(error).__name__}: {reason})"
-        raise ValueError(f"{what}: {failure}; a local file works too") from None
+        failure = f"the hub failed ({type(error).__name__}: {reason})"
+        if isinstance(error, LocalEntryNotFoundError | OfflineModeIsEnabled):
+            failure = "the hub can't be reached, and its cache lacks it"
+        raise ValueError(f"{what}: no local file, and {failure}; a local file works too") from None
 
 
 def pick_files(repo: str, files: list[str], split: str) -> list[str]:

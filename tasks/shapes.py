@@ -20,18 +20,6 @@ from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration, Qwen2VL
 from tasks import addition
 from tasks.pictures import Processor, load_processor
 
-# Flags of train.py for which this job needs values other than the paper's.
-DEFAULTS = addition.COMMON | {
-    "steps": 260,
-    "prompts_per_step": 32,  # with 16 the gradient is too noisy
-    "max_prompt_tokens": 40,  # a picture has up to 16 image tokens
-    "max_new_tokens": 14,
-    "lr": 5e-4,
-    "schedule": "cosine",  # the last steps are small: at a constant rate the end is noisy
-    "lr_floor": 0.1,
-    "rewards": "iou_or_name",  # a box by its overlap, a count is right or wrong
-    "eval_every": 50,
-}
 FLAW = "demonstrations that overlook 40 % of the squares to count, and draw 60 % of the boxes too wide, on purpose"
 OVERLOOKED, TOO_WIDE = 0.4, 0.6
 

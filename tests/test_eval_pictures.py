@@ -17,6 +17,7 @@ from test_scores import cells
 from transformers import AutoModelForImageTextToText, Qwen2VLForConditionalGeneration
 
 import eval as evaluation
+from rewards import iou_or_name
 from tasks import pictures, shapes
 from tasks.pictures import load_processor
 from tasks.prompts import SYSTEM_PROMPTS, TEMPLATES
@@ -278,7 +279,7 @@ def test_without_files_one_line_names_them(model, tmp_path, capsys, name):
 
 def test_without_the_hub_one_line_says_so(model, tmp_path, capsys):
     error = refusal(capsys, model, tmp_path, "cvbench")
-    assert "nyu-visionx/CV-Bench:test_2d.parquet: no local file, and the hub failed" in error
+    assert "nyu-visionx/CV-Bench:test_2d.parquet: no local file, and the hub can't be reached" in error
 
 
 @pytest.mark.parametrize(
@@ -331,9 +332,20 @@ def test_a_model_whose_boxes_are_in_unknown_units_is_refused(model, tmp_path, ca
     assert "the units in which qwen2_vl states boxes are not known, only those of qwen3_vl" in error
 
 
-def test_a_built_in_model_is_named_by_its_folder(tmp_path, capsys):
-    error = refusal(capsys, "tiny-pictures", tmp_path, "lisa", "--data-dir", str(tmp_path))
-    assert "--model tiny-pictures: train.py makes it; give the folder that it wrote, OUT/final" in error
+def test_a_built_in_model_is_evaluated_on_its_own_job_as_train_does(model, tmp_path, capsys, monkeypatch):
+    rows = shapes.problems("test")[:5]
+    monkeypatch.setattr(shapes, "ensure", lambda _: model)
+    monkeypatch.setattr(shapes, "problems", lambda split: rows if split == "test" else None)
+    texts = [rows[0]["answer"], "7", "(0,0),(9,9)", "(0,0),(9,9)", "no box"]
+    monkeypatch.setattr(evaluation, "completion_texts", lambda *_: texts)
+    evaluation.main(["--model", "tiny-pictures", "--out", str(tmp_path / "out.jsonl")])
+    graded = [(row["greedy"][0], row["answer"]) for row in untimed(str(tmp_path / "out.jsonl"))]
+    scored = [iou_or_name(completion["text"], answer) for completion, answer in graded]
+    assert [completion["verdict"] for completion, _ in graded] == scored and any(0 < score < 1 for score in scored)
+    printed = capsys.readouterr().out
+    assert cells(printed, "shapes", "5")[0].startswith(f"{100 * sum(scored) / 5:.1f} ±")
+    assert cells(printed, "shapes, count", "2")[0].startswith(f"{100 * sum(scored[:2]) / 2:.1f} ±")
+    assert cells(printed, "shapes, find", "3")[0].startswith(f"{100 * sum(scored[2:]) / 3:.1f} ±")
 
 
 @pytest.mark.parametrize("flag", ["--min-pixels", "--max-pixels"])

@@ -30,7 +30,7 @@ from engine.policy import Policy
 from gpg import NORMS
 from run import flags, models
 from run.checkpoint import State
-from tasks import addition
+from tasks.built_in import DEFAULTS
 
 ROOT = Path(train.__file__).parent
 EXACT = {"rtol": 1e-10, "atol": 1e-12}
@@ -492,7 +492,7 @@ MISTAKES = [
     ({"template": "nowhere.txt"}, "nowhere.txt"),
     ({"max_prompt_tokens": 2}, "--max-prompt-tokens 2: all prompts are longer"),
     ({"max_new_tokens": 10_000}, "is above the 1024 positions of"),
-    ({"group_siz": 4}, "unrecognized arguments: --group-siz 4"),
+    ({"group_siz": 4}, "--group-siz: no such flag; did you mean --group-size?"),
     ({"resume": True}, "no run in"),
     ({"resume": True, "overwrite": True}, "no run in"),
     ({"wandb": "x"}, "pip install wandb"),
@@ -579,7 +579,7 @@ def test_mistakes_in_a_recipe_or_of_the_folder_are_one_line(tmp_path, capsys):
     (tmp_path / "open.args").write_text("--lr '1\n")
     (tmp_path / "file").write_text("")
     for words, message in (
-        ([f"@{tmp_path / 'open.args'}"], 'recipe, line "--lr \'1": No closing quotation'),
+        ([f"@{tmp_path / 'open.args'}"], 'open.args, line "--lr \'1": No closing quotation'),
         ([f"@{tmp_path / 'nowhere.args'}"], "nowhere.args"),
         (["--out", str(tmp_path / "file")], "is a file; give a folder"),
         (["--out", "/proc/nowhere"], "/proc/nowhere"),
@@ -606,7 +606,7 @@ def test_defaults_are_the_papers_but_for_the_built_in_model(tmp_path, monkeypatc
     assert {name: getattr(args, name) for name in paper} == paper
     assert args.norm == "group" and args.schedule == "constant" and args.prompts_per_step == 144 and args.steps == 1100
     built_in = flags.parse_args([])
-    assert {name: getattr(built_in, name) for name in addition.DEFAULTS} == addition.DEFAULTS
+    assert {name: getattr(built_in, name) for name in DEFAULTS["tiny"]} == DEFAULTS["tiny"]
     assert flags.parse_args(["--lr", "0.5"]).lr == 0.5
 
 

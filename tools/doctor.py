@@ -29,7 +29,7 @@ from run.checkpoint import State
 from run.flags import user_input
 from run.journal import say
 from run.models import Trained, load_adapted, make_policy
-from run.problems import load_problems, make_scorer
+from run.problems import load_problems, make_scorer, read_problems
 from run.setup import find_checkpoint
 from tasks.pictures import MARK, box_shares
 
@@ -56,10 +56,11 @@ def run(args, device: torch.device) -> bool:
     """Tries a run's parts on a small batch and prints the table -> whether a check found something wrong."""
     rewards = user_input(parse_rewards, args.rewards, args.max_new_tokens)
     resumed = find_checkpoint(args)
+    found = read_problems(args, resumed)
     kind, shape, load, limit = memory.planned(args, resumed, device)
     small = small_batch(args, shape.parameters, device)
     memory.choose_parallel(small, resumed, device)  # ends here if even that does not fit
-    folder, tokenizer, processor, problems, held_out = load_problems(args, resumed, rewards)
+    folder, tokenizer, processor, problems, held_out = load_problems(args, resumed, found, rewards)
     scorer, graded = make_scorer(args, rewards, problems, held_out), []  # graded: what a round's rewards got and gave
     model = load_adapted(args, folder, resumed, device)
     policy = make_policy(model, kind, args, processor)
@@ -87,7 +88,7 @@ def run(args, device: torch.device) -> bool:
         check_truncated(totals, args.max_new_tokens, cut),
         check_groups(totals, args, cut),
         *check_rewards(totals, *graded[0]),
-        check_memory(shape, load, limit, args.group_size),
+        check_memory(args, shape, load, limit),
     ]
     checks = findings(checks)
     say(table(checks))
@@ -325,11 +326,11 @@ def check_rewards(totals: Sums, texts: list[str], answers: list, result: dict) -
     return [*checks, Check("rewards", f"{errors} errors in {totals.samples:.0f} samples", errors == 0, advice)]
 
 
-def check_memory(shape: memory.Shape, load: memory.Load, limit: int, group_size: int) -> Check:
+def check_memory(args, shape: memory.Shape, load: memory.Load, limit: int) -> Check:
     """The plan of the whole run, not of this batch."""
     moment, size = memory.peak(shape, load)
     value = f"up to {size / memory.GIB:.2f} GiB per rank, in the {moment}, of {limit / memory.GIB:.2f}; see --plan"
-    way = memory.remedy(shape, load, limit, group_size) if size > limit else ""
+    way = memory.remedy(args, shape, load, limit) if size > limit else ""
     return Check("memory", value, size <= limit, "take a smaller --model, or larger devices" if way is None else way)
 
 

@@ -43,6 +43,7 @@ from rollout import completion_texts, rollout
 from run.flags import fail
 from run.scores import mean_and_error
 from tasks import addition
+from tasks.built_in import DEFAULTS
 from tasks.prompts import encode_prompt
 from tools.plot import markdown
 
@@ -132,7 +133,7 @@ def built_in(groups: int) -> tuple[Callable, torch.Tensor, int]:
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
     problems = random.Random(0).sample(addition.problems("train"), groups)
     prompts = [encode_prompt(tokenizer, row["problem"]) for row in problems]
-    longest = addition.DEFAULTS["max_new_tokens"]
+    longest = DEFAULTS["tiny"]["max_new_tokens"]
     r = rollout(model, tokenizer, prompts, G, longest)
     texts = completion_texts(tokenizer, r)
     right = [accuracy(text, problems[i // G]["answer"]) for i, text in enumerate(texts)]

@@ -1,4 +1,4 @@
-"""Plots runs of train.py from their metrics.jsonl, and prints a Markdown table of them.
+"""Plots runs of train.py from their metrics.jsonl, and prints a table of them, in a file or a pipe as Markdown.
 
     python -m tools.plot out                                one run, as out/metrics.png
     python -m tools.plot runs/seed-* --out seeds.png        several runs; if only their seeds differ, with their mean
@@ -17,7 +17,8 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from run.faults import keep_streams
-from run.flags import fail
+from run.flags import columns, fail, printable
+from run.scores import table
 from tools import report
 from tools.runs import BARS, STYLE, Run, accuracy, alike, column, draw_curves, line_style, read
 
@@ -33,7 +34,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--html", metavar="FILE.html", help="page to write; without --out there is no picture then")
     args = parser.parse_args(argv)
     runs = {name.rstrip("/"): read(Path(name)) for name in args.runs}
-    print(markdown(cells(runs)), flush=True)
+    print(printable((table if columns() else markdown)(cells(runs))), flush=True)
     saves = {}
     if args.html:
         page = report.page(runs, cells(runs)).encode("utf-8", "replace")

@@ -65,10 +65,11 @@ def read_lines(file: Path) -> list[dict]:
 
 
 def alike(runs: dict[str, Run]) -> bool:
-    """Whether these are several runs that differ in nothing but the seed: only then does their mean say anything."""
+    """Whether these are runs that differ in the seed and nothing else: only then does their mean say anything."""
     ignored = BOOKKEEPING | {"seed", "command", "ranks", "versions"}
     configs = [{name: value for name, value in run.config.items() if name not in ignored} for run in runs.values()]
-    return len(configs) > 1 and all(config == configs[0] for config in configs)
+    seeds = {run.config.get("seed") for run in runs.values()}
+    return 1 < len(seeds) == len(configs) and all(config == configs[0] for config in configs)
 
 
 def column(name: str, scale: float = 1.0) -> Callable[[Run], list[Point]]:
@@ -121,7 +122,7 @@ def draw_curves(axes, runs: dict[str, Run], points_of: Callable, colour: str | N
         means = [statistics.fmean(curve[step] for curve in curves) for step in steps]
         axes.plot(steps, means, color=colour or "black", lw=2.2, zorder=3)
     axes.set_xlabel("optimizer step")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)  # two ticks of a short run would be halves
 
 
 def line_style(i: int, thin: bool, colour: str | None = None) -> dict:

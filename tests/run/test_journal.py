@@ -8,6 +8,7 @@ import io
 import json
 import math
 import sys
+from functools import partial
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -16,7 +17,9 @@ import pytest
 import torch
 
 import train
+from rollout import rollout
 from run import journal
+from tasks import addition
 
 ROW = {
     "step": 1, "reward": 0.25, "reward_se": 0.05, "valid_share": 0.5, "easy_share": 0.25, "hard_share": 0.25,
@@ -69,14 +72,14 @@ def test_a_step_is_a_line_of_100_columns_under_its_head():
     head = journal.HEAD.split("\n")
     usual = journal.step_line(ROW | {"accuracy": 0.25, "grad_cosine": 0.3}, 30_000)
     # 30,000 tokens in 2 s and in 0.05 s, 500 in 4 s
-    assert usual.split() == "1 0.250 ±0.050 25.0 50 25 25 2.000 0.125 +0.30 0.500 0 15k 600k 125".split()
+    assert usual.split() == "1 0.250 ±0.050 25.0 50 25 25 2.000 0.500 0 0.125 +0.30 15k 600k 125".split()
     extreme = ROW | {"step": 1100, "reward": -0.5, "alpha": 144.0, "grad_norm": 1.234e-05, "entropy": 11.9}
     extreme |= {"valid_share": 1.0, "truncated_share": 1.0, "accuracy": 1.0}
     extreme |= {"grad_cosine": -1.0}
     nothing = {"step": 0, "reward": None}
     for line in (usual, journal.step_line(extreme, 400_000), journal.step_line(nothing, 0)):
         assert len(line) == len(head[1]) == 100
-    for name in "step,se,out %,valid,easy,hard,alpha,norm,cos,tropy,off %,draw,grade,train".split(","):
+    for name in "step,se,out %,valid,easy,hard,alpha,tropy,off %,norm,cos,draw,grade,train".split(","):
         end = head[1].rindex(name) + len(name)
         assert usual[end - 1] != " " and (end == 100 or usual[end] == " ")  # numbers end where their name does
 
@@ -149,21 +152,90 @@ def test_a_gap_is_told_from_rounding():
     assert "in bfloat16 rounding alone has made 0.25" in watched([{"logprob_gap": 0.2}], dtype="bfloat16")[0][0]
 
 
+@pytest.mark.parametrize(("columns", "width"), [(None, 100), (200, 100), (99, 94), (80, 75), (81, 81), (40, 38)])
+def test_a_line_ends_with_the_last_column_that_fits(monkeypatch, columns, width):
+    monkeypatch.setattr(journal, "columns", lambda: columns)
+    line = journal.step_line(ROW | {"accuracy": 1.0, "grad_cosine": 0.3}, 30_000)
+    lines = journal.fitted(f"{journal.HEAD}\n{line}").split("\n")
+    assert max(map(len, lines)) == width and lines[2] == line[:width] and line[width:][:1] in ("", " ")
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
 def test_a_run_says_that_the_loss_is_no_progress_and_prints_a_line_a_step(world, tmp_path, capsys, monkeypatch):
     train.main(world(tmp_path / "log", steps=2))
     printed, bar = capsys.readouterr()
     assert "the loss does not measure progress" in printed and bar == ""  # a bar would be rubbish in a file
     lines = printed.splitlines()
     start = lines.index(journal.HEAD.split("\n")[1])
+    assert start + 1 <= 5  # lines before the first row, its head among them
     assert [line.split()[0] for line in lines[start + 1 :] if line[:4].strip().isdecimal()] == ["0", "1", "2"]
-
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
+    train.main(["--out", str(tmp_path / "log"), "--resume", "--steps", "3"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("resuming from ") and lines[1:3] == journal.HEAD.split("\n")
 
     monkeypatch.setattr("sys.stderr", Terminal())
-    train.main(world(tmp_path / "terminal", steps=2, eval_data=None))
-    assert "2/2" in journal.sys.stderr.getvalue()
+    train.main(world(tmp_path / "terminal", steps=2, rank_timeout=60))
+    bar = journal.sys.stderr.getvalue()
+    assert "2/2" in bar and all(what in bar for what in ("evaluation", "rewards of step 1", "update of step 2"))
+
+
+def test_how_many_completions_have_ended_is_shown(monkeypatch):
+    told = []
+    monkeypatch.setattr(journal, "show", lambda *words: told.append(words))
+    model, tokenizer = addition.make_model(addition.make_tokenizer()), addition.make_tokenizer()
+    options = {"cache_tokens": 4 * 12, "progress": partial(journal.show, "sampling")}
+    monkeypatch.setattr("rollout.eos_ids", lambda *_: list(range(131)))  # half of the vocabulary ends a completion
+    sampled = rollout(model, tokenizer, [[1, 2]] * 3, 4, 10, **options)
+    assert [words[:3] for words in told] == sorted(words[:3] for words in told)
+    for done in (0, 4, 8):  # a batch is a prompt
+        ended = [count for _, total, before, count in told if (total, before) == (12, done)]
+        assert ended == sorted(set(ended)) and ended[-1] == 4 - int(sampled.truncated[done // 4].sum())
+
+
+def test_the_bar_says_how_much_is_done_but_not_too_often(monkeypatch):
+    monkeypatch.setattr("sys.stderr", Terminal())
+    monkeypatch.setattr(journal.dist, "get_rank", lambda: 0)
+    journal.start_bar(3, 1)
+    journal.show("rollout of step 2")
+    for ended in range(100):
+        journal.show("sampling", 128, 8, ended)
+    journal.BAR[0].refresh()
+    journal.BAR[0].close()
+    bar = journal.sys.stderr.getvalue()
+    assert "rollout of step 2" in bar and "sampling 107 of 128" in bar and bar.count("\r") < 20
+
+
+def test_what_a_model_wrote_cannot_command_the_terminal(monkeypatch, capsys):
+    journal.say("a\x1b[2J\u202eb\n" + "word " * 30)
+    assert capsys.readouterr().out == "a\\x1b[2J\\u202eb\n" + "word " * 30 + "\n"
+    monkeypatch.setattr(journal, "columns", lambda: 80)
+    journal.say("  word" * 30)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3 and max(map(len, lines)) <= 80 and lines[0].startswith("  word  word")
+
+
+def test_the_problem_that_is_shown_is_one_that_changed(capsys, monkeypatch):
+    monkeypatch.setattr(journal.dist, "get_rank", lambda: 0)
+
+    def evaluated(right):
+        rows = [{"problem": f"problem {i}"} for i in range(3)]
+        texts = [f"said {right[i]}" for i in range(3)]
+        return journal.Evaluation(sum(right) / 3, 0.1, {}, rows, texts, right)
+
+    args = SimpleNamespace(out="out", steps=5)
+    for before, after, shown in (
+        ([1.0, 0.0, 0.0], [1.0, 0.0, 1.0], "problem 2\n--- before, wrong:\nsaid 0.0\n--- after, right:"),
+        ([1.0, 1.0, 0.0], [1.0, 0.0, 0.0], "problem 1\n--- before, right:\nsaid 1.0\n--- after, wrong:"),
+        ([0.0, 0.2, 0.3], [0.1, 0.7, 0.3], "problem 1\n--- before, 0.20:\nsaid 0.2\n--- after, 0.70:"),
+        ([1.0, 0.0, 0.0], [1.0, 0.0, 0.0], "no held-out problem is answered better or worse than before\n"),
+    ):
+        journal.report(args, 0, evaluated(before), evaluated(after), {})
+        printed = capsys.readouterr().out
+        assert shown in printed and ("one that changed" in printed) == (before != after)
 
 
 def test_a_run_of_before_goes_on(world, tmp_path):

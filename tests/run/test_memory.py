@@ -1,6 +1,7 @@
 """The memory plan: within 15 % of what processes took, and a run that would not fit ends before anything slow."""
 
 import json
+import math
 import multiprocessing
 
 import pytest
@@ -72,6 +73,49 @@ def test_what_does_not_fit_ends_in_one_line_with_the_flags_that_would(world, tmp
         train.main(world(tmp_path / "out", **options))
     assert "no flag would make it fit" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "room", "named"),
+    [
+        ({"max_new_tokens": 100_000}, 300, "--max-new-tokens"),
+        ({"max_prompt_tokens": 100_000}, 300, "--max-prompt-tokens"),
+        ({"prompts_per_step": 200_000}, 300, "--prompts-per-step"),
+        ({"max_new_tokens": 100_000, "max_prompt_tokens": 100_000}, 200, "--max-new-tokens"),
+    ],
+    ids=str,
+)
+def test_less_of_what_is_sampled_is_named_where_only_that_fits(world, tmp_path, monkeypatch, changes, room, named):
+    monkeypatch.setattr(memory.dist, "get_world_size", lambda: 1)
+    shape = memory.shape_of(addition.make_config(addition.make_tokenizer()))
+    words = world(tmp_path, **changes)
+
+    def peak(*more):
+        return memory.peak(shape, memory.load_of(flags.parse_args([*words, *more]), 1))[1]
+
+    way = memory.remedy(flags.parse_args(words), shape, memory.load_of(flags.parse_args(words), 1), room << 20).split()
+    assert named in way and peak(*way) <= room << 20 < peak()
+    # a ninth more, to the next integer, is the value before: too much, whatever else is done
+    assert "--max-prompt-tokens" in way if len(changes) == 2 else way[0] == named
+    lengths = [i for i, word in enumerate(way) if way[i - 1] in (named, "--max-prompt-tokens")]
+    more = [str(math.ceil((int(word) + 1) / 0.9)) if i in lengths else word for i, word in enumerate(way)]
+    assert peak(*more) > room << 20
+
+
+def test_data_and_lengths_are_checked_before_memory(world, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(memory, "room", lambda _: (1 << 20, 0))
+    (tmp_path / "no-answer.jsonl").write_text('{"problem": "1+1=?"}\n')
+    for changes, message in (
+        ({"data": tmp_path / "typo.jsonl"}, "typo.jsonl'"),
+        ({"data": tmp_path / "no-answer.jsonl"}, "no answer (looked for"),
+        ({"max_new_tokens": 100_000}, "is above the 1024 positions"),
+        ({"algo": "sft"}, "--solution-field solution: not a text in 12 of 12 rows"),
+        ({}, "memory: "),
+    ):
+        with pytest.raises(SystemExit):
+            train.main(world(tmp_path / "out", **changes))
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1
 
 
 def test_parts_by_hand():

@@ -33,6 +33,18 @@ def left_out(name, place):
     return row(name, place, False) | {"greedy": [], "samples": [], "seconds": {}}
 
 
+def test_a_narrow_terminal_gets_stacked_heads_and_then_lines_as_columns(monkeypatch):
+    lines = [["", "mean tokens", "per rank"], ["addition", "30.4", "7,326"]]
+    monkeypatch.setattr(scores, "columns", lambda: 80)
+    assert scores.table(lines) == "          mean tokens  per rank\naddition         30.4     7,326"
+    monkeypatch.setattr(scores, "columns", lambda: 25)
+    assert scores.table(lines) == "            mean    per\n          tokens   rank\naddition    30.4  7,326"
+    monkeypatch.setattr(scores, "columns", lambda: 22)
+    assert scores.table(lines) == "             addition\nmean tokens      30.4\nper rank        7,326"
+    monkeypatch.setattr(scores, "columns", lambda: 5)  # nothing fits
+    assert scores.table(lines) == "          mean tokens  per rank\naddition         30.4     7,326"
+
+
 def cells(text, *names):
     """The cells that follow the given ones in their line of a table."""
     lines = [re.split(" {2,}", line) for line in text.splitlines()]

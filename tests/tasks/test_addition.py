@@ -12,6 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tasks import addition
+from tasks.built_in import DEFAULTS
 
 TEXTS = (
     "876+530=?",
@@ -121,9 +122,9 @@ def test_no_token_is_unknown_and_everything_fits_the_default_lengths(tokenizer):
         prompt_length = labels.count(-100)
         longest_prompt = max(longest_prompt, prompt_length)
         longest_completion = max(longest_completion, len(tokens) - prompt_length)
-    assert longest_prompt == 11 <= addition.DEFAULTS["max_prompt_tokens"]  # <|user|> 123+456=? <|assistant|>
+    assert longest_prompt == 11 <= DEFAULTS["tiny"]["max_prompt_tokens"]  # <|user|> 123+456=? <|assistant|>
     # three lines of 9 (x+y+1=19 and the line feed), the box 6, the end 1
-    assert longest_completion == 34 <= addition.DEFAULTS["max_new_tokens"]
+    assert longest_completion == 34 <= DEFAULTS["tiny"]["max_new_tokens"]
 
 
 def test_labels_are_the_completion_up_to_and_including_its_end(tokenizer):

@@ -16,7 +16,7 @@ PICTURES |= {"flowers102": 6149, "pets37": 3669, "fgvc": 3333, "cars196": 8041} 
 
 def test_the_sizes_of_the_benchmarks():
     sizes = {name: benchmark.size for name, benchmark in benchmarks.BENCHMARKS.items()}
-    assert sizes == SIZES | PICTURES | {"addition": 300}
+    assert sizes == SIZES | PICTURES | {"addition": 300, "shapes": 200}
 
 
 @pytest.mark.parametrize(

@@ -633,7 +633,35 @@ def test_the_real_hub_failing_is_one_clear_line(tmp_path):
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=env, check=True)
     (line,) = run.stdout.splitlines()
-    assert line.startswith("openai/gsm8k: ") and "OfflineModeIsEnabled" in line and "a local file works too" in line
+    assert (
+        line.startswith("openai/gsm8k: ")
+        and "hub can't be reached, and its cache lacks it" in line
+        and "a local file works too" in line
+    )
+
+
+def test_without_a_network_the_cache_is_read_at_once(tmp_path, monkeypatch):
+    """A hub at a closed port: no retry is waited for, neither for what the cache holds nor for what it lacks."""
+    monkeypatch.setattr(data.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(data.constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(data.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("time.sleep", lambda _: pytest.fail("waits for a hub that can't be reached"))
+    data.seek_hub.cache_clear()
+    commit = "0" * 40
+    held = tmp_path / "datasets--owner--name"
+    (held / "snapshots" / commit / "main").mkdir(parents=True)
+    (held / "refs").mkdir()
+    (held / "refs" / "main").write_text(commit)
+    for split in ("train", "test"):
+        row = json.dumps({"problem": split, "answer": "1"})
+        (held / "snapshots" / commit / "main" / f"{split}.jsonl").write_text(row + "\n")
+    assert data.load("owner/name", split="test")[0] == [{"problem": "test", "answer": "1"}]
+    assert data.load("owner/name:main/train.jsonl")[0][0]["problem"] == "train"
+    with pytest.raises(
+        ValueError, match="owner/other: no local file, and the hub can't be reached, and its cache lacks"
+    ):
+        data.load("owner/other")
+    data.seek_hub.cache_clear()
 
 
 # --------------------------------------------------------------------------------------------------------------- order

@@ -20,7 +20,7 @@ import rollout as R
 import train
 from engine import policy as P
 from engine.batch import Sums
-from run import memory, models
+from run import flags, memory, models
 from tasks import addition, shapes
 from tools import doctor
 from tools.doctor import Check
@@ -244,14 +244,15 @@ def test_a_reward_that_can_score_nothing():
     assert [check.name for check in doctor.check_rewards(TOTALS, [], [], {"by_name": {"one": []}})] == ["rewards"]
 
 
-def test_memory():
-    shape = memory.Shape(1000, 1, 10, 30, 10, 10, 50)
-    load = memory.Load(tokens=64, completion_share=0.5, prefix_share=0.25, width=8, rows=2, samples=2, trained=4)
+def test_memory(world, tmp_path, monkeypatch):
+    monkeypatch.setattr(memory.dist, "get_world_size", lambda: 1)
+    args, shape = flags.parse_args(world(tmp_path)), memory.Shape(1000, 1, 10, 30, 10, 10, 50)
+    load = memory.load_of(args, 1)
     size = memory.peak(shape, load)[1]
-    assert doctor.check_memory(shape, load, size, 2).ok
-    check = doctor.check_memory(shape, load, size - 1, 2)
-    assert not check.ok and check.advice == memory.remedy(shape, load, size - 1, 2)
-    assert "smaller --model" in doctor.check_memory(shape, load, 10, 2).advice
+    assert doctor.check_memory(args, shape, load, size).ok
+    check = doctor.check_memory(args, shape, load, size - 1)
+    assert not check.ok and check.advice == memory.remedy(args, shape, load, size - 1) != ""
+    assert "smaller --model" in doctor.check_memory(args, shape, load, 10).advice
 
 
 def test_a_batch_of_seconds(monkeypatch):

@@ -35,7 +35,10 @@ def runs(tmp_path):
     rows[1] |= {"alpha": None, "valid_share": 0.0, "easy_share": 0.8}
     rows[5] |= {"accuracy": 0.5, "accuracy_se": 0.0625}  # sqrt(.5 * .5 / 64)
     rows[11] |= {"accuracy": 0.9, "accuracy_se": 0.0375}  # sqrt(.9 * .1 / 64)
-    return [write(tmp_path / "a", rows), write(tmp_path / "b", [row(1, 0.5, 3.0), row(2, 1.0, 4.0)])]
+    names = [write(tmp_path / "a", rows), write(tmp_path / "b", [row(1, 0.5, 3.0), row(2, 1.0, 4.0)])]
+    for seed, name in enumerate(names):
+        plot.Path(name, "config.json").write_text(json.dumps({"seed": seed}))
+    return names
 
 
 def cells(text, name):
@@ -149,7 +152,7 @@ def test_runs_that_differ_in_more_than_their_seed_have_no_mean(runs, tmp_path, c
     def same(*configs):
         return alike({str(i): Run([], config=config) for i, config in enumerate(configs)})
 
-    assert same(*configs) and same({}, {}) and not same(usual, usual | {"lr": 2e-4})
+    assert same(*configs) and not same({}, {}) and not same(usual, usual) and not same(usual, usual | {"lr": 2e-4})
     assert not same(usual, usual | {"clip": None}) and not same(usual)
     for lr, has_mean in ((1e-4, True), (2e-4, False)):
         configs[1]["lr"] = lr
