@@ -20,12 +20,16 @@ from engine.methods import ALGOS, BASELINES, KLS
 from gpg import F_NORMS, NORMS
 from run import checkpoint, record
 from run.ranks import cache_tokens, default_dtype
-from tasks import addition, shapes
+from tasks import addition, lengths, shapes
 from tasks.pictures import GOLD_SIZES
 from tasks.prompts import SYSTEM_PROMPTS, load_template, system_prompt
 
 BUILT_IN = "tiny"
-BUILT_INS = {BUILT_IN: addition, "tiny-pictures": shapes}  # every --model that needs no download
+BUILT_INS = {
+    BUILT_IN: addition,
+    "tiny-lengths": lengths,
+    "tiny-pictures": shapes,
+}  # every --model that needs no download
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -72,7 +76,7 @@ def make_parser() -> argparse.ArgumentParser:
     # fmt: off
     add = parser.add_argument_group("model and data").add_argument
     add("--model", default=BUILT_IN, metavar="NAME",
-        help="folder or hub name of a causal LM; tiny, tiny-pictures: the built-in ones (paper: Qwen2.5-Math-7B)")
+        help="folder or hub name of a causal LM; tiny, tiny-lengths, tiny-pictures: built-in (paper: Qwen2.5-Math-7B)")
     add("--data", metavar="SOURCE",
         help="problems: .jsonl, .json, .parquet or hub data set; a,b joins, a[:N] takes the first N (paper: DAPO-17k)")
     add("--eval-data", metavar="SOURCE", help="held-out problems, as --data; without it nothing is evaluated")

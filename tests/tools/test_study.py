@@ -106,8 +106,18 @@ def test_a_users_mistake_is_one_line(words, capsys):
 def test_presets_parse_and_have_their_reference():
     for title, reference, variants in study.PRESETS.values():
         assert title and reference in variants
-        keys = [study.key(study.make_job(name, words, 0, []).flags) for name, words in variants.items()]
-        assert len(set(keys)) == len(keys)
+        known = {study.key(study.make_job("", variants[reference], 0, []).flags): {"alpha": [1.5, None, 2.5]}}
+        keys = [study.key(job.flags) for job in study.make_jobs(variants, reference, range(1), [], known)]
+        assert len(set(keys)) == len(keys) == len(variants)
+
+
+def test_a_rate_by_the_mean_alpha_waits_for_the_reference_of_its_seed():
+    _, reference, variants = study.PRESETS["step-size"]
+    first = study.make_jobs(variants, reference, range(2), [], {})
+    assert [job.variant for job in first] == [study.GPG, "α = 1"] * 2
+    known = {study.key(first[2].flags): {"alpha": [1.0, None, 3.0]}}  # of seed 1; the mean is 2
+    own = [job for job in study.make_jobs(variants, reference, range(2), [], known) if job.variant == study.OWN]
+    assert [(job.flags["seed"], job.flags["lr"], job.flags["age"]) for job in own] == [(1, 1.5e-4, False)]
 
 
 def test_presets_share_runs_and_older_runs_have_the_defaults_of_newer_flags():
