@@ -12,11 +12,12 @@ gradient, and beta_th, the valid share below which more prompts are sampled. In 
 
 Letters: P prompts, G completions of each (a group), T completion tokens (padded), B = P * G samples.
 
-A group is *valid* when its rewards are not all equal. What happens to an invalid one, say all wrong: its advantages
-are exactly 0 (`group_advantages`), and so are its tokens' weights; but it counts in P, so alpha = P / P_valid rises
-and the valid groups make up for it (`token_weights`). It never meets the model again (engine/balance.py drops samples
-without weight). If fewer than beta_th * P groups are valid, another round of prompts is sampled (train.collect). If no
-group is valid on any rank there is no optimizer step: parameters and AdamW's moments stay as they are.
+A group is *valid* when its rewards are not all equal. What happens to an invalid one, say all wrong: its advantages are
+exactly 0 (`group_advantages`), and so are its tokens' weights; but it still counts among the P groups, so alpha = P /
+(valid groups) rises and the valid ones make up for it (`token_weights`). It is never forwarded again (engine/balance.py
+drops samples without weight). If fewer than beta_th * P groups are valid, another round of prompts is sampled
+(train.collect). If no group is valid on any rank there is no optimizer step: parameters and AdamW's moments stay as
+they are.
 
 If you copy this file: every normaliser counts all ranks and micro-batches, so gradients are *summed* over ranks, never
 averaged. Under plain DistributedDataParallel, which averages, multiply the loss by the world size.
@@ -26,25 +27,26 @@ Where the paper is silent, or its released code differs, and what we do:
 1. Alpha against a token mean. Eq. 7 counts samples, Eq. 5 divides by tokens. They fit together exactly when tokens are
    averaged within a group and then groups are averaged: alpha turns the mean over all groups into the mean over valid
    ones. That is Eq. 5 as written, and our default (norm="group"). The released text trainer averages over all tokens of
-   its micro-batch, including those of invalid groups; alpha is then off by (mean tokens of valid samples) / (mean
-   tokens of all). That is norm="token". The token mean that Eq. 7 aims at, exactly, is norm="valid_token".
-2. How M is counted. The text says "all right or wrong"; here, as in the code: all total rewards equal, whatever their
-   value. Decided by max == min, not by a standard deviation: eight times 0.1 has a mean that is not 0.1 in float32.
-   verl's GPG counts samples of reward zero instead, a different quantity.
+   its micro-batch, including those of invalid groups; the gradient is then wrong by the factor (mean tokens of valid
+   samples) / (mean tokens of all). That is norm="token". The token mean that Eq. 7 aims at, exactly, is
+   norm="valid_token".
+2. How M is counted. The text says "all right or wrong"; here, as in the released code: all total rewards equal,
+   whatever their value. Decided by max == min, not by a standard deviation: eight times 0.1 has a mean that is not 0.1
+   in float32. verl's GPG counts samples of reward zero instead, a different quantity.
 3. Where things are counted. Appendix A shows that one count over all ranks is needed. The released code takes alpha per
    micro-batch and tokens per rank, so its gradient depends on how the batch was cut. Here every normaliser is summed
    over ranks and micro-batches before the first forward (`global_sum`), so it does not.
-4. What beta_th accumulates. "Until the proportion exceeds the threshold", but the proportion of what? Of one nominal
-   batch: valid groups kept over all rounds, against P (their share of everything sampled would not rise by sampling
-   more). Rounds end at >=, as in the code. The code then cuts the surplus but still counts it; here all S valid groups
-   are used and the step counts as max(P, S) groups, so that alpha = P / S ends at 1. With no valid group after the last
-   round no step is made (the released code asserts, or multiplies a zero loss by 1e5).
+4. What beta_th accumulates. "Until the proportion exceeds the threshold": the proportion of what? Here: valid groups of
+   all rounds, divided by P. Their share of all sampled groups would not rise with more rounds. Rounds end at >=, as in
+   the released code, which then discards the surplus but still counts it; here all S valid groups are used and the step
+   counts as max(P, S) groups, so that alpha never falls below 1. With no valid group after the last round the released
+   code asserts, or multiplies a zero loss by 1e5.
 5. Std of what. F_norm is 1 by default. "group" is the sample standard deviation (n - 1) of the group, without the
-   code's epsilon of 1e-4: a group without spread has advantage exactly 0 by rule, not by a small number. "batch" is
-   that of all rewards of the step, which the paper reports and the released code lacks.
+   released code's epsilon of 1e-4: a group without spread has advantage exactly 0 by rule, not by a small number.
+   "batch" takes all rewards of the step; the paper reports it, the released code lacks it.
 6. What alpha is. The paper calls it the removal of a bias. The plain mean over all groups is already unbiased for the
-   expected group gradient, zeros included; alpha divides by the share of valid groups, so it is an adaptive step
-   size: gradient per informative group. AdamW undoes a constant factor, so only its change from step to step matters.
+   expected group gradient, zeros included; alpha divides by the share of valid groups, so it is an adaptive step size:
+   the mean over valid groups. AdamW undoes a constant factor, so only its change from step to step matters.
 7. The baseline includes the sample itself, here as in the paper; in expectation this scales the gradient by 1 - 1/G.
 """
 
@@ -61,7 +63,7 @@ def group_advantages(rewards: torch.Tensor, f_norm: str = "none") -> torch.Tenso
     """Eq. 6: (r - mean of its group) / F_norm. (P, G) -> (P, G). A group without spread is exactly 0.
 
     f_norm: "none" (F_norm = 1), "group" (standard deviation of the group, as GRPO), "batch" (of all rewards, over all
-    ranks; then every rank must call). Sample standard deviation (n - 1), no epsilon.
+    ranks; then every rank must call it). Sample standard deviation (n - 1), no epsilon.
     ValueError: rewards that are not (P, G >= 2), not floating, NaN or infinite; an unknown f_norm.
     """
     _check_rewards(rewards)
@@ -115,9 +117,8 @@ def token_weights(
         "sequence"     alpha * A / (num_groups * G * tokens of i)             GRPO
         "constant"     alpha * A / (num_groups * G * max_len)                 Dr. GRPO
 
-    With alpha, adding an invalid group of any length leaves the gradient unchanged under every norm but "token", whose
-    denominator grows with that group's tokens (and under every f_norm but "batch", whose std it moves). Without alpha,
-    only under "valid_token".
+    With alpha, an extra invalid group changes nothing, except under norm="token" (its tokens count) and f_norm="batch"
+    (it moves the standard deviation). Without alpha, this holds only for "valid_token".
 
     f_norm: see group_advantages. age: multiply by alpha ("accurate gradient estimation", Eq. 7). max_len: tokens, for
     "constant" only. num_groups: how many groups the step counts as, over all ranks (default: all given). With beta_th,
@@ -143,7 +144,7 @@ def token_scale(
 ) -> torch.Tensor:
     """The table of token_weights without A: a token's weight for an advantage of 1, (P, G) or (P, 1) float64.
 
-    Arguments, collectives and errors as there. 0 where no group is valid and alpha or its tokens would be infinite.
+    Arguments, collectives and errors as there. All 0 if no group is valid and alpha or the norm would divide by 0.
     """
     _check_option("norm", norm, NORMS)
     _check_rewards(rewards, least=1)
@@ -180,7 +181,7 @@ def token_scale(
 def gpg_loss(logprobs: torch.Tensor, rewards: torch.Tensor, completion_mask: torch.Tensor, **options) -> torch.Tensor:
     """Eq. 5 and 8 in one line: logprobs (P, G, T) -> scalar. Options: see token_weights.
 
-    train.backward computes its gradient in micro-batches, over which and over ranks this sum is cut.
+    train.backward computes its gradient, with the sum split over micro-batches and ranks.
     """
     return -(token_weights(rewards, completion_mask, **options) * logprobs).sum()
 

@@ -245,12 +245,12 @@ def fill_left_out(rewards: torch.Tensor, left_out: torch.Tensor) -> torch.Tensor
 def weigh(batch: Batch, args) -> torch.Tensor:
     """Eq. 5 to 8: the weights (S, G, T). The step counts as P groups, or as the valid ones if they are more.
 
-    If another method replaces Eq. 6 (batch.advantages), by the same counts.
+    Advantages of another method (batch.advantages) replace Eq. 6 and use the same counts.
     """
-    options = {"norm": args.norm, "max_len": args.max_new_tokens}
+    options = {"age": args.age, "norm": args.norm, "max_len": args.max_new_tokens}
     options["num_groups"] = max(args.prompts_per_step, batch.num_valid)
     if batch.advantages is None:
-        return token_weights(batch.rewards, batch.loss_mask, f_norm=args.f_norm, age=args.age, **options)
+        return token_weights(batch.rewards, batch.loss_mask, f_norm=args.f_norm, **options)
     return methods.weights(batch, **options)
 
 

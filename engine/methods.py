@@ -124,7 +124,7 @@ def clipped_objective(logprobs: torch.Tensor, old: torch.Tensor, weights: torch.
 
 
 def is_clipped(logprobs: torch.Tensor, old: torch.Tensor, weights: torch.Tensor, clip: tuple[float, float]):
-    """(M,) bool: tokens whose gradient the clip took."""
+    """(M,) bool: tokens whose gradient the clip zeroed."""
     ratio = (logprobs - old).exp()
     return ((weights > 0) & (ratio > 1 + clip[1])) | ((weights < 0) & (ratio < 1 - clip[0]))
 
@@ -134,10 +134,10 @@ def kl_estimate(logprobs: torch.Tensor, reference: torch.Tensor, kind: str) -> t
 
         "k1"  d                        unbiased; either sign
         "k2"  d^2 / 2                  biased; as a loss, its gradient is that of KL(pi || reference)
-        "k3"  exp(-d) - 1 + d          unbiased, never negative (Eq. 27); as a loss, its gradient is another: that of
+        "k3"  exp(-d) - 1 + d          unbiased, never negative (Eq. 27); but as a loss, its gradient is that of
                                        KL(reference || pi)
 
-    As a loss, "k1" has a gradient of mean zero, so it restrains nothing. In the reward it is the right one.
+    As a loss, "k1" has a gradient of mean zero, so it restrains nothing. In the reward, "k1" is the right one.
     """
     d = logprobs - reference
     return {"k1": d, "k2": d**2 / 2, "k3": torch.expm1(-d) + d}[kind]
@@ -148,10 +148,9 @@ def overlong_penalty(lengths: torch.Tensor, max_len: int, buffer: int) -> torch.
     return ((max_len - buffer - lengths) / buffer).clamp(-1, 0)
 
 
-def weights(batch: Batch, norm: str, max_len: int, num_groups: int) -> torch.Tensor:
+def weights(batch: Batch, **options) -> torch.Tensor:
     """gpg.token_weights for a batch that brings its own advantages, (S, G, T). Options as there."""
-    options = {"norm": norm, "max_len": max_len, "num_groups": num_groups}
-    scale = token_scale(batch.rewards, batch.loss_mask, age=False, **options)  # (S, G)
+    scale = token_scale(batch.rewards, batch.loss_mask, **options)  # (S, G)
     return batch.advantages * scale.to(batch.rewards.dtype)[:, :, None] * batch.loss_mask
 
 
@@ -196,7 +195,7 @@ def backward(policy: Module, share: Share, method: Method, budget: int, grad_cli
     """train.backward for a loss that is not just weights * logprobs: clipped ratios, a KL term. Arguments as there.
 
     Updates after the `first` on the same samples clip their ratios to the log-probabilities of the first, which are
-    left in share.extras["old"]; then share.extras["clipped"] is 1 on tokens whose gradient the clip took.
+    left in share.extras["old"]; then share.extras["clipped"] is 1 on tokens whose gradient the clip zeroed.
     """
     if share.count == 0:
         return Gradient(0.0, 0.0, 0.0)

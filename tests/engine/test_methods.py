@@ -105,9 +105,9 @@ def surrogate(name, logprobs, rewards, mask):
     return -total
 
 
-def weights_of(name, rewards, mask):
+def weights_of(name, rewards, mask, **changes):
     """What train.py makes of the method's flags: train.weigh on a batch."""
-    options = {"f_norm": "none", "norm": "group", "age": True} | ALGOS[name]
+    options = {"f_norm": "none", "norm": "group", "age": True} | ALGOS[name] | changes
     num_valid = int((rewards.amax(1) != rewards.amin(1)).sum())
     prompts = num_valid if name == "dapo" else len(rewards)  # DAPO samples until so many prompts are valid
     args = SimpleNamespace(**options | {"algo": name, "prompts_per_step": prompts, "max_new_tokens": mask.shape[2]})
@@ -124,6 +124,16 @@ def test_with_one_update_a_method_is_its_weights(name):
         expected = gradient(surrogate(name, logprobs, rewards, mask), logprobs)
         assert_close(gradient(-(weights_of(name, rewards, mask) * logprobs).sum(), logprobs), expected, **EXACT)
         assert expected.abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("norm", ["group", "token", "sequence", "constant", "valid_token"])
+def test_alpha_acts_with_the_mean_of_the_others_too(norm):
+    _, rewards, mask = batch_of(0)  # 4 samples in a group: its others' mean gives 4 / 3 of the advantage
+    got = weights_of("gpg", rewards, mask, baseline="others", norm=norm)
+    expected = 4 / 3 * token_weights(rewards, mask, norm=norm, max_len=mask.shape[2])
+    assert_close(got, expected, **EXACT)
+    without = weights_of("gpg", rewards, mask, baseline="others", norm=norm, age=False)
+    assert torch.allclose(got, without) == (norm == "valid_token")  # which has no other alpha
 
 
 def test_dapos_mean_is_that_of_tokens_when_every_group_is_valid():
