@@ -128,7 +128,7 @@ def make_parser() -> argparse.ArgumentParser:
     # fmt: off
     add = parser.add_argument_group("model and data").add_argument
     add("--model", default=BUILT_IN, metavar="NAME",
-        help="folder or hub name of a causal LM; tiny, tiny-pictures: the built-in ones (paper: Qwen2.5-Math-7B)")
+        help="folder or hub name of a causal LM; tiny, tiny-lengths, tiny-pictures: built-in (paper: Qwen2.5-Math-7B)")
     add("--data", metavar="SOURCE",
         help="problems: .jsonl, .json, .parquet or hub data set; a,b joins, a[:N] takes the first N (paper: DAPO-17k)")
     add("--eval-data", metavar="SOURCE", help="held-out problems, as --data; without it nothing is evaluated")

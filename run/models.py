@@ -21,11 +21,12 @@ from run import checkpoint, faults
 from run.flags import fail, user_input
 from run.journal import say
 from run.ranks import decoder, device_name, is_gpu, suit
-from tasks import addition, shapes
+from tasks import addition, lengths, shapes
 from tasks.data import seek_hub
 from tasks.pictures import Processor
 
-BUILT_INS = {"tiny": addition, "tiny-pictures": shapes}  # every --model that needs no download
+# every --model that needs no download
+BUILT_INS = {"tiny": addition, "tiny-lengths": lengths, "tiny-pictures": shapes}
 
 
 class Trained(NamedTuple):

@@ -7,5 +7,6 @@ pictures.py    how a problem's pictures become what the model sees: bounded, dec
 benchmarks.py  the public test sets and a check of their answers
 built_in.py    the flags that the built-in tasks set
 addition.py    the built-in task: sums, and the small model that learns them
+lengths.py     the same with completions of very different lengths
 shapes.py      the built-in task with pictures: counting, naming and finding shapes, and its model
 """

@@ -11,7 +11,7 @@ import random
 import sys
 import tempfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -47,16 +47,18 @@ def count_carries(a: int, b: int) -> int:
     return sum(a % unit + b % unit >= unit for unit in inner)
 
 
-def problems(split: str) -> list[dict]:
+def problems(
+    split: str, task: str = "tiny", digits: Sequence[int] = DIGITS, levels: Sequence[int] = LEVELS
+) -> list[dict]:
     """The problems of a split, "train" or "test": rows of problem, answer and level, its number of carries.
 
     They are the same in every run. A hash of its operands decides the split of a sum, so that training never includes a
     held-out sum, even with its operands swapped."""
-    rng = random.Random(f"tiny {split}")
+    rng = random.Random(f"{task} {split}")
     rows, seen = [], set()
     while len(rows) < SIZES[split]:
-        digits, level = rng.choice(DIGITS), LEVELS[len(rows) % len(LEVELS)]
-        a, b = (rng.randrange(10 ** (digits - 1), 10**digits) for _ in range(2))
+        size, level = rng.choice(digits), levels[len(rows) % len(levels)]
+        a, b = (rng.randrange(10 ** (size - 1), 10**size) for _ in range(2))
         pair = (min(a, b), max(a, b))
         held_out = zlib.crc32(repr(pair).encode()) % 10 == 0
         if count_carries(a, b) == level and held_out == (split == "test") and pair not in seen:
@@ -126,16 +128,8 @@ def encode(tokenizer: PreTrainedTokenizerFast, problem: str, completion: str) ->
     return tokens, [-100] * start + tokens[start:]
 
 
-def warm_up(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, steps: int, rng: random.Random) -> None:
-    """Trains the model, in place, on flawed demonstrations of training problems."""
-    rows = problems("train")
-
-    def next_inputs() -> dict[str, torch.Tensor]:
-        chosen = [row["problem"] for row in rng.sample(rows, WARMUP_BATCH)]
-        pairs = [encode(tokenizer, problem, demonstration(problem, FORGET, rng)) for problem in chosen]
-        return padded(pairs, tokenizer.pad_token_id)  # a causal model needs no mask for padding on the right
-
-    imitate(model, next_inputs, steps, WARMUP_LR)
+def flawed(problem: str, rng: random.Random) -> str:
+    return demonstration(problem, FORGET, rng)
 
 
 def padded(pairs: list[tuple[list[int], list[int]]], pad: int) -> dict[str, torch.Tensor]:
@@ -162,13 +156,21 @@ def imitate(model, next_inputs: Callable[[], dict[str, torch.Tensor]], steps: in
     model.eval()
 
 
-def build(folder: str | Path, seed: int, warmup_steps: int = WARMUP_STEPS) -> None:
-    """Makes tokenizer and model, warms the model up and saves both as one folder, atomically."""
-    tokenizer = make_tokenizer()
+def build(
+    folder: str | Path, seed: int, warmup_steps: int = WARMUP_STEPS, *, problems=problems, demonstrate=flawed
+) -> None:
+    """Makes tokenizer and model, warms the model up on demonstrations and saves both as one folder, atomically."""
+    tokenizer, rng, rows = make_tokenizer(), random.Random(seed), problems("train")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = make_model(tokenizer)
-    warm_up(model, tokenizer, warmup_steps, random.Random(seed))
+
+    def next_inputs() -> dict[str, torch.Tensor]:
+        chosen = [row["problem"] for row in rng.sample(rows, WARMUP_BATCH)]
+        pairs = [encode(tokenizer, problem, demonstrate(problem, rng)) for problem in chosen]
+        return padded(pairs, tokenizer.pad_token_id)  # a causal model needs no mask for padding on the right
+
+    imitate(model, next_inputs, warmup_steps, WARMUP_LR)
     save_at_once(Path(folder), model, tokenizer)
 
 

@@ -34,5 +34,6 @@ _PICTURES = COMMON | {
     "rewards": "iou_or_name",  # a box by its overlap, a count is right or wrong
     "eval_every": 50,
 }
-DEFAULTS = {"tiny": _SUMS, "tiny-pictures": _PICTURES}
+_LENGTHS = _SUMS | {"max_new_tokens": 92}  # the longest demonstration has 83
+DEFAULTS = {"tiny": _SUMS, "tiny-lengths": _LENGTHS, "tiny-pictures": _PICTURES}
 BENCHES = {"tiny": "addition", "tiny-pictures": "shapes"}  # their tasks, by the names of eval.py's --bench

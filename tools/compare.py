@@ -116,6 +116,19 @@ def measures(run: dict, axis: str, limit: float) -> dict[str, float | None]:
     return {name: None if value is None else 100 * value for name, value in values.items()}
 
 
+def details(run: dict) -> dict[str, float]:
+    """Mean tokens of right and of wrong completions at both ends of a run, and held-out accuracy by kind of problem in
+    %, a mean over the run; of runs that recorded them."""
+    n, found = len(run["reward"]), {}
+    for name in ("right", "wrong"):
+        for part, low in (("first", 0), ("last", 0.75)):
+            lengths = run.get(f"tokens, {name}", [None] * n)
+            found[f"{name}, {part} quarter"] = window_mean(lengths, range(1, n + 1), low * n, (low + 0.25) * n)
+    kinds = {key.removeprefix("accuracy/"): points for key, points in run.items() if key.startswith("accuracy/")}
+    found |= {kind: 100 * line_mean(points, n) for kind, points in kinds.items()}
+    return {name: value for name, value in found.items() if value is not None}
+
+
 def make_rows(study: Study) -> list[dict]:
     """One row per run: its measures at equal steps and tokens, and how it behaved."""
     rows = []
@@ -125,6 +138,7 @@ def make_rows(study: Study) -> list[dict]:
         row = {"variant": variant, "seed": seed, "flags": study.flags[variant]}
         row |= {f"at equal {axis}": rounded(measures(run, axis, limit[axis])) | {axis: limit[axis]} for axis in limit}
         row |= rounded({name: window_mean(run[name], steps, 0, len(steps)) for name in CURVES if name[:3] != "gen"})
+        row |= {"details": rounded(found)} if (found := details(run)) else {}
         norms = [norm for norm in run["grad_norm"] if norm is not None]
         clip = run["flags"].get("grad_clip") or math.inf
         row["clipped_share"] = round(sum(norm > clip for norm in norms) / len(steps), 4)
@@ -160,17 +174,20 @@ def page(study: Study, rows: list[dict]) -> str:
     for axis, name in (("steps", "steps"), ("tokens", "generated tokens")):
         limit = sorted(row[f"at equal {axis}"][axis] for row in rows)
         reach = f"{limit[0]:,}" if limit[0] == limit[-1] else f"{limit[0]:,} to {limit[-1]:,}, by seed"
-        parts += [f"## At equal {name}: {reach}", comparison(rows, study, f"at equal {axis}")]
+        parts += [f"## At equal {name}: {reach}", comparison(rows, study, f"at equal {axis}", MEASURES)]
+    if names := [name for name in rows[0].get("details", ()) if all(name in row.get("details", ()) for row in rows)]:
+        title = "## Tokens of right and wrong completions; greedy accuracy by kind of problem, whole run, %"
+        parts += [title, comparison(rows, study, "details", dict(zip(names, names, strict=True)))]
     flags = "\n".join(f"- {variant}: `{words}`" for variant, words in study.flags.items())
     parts += ["## How the runs behaved", behaviour(rows, study), "## Flags", flags, "![curves](curves.png)"]
     return "\n\n".join([*parts, foot(study, rows)]) + "\n"
 
 
-def comparison(rows: list[dict], study: Study, where: str) -> str:
-    lines = [["variant", *MEASURES.values()]]
+def comparison(rows: list[dict], study: Study, where: str, measures: dict[str, str]) -> str:
+    lines = [["variant", *measures.values()]]
     for variant in study.flags:
         lines.append([variant])
-        for name in MEASURES:
+        for name in measures:
             values, reference = (by_seed(rows, each, where, name) for each in (variant, study.reference))
             lines[-1].append(plus_minus(list(values.values())))
             if variant != study.reference:

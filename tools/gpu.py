@@ -1,14 +1,12 @@
-"""What only a GPU can show: that it computes what the CPU does, that runs survive on it, and how fast it is.
+"""What only a GPU can show: that it computes what the CPU does, and how fast it is. docs/gpu.md has what else to try.
 
     python -m tools.gpu                      all parts; results/gpu/NAME.json
-    python -m tools.gpu --parts step speed   two of step, runs, speed, tests
+    python -m tools.gpu --parts step         only the first
     python -m tools.gpu --tiny               the same with sizes for a CPU, to see that it works
 
 step     the same float32 step of the built-in model on CPU and GPU: samples, log-probabilities, gradient
-runs     train.py: the default job, --resume, --parallel fsdp, bfloat16, other methods, to the end of each
 speed    random Qwen2 models: decoding, update and optimizer, each also with one lever off, beside `generate` and
          what a large product and a large copy reach. No weights are downloaded
-tests    the tests of what touches a device
 
 Seconds and bytes are tools.bench's. A part that fails is recorded with its error, and the others go on.
 """
@@ -16,10 +14,6 @@ Seconds and bytes are tools.bench's. A part that fails is recorded with its erro
 import argparse
 import gc
 import json
-import os
-import subprocess
-import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Callable
@@ -41,7 +35,6 @@ from run import ranks
 from tasks import addition
 from tools.bench import flops_limit, measure, policy_of, share_of, update
 
-ROOT = Path(__file__).parents[1]
 EOS = 1  # hardly ever drawn by a random model
 QWEN = {"vocab_size": 151_936, "num_key_value_heads": 2, "max_position_embeddings": 4096, "tie_word_embeddings": True}
 QWEN |= {"eos_token_id": EOS, "pad_token_id": 0, "bos_token_id": None}
@@ -52,22 +45,9 @@ SHAPES = {"1.5B": (64, 8, (256, 1024)), "0.5B": (64, 8, (256,)), "tiny": (3, 2, 
 FEW = 64  # tokens to compare ways of decoding by: one takes as long as the next
 BUDGET = 16384  # tokens of a micro-batch
 
-BRIEF = "--steps 10 --eval-every 0"
-RUNS = {  # flags of train.py
-    "default": "",
-    "resumed": "--steps 55 --resume",  # of the default run
-    "bfloat16": "--dtype bfloat16",
-    "fsdp": f"--parallel fsdp {BRIEF}",
-    "fsdp, bfloat16": f"--parallel fsdp --dtype bfloat16 {BRIEF}",
-    "critic": f"--algo ppo {BRIEF}",
-    "reference": f"--algo grpo --kl-coef 0.04 {BRIEF}",
-}
-LOGGED = ("step", "reward", "accuracy", "valid_share", "grad_norm", "logprob_gap", "seconds")
-TESTS = ["tests/run/test_record.py", "tests/run/test_checkpoint.py", "tests/test_train.py", "-m", "not slow"]
-
 
 def main(argv: list[str] | None = None) -> None:
-    parts = {"step": same_step, "runs": whole_runs, "speed": speed, "tests": run_tests}
+    parts = {"step": same_step, "speed": speed}
     parser = argparse.ArgumentParser(prog="python -m tools.gpu", description=__doc__.partition("\n")[0])
     parser.add_argument("--parts", nargs="+", choices=parts, default=list(parts), help="in this order (default: all)")
     parser.add_argument("--out", default="results/gpu", metavar="DIR", help="for NAME.json (default: %(default)s)")
@@ -118,40 +98,6 @@ def same_step(device: torch.device, tiny: bool) -> dict:
         "gradient_difference": float((grads[0] - grads[1]).norm() / grads[0].norm()),
         "logprob_gap": gaps,  # on the CPU; of the CPU's sampling and the GPU's update
     }
-
-
-def whole_runs(_: torch.device, tiny: bool) -> dict:
-    """Exit codes, seconds, and what the runs' last rows say."""
-    found = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for name, words in RUNS.items():
-            resumes = "--resume" in words
-            short = f"--steps {2 + resumes} --prompts-per-step 4 --eval-every 0" if tiny else ""
-            out = Path(folder, "default" if resumes else name)
-            found[name] = command_result(["train.py", "--out", str(out), *words.split(), *short.split()])
-            rows = out / "metrics.jsonl"
-            last = json.loads(rows.read_text().splitlines()[-1]) if rows.exists() else {}
-            found[name] |= {column: last.get(column) for column in LOGGED}
-            print(f"{name}: {json.dumps(found[name])}", flush=True)  # what is known if time runs out
-    return found
-
-
-def run_tests(_: torch.device, tiny: bool) -> dict:
-    return command_result(
-        ["-m", "pytest", "-qx", "-p", "no:cacheprovider", *(["tests/test_gpg.py"] if tiny else TESTS)]
-    )
-
-
-def command_result(words: list[str]) -> dict:
-    """Python's exit code, seconds, and the end of what it said if it failed."""
-    began, env = time.perf_counter(), os.environ | {"HF_HUB_OFFLINE": "1"}
-    try:
-        done = subprocess.run([sys.executable, *words], cwd=ROOT, env=env, capture_output=True, text=True, timeout=150)
-        code, said = done.returncode, done.stdout + done.stderr
-    except subprocess.TimeoutExpired as error:
-        code, said = 124, str(error.stdout)
-    result = {"exit": code, "took": round(time.perf_counter() - began, 1)}
-    return result | ({"said": said[-1500:]} if code else {})
 
 
 def speed(device: torch.device, tiny: bool) -> dict:

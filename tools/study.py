@@ -14,6 +14,7 @@ import json
 import os
 import shlex
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -23,8 +24,8 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from run.flags import BUILT_IN, fail, parse_args
-from tasks import addition
+from run.flags import fail, parse_args
+from run.models import BUILT_INS
 from tools import compare
 from tools.runs import BOOKKEEPING, accuracy, read, rounded
 
@@ -43,10 +44,18 @@ TABLE_1 = {
 }
 CONTROL = "α = 1, lr × 1.7"  # 1.7: the mean alpha of the pilot's runs of GPG, under AdamW and SGD alike
 
+RATES = ("7.5e-5", "1.5e-4", "3e-4")
 SIZES = {
     age: {f"G = {G}": f"--group-size {G} --prompts-per-step {64 // G} {age}" for G in (2, 4, 8, 16)}
     for age in ("", "--no-age")
 }
+NORMS = ("group", "valid_token", "token", "sequence", "constant")
+LENGTHS = {
+    f"{norm}, α = {age}": f"--norm {norm}{' --no-age' * (age == '1')}" for age in ("B/(B−M)", "1") for norm in NORMS
+}
+del LENGTHS["valid_token, α = 1"]  # it has no other α
+OWN = "α = 1, lr × the run's mean α"
+STEP_SIZE = {GPG: "", "α = 1": "--no-age"}
 F_NORMS = {f"F_norm = {name}": f"--f-norm {name} --no-age" for name in ("group", "batch")} | {"F_norm = 1": "--no-age"}
 
 # name: (title, the variant that the others are compared with, {variant: flags of train.py})
@@ -89,6 +98,24 @@ PRESETS = {
     "table11": ("Table 11, G at 64 samples a step, without α, as in the paper", "G = 8", SIZES["--no-age"]),
     "table11-age": ("Table 11, G at 64 samples a step, with α", "G = 8", SIZES[""]),
     "table12": ("Table 12, F_norm, without α, as in the paper", "F_norm = 1", F_NORMS),
+    # alpha*LR: the rate times the mean alpha of the reference's run of the same seed
+    "step-size": ("α or the step size, AdamW", GPG, STEP_SIZE | {OWN: "--no-age --lr alpha*7.5e-5"}),
+    "step-size-sgd": (
+        "α or the step size, SGD",
+        GPG,
+        {name: f"{SGD} {words}" for name, words in STEP_SIZE.items()}
+        | {OWN: "--optimizer sgd --no-age --lr alpha*0.025"},
+    ),
+    "lengths": (
+        "Norms where lengths differ fourfold, AdamW",
+        "group, α = B/(B−M)",
+        {name: f"--model tiny-lengths --eval-every 20 {words}" for name, words in LENGTHS.items()},
+    ),
+    "beta-rates": (
+        "β_th, three rates each, on seeds of their own",
+        "β_th = 0, lr 7.5e-5",
+        {f"β_th = {b}, lr {lr}": f"--beta-th {b} --lr {lr}" for b in (0, 0.3, 0.6, 0.8) for lr in RATES},
+    ),
     "kl": (
         "GPG with a KL term",
         "no KL",
@@ -97,8 +124,8 @@ PRESETS = {
         | {"α = 1": "--no-age", "α = 1, KL 0.01, reward": "--no-age --kl-coef 0.01 --kl-in reward --kl k1"},
     ),
 }
-SEEDS = {"table1": 20, "table1-sgd": 20}  # to resolve 1.5 points it takes 8, and 25 with beta_th
-USUAL_SEEDS = 8  # of the other presets
+# to resolve 1.5 points it takes 7 seeds, and 23 with beta_th
+SEEDS, USUAL_SEEDS = dict.fromkeys(("table1", "step-size", "step-size-sgd", "lengths"), 20), 8
 ROOT = Path(__file__).parents[1]
 # ends its output with its CPU seconds, those of imports not counted
 TIMED_RUN = "import sys, time, train; t = time.process_time(); train.main(sys.argv[1:]); print(time.process_time() - t)"
@@ -117,7 +144,8 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.study", description=__doc__.partition("\n")[0])
     parser.error = fail
     parser.add_argument("name", choices=PRESETS, metavar="NAME", help=f"preset: {', '.join(PRESETS)}")
-    parser.add_argument("--seeds", type=int, metavar="N", help="seeds 0 to N - 1 (default: 20 for table1, else 8)")
+    parser.add_argument("--seeds", type=int, metavar="N", help=f"how many (default: 20 for {', '.join(SEEDS)}, else 8)")
+    parser.add_argument("--first-seed", type=int, default=0, metavar="N", help="the others follow (default: 0)")
     parser.add_argument("--out", metavar="DIR", help="folder of table and picture (default: results/NAME)")
     args = parser.parse_args(ours)
     args.seeds = SEEDS.get(args.name, USUAL_SEEDS) if args.seeds is None else args.seeds
@@ -126,28 +154,47 @@ def main(argv: list[str] | None = None) -> None:
     out, (title, reference, variants) = Path(args.out or Path("results", args.name)), PRESETS[args.name]
     store = out.parent / "runs.jsonl"
     store.parent.mkdir(parents=True, exist_ok=True)
-    jobs = [make_job(name, words, seed, extra) for seed in range(args.seeds) for name, words in variants.items()]
-    known = load(store)
-    missing = [job for job in jobs if key(job.flags) not in known]
-    print(f"{args.name}: {len(jobs)} runs, {len(jobs) - len(missing)} of them in {store}", flush=True)
-    failed = 0
-    for number, job in enumerate(missing, 1):
-        run, said = run_one(job)
-        if run:
-            append(store, run)
-        failed += run is None
-        print(f"[{number}/{len(missing)}] {job.variant}, seed {job.flags['seed']}: {said}", flush=True)
-    known = load(store)
+    seeds, known, failed = range(args.first_seed, args.first_seed + args.seeds), load(store), set()
+    while True:  # twice where a variant's rate comes from the reference's runs, which are made first
+        jobs = make_jobs(variants, reference, seeds, extra, known)
+        missing = [job for job in jobs if key(job.flags) not in known.keys() | failed]
+        print(f"{args.name}: {len(jobs)} runs, {len(jobs) - len(missing)} of them in {store}", flush=True)
+        if not missing:
+            break
+        for number, job in enumerate(missing, 1):
+            run, said = run_one(job)
+            if run:
+                append(store, run)
+            else:
+                failed.add(key(job.flags))
+            print(f"[{number}/{len(missing)}] {job.variant}, seed {job.flags['seed']}: {said}", flush=True)
+        known = load(store)
     runs = [(job.variant, known[key(job.flags)]) for job in jobs if key(job.flags) in known]
     if runs:
-        shown = shlex.join(["python", "-m", "tools.study", args.name, "--seeds", str(args.seeds)])
+        first = ["--first-seed", str(args.first_seed)] * bool(args.first_seed)
+        shown = shlex.join(["python", "-m", "tools.study", args.name, "--seeds", str(args.seeds), *first])
         shown += f" -- {shlex.join(extra)}" if extra else ""
         common = shlex.join([*shlex.split(TASK), *extra])
         flags = {name: f"{common} {words}".strip() for name, words in variants.items()}
         compare.write(out, compare.Study(title, reference, flags, runs, shown))
         print(f"{out}/table.md, {out}/curves.png")
     if failed:
-        sys.exit(f"{failed} runs failed; the same command runs them again")
+        sys.exit(f"{len(failed)} runs failed; the same command runs them again")
+
+
+def make_jobs(variants: dict, reference: str, seeds: range, extra: list[str], known: dict[str, dict]) -> list[Job]:
+    """All runs; of those with a rate alpha*LR only the ones whose reference has run, whose mean alpha is the factor."""
+    jobs = []
+    for seed in seeds:
+        run = known.get(key(make_job(reference, variants[reference], seed, extra).flags))
+        steps = [x for x in (run or {"alpha": []})["alpha"] if x is not None]
+        for name, words in variants.items():
+            before, scaled, rate = words.partition("alpha*")
+            if scaled and steps:
+                words = f"{before}{float(rate) * statistics.fmean(steps):.6g}"
+            if not scaled or steps:
+                jobs.append(make_job(name, words, seed, extra))
+    return jobs
 
 
 def make_job(variant: str, words: str, seed: int, extra: list[str]) -> Job:
@@ -183,8 +230,8 @@ def run_one(job: Job) -> tuple[dict | None, str]:
 
     The store has the run's flags, and its curves to four significant digits per step.
     """
-    if job.flags["model"] == BUILT_IN:
-        addition.ensure(job.flags["seed"])  # its CPU seconds are no run's
+    if task := BUILT_INS.get(job.flags["model"]):
+        task.ensure(job.flags["seed"])  # its CPU seconds are no run's
     with tempfile.TemporaryDirectory(prefix="study-") as folder:
         command = [sys.executable, "-c", TIMED_RUN, *job.words, "--out", folder]
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
@@ -203,7 +250,18 @@ def run_one(job: Job) -> tuple[dict | None, str]:
         run |= dict.fromkeys(("reward", "easy_share", "hard_share"), [None] * len(rows))
         run["generated_tokens"] = [0] * len(rows)
     run["accuracy"] = [[step, rounded(share)] for step, share, _ in accuracy(trained, 1)]
+    kinds = [name for name in rows[-1] if name.startswith("accuracy/")]
+    run |= {name: [[row["step"], rounded(row[name])] for row in rows if name in row] for name in kinds}
+    for name, is_right in (("tokens, right", True), ("tokens, wrong", False)):
+        run[name] = [mean_length(step, is_right) for step in trained.groups]
     return run, f"{cpu:.1f} s of CPU"
+
+
+def mean_length(step: dict, is_right: bool) -> float | None:
+    """Mean tokens of the right, or the wrong, samples of a step, a line of groups.jsonl; None without any."""
+    pairs = zip(sum(step["rewards"], []), sum(step["tokens"], []), strict=True)
+    lengths = [tokens for reward, tokens in pairs if (reward > 0) == is_right]
+    return rounded(statistics.fmean(lengths)) if lengths else None
 
 
 def append(store: Path, run: dict) -> None:

@@ -93,6 +93,27 @@ def test_the_table_in_words():
     assert "9 runs" in text and "9 minutes of CPU, 18 by the clock" in text and "the command" in text
 
 
+def test_lengths_and_kinds_have_a_table_where_runs_recorded_them():
+    lengths = {"tokens, right": [10, None, 20, 30], "tokens, wrong": [40, 40, 60, 80]}
+    lengths |= {"accuracy/2 digits": [[2, 0.5], [4, 1.0]]}
+    runs = [(name, run(0, [0.5] * 4, [1, 2, 3, 4], [], **lengths)) for name in "AB"]
+    made = compare.Study("T", "A", {"A": "", "B": ""}, runs, "")
+    (row, _), page = compare.make_rows(made), compare.page(made, compare.make_rows(made))
+    # one step is a quarter of four; between steps 2 and 4 the line's mean is (.5 + 1) / 2
+    expected = {"right, first quarter": 10, "right, last quarter": 30, "wrong, first quarter": 40}
+    assert row["details"] == expected | {"wrong, last quarter": 80, "2 digits": 75}
+    assert "## Tokens of right and wrong completions" in page and "| A | 10.0 | 30.0 | 40.0 | 80.0 | 75.0 |" in page
+    runs[1] = ("B", run(0, [0.5] * 4, [1, 2, 3, 4], []))  # an older run
+    rows = compare.make_rows(made)
+    assert "details" not in rows[1] and "## Tokens" not in compare.page(made, rows)
+
+
+def test_the_mean_length_of_right_and_of_wrong_samples():
+    step = {"rewards": [[1.0, 0.0], [0.0, 0.0]], "tokens": [[10, 20], [30, 70]]}
+    assert study.mean_length(step, True) == 10 and study.mean_length(step, False) == 40  # (20 + 30 + 70) / 3
+    assert study.mean_length({"rewards": [[0.0]], "tokens": [[5]]}, True) is None
+
+
 # ---------------------------------------------------------------------------------------------------------------- runs
 
 
@@ -106,8 +127,18 @@ def test_a_users_mistake_is_one_line(words, capsys):
 def test_presets_parse_and_have_their_reference():
     for title, reference, variants in study.PRESETS.values():
         assert title and reference in variants
-        keys = [study.key(study.make_job(name, words, 0, []).flags) for name, words in variants.items()]
-        assert len(set(keys)) == len(keys)
+        known = {study.key(study.make_job("", variants[reference], 0, []).flags): {"alpha": [1.5, None, 2.5]}}
+        keys = [study.key(job.flags) for job in study.make_jobs(variants, reference, range(1), [], known)]
+        assert len(set(keys)) == len(keys) == len(variants)
+
+
+def test_a_rate_by_the_mean_alpha_waits_for_the_reference_of_its_seed():
+    _, reference, variants = study.PRESETS["step-size"]
+    first = study.make_jobs(variants, reference, range(2), [], {})
+    assert [job.variant for job in first] == [study.GPG, "α = 1"] * 2
+    known = {study.key(first[2].flags): {"alpha": [1.0, None, 3.0]}}  # of seed 1; the mean is 2
+    own = [job for job in study.make_jobs(variants, reference, range(2), [], known) if job.variant == study.OWN]
+    assert [(job.flags["seed"], job.flags["lr"], job.flags["age"]) for job in own] == [(1, 1.5e-4, False)]
 
 
 def test_presets_share_runs_and_older_runs_have_the_defaults_of_newer_flags():
