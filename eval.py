@@ -34,18 +34,16 @@ import torch
 import torch.distributed as dist
 import transformers
 from tqdm import tqdm
-from transformers import AutoConfig
 
 import rewards
-from engine.faster import fuse_norms, halve
 from engine.policy import autocast
 from grader.equality import is_equiv
 from rollout import completion_texts, rollout
 from run import scores
 from run.flags import BUILT_INS, fail, user_input
-from run.models import model_class, pretrained
+from run.models import read_model
 from run.problems import encode_row, features_and_pictures, room_for_pictures, tokenizer_of
-from run.ranks import decoder, default_dtype, init_distributed, is_gpu
+from run.ranks import decoder, default_dtype, init_distributed
 from tasks import addition, benchmarks, data, pictures, prompts
 
 # flags that a result depends on, besides the problems and the template
@@ -78,7 +76,7 @@ def evaluate(args: argparse.Namespace) -> None:
         if rank == 0:
             print(describe(args, tokenizer, sets, problems, world_size), flush=True)
         todo = unfinished(problems, finished, args.max_prompt_tokens)[rank::world_size]
-        model = load_model(args.model, args.dtype, device) if todo else None
+        model = read_model(args, args.model, device, half=args.dtype == "bfloat16") if todo else None
         decode = decoder(device, print)
         dist.barrier()  # every rank has read what is in --out, and has its model
         if rank == 0:
@@ -119,6 +117,7 @@ def make_parser() -> argparse.ArgumentParser:
     # fmt: off
     add = parser.add_argument_group("model and problems").add_argument
     add("--model", metavar="NAME", help="folder or hub name of a causal LM, such as OUT/final of a run")
+    add("--trust-remote-code", action="store_true", help="run the code that comes with --model, if it needs any")
     add("--bench", metavar="NAME,...",
         help=f"{', '.join(benchmarks.BENCHMARKS)}; NAME[:N] takes the first N (paper: the first five, in full)")
     add("--data-dir", metavar="DIR", help="folder of benchmark files such as aime24.jsonl (default: from the hub)")
@@ -224,7 +223,7 @@ def load_problems(args, sets: dict[str, benchmarks.ProblemSet]) -> tuple[object,
     tokenizer = tokenizer_of(args, None)
     needed = any("images" in row for problem_set in sets.values() for row in problem_set.rows)
     limits = {"min_pixels": args.min_pixels, "max_pixels": args.max_pixels}
-    processor = user_input(pictures.load_processor, args.model, **limits, needed=needed)
+    processor = user_input(pictures.load_processor, args.model, **limits, needed=needed, trust=args.trust_remote_code)
     tokenizer = processor.tokenizer if processor else tokenizer
     problems = []
     for name, problem_set in sets.items():
@@ -307,15 +306,6 @@ def prompt_names(args: argparse.Namespace, benchmark: benchmarks.Benchmark) -> t
     """System prompt and template: the flags', or else the benchmark's."""
     system = args.system_prompt if args.system_prompt != "none" else benchmark.system_prompt
     return system, args.template or benchmark.template
-
-
-def load_model(name: str, dtype: str, device: torch.device):
-    """The model in float32, or float64 with --dtype float64; bfloat16 is autocast, as in training."""
-    weights = torch.float64 if dtype == "float64" else torch.float32
-    model = pretrained(model_class(pretrained(AutoConfig, name)), name, dtype=weights, output_loading_info=True)
-    if is_gpu(device):
-        fuse_norms(model)
-    return (halve(model) if dtype == "bfloat16" else model).to(device).eval()
 
 
 def unfinished(problems: list[dict], finished: list[dict], max_prompt_tokens: int) -> list[dict]:

@@ -73,6 +73,7 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("model and data").add_argument
     add("--model", default=BUILT_IN, metavar="NAME",
         help="folder or hub name of a causal LM; tiny, tiny-pictures: the built-in ones (paper: Qwen2.5-Math-7B)")
+    add("--trust-remote-code", action="store_true", help="run the code that comes with --model, if it needs any")
     add("--data", metavar="SOURCE",
         help="problems: .jsonl, .json, .parquet or hub data set; a,b joins, a[:N] takes the first N (paper: DAPO-17k)")
     add("--eval-data", metavar="SOURCE", help="held-out problems, as --data; without it nothing is evaluated")
@@ -128,8 +129,9 @@ def make_parser() -> argparse.ArgumentParser:
     add("--gradient-checkpointing", action="store_true", help="recompute activations in the backward: less memory")
     add("--parallel", choices=("ddp", "fsdp", "auto"), default="ddp",
         help="a full copy of the model on each rank, or shards; auto: shards if it does not fit (paper: ZeRO-2)")
-    add("--dtype", choices=("float32", "bfloat16", "float64"), default=default_dtype(),
-        help="of matrix products; bfloat16, a GPU's default, keeps float32 weights (paper: not given; code: bfloat16)")
+    add("--dtype", choices=("float32", "bfloat16", "float64", "float16"), metavar="TYPE", default=default_dtype(),
+        help="of matrix products: float32, float64 or, a GPU's default, bfloat16, which keeps float32 weights "
+             "(paper: not given; code: bfloat16)")
 
     add_run_flags(parser.add_argument_group("run").add_argument)
     # fmt: on
@@ -244,6 +246,8 @@ def mistakes(args: argparse.Namespace) -> Iterator[tuple[str, object]]:
     yield ("alpha, --beta-th and --norm valid_token are for groups without gradient, and with --baseline "
            f"{args.baseline} and --kl-in {args.kl_in} all have one: give --no-age --beta-th 0 and another --norm",
            (not grouped or penalised) and (args.age or args.beta_th or args.norm == "valid_token"))
+    yield ("--dtype float16: small gradients would be 0, or steps skipped to find a scale for the loss; give bfloat16, "
+           "or float32 where a GPU has none", args.dtype == "float16")
     yield f"--f-norm group: not with --baseline {args.baseline}; batch or none", not grouped and args.f_norm == "group"
     yield (f"--parallel {args.parallel}: a reference and a critic need a full copy on each rank; give --parallel ddp",
            compared and sharded)
@@ -280,4 +284,4 @@ def user_input(function, *arguments, **options):
     try:
         return function(*arguments, **options)
     except (ValueError, OSError, FloatingPointError) as error:
-        fail(str(error))
+        fail(str(error).partition("\n")[0])

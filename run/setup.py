@@ -41,7 +41,7 @@ def set_up(args, device: torch.device) -> Run | None:
         return None
     folder, tokenizer, processor, problems, held_out = load_problems(args, resumed)
     scorer = make_scorer(args, rewards, problems, held_out)
-    trained = load_trained(args, folder, tokenizer, processor, kind, resumed, device)
+    trained = load_trained(args, folder, tokenizer, processor, problems, kind, resumed, device)
     state = open_run(args, resumed, trained.optimizer)
     return Run(trained, problems, held_out, scorer, kind, state) if state else None
 
