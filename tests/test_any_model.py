@@ -17,7 +17,7 @@ import rollout as R
 import train
 from engine.micro_batches import per_token
 from engine.policy import Policy
-from run import flags, models
+from run import flags, models, ranks
 from tasks import addition
 
 V = 262
@@ -187,6 +187,42 @@ def test_a_model_that_can_not_be_trained_is_refused_in_one_line(kind, tmp_path, 
         said = [line for line in capsys.readouterr().err.splitlines() if "shards" not in line]
         assert stopped.value.code == 2 and len(said) == 1 and reason in said[0], said
     assert not (tmp_path / "out").exists()
+
+
+def refusal(words, capsys):
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stopped:
+        train.main(words)
+    (said,) = capsys.readouterr().err.splitlines()
+    assert stopped.value.code == 2
+    return said
+
+
+def test_an_adapter_code_of_its_own_and_float16_are_refused_in_one_line(tmp_path, tokenizer, capsys, monkeypatch):
+    monkeypatch.setattr("builtins.input", None)  # transformers would ask
+    words = make_folder(tmp_path, tokenizer, *KINDS["llama-3"])
+    assert "--dtype float16: small gradients would be 0" in refusal([*words, "--dtype", "float16"], capsys)
+    config = tmp_path / "model" / "config.json"
+    own = {"model_type": "mine", "auto_map": {"AutoConfig": "mine.Config", "AutoModelForCausalLM": "mine.Model"}}
+    config.write_text(json.dumps(json.loads(config.read_text()) | own))
+    assert "--trust-remote-code runs that, if you trust it" in refusal(words, capsys)
+    code = (
+        "from transformers import LlamaConfig, LlamaForCausalLM\nclass Config(LlamaConfig):\n    model_type = 'mine'\n"
+    )
+    code += "class Model(LlamaForCausalLM):\n    config_class = Config\n"
+    (tmp_path / "model" / "mine.py").write_text(code)
+    monkeypatch.setattr(transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    train.main([*words, "--trust-remote-code"])
+    train.main([*words, "--trust-remote-code", "--model", f"{tmp_path}/out/final", "--plan", "--overwrite"])
+    (tmp_path / "model" / "adapter_config.json").write_text("{}")
+    assert "an adapter; merge it into its model" in refusal([*words, "--overwrite"], capsys)
+
+
+def test_a_gpu_without_bfloat16_multiplies_in_float32(monkeypatch):
+    monkeypatch.setattr(ranks, "this_device", lambda: torch.device("cuda", 0))
+    for known, expected in ((True, "bfloat16"), (False, "float32")):
+        monkeypatch.setattr(ranks, "has_bfloat16", lambda known=known: known)
+        assert ranks.default_dtype() == expected
 
 
 @pytest.mark.slow
