@@ -41,8 +41,7 @@ class Policy(torch.nn.Module):
         self.uniform = False  # whether every forward must run the model's layers equally often: twice
         self.forward_tokens, self.slice_logits = FORWARD_TOKENS, SLICE_LOGITS  # of a CPU, see run/ranks.py
         self.copies = []  # what sampling reads in place of the model; a list, as it is no part of the module
-        self.sliced = output_is_linear(model)
-        self.shared = prompts_can_be_shared(model)
+        self.sliced, self.shared = output_is_linear(model), prompts_can_be_shared(model)
 
     def forward(
         self,
@@ -164,8 +163,7 @@ def prompt_positions(model, ids: torch.Tensor, mask: torch.Tensor, seen: dict[st
     """The positions (p, L) that generate gives to prompts; (axes, p, L) where a model has several axes for pictures."""
     if not hasattr(model, "_prepare_position_ids_for_generation"):  # a critic's model, without its output layer
         return (mask.cumsum(dim=1) - 1).clamp(min=0)
-    inputs = {"input_ids": ids, "attention_mask": mask, **seen}
-    return model._prepare_position_ids_for_generation(ids, inputs)
+    return model._prepare_position_ids_for_generation(ids, {"input_ids": ids, "attention_mask": mask, **seen})
 
 
 class _Prompts(DynamicLayer):
