@@ -123,7 +123,7 @@ def check_sampling(model, dtype: str) -> None:
             raise ValueError(f"beside a longer prompt, log-probabilities differ by {gap:.1g}")
     except Exception as error:  # a model may fail at this in any way
         reason = str(error).partition("\n")[0]
-        raise ValueError(f"{type(model).__name__} can't be sampled in groups from a cache: {reason}") from None
+        raise ValueError(f"{type(model).__name__} can't be sampled in groups: {reason}") from None
 
 
 def model_class(config):

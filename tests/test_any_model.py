@@ -103,7 +103,7 @@ KINDS = {  # class, without its ForCausalLM: options
 }
 REFUSED = {  # by the reason
     "longrope-short": ("Phi3", TEXT | longrope(16), "above the 16 positions"),
-    "minimax": ("MiniMax", WIDE | EXPERTS | LINEAR | {"block_size": 8}, "can't be sampled in groups from a cache"),
+    "minimax": ("MiniMax", WIDE | EXPERTS | LINEAR | {"block_size": 8}, "can't be sampled in groups"),
     "rwkv": ("Rwkv", {"vocab_size": V, "hidden_size": 32, "num_hidden_layers": 2}, "no key-value cache"),
     "mllama-text": ("Mllama", WIDE | {"cross_attention_layers": [1], "bos_token_id": 0}, "Unrecognized configuration"),
 }
