@@ -258,7 +258,7 @@ def check_gradient(policy: torch.nn.Module) -> Check:
     trained = {name: p.grad for name, p in policy.named_parameters() if p.requires_grad}
     lacking, norm = [name for name, grad in trained.items() if grad is None], float(clip_gradient(policy, 0.0))
     policy.zero_grad()
-    value = f"of norm {norm:.2g} for {len(trained)} tensors; none for {len(lacking)} {', '.join(lacking[:1])}"
+    value = f"of norm {norm:.2g} for {len(trained)} tensors" + f"; none for {', '.join(lacking[:3])}" * bool(lacking)
     ok = not lacking and math.isfinite(norm)
     return Check("gradient", value, ok, "" if ok else "no flag mends that; take another --model")
 
