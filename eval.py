@@ -38,19 +38,17 @@ if __name__ == "__main__":
 import torch
 import torch.distributed as dist
 import transformers
-from transformers import AutoConfig
 
 import rewards
-from engine.faster import fuse_norms, halve
 from engine.policy import autocast
 from grader.equality import is_equiv
 from rollout import completion_texts, rollout
 from run import faults, scores
 from run.flags import fail, user_input
 from run.journal import say, show, start_bar
-from run.models import first_model, model_class, pretrained
+from run.models import first_model, read_model
 from run.problems import encode_row, features_and_pictures, room_for_pictures, tokenizer_of
-from run.ranks import decoder, init_distributed, is_gpu
+from run.ranks import decoder, init_distributed
 from tasks import benchmarks, data, pictures, prompts
 
 # flags that a result depends on, besides the problems and the template
@@ -84,7 +82,7 @@ def evaluate(args: argparse.Namespace) -> None:
     try:
         say(describe(args, tokenizer, sets, problems, world_size))
         todo = unfinished(problems, finished, args.max_prompt_tokens)[rank::world_size]
-        model = load_model(folder, args.dtype, device) if todo else None
+        model = read_model(args, folder, device, half=args.dtype == "bfloat16") if todo else None
         decode = decoder(device, say)
         dist.barrier()  # every rank has read what is in --out, and has its model
         if rank == 0:
@@ -123,7 +121,7 @@ def load_problems(args, sets: dict[str, benchmarks.ProblemSet], folder) -> tuple
     tokenizer = tokenizer_of(args, folder)
     needed = any("images" in row for problem_set in sets.values() for row in problem_set.rows)
     limits = {"min_pixels": args.min_pixels, "max_pixels": args.max_pixels}
-    processor = user_input(pictures.load_processor, folder, **limits, needed=needed)
+    processor = user_input(pictures.load_processor, folder, **limits, needed=needed, trust=args.trust_remote_code)
     tokenizer = processor.tokenizer if processor else tokenizer
     template = prompts.load_template(args.template)
     args.template_args = user_input(prompts.template_arguments, tokenizer, template, args.template_args) or None
@@ -209,15 +207,6 @@ def prompt_names(args: argparse.Namespace, benchmark: benchmarks.Benchmark) -> t
     """System prompt and template: the flags', or else the benchmark's."""
     system = args.system_prompt if args.system_prompt != "none" else benchmark.system_prompt
     return system, args.template or benchmark.template
-
-
-def load_model(name, dtype: str, device: torch.device):
-    """The model in float32, or float64 with --dtype float64; bfloat16 is autocast, as in training."""
-    weights = torch.float64 if dtype == "float64" else torch.float32
-    model = pretrained(model_class(pretrained(AutoConfig, name)), name, dtype=weights, output_loading_info=True)
-    if is_gpu(device):
-        fuse_norms(model)
-    return (halve(model) if dtype == "bfloat16" else model).to(device).eval()
 
 
 def unfinished(problems: list[dict], finished: list[dict], max_prompt_tokens: int) -> list[dict]:

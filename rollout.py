@@ -506,6 +506,4 @@ def _check_options(prompts, group_size, max_new_tokens, temperature, top_p, top_
     if group_size < 1 or max_new_tokens < 1:
         raise ValueError(f"rollout: group_size {group_size} and max_new_tokens {max_new_tokens} must be 1 or more")
     if not temperature >= 0 or not 0 < top_p <= 1 or top_k < 0:  # not >=: NaN is refused too
-        raise ValueError(
-            f"rollout: temperature {temperature}, top_p {top_p}, top_k {top_k}: need >= 0, in (0, 1], >= 0"
-        )
+        raise ValueError(f"rollout: temperature {temperature}, top_p {top_p}, top_k {top_k}: >= 0, in (0, 1], >= 0")

@@ -24,7 +24,10 @@ class _KeepFloat64(TorchFunctionMode):
     """A cast of float64 to float32 does nothing."""
 
     def __torch_function__(self, function, _, args=(), kwargs=None):
-        casts = function is torch.Tensor.to and torch.float32 in args or function is torch.Tensor.float
-        if casts and args[0].dtype == torch.float64:
+        kwargs, wide = kwargs or {}, args and getattr(args[0], "dtype", None) == torch.float64
+        named = function in (torch.Tensor.to, torch.Tensor.type) and torch.float32 in args
+        if wide and (named or function is torch.Tensor.float):
             return args[0]
-        return function(*args, **(kwargs or {}))
+        if wide and kwargs.get("dtype") == torch.float32:  # of a softmax
+            kwargs = kwargs | {"dtype": torch.float64}
+        return function(*args, **kwargs)

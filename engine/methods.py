@@ -26,7 +26,7 @@ from engine.batch import Batch
 from engine.micro_batches import gather_tokens, micro_steps, per_token, scatter_tokens
 from engine.optimizer import Gradient, clip_gradient, take_step
 from engine.parallel import unwrapped
-from engine.policy import FORWARD_TOKENS, autocast, completion_states, prompts_can_be_shared
+from engine.policy import FORWARD_TOKENS, autocast, body, completion_states, prompts_can_be_shared
 from gpg import global_sum, group_advantages, token_scale
 from rollout import Rollout, eos_ids, pad_id, pad_left
 
@@ -238,7 +238,7 @@ class Critic(Module):
 
     def __init__(self, model, dtype: str = "float32"):
         super().__init__()
-        self.model, self.dtype = model.base_model, dtype
+        self.model, self.dtype = body(model), dtype
         width = model.get_output_embeddings().weight.shape[1]
         self.head = torch.nn.Linear(width, 1, device=model.device, dtype=model.dtype)
         torch.nn.init.zeros_(self.head.weight)

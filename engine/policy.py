@@ -37,11 +37,11 @@ class Policy(torch.nn.Module):
         for module in model.modules():  # our caches stay the same when a layer is run again, see _Prompts
             if isinstance(module, GradientCheckpointingLayer):
                 module._can_checkpoint_with_cache = True
+        self.partial = features is not None  # whether a forward may miss a tower, or an expert
         self.uniform = False  # whether every forward must run the model's layers equally often: twice
         self.forward_tokens, self.slice_logits = FORWARD_TOKENS, SLICE_LOGITS  # of a CPU, see run/ranks.py
         self.copies = []  # what sampling reads in place of the model; a list, as it is no part of the module
-        self.sliced = output_is_linear(model)
-        self.shared = prompts_can_be_shared(model)
+        self.sliced, self.shared = output_is_linear(model), prompts_can_be_shared(model)
 
     def forward(
         self,
@@ -64,7 +64,7 @@ class Policy(torch.nn.Module):
             options["forward_tokens"] = self.forward_tokens
             features = [self.features(x.encoded) if x.encoded else {} for x in images]
             states = completion_states(self.model, *samples, features, **options)  # (M, D) or (M, V)
-            if self.features and torch.is_grad_enabled() and not self.uniform:
+            if self.partial and torch.is_grad_enabled() and not self.uniform:
                 # DistributedDataParallel waits for every parameter, also those of a tower that saw no picture
                 states = states + 0 * sum(p.flatten()[0] for p in self.model.parameters() if p.requires_grad)
             if not self.sliced:
@@ -139,7 +139,7 @@ def completion_states(
 
 def _forward(model, logits: bool):
     """A function: ids (n, t), mask (n, s >= t) of all they attend to, positions (n, t) -> last states or logits."""
-    module = model if logits else model.base_model
+    module = model if logits else body(model)
     accepted = inspect.signature(module.forward).parameters
 
     def forward(ids, mask, positions, last=None, **options):
@@ -154,12 +154,16 @@ def _forward(model, logits: bool):
     return forward
 
 
+def body(model):
+    """The model without its output layer. Some say that base_model is the whole (Llama 4's part for text)."""
+    return getattr(model, "model", model) if model.base_model is model else model.base_model
+
+
 def prompt_positions(model, ids: torch.Tensor, mask: torch.Tensor, seen: dict[str, torch.Tensor]) -> torch.Tensor:
     """The positions (p, L) that generate gives to prompts; (axes, p, L) where a model has several axes for pictures."""
     if not hasattr(model, "_prepare_position_ids_for_generation"):  # a critic's model, without its output layer
         return (mask.cumsum(dim=1) - 1).clamp(min=0)
-    inputs = {"input_ids": ids, "attention_mask": mask, **seen}
-    return model._prepare_position_ids_for_generation(ids, inputs)
+    return model._prepare_position_ids_for_generation(ids, {"input_ids": ids, "attention_mask": mask, **seen})
 
 
 class _Prompts(DynamicLayer):
@@ -207,6 +211,17 @@ def prompts_can_be_shared(model) -> bool:
     except (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError):
         return False
     return bool(torch.linalg.norm(shared - plain) <= 1e-3 * torch.linalg.norm(plain))
+
+
+def unreached(policy: Policy) -> dict[str, torch.nn.Parameter]:
+    """The trained parameters that no gradient of a text reaches, by name. There is no backward, which takes memory."""
+    nodes, seen = [policy(*trial(policy.model)).grad_fn], {None}
+    while nodes:
+        if (node := nodes.pop()) not in seen:
+            seen.add(node)
+            nodes += [below for below, _ in node.next_functions]
+    reached = {id(getattr(node, "variable", None)) for node in seen}
+    return {name: p for name, p in policy.named_parameters() if p.requires_grad and id(p) not in reached}
 
 
 def trial(model) -> tuple[torch.Tensor, ...]:

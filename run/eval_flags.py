@@ -34,6 +34,7 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("model and problems").add_argument
     add("--model", metavar="NAME",
         help="folder or hub name of a causal LM, such as OUT/final; tiny, tiny-pictures: built in, before training")
+    add("--trust-remote-code", action="store_true", help="run the code that comes with --model, if it needs any")
     add("--bench", metavar="NAME,...",
         help=f"{', '.join(benchmarks.BENCHMARKS)}; NAME[:N] takes the first N (paper: the first five, in full)")
     add("--data-dir", metavar="DIR", help="folder of benchmark files such as aime24.jsonl (default: from the hub)")

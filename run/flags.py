@@ -129,6 +129,7 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("model and data").add_argument
     add("--model", default=BUILT_IN, metavar="NAME",
         help="folder or hub name of a causal LM; tiny, tiny-lengths, tiny-pictures: built-in (paper: Qwen2.5-Math-7B)")
+    add("--trust-remote-code", action="store_true", help="run the code that comes with --model, if it needs any")
     add("--data", metavar="SOURCE",
         help="problems: .jsonl, .json, .parquet or hub data set; a,b joins, a[:N] takes the first N (paper: DAPO-17k)")
     add("--eval-data", metavar="SOURCE", help="held-out problems, as --data; without it nothing is evaluated")
@@ -180,9 +181,9 @@ def make_parser() -> argparse.ArgumentParser:
     add("--gradient-checkpointing", action="store_true", help="recompute activations in the backward: less memory")
     add("--parallel", choices=("ddp", "fsdp", "auto"), default="ddp",
         help="a full copy of the model on each rank, or shards; auto: shards if it does not fit (paper: ZeRO-2)")
-    add("--dtype", choices=DTYPES,
-        help="of matrix products; bfloat16 keeps float32 weights (paper: not given; code: bfloat16) (default: bfloat16 "
-             "on a GPU, float32 on a CPU)")
+    add("--dtype", choices=(*DTYPES, "float16"), metavar="TYPE",
+        help="of matrix products: float32, float64 or bfloat16, which keeps float32 weights (paper: not given; code: "
+             "bfloat16) (default: bfloat16 on a GPU that has it, else float32)")
 
     add_run_flags(parser.add_argument_group("run").add_argument)
     # fmt: on
@@ -352,6 +353,8 @@ def mistakes(args: argparse.Namespace) -> Iterator[tuple[str, object]]:
     yield ("alpha, --beta-th and --norm valid_token are for groups without gradient, and with --baseline "
            f"{args.baseline} and --kl-in {args.kl_in} all have one: give --no-age --beta-th 0 and another --norm",
            (not grouped or penalised) and (args.age or args.beta_th or args.norm == "valid_token"))
+    yield ("--dtype float16: small gradients would be 0, or steps skipped to find a scale for the loss; give bfloat16, "
+           "or float32 where a GPU has none", args.dtype == "float16")
     yield f"--f-norm group: not with --baseline {args.baseline}; batch or none", not grouped and args.f_norm == "group"
     yield (f"--parallel {args.parallel}: a reference and a critic need a full copy on each rank; give --parallel ddp",
            compared and args.parallel != "ddp")
@@ -406,4 +409,4 @@ def user_input(function, *arguments, **options):
     try:
         return function(*arguments, **options)
     except (ValueError, OSError, FloatingPointError) as error:
-        fail(str(error))
+        fail(str(error).partition("\n")[0])

@@ -22,7 +22,7 @@ from transformers.pytorch_utils import Conv1D
 
 from engine.fixed_shapes import WIDTH, fit, multiple
 from engine.output_layer import SLICE_LOGITS
-from run.flags import fail
+from run.flags import fail, user_input
 from run.journal import say
 from run.models import BUILT_INS, model_class, pretrained
 from run.ranks import is_gpu, memory, slice_logits
@@ -96,8 +96,9 @@ def choose_parallel(args, resumed: Path | None, device: torch.device) -> str:
 def planned(args, resumed: Path | None, device: torch.device) -> tuple[str, Shape, Load, int]:
     """ "ddp" or "fsdp", the model's sizes, a rank's load, and the bytes that every rank can use."""
     task = None if resumed else BUILT_INS.get(args.model)
-    config = task.make_config(task.make_tokenizer()) if task else pretrained(AutoConfig, resumed or args.model)
-    shape, (limit, base) = shape_of(config), room(device)
+    folder, trust = resumed or args.model, args.trust_remote_code
+    config = task.make_config(task.make_tokenizer()) if task else pretrained(AutoConfig, folder, trust)
+    shape, (limit, base) = shape_of(config, trust), room(device)
     least = torch.tensor(limit, device=device)
     dist.all_reduce(least, dist.ReduceOp.MIN)  # all ranks must choose alike
     limit, ranks = int(least), dist.get_world_size()
@@ -116,18 +117,20 @@ def planned(args, resumed: Path | None, device: torch.device) -> tuple[str, Shap
     return kind, shape, load, limit
 
 
-def shape_of(config) -> Shape:
-    """The shape of a Hugging Face configuration; parameters are counted on the meta device, which takes no memory."""
+def shape_of(config, trust: bool = False) -> Shape:
+    """The shape of a Hugging Face configuration; parameters are counted on the meta device, which takes no memory. A
+    model without attention is counted as if it had one head."""
     with torch.device("meta"):
-        model = model_class(config).from_config(config)
+        model = user_input(model_class(config).from_config, config, trust_remote_code=trust)
     tower, config = tower_of(config), config.get_text_config()
-    heads = config.num_attention_heads
+    heads = getattr(config, "num_attention_heads", None) or getattr(config, "num_heads", 1)
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    wide = getattr(config, "intermediate_size", None) or 4 * config.hidden_size  # or a list, one for each layer
     return Shape(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         layers=config.num_hidden_layers,
         hidden=config.hidden_size,
-        intermediate=getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
+        intermediate=max(wide) if isinstance(wide, list) else wide,
         query=heads * width,
         key=(getattr(config, "num_key_value_heads", None) or heads) * width,
         vocabulary=config.vocab_size,

@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import torch
 from safetensors.torch import load_file
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
 from engine import lora
@@ -15,12 +17,14 @@ from engine.faster import fuse_norms, halve
 from engine.float64 import keep_float64
 from engine.methods import Critic, Method
 from engine.optimizer import make_optimizer
+from engine.output_layer import token_logprobs
 from engine.parallel import spread
-from engine.policy import Policy
+from engine.policy import Policy, autocast, unreached
+from rollout import eval_mode, rollout
 from run import checkpoint, faults
 from run.flags import fail, user_input
 from run.journal import say
-from run.ranks import decoder, device_name, is_gpu, suit
+from run.ranks import decoder, device_name, has_bfloat16, is_gpu, suit
 from tasks import addition, lengths, shapes
 from tasks.data import seek_hub
 from tasks.pictures import Processor
@@ -44,16 +48,17 @@ class Trained(NamedTuple):
     frozen: str | None = None  # a hash of the weights that stay: those under adapters, and the reference's
 
 
-def load_trained(args, folder, tokenizer, processor, kind: str, resumed: Path | None, device: torch.device) -> Trained:
+def load_trained(args, folder, tokenizer, processor, problems, kind: str, resumed, device: torch.device) -> Trained:
     """The models of a run; kind is "ddp" or "fsdp". The optimizer has no state yet."""
     if is_gpu(device):
         slow = "; products without TF32 are about ten times slower than with --dtype bfloat16"
+        slow = slow if has_bfloat16() else ": it has no bfloat16, and float16 is not offered (docs/gpu.md)"
         say(f"{device_name(device)}, --dtype {args.dtype}{slow if args.dtype == 'float32' else ''}")
     model = load_adapted(args, folder, resumed, device)
     reference, critic = make_compared(args, resumed, device, processor)
     parts = [p for part in (model, reference) if part for p in part.parameters() if not p.requires_grad]
     frozen = str(int(faults.hash_of(parts))) if parts else None
-    policy = make_policy(model, kind, args, processor)
+    policy = make_policy(model, kind, args, processor, problems)
     if args.lora_rank and args.dtype == "bfloat16" and kind == "ddp":  # shards have one dtype
         halve(model, frozen_only=True)
     rates = {"lr": args.lr, "weight_decay": args.weight_decay, "critic_lr_factor": args.critic_lr_factor}
@@ -81,23 +86,53 @@ def first_model(args) -> str | Path:
 
 
 def load_model(args, folder, device: torch.device):
-    """The model in float32 (float64 with --dtype float64), without dropout: with it, another policy would be scored."""
-    config = pretrained(AutoConfig, folder)
-    for part in (config, *(getattr(config, name, None) for name in config.sub_configs)):  # also in a text_config
-        for name, value in vars(part).copy().items() if part else ():
-            if "drop" in name and isinstance(value, float):
-                setattr(part, name, 0.0)
-    options = {"dtype": torch.float64 if args.dtype == "float64" else torch.float32, "config": config}
-    model = pretrained(model_class(config), folder, output_loading_info=True, **options).to(device)
-    if args.dtype == "float64":
-        keep_float64(model)
-    if is_gpu(device):
-        fuse_norms(model)
+    """The model to train, in the mode in which it samples, or another policy would be scored. Only what asks whether it
+    trains before it checkpoints is in training mode."""
+    model = read_model(args, folder, device)
+    for module in model.modules():
+        module.training = isinstance(module, (PreTrainedModel, GradientCheckpointingLayer))
     if args.freeze_vision:
         freeze_vision(model, args.model)
     if args.gradient_checkpointing:
         user_input(model.activation_checkpointing_enable)
-    return model.train()
+    return model
+
+
+def read_model(args, folder, device: torch.device, half: bool = False):
+    """A model in float32 (float64 with that --dtype; half: products in bfloat16, to sample only), without dropout and
+    without the losses of routers. A trial shows that it can be sampled."""
+    kind = model_class(pretrained(AutoConfig, folder, args.trust_remote_code))
+    options = {"dtype": torch.float32}
+    if args.dtype == "float64":  # which the kernel for all experts at once does not know
+        options = {"dtype": torch.float64, "experts_implementation": "eager"}
+    model = pretrained(kind, folder, args.trust_remote_code, output_loading_info=True, **options)
+    for part in [x for module in model.modules() for x in (module, getattr(module, "config", None))]:
+        for name, value in vars(part).copy().items() if part is not None else ():
+            if "drop" in name and isinstance(value, float) or name == "output_router_logits":
+                setattr(part, name, type(value)(0))
+    if args.dtype == "float64":
+        keep_float64(model)
+    if is_gpu(device):
+        fuse_norms(model)
+    model = (halve(model) if half else model).to(device)
+    user_input(check_sampling, model, "bfloat16" if half else "float32")
+    return model
+
+
+@torch.no_grad()
+def check_sampling(model, dtype: str) -> None:
+    """ValueError: a row that is decoded beside a longer prompt, from a repeated cache, is not scored as it is alone."""
+    try:
+        with eval_mode(model), autocast(dtype, model.device):
+            r = rollout(model, SimpleNamespace(eos_token_id=0, pad_token_id=0), [[1], [2, 3, 4, 5]], 2, 6)
+            ids = torch.nn.functional.pad(r.completion_ids[0], (1, 0), value=1)  # (2, 1 + T)
+            alone = token_logprobs(model(ids, use_cache=False).logits[:, :-1], ids[:, 1:])
+        gap = (r.logprobs[0] - alone)[r.completion_mask[0].bool()].abs().median()  # one token may meet another expert
+        if gap > (0.5 if dtype == "bfloat16" else 1e-3):  # more than rounding explains
+            raise ValueError(f"beside a longer prompt, log-probabilities differ by {gap:.1g}")
+    except Exception as error:  # a model may fail at this in any way
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{type(model).__name__} can't be sampled in groups: {reason}") from None
 
 
 def model_class(config):
@@ -115,14 +150,22 @@ def freeze_vision(model, name: str) -> None:
         tower.requires_grad_(False)
 
 
-def make_policy(model, kind: str, args, processor=None) -> torch.nn.Module:
-    """The trained policy on all ranks, with a line on each saving that this model does not allow."""
-    policy = suit(Policy(model, args.temperature, args.dtype, processor and processor.features))
+def make_policy(model, kind: str, args, processor=None, problems: list[dict] = ()) -> torch.nn.Module:
+    """The trained policy on all ranks, with a line on each saving that this model does not allow. What no text reaches,
+    a tower or an unused layer, is frozen if no problem has a picture: weight decay alone would change it."""
+    features = processor.features if any("images" in row for row in problems) else None
+    policy = suit(Policy(model, args.temperature, args.dtype, features))
     name = type(model).__name__
     if not policy.sliced:
         say(f"{name}: logits are more than a linear layer of hidden states, so they are made whole, not in slices")
     if not policy.shared:
         say(f"{name}: completions can't continue from a prompt's cache, so a prompt is forwarded once per sample")
+    found = unreached(policy)
+    lost = {of: p.requires_grad_(False) for of, p in found.items() if "expert" not in of}  # one may be chosen later
+    policy.partial |= len(found) > len(lost)
+    if lost:
+        count = sum(p.numel() for p in lost.values())
+        say(f"{name}: no text reaches {count:,} of its parameters, so they are frozen; the first: {next(iter(lost))}")
     return spread(policy, kind)
 
 
@@ -141,13 +184,18 @@ def make_compared(args, resumed: Path | None, device: torch.device, processor) -
     return reference, critic
 
 
-def pretrained(kind, name: str | Path, **options):
-    """The result of a class's from_pretrained for a folder or hub name, with all weights. A failure is one line."""
+def pretrained(kind, name: str | Path, trust: bool = False, **options):
+    """The result of a class's from_pretrained for a folder or hub name, with all weights. A failure is one line.
+    trust: code that comes with the model may run."""
+    if Path(name, "adapter_config.json").exists():
+        fail(f"--model {name}: an adapter; merge it into its model (peft: merge_and_unload) and give that folder")
     if not Path(name).exists():
         seek_hub()
     try:
-        loaded = kind.from_pretrained(name, **options)
+        loaded = kind.from_pretrained(name, trust_remote_code=trust, **options)
     except Exception as error:  # those of the hub, of configurations and of weights have no ancestor in common
+        if "trust_remote_code" in str(error):
+            fail(f"--model {name}: it needs code that comes with it; --trust-remote-code runs that, if you trust it")
         reason = str(error).strip().partition("\n")[0]
         fail(f"--model {name}: no causal LM could be read ({reason}); give its folder or its hub name")
     if options.get("output_loading_info"):

@@ -93,9 +93,15 @@ def read_rows(args, say_first: Callable) -> tuple[list[dict], list[dict]]:
 def tokenizer_of(args, resumed: Path | None):
     """The model's tokenizer, once its positions are known to be enough. The built-in model need not exist for that."""
     task, folder = None if resumed else BUILT_INS.get(args.model), resumed or args.model
-    tokenizer = task.make_tokenizer() if task else pretrained(AutoTokenizer, folder)
-    config = (task.make_config(tokenizer) if task else pretrained(AutoConfig, folder)).get_text_config()
+    trust = args.trust_remote_code
+    tokenizer = task.make_tokenizer() if task else pretrained(AutoTokenizer, folder, trust)
+    config = (task.make_config(tokenizer) if task else pretrained(AutoConfig, folder, trust)).get_text_config()
     positions = getattr(config, "max_position_embeddings", None) or math.inf
+    ropes = getattr(config, "rope_parameters", None) or {}
+    for rope in (ropes, *ropes.values()):  # of all layers, or of each kind of layer
+        if isinstance(rope, dict) and rope.get("rope_type") == "longrope":
+            # beyond these it turns every position by other angles, also those of keys that are in the cache
+            positions = min(positions, rope["original_max_position_embeddings"])
     if args.max_prompt_tokens + args.max_new_tokens > positions:
         fail(f"--max-prompt-tokens + --max-new-tokens is above the {positions} positions of {args.model}")
     return tokenizer
@@ -121,8 +127,8 @@ def processor_of(args, resumed: Path | None, tokenizer, needed: bool) -> Process
     if task := None if resumed else BUILT_INS.get(args.model):
         processor = task.make_processor(tokenizer) if hasattr(task, "make_processor") else None
     else:
-        limits = {"min_pixels": args.min_pixels, "max_pixels": args.max_pixels}
-        processor = user_input(load_processor, resumed or args.model, **limits, needed=needed)
+        options = {"min_pixels": args.min_pixels, "max_pixels": args.max_pixels, "trust": args.trust_remote_code}
+        processor = user_input(load_processor, resumed or args.model, **options, needed=needed)
     if processor and args.baseline == "critic":
         fail(f"--baseline critic: {args.model} reads pictures, and a critic only text; use another method")
     return processor

@@ -43,7 +43,12 @@ def this_device() -> torch.device:
 
 def default_dtype() -> str:
     """Of --dtype: on a GPU float32 products, without TF32's shortened ones, take ten times as long as bfloat16's."""
-    return "float32" if this_device().type == "cpu" else "bfloat16"
+    return "bfloat16" if is_gpu(this_device()) and has_bfloat16() else "float32"
+
+
+def has_bfloat16() -> bool:
+    """Whether this GPU multiplies in bfloat16, as those since 2020 do, and not by conversion."""
+    return torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def cache_tokens() -> int:

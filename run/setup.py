@@ -67,7 +67,7 @@ def set_up(args, device: torch.device) -> Run | None:
         made_of[file] = hashlib.sha256(Path(file).read_bytes()).hexdigest()
     say_changed_flags(args, before)
     refuse_changes(args, before, made_of)
-    trained = load_trained(args, folder, tokenizer, processor, kind, resumed, device)
+    trained = load_trained(args, folder, tokenizer, processor, problems, kind, resumed, device)
     made_of |= {"frozen weights": trained.frozen} if trained.frozen else {}
     refuse_changes(args, before, made_of)
     state = open_run(args, resumed, trained.optimizer, made_of, before.get("wandb_id"))

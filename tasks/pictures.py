@@ -321,16 +321,18 @@ class Processor:
         (Path(folder) / "processor_config.json").write_text(json.dumps(options, indent=2) + "\n")
 
 
-def load_processor(folder, *, min_pixels: int | None = None, max_pixels: int | None = None, needed: bool = False):
+def load_processor(
+    folder, *, min_pixels: int | None = None, max_pixels: int | None = None, needed: bool = False, trust: bool = False
+):
     """The Processor of a model's folder or name on the hub; None: the model reads text only.
-    min_pixels, max_pixels: pictures are resized to have so many. needed: there are pictures.
-    ValueError: pictures or limits of theirs for a model that reads text only or whose pictures all have one size; a
-    folder without what its processor needs."""
+    min_pixels, max_pixels: pictures are resized to have so many. needed: there are pictures. trust: code that comes
+    with the model may run. ValueError: pictures or limits of theirs for a model that reads text only or whose pictures
+    all have one size; a folder without what its processor needs."""
     from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
     limits = {name: n for name, n in (("min_pixels", min_pixels), ("max_pixels", max_pixels)) if n is not None}
-    config = AutoConfig.from_pretrained(folder)
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=trust)
     kind = PROCESSOR_MAPPING.get(type(config), None)
     if kind is None or "image_processor" not in kind.get_attributes():
         if needed or limits:
@@ -347,8 +349,8 @@ def load_processor(folder, *, min_pixels: int | None = None, max_pixels: int | N
 
     WithoutFilm.__name__ = kind.__name__  # which is saved
     try:
-        images = AutoImageProcessor.from_pretrained(folder, backend="pil", **limits)
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        images = AutoImageProcessor.from_pretrained(folder, backend="pil", trust_remote_code=trust, **limits)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust)
         options, _ = kind.get_processor_dict(folder)
         parts = {"image_processor": images, "tokenizer": tokenizer}
         family = WithoutFilm.from_args_and_dict([parts.get(name) for name in kind.get_attributes()], options)

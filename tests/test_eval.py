@@ -210,7 +210,7 @@ def test_nothing_is_left_changed(run, folders, monkeypatch):
     model = AutoModelForCausalLM.from_pretrained(folders["random"]).train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     config, numbers = model.generation_config, torch.get_rng_state()
-    monkeypatch.setattr(evaluation, "load_model", lambda *_: model)
+    monkeypatch.setattr(evaluation, "read_model", lambda *_, **__: model)
     run("random", "--samples", "2")
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert model.training and model.generation_config is config and torch.equal(torch.get_rng_state(), numbers)
@@ -412,7 +412,7 @@ def test_an_interrupted_run_is_resumed(run, folders, problems, tmp_path, capsys,
     assert cells(resumed, "data", "4") == cells(printed, "data", "4")
 
     # nothing is left to do: the tables again, without a model in memory
-    monkeypatch.setattr(evaluation, "load_model", None)
+    monkeypatch.setattr(evaluation, "read_model", None)
     evaluation.main([*command, "--resume"])
     assert untimed(out) == whole and cells(capsys.readouterr().out, "data", "4") == cells(printed, "data", "4")
     for changed, words in (
@@ -437,7 +437,7 @@ def test_regrade_says_what_changed_and_generates_nothing(run, tmp_path, capsys, 
     rows, _ = run("chain", "--samples", "4")
     old, new = tmp_path / "0.jsonl", tmp_path / "new.jsonl"
     before = old.read_text()
-    monkeypatch.setattr(evaluation, "load_model", None)
+    monkeypatch.setattr(evaluation, "read_model", None)
     evaluation.main(["--regrade", str(old)])
     assert capsys.readouterr().out.startswith("0 of 20 verdicts changed\n")
 

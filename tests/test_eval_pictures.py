@@ -248,7 +248,7 @@ def test_regrade_and_compare(bench, tmp_path, capsys, monkeypatch):
 
     bench("lisa[:2]", "lisa_test.json", lisa_rows(2), ["(250,250),(750,750)", "none"])
     (tmp_path / "out.lisa.boxes.json").unlink()
-    monkeypatch.setattr(evaluation, "load_model", None)
+    monkeypatch.setattr(evaluation, "read_model", None)
     evaluation.main(["--regrade", str(tmp_path / "out.jsonl"), "--out", str(tmp_path / "again.jsonl")])
     printed = capsys.readouterr().out
     assert printed.startswith("0 of 2 verdicts changed") and cells(printed, "lisa", "2") == ["50.0 ± 50.0"]

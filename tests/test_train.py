@@ -195,15 +195,17 @@ def test_a_step_that_is_not_finite_is_left_out_and_ten_in_a_row_end_the_run(worl
         assert torch.equal(value, before[name].double())
 
 
-def test_weights_that_are_not_finite_end_in_one_clear_line(world, tmp_path):
+def test_weights_that_are_not_finite_end_in_one_clear_line(world, tmp_path, capsys):
     spoiled = tmp_path / "spoiled"
     model = AutoModelForCausalLM.from_pretrained(world.folder / "model")
     with torch.no_grad():
         model.model.layers[0].mlp.down_proj.weight[0, 0] = math.nan
     model.save_pretrained(spoiled)
     AutoTokenizer.from_pretrained(world.folder / "model").save_pretrained(spoiled)
-    with pytest.raises(SystemExit, match="logits are not finite"):
+    with pytest.raises(SystemExit) as stopped:
         train.main(world(tmp_path / "out", model=spoiled, eval_data=None))
+    assert stopped.value.code == 2 and "logits are not finite" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()  # found before the first step
 
 
 def test_d1_every_forward_that_is_trained_goes_through_the_wrapper(world, tmp_path, monkeypatch):
@@ -223,6 +225,7 @@ def test_invalid_groups_and_zero_advantages_never_meet_the_model_again(world, tm
     monkeypatch.setattr(train, "collect", lambda *a: batches.append(collect(*a)) or batches[-1])
     run(world, tmp_path, steps=1, prompts_per_step=12, group_size=3)
     r = batches[0].rewards
+    assert rows.pop(0) == 3  # a trial, of what text reaches
     assert sum(rows) == int((r != r.mean(dim=1, keepdim=True)).sum()) < r.numel()
 
 

@@ -274,13 +274,23 @@ def test_a_text_model_with_pictures_and_the_reverse(pictures, world, tmp_path, c
     train.main(pictures.command(tmp_path / "d", data=world.folder / "train.jsonl", eval_data=None))  # a VLM on text
 
 
+def test_text_alone_leaves_the_tower_as_it_is(pictures, world, tmp_path, capsys):
+    words = pictures.command(tmp_path / "run", data=world.folder / "train.jsonl", eval_data=None, weight_decay=0.5)
+    train.main(words)
+    assert "Qwen2VLForConditionalGeneration: no text reaches" in capsys.readouterr().out
+    before, after = load_file(pictures.folder / "model" / "model.safetensors"), weights_of(tmp_path / "run")
+    moved = {name for name, x in before.items() if not torch.equal(x.double(), after[name].double())}
+    assert moved and moved == {name for name in before if "visual" not in name}
+
+
 def test_trap_4_dropout_of_the_text_and_of_the_tower_is_off(tmp_path):
     tower = CLIPVisionConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2)
     tower.image_size, tower.patch_size, tower.attention_dropout = 16, 8, 0.5
     text = LlamaConfig(vocab_size=64, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2)
     text.attention_dropout = 0.5
     LlavaForConditionalGeneration(LlavaConfig(text_config=text, vision_config=tower)).save_pretrained(tmp_path)
-    args = SimpleNamespace(model=tmp_path, dtype="float32", freeze_vision=False, gradient_checkpointing=False)
+    args = {"freeze_vision": False, "gradient_checkpointing": False, "trust_remote_code": False}
+    args = SimpleNamespace(model=tmp_path, dtype="float32", **args)
     model = models.load_model(args, tmp_path, torch.device("cpu"))
     assert model.training
     found = [getattr(m, name) for m in model.modules() for name in ("dropout", "attention_dropout") if hasattr(m, name)]

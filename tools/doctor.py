@@ -20,7 +20,9 @@ import train
 from engine.batch import Sums, flatten, unflatten
 from engine.methods import Method
 from engine.micro_batches import per_token
+from engine.optimizer import clip_gradient
 from engine.parallel import gathered, unwrapped
+from engine.policy import trial
 from gpg import alpha, global_sum
 from rewards import parse_rewards
 from rollout import Rollout, eos_ids, pad_id
@@ -63,7 +65,7 @@ def run(args, device: torch.device) -> bool:
     folder, tokenizer, processor, problems, held_out = load_problems(args, resumed, found, rewards)
     scorer, graded = make_scorer(args, rewards, problems, held_out), []  # graded: what a round's rewards got and gave
     model = load_adapted(args, folder, resumed, device)
-    policy = make_policy(model, kind, args, processor)
+    policy = make_policy(model, kind, args, processor, problems)
     trained = Trained(model, policy, tokenizer, optimizer=None, method=Method(), processor=processor)
     eos = user_input(check_eos, model, tokenizer, args.template)  # or the run ends here, in one line, without any
 
@@ -83,6 +85,7 @@ def run(args, device: torch.device) -> bool:
         check_prompt(model, tokenizer, problems),
         *check_picture(processor, problems),
         check_rounding(model, args.lr),
+        check_gradient(policy),
         check_pad(model, tokenizer, batch.rollout),
         check_gap(gap, args.dtype),
         check_truncated(totals, args.max_new_tokens, cut),
@@ -248,6 +251,17 @@ def stuck_from(lr: float, dtype: torch.dtype) -> float:
     """The least |w| that w ± lr rounds back to. Between two powers of two, half a unit in the last place is eps / 2 of
     the lower one; so it is the first power of two above 2 lr / eps."""
     return 2.0 ** (math.floor(math.log2(2 * lr / torch.finfo(dtype).eps)) + 1)
+
+
+def check_gradient(policy: torch.nn.Module) -> Check:
+    """A backward of a few tokens gives every trained parameter a gradient, of finite numbers."""
+    policy(*trial(unwrapped(policy).model)).sum().backward()
+    trained = {name: p.grad for name, p in policy.named_parameters() if p.requires_grad}
+    lacking, norm = [name for name, grad in trained.items() if grad is None], float(clip_gradient(policy, 0.0))
+    policy.zero_grad()
+    value = f"of norm {norm:.2g} for {len(trained)} tensors" + f"; none for {', '.join(lacking[:3])}" * bool(lacking)
+    ok = not lacking and math.isfinite(norm)
+    return Check("gradient", value, ok, "" if ok else "no flag mends that; take another --model")
 
 
 def check_pad(model, tokenizer, r: Rollout) -> Check:

@@ -32,7 +32,8 @@ def run(args, device: torch.device) -> None:
     resumed = folder if (folder / "trainer.pt").exists() else None
     kind = choose_parallel(args, folder, device)
     processor = processor_of(args, folder, None, needed=False)
-    trained = load_trained(args, folder, None, processor, kind, resumed, device)
+    problems = [{"images": shown} for shown in recorded["rollout"].images]  # which say whether text alone is trained on
+    trained = load_trained(args, folder, None, processor, problems, kind, resumed, device)
     batch, state = Batch(**recorded, sums=None, seconds={}, samples=[]), State(step=step - 1)
     tokens = torch.cat([batch.rollout.prompt_ids.flatten(), batch.rollout.completion_ids.flatten()])
     if (tokens >= trained.model.get_input_embeddings().num_embeddings).any():

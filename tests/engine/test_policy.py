@@ -193,6 +193,22 @@ def test_a_cache_that_is_dropped_is_found_out():
     assert P.Policy(model, 1.0).shared
 
 
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_what_no_text_reaches_is_found_and_an_expert_may_be_missed(checkpointing):
+    model = make_model("llama").train()
+    model.tower, model.experts = torch.nn.Linear(2, 2, bias=False), torch.nn.Linear(2, 2, bias=False)
+    if checkpointing:
+        model.activation_checkpointing_enable()
+    policy, r = P.Policy(model, 1.0), random_rollout(0)
+    assert P.unreached(policy).keys() == {"model.tower.weight", "model.experts.weight"}
+    assert all(p.grad is None for p in model.parameters())
+    by_policy(policy, r, weights=r.completion_mask.float())
+    assert model.experts.weight.grad is None
+    policy.partial = True
+    by_policy(policy, r, weights=r.completion_mask.float())
+    assert model.experts.weight.grad.abs().max() == 0
+
+
 # ---------------- the work done
 
 

@@ -25,7 +25,7 @@ from tasks import addition, shapes
 from tools import doctor
 from tools.doctor import Check
 
-NAMES = ["sampling", "eos", "bos", "prompt", "updates", "pad", "log π", "truncated", "groups"]
+NAMES = ["sampling", "eos", "bos", "prompt", "updates", "gradient", "pad", "log π", "truncated", "groups"]
 
 
 @pytest.fixture(scope="module")
@@ -208,7 +208,7 @@ def test_dropout_is_found(world, tmp_path, monkeypatch, capsys):
 
     def with_dropout(*arguments):
         model = load(*arguments)
-        model.model.layers[0].self_attn.attention_dropout = 0.5
+        model.model.layers[0].self_attn.train().attention_dropout = 0.5
         return model
 
     monkeypatch.setattr(models, "load_model", with_dropout)
