@@ -211,7 +211,7 @@ def test_checkpoints_load_with_their_image_processor(pictures, tmp_path):
     train.main(pictures.command(tmp_path / "run", steps=1, max_pixels=512))
     final = tmp_path / "run" / "final"
     processor = AutoImageProcessor.from_pretrained(final, backend="pil")
-    assert processor.patch_size == 4 and processor.size["longest_edge"] == 512
+    assert processor.patch_size == shapes.CELL and processor.size["longest_edge"] == 512
     assert AutoTokenizer.from_pretrained(final).chat_template == shapes.CHAT_TEMPLATE
     AutoModelForImageTextToText.from_pretrained(final)
 
