@@ -108,7 +108,7 @@ def freeze_vision(model, name: str) -> None:
 
 def make_policy(model, kind: str, args, processor=None) -> torch.nn.Module:
     """The trained policy on all ranks, with a line on each saving that this model does not allow."""
-    policy = suit(Policy(model, args.temperature, args.dtype, processor and processor.features))
+    policy = suit(Policy(model, args.temperature, args.dtype, processor and processor.remembered))
     name = type(model).__name__
     if not policy.sliced:
         say(f"{name}: logits are more than a linear layer of hidden states, so they are made whole, not in slices")
@@ -122,7 +122,7 @@ def make_compared(args, resumed: Path | None, device: torch.device, processor) -
     reference, critic = None, None
     if args.kl_coef:
         first = load_model(args, first_model(args), device).eval()
-        reference = suit(Policy(first, args.temperature, args.dtype, processor and processor.features))
+        reference = suit(Policy(first, args.temperature, args.dtype, processor and processor.remembered))
         reference.requires_grad_(False)
     if args.baseline == "critic":
         critic = Critic(load_model(args, first_model(args), device), args.dtype)
