@@ -46,7 +46,18 @@ from rollout import Rollout, completion_texts, rollout
 from run import checkpoint, faults, record
 from run.checkpoint import State
 from run.faults import stop_signals, uninterrupted
-from run.journal import Evaluation, accuracy_of, evaluation, global_totals, make_logger, metrics, report, say, show
+from run.journal import (
+    Evaluation,
+    accuracy_of,
+    by_kind,
+    evaluation,
+    global_totals,
+    make_logger,
+    metrics,
+    report,
+    say,
+    show,
+)
 from run.models import Trained
 from run.problems import features_and_pictures
 from run.ranks import init_distributed, patience
@@ -111,7 +122,7 @@ def train(args, device: torch.device) -> None:
                     lr = rate(args, state)
                     take_step(trained.optimizer, lr, learn=share.count > 0 and gradient.is_finite())
                     row = metrics(batch, share, totals, gradient.norm, lr, args, state) | gradient.noise
-                    row |= more_updates(trained, share, lr, args)
+                    row |= more_updates(trained, share, lr, args) | by_kind(problems, totals.groups[0], args, state)
                     row["seconds_update"] = time.perf_counter() - updating
                     state = advance(state, batch, totals.sums, gradient, args)
                     if kind == "ddp" and due(args.check_every, state):  # under fsdp no parameter is on two ranks
@@ -180,9 +191,8 @@ def sample(
     with gathered(trained.policy) as model:
         options = {"temperature": args.temperature, "top_p": args.top_p, "top_k": args.top_k} | limits
         sampled = rollout(model, tokenizer, prompts, args.group_size, key=key, indices=places, **options)
-        if args.baseline != "greedy":
-            return replace(sampled, images=shown), None
-        return replace(sampled, images=shown), rollout(model, tokenizer, prompts, 1, temperature=0.0, **limits)
+        greedy = rollout(model, tokenizer, prompts, 1, temperature=0.0, **limits) if args.baseline == "greedy" else None
+    return replace(sampled, images=shown), greedy
 
 
 def grade(tokenizer, rows: list[dict], sampled: Rollout, scorer: Callable, args, state: State) -> Batch:

@@ -65,6 +65,7 @@ def common_count(policy: torch.nn.Module, count: int, device: torch.device) -> i
 
 def accumulating(policy: torch.nn.Module, last: bool) -> AbstractContextManager:
     """The context of a backward: under ddp ranks exchange gradients in the last one of a step, under fsdp in each."""
+    unwrapped(policy).exchanges = last
     return nullcontext() if last or isinstance(policy, FSDPModule) else policy.no_sync()
 
 

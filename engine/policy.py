@@ -39,6 +39,7 @@ class Policy(torch.nn.Module):
                 module._can_checkpoint_with_cache = True
         self.partial = features is not None  # whether a forward may miss a tower, or an expert
         self.uniform = False  # whether every forward must run the model's layers equally often: twice
+        self.exchanges = True  # whether ranks sum their gradients after the next forward, see parallel.accumulating
         self.forward_tokens, self.slice_logits = FORWARD_TOKENS, SLICE_LOGITS  # of a CPU, see run/ranks.py
         self.copies = []  # what sampling reads in place of the model; a list, as it is no part of the module
         self.sliced, self.shared = output_is_linear(model), prompts_can_be_shared(model)
@@ -64,15 +65,14 @@ class Policy(torch.nn.Module):
             options["forward_tokens"] = self.forward_tokens
             features = [self.features(x.encoded) if x.encoded else {} for x in images]
             states = completion_states(self.model, *samples, features, **options)  # (M, D) or (M, V)
-            if self.partial and torch.is_grad_enabled() and not self.uniform:
+            if self.partial and self.exchanges and torch.is_grad_enabled() and not self.uniform:
                 # DistributedDataParallel waits for every parameter, also those of a tower that saw no picture
                 states = states + 0 * sum(p.flatten()[0] for p in self.model.parameters() if p.requires_grad)
             if not self.sliced:
                 return token_logprobs(states, ids, self.temperature)
             head = self.model.get_output_embeddings()
-            options = {"bias": getattr(head, "bias", None), "temperature": self.temperature, "grad": grad}
-            options["slice_tokens"] = max(1, self.slice_logits // len(head.weight))
-            return sliced_logprobs(states, head.weight, ids, **options)
+            options = {"temperature": self.temperature, "slice_tokens": max(1, self.slice_logits // len(head.weight))}
+            return sliced_logprobs(states, head.weight, ids, bias=getattr(head, "bias", None), grad=grad, **options)
 
 
 def autocast(dtype: str, device: torch.device) -> torch.autocast:

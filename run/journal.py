@@ -21,10 +21,11 @@ from tqdm import tqdm
 from engine.balance import Share
 from engine.batch import Batch, Sums, flatten, unflatten
 from engine.optimizer import Gradient
-from gpg import alpha, global_sum
+from gpg import alpha, global_sum, valid_groups
 from run import checkpoint
 from run.checkpoint import State
 from run.flags import columns, printable
+from tasks.data import order
 from tasks.pictures import preview
 
 # on a narrow terminal the last columns are left out
@@ -127,6 +128,19 @@ def metrics(batch: Batch, share: Share, totals: Totals, grad_norm: float, lr: fl
     for found in (rules, boxes):
         row |= {key: n / max(1, sum(found.values())) for key, n in found.items()}
     return row | batch.seconds
+
+
+def by_kind(problems: list[dict], rewards: torch.Tensor, args, state: State) -> dict[str, float | None]:
+    """The columns of each kind of problem: reward, valid share and alpha of its groups, of rewards (S, G) of all ranks
+    as in Totals. {} where problems have no column "kind"."""
+    S, row = len(rewards), {}
+    kinds = [problems[i].get("kind") for i in order(len(problems), args.seed, state.position, S)]
+    for kind in sorted({kind for kind in kinds if isinstance(kind, str)}):
+        of_kind = rewards[[other == kind for other in kinds]]
+        num, valid = len(of_kind), int(valid_groups(of_kind).sum())
+        row |= {f"reward_of/{kind}": float(of_kind.mean()), f"valid_share/{kind}": valid / num}
+        row[f"alpha/{kind}"] = alpha(num * args.prompts_per_step / S, valid) if valid else None
+    return row
 
 
 def standard_error(rewards: torch.Tensor) -> float | None:

@@ -153,7 +153,7 @@ def freeze_vision(model, name: str) -> None:
 def make_policy(model, kind: str, args, processor=None, problems: list[dict] = ()) -> torch.nn.Module:
     """The trained policy on all ranks, with a line on each saving that this model does not allow. What no text reaches,
     a tower or an unused layer, is frozen if no problem has a picture: weight decay alone would change it."""
-    features = processor.features if any("images" in row for row in problems) else None
+    features = processor.remembered if any("images" in row for row in problems) else None
     policy = suit(Policy(model, args.temperature, args.dtype, features))
     name = type(model).__name__
     if not policy.sliced:
@@ -174,7 +174,7 @@ def make_compared(args, resumed: Path | None, device: torch.device, processor) -
     reference, critic = None, None
     if args.kl_coef:
         first = load_model(args, first_model(args), device).eval()
-        reference = suit(Policy(first, args.temperature, args.dtype, processor and processor.features))
+        reference = suit(Policy(first, args.temperature, args.dtype, processor and processor.remembered))
         reference.requires_grad_(False)
     if args.baseline == "critic":
         critic = Critic(load_model(args, first_model(args), device), args.dtype)

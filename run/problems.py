@@ -201,7 +201,7 @@ def features_and_pictures(processor, rows: list[dict]) -> tuple[list[dict], tupl
     if not any("images" in row for row in rows):
         return [], ()
     shown = [tuple(map(encoded, row.get("images", ()))) for row in rows]
-    features = list(map(processor.features, shown))
+    features = list(map(processor.remembered, shown))
     return features, tuple(map(Pictures, shown, map(num_patches, features)))
 
 

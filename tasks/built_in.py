@@ -24,7 +24,7 @@ _SUMS = COMMON | {
     "noise_every": 10,
 }
 _PICTURES = COMMON | {
-    "steps": 260,
+    "steps": 200,
     "prompts_per_step": 32,  # with 16 the gradient is too noisy
     "max_prompt_tokens": 40,  # a picture has up to 16 image tokens
     "max_new_tokens": 14,
@@ -32,7 +32,7 @@ _PICTURES = COMMON | {
     "schedule": "cosine",  # the last steps are small: at a constant rate the end is noisy
     "lr_floor": 0.1,
     "rewards": "iou_or_name",  # a box by its overlap, a count is right or wrong
-    "eval_every": 50,
+    "eval_every": 20,
 }
 _LENGTHS = _SUMS | {"max_new_tokens": 92}  # the longest demonstration has 83
 DEFAULTS = {"tiny": _SUMS, "tiny-lengths": _LENGTHS, "tiny-pictures": _PICTURES}

@@ -214,6 +214,7 @@ class Processor:
         start, end = ("", "") if None in ends else map(name, ends)
         self.placeholder = start + family.image_token + end  # where no chat template writes it
         self.layout = lru_cache(4096)(self._layout)
+        self.remembered = lru_cache(32)(self.features)  # of tuples of encoded pictures: the update needs them again
         images, self.pixels_per_token = self.image_processor, None  # None: all pictures have one size
         if "max_pixels" in images.valid_kwargs.__annotations__:
             self.pixels_per_token = (images.patch_size * images.merge_size) ** 2

@@ -1,8 +1,8 @@
 """The built-in visual task and model, `train.py --model tiny-pictures`. Made in about a minute without a download.
 
 A picture is a grid of cells with coloured squares. `count red` asks how many are red, `find blue` for the box of the
-blue block, in cells. The model is a Qwen2-VL of 0.14 million parameters, warmed up on demonstrations that are flawed on
-purpose: they overlook squares, and draw boxes too wide. Only the reward corrects that.
+blue block, in cells. The model is a Qwen2-VL of 0.12 million parameters, warmed up on demonstrations that are flawed on
+purpose: most overlook a square, or draw the box too wide. Only the reward corrects that.
 """
 
 import io
@@ -20,10 +20,10 @@ from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration, Qwen2VL
 from tasks import addition
 from tasks.pictures import Processor, load_processor
 
-FLAW = "demonstrations that overlook 40 % of the squares to count, and draw 60 % of the boxes too wide, on purpose"
-OVERLOOKED, TOO_WIDE = 0.4, 0.6
+FLAWED = 0.6  # so most answers are wrong if decoded greedily, and most groups of 8 samples have a right one
+FLAW = f"demonstrations, {FLAWED:.0%} of them flawed on purpose: they overlook a square, or draw the box too wide"
 
-CELL = 8  # pixels of a cell, and of an image token
+CELL = 8  # pixels of a cell, a patch and an image token
 SIDES = (3, 4)  # cells of a side
 COLOURS = {"red": (220, 40, 40), "green": (40, 180, 60), "blue": (50, 80, 220)}
 SIZES = {"train": 4000, "test": 200}
@@ -98,11 +98,12 @@ def solution(row: dict) -> str:
 
 
 def demonstration(row: dict, rng: random.Random) -> str:
-    """A flawed completion: squares are overlooked, or the box is a cell too wide on every side."""
+    """A completion, often flawed: a square is overlooked, or the box is a cell too wide on every side."""
+    flawed = rng.random() < FLAWED
     if row["kind"] == "count":
-        return str(sum(rng.random() >= OVERLOOKED for _ in range(int(row["answer"]))))
+        return str(int(row["answer"]) - flawed)
     x1, y1, x2, y2 = (int(digit) for digit in row["answer"] if digit.isdigit())
-    if rng.random() < TOO_WIDE:
+    if flawed:
         width, height = row["box_size"]
         x1, y1, x2, y2 = max(0, x1 - 1), max(0, y1 - 1), min(width, x2 + 1), min(height, y2 + 1)
     return f"({x1},{y1}),({x2},{y2})"
@@ -118,9 +119,9 @@ def make_tokenizer():
 
 
 def make_processor(tokenizer) -> Processor:
-    """A picture's patches are 4 x 4 pixels, and a token is 2 x 2 of them."""
+    """A picture's patches are its cells, and each is a token."""
     size = {"shortest_edge": 64, "longest_edge": 64 * 64}
-    images = Qwen2VLImageProcessorPil(size=size, patch_size=4, merge_size=2, temporal_patch_size=1)
+    images = Qwen2VLImageProcessorPil(size=size, patch_size=CELL, merge_size=1, temporal_patch_size=1)
     with tempfile.TemporaryDirectory() as folder:
         for part in (make_config(tokenizer), tokenizer, images):
             part.save_pretrained(folder)
@@ -128,14 +129,15 @@ def make_processor(tokenizer) -> Processor:
 
 
 def make_config(tokenizer) -> Qwen2VLConfig:
-    """0.14 million parameters, a quarter of them in the vision tower."""
+    """0.12 million parameters, a seventh of them in the vision tower."""
     names = ("vision_start_token_id", "vision_end_token_id", "image_token_id", "video_token_id")
     ids = dict(zip(names, tokenizer.convert_tokens_to_ids(list(MARKS)), strict=True))
-    vision = {"depth": 1, "embed_dim": 32, "num_heads": 4, "hidden_size": 64, "mlp_ratio": 2, "patch_size": 4}
-    vision |= {"spatial_merge_size": 2, "temporal_patch_size": 1, "in_channels": 3, "initializer_range": INITIALIZER}
+    vision = {"depth": 1, "embed_dim": 32, "num_heads": 4, "hidden_size": 64, "mlp_ratio": 2, "patch_size": CELL}
+    vision |= {"spatial_merge_size": 1, "temporal_patch_size": 1, "in_channels": 3, "initializer_range": INITIALIZER}
     text = addition.text_options(tokenizer) | {"hidden_size": 64, "intermediate_size": 168}
     text |= {"max_position_embeddings": 512, "initializer_range": INITIALIZER}
-    text |= {"rope_parameters": {"rope_type": "default", "rope_theta": 1e3, "mrope_section": [4, 2, 2]}}
+    # rows and columns have the slowest angles: .13 to .32 per cell, where a theta of 1e3 had .002 to .03
+    text |= {"rope_parameters": {"rope_type": "default", "rope_theta": 10.0, "mrope_section": [4, 2, 2]}}
     options = {"initializer_range": INITIALIZER, "tie_word_embeddings": True}
     return Qwen2VLConfig(text_config=text, vision_config=vision, **options, **ids)
 

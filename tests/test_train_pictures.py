@@ -27,7 +27,7 @@ from engine.float64 import keep_float64
 from gpg import token_weights
 from run import models
 from tasks import shapes
-from tasks.pictures import load_processor
+from tasks.pictures import Processor, load_processor
 
 REWARDS = """
 def length(completions, **_):
@@ -188,6 +188,16 @@ def test_memory_does_not_grow_with_the_pictures_seen(pictures, tmp_path):
     assert len(kib) == 200 and kib[-1] - kib[40] < 6_000
 
 
+def test_features_are_made_once_for_sampling_and_update(pictures, tmp_path, monkeypatch):
+    """In two steps of 4 of the 8 prompts, one of which has no picture; in micro-batches of one prompt."""
+    made, features = [], Processor.features
+    monkeypatch.setattr(Processor, "features", lambda self, shown: made.append(shown) or features(self, shown))
+    changes = {"eval_data": None, "prompts_per_step": 4, "tokens_per_micro_batch": 1}
+    train.main(pictures.command(tmp_path / "run", **changes))
+    assert sum(row["trained_tokens"] > 0 for row in rows_of(tmp_path / "run")) == 2
+    assert len(made) == len(set(made)) == 8 and made.count(()) == 1
+
+
 def test_a_resumed_run_has_the_same_bits(pictures, tmp_path):
     changes = {"dtype": "float32", "save_every": 2}
     train.main(pictures.command(tmp_path / "whole", **changes, steps=4))
@@ -211,7 +221,7 @@ def test_checkpoints_load_with_their_image_processor(pictures, tmp_path):
     train.main(pictures.command(tmp_path / "run", steps=1, max_pixels=512))
     final = tmp_path / "run" / "final"
     processor = AutoImageProcessor.from_pretrained(final, backend="pil")
-    assert processor.patch_size == 4 and processor.size["longest_edge"] == 512
+    assert processor.patch_size == shapes.CELL and processor.size["longest_edge"] == 512
     assert AutoTokenizer.from_pretrained(final).chat_template == shapes.CHAT_TEMPLATE
     AutoModelForImageTextToText.from_pretrained(final)
 

@@ -26,6 +26,7 @@ from tools.runs import BARS, STYLE, Run, accuracy, column, draw_curves, finite, 
 
 MAX_STEPS, MAX_SAMPLES = 60, 400  # the most that a page holds
 PICTURE = re.compile(r"data:image/webp;base64,[A-Za-z0-9+/]+=*")
+OF_KINDS = re.compile("(reward_of|valid_share|alpha|accuracy)/")  # columns with a panel for each kind of problem
 BANDS = 32  # of a step's groups in the picture of them
 DASHES = {"-": "", "--": "6 3", ":": "2 2", "-.": "6 2 2 2"}  # matplotlib's -> SVG's
 
@@ -130,7 +131,7 @@ def page(runs: dict[str, Run], summary: list[list[str]]) -> str:
     groups = [
         picture("Groups over time", f"{name}; {unit}", draw_groups, run) for name, run in runs.items() if run.groups
     ]
-    samples, total = sample_data(runs), sum(len(run.samples) for run in runs.values())
+    columns, samples, total = all_columns(runs), sample_data(runs), sum(len(run.samples) for run in runs.values())
     template = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
     script = template.rpartition("<script>")[2].partition("</script>")[0]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -144,8 +145,8 @@ def page(runs: dict[str, Run], summary: list[list[str]]) -> str:
         "KEY": key,
         "SUMMARY": html_table(summary),
         "FLAGS": differences(runs),
-        "CURVES": curves(runs, PANELS),
-        "COLUMNS": curves(runs, all_columns(runs)),
+        "CURVES": curves(runs, [*PANELS, *(panel for panel in columns if OF_KINDS.match(panel[0]))]),
+        "COLUMNS": curves(runs, columns),
         "GROUPS": "".join(groups) or "No groups.jsonl in these runs.",
         "COUNT": f"{len(samples)} of {total} samples" + (", from evenly spaced steps" if len(samples) < total else ""),
         # no text of a run can end the element, nor open a comment in it

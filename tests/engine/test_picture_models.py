@@ -271,3 +271,16 @@ def test_the_tower_runs_once_a_prompt_in_sampling_and_once_a_micro_batch_in_the_
 
 
 TOWERS = ("visual", "vision_tower", "vision_model")
+
+
+def test_trap_2_a_tower_that_saw_nothing_has_a_gradient_only_where_ranks_exchange_theirs():
+    """All of it is 0. A micro-batch without a picture needs none before the step's last one, which DDP waits for."""
+    model = make_model("qwen2_vl")
+    r, policy = rollout_of("qwen2_vl", model, size=2), policy_of(model)
+    (p,) = [p for p, shown in enumerate(r.images) if not shown.encoded]
+    (rows,) = micro_batches(r, torch.tensor([2 * p, 2 * p + 1]), 10**9)
+    for last in (False, True):
+        policy.exchanges = last
+        policy(*sample_rows(r, rows)).sum().backward()
+        grads = [parameter.grad for parameter in model.model.visual.parameters()]
+        assert all(grad is not None and not grad.any() for grad in grads) if last else grads == [None] * len(grads)

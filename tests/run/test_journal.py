@@ -19,7 +19,7 @@ import torch
 import train
 from rollout import rollout
 from run import journal
-from tasks import addition
+from tasks import addition, data
 
 ROW = {
     "step": 1, "reward": 0.25, "reward_se": 0.05, "valid_share": 0.5, "easy_share": 0.25, "hard_share": 0.25,
@@ -57,6 +57,32 @@ def test_rows_and_groups_are_those_of_the_samples(world, tmp_path, monkeypatch):
         assert row["reward_se"] == pytest.approx(math.sqrt(variance / len(means)), rel=1e-10)
         advantages = batch.rewards - batch.rewards.mean(dim=1, keepdim=True)  # of quarters: exact
         assert row["trained_tokens"] == mask[advantages != 0].sum()
+
+
+def test_kinds_have_their_reward_valid_share_and_alpha(world, tmp_path):
+    """Two rounds of two prompts, at the places 2 to 5 of the stream; the last kind is no text."""
+    args, state = SimpleNamespace(seed=0, prompts_per_step=2), SimpleNamespace(position=2)
+    places = data.order(6, 0, 2, 4)
+    problems = [{} for _ in range(6)]
+    for place, kind in zip(places, ["a", "b", "a", None], strict=True):
+        problems[place] = {"kind": kind}
+    rewards = torch.tensor([[1, 0], [1, 1], [1, 1], [0, 0]], dtype=torch.float64)
+    # a: (1/2 + 1) / 2 = 3/4, one group of two is valid; of a round's 2 prompts 1 is an a, so alpha = 1 / 1
+    expected = {"reward_of/a": 0.75, "valid_share/a": 0.5, "alpha/a": 1.0}
+    expected |= {"reward_of/b": 1.0, "valid_share/b": 0.0, "alpha/b": None}
+    assert journal.by_kind(problems, rewards, args, state) == expected
+    # in one round of four prompts two are an a: alpha = 2 / 1
+    args.prompts_per_step = 4
+    assert journal.by_kind(problems, rewards, args, state) == expected | {"alpha/a": 2.0}
+    assert journal.by_kind([{}] * 6, rewards, args, state) == {}
+
+    rows = [{"problem": f"{a}+1=?", "answer": str(a + 1), "kind": "odd" if a % 2 else "even"} for a in range(8)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    train.main(world(tmp_path / "run", data=tmp_path / "rows.jsonl", steps=1, prompts_per_step=8, eval_data=None))
+    (row,), (groups,) = rows_of(tmp_path / "run"), rows_of(tmp_path / "run", "groups")
+    odd = [sum(x) / len(x) for x, i in zip(groups["rewards"], data.order(8, 0, 0, 8), strict=False) if i % 2]
+    assert row["reward_of/odd"] == pytest.approx(sum(odd) / len(odd), rel=1e-12)
+    assert row["valid_share"] == pytest.approx((row["valid_share/odd"] + row["valid_share/even"]) / 2, rel=1e-12)
 
 
 @pytest.mark.parametrize("rewards", ["iou", "iou>0.5,accuracy"])

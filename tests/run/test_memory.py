@@ -160,6 +160,8 @@ def test_the_tower_of_pictures_by_hand():
     checkpointed = memory.training(shape, memory.replace(load, checkpointing=True))["pictures"]
     assert checkpointed == 2 * 128 * 5 * 4 + 3 * layer
     config = shapes.make_config(shapes.make_tokenizer())
+    assert memory.shape_of(config).tower == (1, 32, 64, 1)
+    config.vision_config.spatial_merge_size = 2  # each way
     assert memory.shape_of(config).tower == (1, 32, 64, 4)
     assert memory.shape_of(addition.make_config(addition.make_tokenizer())).tower == (0, 0, 0, 0)
 

@@ -224,12 +224,20 @@ def test_a_picture_may_be_a_path_bytes_or_base64_in_any_usual_column(folder, fie
         assert row == {"problem": "<image>1+1=?", "answer": "2", "level": 1, "images": [expected]}
 
 
-def test_parquet_holds_pictures_as_bytes(folder):
+def test_parquet_holds_pictures_as_bytes_or_names_their_files(folder):
+    """As hub data sets write them; where a column is empty in a row, another may hold its picture."""
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
-    rows = [{**GOOD, "image": {"bytes": PNG, "path": "a.png"}, "images": []}]
+    inside, named = {"bytes": PNG, "path": "a.png"}, {"bytes": None, "path": "b.png"}
+    rows = [{**GOOD, "image": inside, "images": []}, {**GOOD, "image": None, "images": [named, inside]}]
     parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "rows.parquet")
-    assert data.load(str(folder / "rows.parquet"))[0][0]["images"] == [PNG]
+    one, two = data.load(str(folder / "rows.parquet"))[0]
+    assert one["images"] == [PNG] and one["problem"] == "<image>1+1=?"
+    assert two["images"] == [str(folder / "b.png"), PNG] and two["problem"] == "<image><image>1+1=?"
+    broken = [{**GOOD, "image": {"bytes": PNG[:40], "path": "a.png"}, "images": []}]
+    parquet.write_table(pyarrow.Table.from_pylist(broken), folder / "broken.parquet")
+    with pytest.raises(ValueError, match="row 1: picture 1: picture of 40 bytes"):
+        data.load(str(folder / "broken.parquet"))
 
 
 def test_marks_are_the_places_of_pictures_and_without_marks_they_come_first(folder):

@@ -131,6 +131,13 @@ def test_groups_stand_best_on_top():
 # ----------------------------------------------------------------------------------------------------------------- page
 
 
+def test_kinds_of_problems_have_panels(tmp_path):
+    of_kinds = {"reward_of/count": 0.5, "valid_share/count": 0.25, "alpha/count": 4.0, "accuracy/count": 0.5}
+    text = make(tmp_path, write(tmp_path / "run", [row(1), row(2, **of_kinds, **{"reward/iou": 0.5})]))
+    shown = titles(text.partition("All columns")[0])
+    assert shown[-4:] == list(of_kinds) and "reward/iou" not in shown
+
+
 def test_the_panels_of_two_runs(runs, tmp_path, capsys):
     text = make(tmp_path, *runs)
     assert "report.html" in capsys.readouterr().out
