@@ -43,21 +43,10 @@ from engine.parallel import full_tensors, gathered, unwrapped
 from gpg import global_sum, token_weights, valid_groups
 from rewards import accuracy, iou_or_name
 from rollout import Rollout, completion_texts, rollout
-from run import checkpoint, faults, record
+from run import checkpoint, faults, journal, record
 from run.checkpoint import State
 from run.faults import stop_signals, uninterrupted
-from run.journal import (
-    Evaluation,
-    accuracy_of,
-    by_kind,
-    evaluation,
-    global_totals,
-    make_logger,
-    metrics,
-    report,
-    say,
-    show,
-)
+from run.journal import Evaluation, accuracy_of, global_totals, metrics, say, show
 from run.models import Trained
 from run.problems import features_and_pictures
 from run.ranks import init_distributed, patience
@@ -104,7 +93,7 @@ def train(args, device: torch.device) -> None:
 
     first, logged, budget = state.step, state.step, args.tokens_per_micro_batch
     after = before = evaluate(trained, held_out, args)
-    log = make_logger(args, state, before)
+    log = journal.make_logger(args, state, before)
     began = time.perf_counter() - state.seconds
     with stop_signals(at_once=kind == "ddp") as stopped:
         try:
@@ -122,7 +111,9 @@ def train(args, device: torch.device) -> None:
                     lr = rate(args, state)
                     take_step(trained.optimizer, lr, learn=share.count > 0 and gradient.is_finite())
                     row = metrics(batch, share, totals, gradient.norm, lr, args, state) | gradient.noise
-                    row |= more_updates(trained, share, lr, args) | by_kind(problems, totals.groups[0], args, state)
+                    row |= more_updates(trained, share, lr, args) | journal.by_kind(
+                        problems, totals.groups[0], args, state
+                    )
                     row["seconds_update"] = time.perf_counter() - updating
                     state = advance(state, batch, totals.sums, gradient, args)
                     if kind == "ddp" and due(args.check_every, state):  # under fsdp no parameter is on two ranks
@@ -146,7 +137,7 @@ def train(args, device: torch.device) -> None:
             savable = logged == state.step and (kind == "ddp" or bool(stopped))  # one rank's shards are no checkpoint
             stop(error, stopped, savable, args, trained, state)
     controls = {name: evaluate(trained, rows, args) for name, rows in pictures.controls(held_out).items()}
-    report(args, state, first, before, after, controls)
+    journal.report(args, state, first, before, after, controls)
 
 
 def collect(trained: Trained, problems: list[dict], scorer: Callable, args, state: State) -> Batch:
@@ -345,7 +336,7 @@ def evaluate(trained: Trained, problems: list[dict], args) -> Evaluation | None:
     texts = completion_texts(trained.tokenizer, sampled)
     seen = [iou_or_name(text, row["answer"]) * ("images" in row) for text, row in zip(texts, mine, strict=True)]
     right = [x or accuracy(text, row["answer"]) for x, text, row in zip(seen, texts, mine, strict=True)]
-    return evaluation(problems, mine, texts, right, sampled.truncated.device)
+    return journal.evaluation(problems, mine, texts, right, sampled.truncated.device)
 
 
 def save(name: str, args, trained: Trained, state: State) -> None:
