@@ -11,7 +11,8 @@ from itertools import product
 from typing import NamedTuple
 from zlib import crc32
 
-from grader.reading import MAX_EXPRESSION, MAX_MEMBERS, MAX_NESTING, UNITS, Node, number_node, read, show
+from grader.reading import MAX_EXPRESSION, MAX_MEMBERS, MAX_NESTING, Node, number_node, read, show
+from grader.words import UNITS
 from grader.values import MORE_PRECISION, PRECISION, SCALARS, At, Undefined, agree, evaluate, quotient, sign_of
 
 MAX_SYMBOLS = 8
@@ -56,34 +57,83 @@ def compare(candidate: str, answer: str) -> Comparison:
 
 def is_parsed(answer: str) -> bool:
     """Whether an answer is parsed as a number, expression, structure or words; else only the same text equals it."""
+    return reading_of(answer)[0] != "unreadable"
+
+
+def reading_of(answer: str) -> tuple[str, str]:
+    """(kind, how it is read, in one line) of an answer: "text" for words, "unreadable" for what only equals itself."""
     try:
         found = read(answer) if len(answer) <= MAX_EXPRESSION else None
-        return found is not None and found.key != "" and found.node.kind not in ("unreadable", "nothing")
+        if found and found.key and found.node.kind != "nothing":
+            node = found.node if found.node.kind != "unreadable" or not found.inner else found.inner.node
+            return node.kind, f"choice {found.choice}" if found.choice and node.kind != "text" else show(node)
     except Exception:  # as in `compare`
-        return False
+        pass
+    return "unreadable", repr(answer[:60])
 
 
 def _decide(candidate, gold):
     """The first rule by which the two are equal, or ""."""
-    if not candidate.key or not gold.key:
+    if not candidate.key or not gold.key or (candidate.domain and gold.domain and candidate.domain != gold.domain):
         return ""
     if candidate.key == gold.key:
         return "same text"
-    if gold.choice and candidate.choice and (gold.alone or candidate.alone):
+    if gold.choice and candidate.choice and (gold.choice != candidate.choice or not (gold.inner and candidate.inner)):
         return "choice" if candidate.choice == gold.choice else ""
     kinds = {candidate.node.kind, gold.node.kind}
     if "text" in kinds and candidate.words and candidate.words == gold.words:
         return "words"
-    if kinds & {"unreadable", "nothing"}:
-        return ""
-    pairs = product(_readings(candidate.node, gold.node), _readings(gold.node, candidate.node))
+    if candidate.inner or gold.inner:  # a choice or a sentence: what it says
+        return _decide(candidate.inner or candidate, gold.inner or gold)
+    readings = _readings(candidate, gold.node)
+    rounded = gold.node.args[0] if gold.node.kind == "quantity" else gold.node
+    if rounded.kind == "decimal" and candidate.node.kind == "relation" and _settled(candidate.node).kind != "false":
+        readings += candidate.node.args if "≈" in candidate.node.value else ()  # 16 pi \approx 50.27
+    pairs = product(readings, _readings(gold, candidate.node))
     return next(filter(None, (_same_if_defined(*pair) for pair in pairs)), "")
 
 
-def _readings(node, other):
-    """What a tree may mean: 100,200 is a number, or a list if the other side is one."""
-    as_list = node.kind == "number" and node.args and other.kind in ("list", "brackets")
-    return (node, node.args[0]) if as_list else (node,)
+_OF_PARTS = {  # kind -> whether two nodes of it, alike but for their parts, are equal
+    **dict.fromkeys(("logic", "cases"), lambda one, gold, depth: _same_lists(
+        one._replace(kind="set"), gold._replace(kind="set"), depth)),
+    "case": lambda one, gold, depth: all(_same(*pair, depth) for pair in zip(one.args, gold.args, strict=True)),
+}  # fmt: skip
+
+
+def _readings(answer, other):
+    """What an answer may mean, beside the other side's tree: 100,200 is a number, or a list if the other side is one;
+    2i - j is a vector if it is one; 1A has a base if it has one."""
+    node = answer.node
+    if node.kind == "number" and node.args and other.kind in ("list", "brackets"):
+        return node, node.args[0]
+    if node.kind in ("sum", "product") and other.kind in ("brackets", "matrix"):
+        return (_components(node, len(other.args)),)
+    if other.kind == "base" and other.args[0].kind == "text" and node.kind != "base":
+        return (Node("text", (), answer.key.upper()),)
+    return (node,)
+
+
+_UNITS_VECTORS = [{name, f"hat {name}", f"vec {name}", f"hat {name}math", f"vec {name}math"} for name in "ijk"]
+
+
+def _components(node, size):
+    """The vector of a sum of multiples of i, j and k; another tree as it is."""
+    found = {part.value for part in node.walk() if part.kind in ("symbol", "constant")}
+    if size not in (2, 3) or not found & (_UNITS_VECTORS[1] | _UNITS_VECTORS[2]):
+        return node
+    terms = node.args if node.kind == "sum" else (node,)
+
+    def component(axis):
+        """The tree where this unit vector is 1 and the others 0."""
+
+        def rule(part):
+            axes = [i for i, names in enumerate(_UNITS_VECTORS) if part.value in names]
+            return number_node(axes == [axis]) if axes else part
+
+        return Node("sum", tuple(term.rewritten("symbol", rule).rewritten("constant", rule) for term in terms))
+
+    linear = all(sum(part.value in names for names in _UNITS_VECTORS for part in term.walk()) == 1 for term in terms)
+    return Node("brackets", tuple(map(component, range(size))), "()") if linear else node
 
 
 _FLIPPED = {"<": ">", ">": "<", "≤": "≥", "≥": "≤"}
@@ -96,20 +146,33 @@ def _same(one, gold, depth=0):
     Undefined.raise_if(depth > MAX_NESTING, "nested too deep")
     one, gold = _settled(_signs(one)), _settled(_signs(gold))
     kinds = {one.kind, gold.kind}
-    if "text" in kinds or "false" in kinds or "nothing" in kinds:
-        return "words" if one == gold and one.kind == "text" else ""
+    for alternatives, other in (one, gold), (gold, one):
+        if alternatives.kind == "list" and alternatives.value == "or" and other.kind not in ("list", "set"):
+            first, *others = alternatives.args  # 1/2 or 0.5 is one answer
+            if all(_same_if_defined(first, each) or _same_if_defined(each, first) for each in others):
+                pairs = [(each, gold) if alternatives is one else (one, each) for each in alternatives.args]
+                return next(filter(None, (_same_if_defined(*pair, depth + 1) for pair in pairs)), "")
+    if "base" in kinds:
+        return _same_bases(one, gold)
+    if kinds & {"text", "date", "false", "nothing", "unreadable"}:
+        return "words" if one == gold and one.kind in ("text", "date") else ""
+    if "family" in kinds:
+        return _same_families(one, gold, depth)
+    if "congruence" in kinds:
+        return _same_congruences(one, gold)
     if _is_region(one) or _is_region(gold):
         return _same_regions(one, gold, depth)
     if "equation" in kinds:
         return _same_equations(one, gold, depth)
+    if kinds & _OF_PARTS.keys():
+        same = len(kinds) == 1 and one.value == gold.value and len(one.args) == len(gold.args)
+        return one.kind if same and _OF_PARTS[one.kind](one, gold, depth + 1) else ""
     if kinds & {"list", "set"}:
         return _same_lists(one, gold, depth)
     if kinds & {"brackets", "matrix"}:
         return _same_cells(one, gold, depth)
-    if "ratio" in kinds:
+    if kinds & {"ratio", "time"}:
         return _same_ratios(one, gold)
-    if "base" in kinds:
-        return _same_bases(one, gold)
     return _same_quantities(one, gold)
 
 
@@ -131,19 +194,40 @@ def _settled(node):
 
 def _chain(node):
     """x = 40 + 2 = 42 becomes the equation of x and 40 + 2. A chain whose links disagree is false; one without a name
-    becomes its first exact value; two sides that differ are an equation."""
+    becomes its first exact value; two sides that differ are an equation. Formulas between a name and numbers, as in
+    A = bh = 6, are not checked."""
     sides, operators = list(node.args), list(node.value)
     end = 0 if _is_label(sides[0], sides[1:]) else -1 if _is_label(sides[-1], sides[:-1]) else None
+    kind = "plain" if end is None else "named"
+    if end is None and len(sides) > 2 and sides[0].symbols() and not sides[-1].symbols():
+        end = 0
     label = None if end is None else sides.pop(end)
     if label:
         operators.pop(end)
-    true = all((_rounds if operator == "≈" else _same)(sides[i], sides[i + 1]) for i, operator in enumerate(operators))
+    while label and len(sides) > 1 and sides[0].symbols() and not sides[-1].symbols():
+        sides, operators = sides[1:], operators[1:]
+    true = all(
+        (_rounds if operator == "≈" else _same_if_defined)(*sides[i : i + 2]) for i, operator in enumerate(operators)
+    )
     value = next((side for side in sides if side.kind != "decimal"), sides[0])
     if true:
-        return Node("equation", (label, value), "named") if label else _settled(value)
+        return Node("equation", (label, value), kind) if label else _settled(value)
     if label or len(sides) > 2 or not (sides[0].symbols() or sides[1].symbols()):
         return Node("false")
     return Node("equation", tuple(sides), "plain")
+
+
+def _stated(equation, of_gold):
+    """The value that an equation states, or None: that of x = 5, m + n = 25, log_z w = 60, f(2) = 7, AB/CD = 3. It
+    states none if it may be meant as an equation: 2x + 1 = 7, x + y = 0, and in the gold, unless of names, a + b = 2."""
+    name, value = equation.args if equation.args[0].symbols() else equation.args[::-1]
+    letters = name.symbols()
+    if equation.value == "named":
+        return equation.args[1]
+    spoken = any(part.kind in ("function", "apply") for part in name.walk())
+    names = len(letters) > 1 and (not of_gold or all(letter[0].isupper() or " " in letter for letter in letters))
+    of_points = letters & {"x", "y", "z"} and (of_gold or value == number_node(0))
+    return value if (spoken or names) and not of_points and not value.symbols() else None
 
 
 def _rounds(one, other):
@@ -152,7 +236,10 @@ def _rounds(one, other):
     for exact, rounded in (one, other), (other, one):
         if rounded.kind in ("number", "decimal") and exact.kind in SCALARS and not exact.symbols():
             slack = Fraction(1, 10 ** (rounded.value[1] if rounded.kind == "decimal" else 0))
-            return _order(Node("abs", (exact - rounded,)), number_node(slack)) < 0
+            try:
+                return _order(Node("abs", (exact - rounded,)), number_node(slack)) < 0
+            except Undefined:
+                return False
     return False
 
 
@@ -175,10 +262,8 @@ def _is_label(node, others):
 def _same_equations(one, gold, depth):
     """Named alike and equal in value, or equivalent: equal up to moved terms and a nonzero factor."""
     if one.kind != gold.kind:
-        if any(side.kind == "equation" and side.value != "named" for side in (one, gold)):
-            return ""
-        one, gold = (side.args[1] if side.kind == "equation" else side for side in (one, gold))
-        return _same(one, gold, depth + 1)
+        one, gold = (_stated(side, side is gold) if side.kind == "equation" else side for side in (one, gold))
+        return _same(one, gold, depth + 1) if one and gold else ""
     (name, value), (gold_name, gold_value) = one.args, gold.args
     if one.value == gold.value == "named":
         renamed = _renamed(name, value, gold_name)
@@ -256,9 +341,49 @@ def _cells(node):
     return node.value, node.args
 
 
+def _same_families(one, gold, depth):
+    """k pi, k in Z is n pi, n in Z; the letter may be declared on one side only."""
+    if one.kind == gold.kind:
+        (letter, numbers), (gold_letter, gold_numbers) = one.value, gold.value
+        if numbers != gold_numbers or (letter != gold_letter and gold_letter in Node("list", one.args).symbols()):
+            return ""
+        renamed = Node("symbol", (), gold_letter)
+        one = one.rewritten("symbol", lambda part: renamed if part.value == letter else part)
+    one, gold = (
+        side if side.kind != "family" else side.args[0] if len(side.args) == 1 else Node("list", side.args, ",")
+        for side in (one, gold)
+    )
+    return _same(one, gold, depth + 1)
+
+
+def _same_congruences(one, gold):
+    """The same modulus, and numbers that differ by a multiple of it; x may be missing: x = 3 (mod 7) is 10 (mod 7)."""
+    if one.kind != gold.kind or one.value != gold.value:
+        return ""
+    names, values = zip(*((side.args[0].args if side.args[0].kind == "relation" else (None, side.args[0]))
+                          for side in (one, gold)), strict=True)  # fmt: skip
+    if None not in names and names[0] != names[1] or any(value.symbols() for value in values):
+        return ""
+    difference = evaluate(values[0] - values[1], At({}, PRECISION, True))
+    same = isinstance(difference, Fraction) and (difference / one.value).denominator == 1
+    return "congruence" if same else ""
+
+
+def _of_day(hour, half):
+    return hour % 12 + 12 * (half == "pm") if half else hour
+
+
 def _same_ratios(one, gold):
-    """3:2 is 6:4 and 3/2; 1:2:3 is 2:4:6."""
-    parts, golds = (node.args if node.kind == "ratio" else (node, number_node(1)) for node in (one, gold))
+    """3:2 is 6:4 and 3/2; 1:2:3 is 2:4:6. Of two times, 1:03 PM is 13:03 and 1:03, but 2:40 is not 1:20."""
+    if one.kind == gold.kind == "time":
+        (hour, rest, half), (gold_hour, gold_rest, gold_half) = one.value, gold.value
+        same = _of_day(hour, half) == _of_day(gold_hour, gold_half)
+        if bool(half) != bool(gold_half):
+            same = same or (hour % 12 == gold_hour % 12 and (gold_hour if half else hour) <= 12)
+        return "time" if same and rest == gold_rest else ""
+    if any(node.kind == "time" and node.value[2] for node in (one, gold)):
+        return ""
+    parts, golds = (node.args if node.kind in ("ratio", "time") else (node, number_node(1)) for node in (one, gold))
     if len(parts) != len(golds) or any(part.kind not in SCALARS for part in (*parts, *golds)):
         return ""
     same = number_node(0) not in (*parts, *golds) and all(
@@ -325,18 +450,20 @@ def _region(node):
 
 
 def _combined(node):
-    """Unions, intersections and differences; a list of inequalities is a union, unless it says "and"."""
+    """Unions, intersections and differences. In a list of inequalities, a comma is "and", or else "or": x < 1, x > 2."""
     regions = [_region(part) for part in node.args]
     subjects = {region[0] for region in regions if region} - {None}
     if None in regions or len(subjects) > 1:
         return None
     subject, parts = next(iter(subjects), None), [pieces for _, pieces in regions]
-    if node.kind == "union" or (node.kind == "list" and node.value != "and"):
-        return subject, _ordered(tuple(piece for pieces in parts for piece in pieces))
+    union = tuple(piece for pieces in parts for piece in pieces)
+    if node.kind == "union" or (node.kind == "list" and (node.value == "or" or any(map(_has_letters, union)))):
+        return subject, _ordered(union)
     if node.kind == "difference":
         parts[1:] = [_complement(pieces) for pieces in parts[1:]]
     outside = tuple(piece for pieces in parts for piece in _complement(pieces))
-    return subject, _complement(_ordered(outside))
+    both = _complement(_ordered(outside))
+    return subject, both if both or node.value != "," else _ordered(union)
 
 
 def _complement(pieces):
@@ -354,7 +481,7 @@ def _ordered(pieces):
     """Pieces in rising order, those that touch merged; if there are letters in them, only sorted as text."""
     if len(pieces) < 2:
         return pieces
-    if any(end.symbols() for piece in pieces for end in (piece[0], piece[2])):
+    if any(map(_has_letters, pieces)):
         return tuple(sorted(pieces, key=repr))
     first, *others = sorted(pieces, key=cmp_to_key(lambda a, b: _order(a[0], b[0]) or b[1] - a[1]))
     merged = [first]
@@ -368,6 +495,10 @@ def _ordered(pieces):
         else:
             merged.append(piece)
     return tuple(merged)
+
+
+def _has_letters(piece):
+    return bool(piece[0].symbols() or piece[2].symbols())
 
 
 def _inequality(node):

@@ -22,8 +22,10 @@ from functools import lru_cache
 from itertools import groupby
 from typing import NamedTuple
 
-from grader import spelling
-from grader.spelling import MULTIPLIERS, Unreadable, words_of
+from grader import spelling, words
+from grader.spelling import Unreadable
+from grader.words import ALIASES, BARE_UNITS, COMPOUND_UNITS, FUNCTIONS, GREEK, INFINITE, MULTIPLIERS, NOT_A_UNIT, REALS
+from grader.words import UNITS, words_of
 
 # all far above any gold answer in the usual benchmarks (210 characters, 8 digits, nesting 4)
 MAX_EXPRESSION = 500  # characters
@@ -71,10 +73,10 @@ class Node(NamedTuple):
         return rule(node) if self.kind == kind else node
 
     def symbols(self):
-        """The names of the free letters in the tree; a sum or product binds its index."""
+        """The names of the free letters and unknown functions; a sum or product binds its index."""
         if self.kind == "symbol":
             return {self.value}
-        names = set()
+        names = {self.value + "()"} if self.kind == "apply" else set()
         for part in self.args:
             names |= part.symbols()
         return names - {self.value} if self.kind in ("sum", "prod") else names
@@ -85,9 +87,20 @@ class Answer(NamedTuple):
 
     node: Node
     key: str  # its normal form
-    words: str  # if it consists of words, else ""
-    choice: str  # the letter of the choice that it may be, or ""
-    alone: bool  # whether that letter is all of it
+    words: str = ""  # if it consists of words
+    choice: str = ""  # the letter of the choice that it may be
+    inner: "Answer | None" = None  # what it says without the letter of a choice or the words around it
+    domain: str = ""  # what follows "for all", as letters
+
+
+_SENTENCE = re.compile(  # the words before a value
+    r"[a-zA-Z][a-zA-Z ,']*? (?:is|are|was|were|equals|equal to|has|have)(?: (?:exactly|only|just|equal to))* (?=\S)"
+    r"|(?:[tT]here (?:is|are|were|was) )?(?:exactly|only|just) |[a-zA-Z ]{3,}: *(?=\S)"
+)
+_DOUBT = re.compile(r"(?i)\b(?:not|never|no|none|or|if|let|suppose|could|might|may|whether|number of)\b|n't")
+_DOMAIN = re.compile(
+    r"(?<=\S)[, ]*(?:\\text *\{ *)?,? *\bfor (?:(?:all|any|every|each)\b|(?=\}? *[a-zA-Z] *(?:\\[gln]e|[<>])))(.*)$"
+)
 
 
 @lru_cache(maxsize=512)
@@ -96,18 +109,35 @@ def read(text):
     cleaned = ""
     try:
         cleaned = spelling.clean(text)
-        joined = spelling.without_commas(cleaned)
-        tokens = spelling.tokenize(joined)
-        key = spelling.key_of(tokens)
-        node = _tree(tokens, key)
-        if node.kind == "number" and joined != cleaned:
-            node = node._replace(args=(_tree(spelling.tokenize(cleaned), key),))
+        tokens = spelling.tokenize(spelling.without_commas(cleaned))
     except Unreadable:
-        tokens, key = [], re.sub(r"\s+", "", cleaned)
-        node = Node("unreadable", (), key)
+        key = re.sub(r"\s+", "", cleaned)
+        return Answer(Node("unreadable", (), key), key)
+    domain = _DOMAIN.search(cleaned)
+    if domain and r"\begin" not in cleaned:
+        bare = read(cleaned[: domain.start()])
+        return bare._replace(domain=re.sub(r"\\(?:text|in)\b|[^a-zA-Z0-9<>=]", "", domain[1]))
+    answer = _answer_of(tokens)
+    if answer.node.kind == "number" and "," in cleaned:
+        answer = answer._replace(node=answer.node._replace(args=(_answer_of(spelling.tokenize(cleaned)).node,)))
+    sentence = answer.node.kind in ("text", "unreadable") and " ".join(_UPRIGHT.sub(r" \1 ", cleaned).split())
+    words_before = _SENTENCE.match(sentence) if sentence else None
+    if words_before and not _DOUBT.search(words_before[0]):
+        value = read(sentence[words_before.end() :])
+        if value.node.kind not in ("text", "unreadable", "nothing"):
+            answer = answer._replace(inner=value)
+    return answer
+
+
+_UPRIGHT = re.compile(r"\\(?:text[a-z]*|mbox|mathrm) *\{([^{}]*)\}")
+
+
+def _answer_of(tokens):
+    key = spelling.key_of(tokens)
     wordy = all(token.kind in ("word", "number") or token.text in ".'!?" for token in tokens)
-    words = words_of(tokens) if wordy and any(token.kind == "word" and len(token.text) > 1 for token in tokens) else ""
-    return Answer(node, key, words, *spelling.choice_of(tokens))
+    text = words_of(tokens) if wordy and any(token.kind == "word" and len(token.text) > 1 for token in tokens) else ""
+    choice, rest = words.choice_of(tokens)
+    return Answer(_tree(tokens, key), key, text, choice, _answer_of(rest) if rest else None)
 
 
 def _tree(tokens, key):
@@ -115,9 +145,14 @@ def _tree(tokens, key):
     if not tokens:
         return Node("nothing")
     if all(token.kind == "word" or (token.text == "-" and tokens[0] != token != tokens[-1]) for token in tokens):
-        number = spelling.number_in_words([token for token in tokens if token.kind == "word"])
+        number = words.number_in_words([token for token in tokens if token.kind == "word"])
         if number is not None:
             return number_node(number)
+    date, digits = words.date_of(tokens), re.fullmatch(r"([0-9a-zA-Z]+)_\{?([0-9]{2})\}?", key)
+    if date:
+        return Node("date", (), date)
+    if digits and re.search("[0-9][a-zA-Z]|[a-zA-Z][0-9A-Z]", digits[1]) and _is_in_base(digits[1], int(digits[2])):
+        return Node("base", (Node("text", (), digits[1].upper()),), int(digits[2]))
     members = _english_members(tokens)
     if members:
         return members
@@ -135,6 +170,10 @@ def _tree(tokens, key):
     return Node("unreadable", (), key)
 
 
+def _is_in_base(digits, base):
+    return base <= 36 and all(int(digit, 36) < base for digit in digits)
+
+
 def _english_members(tokens):
     """A text, or a list of texts, if there are only words and separators, and one of the words is English."""
     groups = groupby(tokens, lambda token: token.text.lower() in (",", ";", "and", "or"))
@@ -145,44 +184,27 @@ def _english_members(tokens):
     texts = tuple(Node("text", (), words_of(member)) for member in members)
     if len(texts) > 1:
         return Node("list", texts, ",")
-    return _NAMED["R"] if texts[0].value in _REALS else texts[0]
+    return _NAMED["R"] if texts[0].value in REALS else texts[0]
 
 
 def _is_english(word):
     """Whether a word is English: Ted and east are; ab, AB, xyz and pi are not."""
     text = word.text
-    if text in _FUNCTIONS or text in _ALIASES or text in _GREEK or text in ("pi", "sqrt") or text.lower() in _INFINITE:
+    if text in FUNCTIONS or text in ALIASES or text in GREEK or text in ("pi", "sqrt") or text.lower() in INFINITE:
         return False
-    return len(text) > 3 or (len(text) > 1 and word.upright) or (len(text) > 2 and text.istitle())
+    return len(text) > 1 and (len(text) > 3 or word.upright or _is_row(text))
 
 
-_FUNCTIONS = """sin cos tan cot sec csc sinh cosh tanh coth sech csch arcsin arccos arctan arccot arcsec arccsc
-arcsinh arccosh arctanh asin acos atan arsinh arcosh artanh ln log lg exp""".split()
-_ALIASES = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "arcsinh": "arsinh", "arccosh": "arcosh"}
-_ALIASES |= {"arctanh": "artanh", "cosec": "csc"}
-_GREEK = """alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon phi chi
-psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega ell hbar mho aleph ldots""".split()
+def _is_row(text):
+    """Whether letters in a row are a text, as HTT, RGB, red, bca, not a product, as xy, ab, pqr."""
+    return not re.fullmatch("[b-df-hj-np-tv-z]{2}|[k-np-tv-z]{3}|a[b-d]|[b-d]a", text)
+
+
 OF_LISTS = frozenset("gcd lcm max min".split())
-_INFINITE = frozenset("infinity inf infty oo".split())
-_REALS = frozenset(["all real number", "all real", "real number", "set of real number", "set of all real number"])
-_UNIT_SPELLINGS = """m meter meters metre metres;cm centimeter centimeters centimetre centimetres;
-mm millimeter millimeters;km kilometer kilometers kilometre kilometres;inch inches in;foot feet ft;yard yards yd;
-mile miles mi;s second seconds sec secs;minute minutes min mins;hour hours hr hrs h;day days;week weeks;month months;
-year years yr yrs;gram grams g;kg kilogram kilograms;mg milligram milligrams;pound pounds lb lbs;ounce ounces oz;
-ton tons;liter liters litre litres L l;ml mL milliliter milliliters;gallon gallons gal;
-dollar dollars USD usd buck bucks;cent cents;euro euros;degree degrees deg;radian radians rad rads;unit units;
-N newton newtons;J joule joules;W watt watts;V volt volts;K kelvin kelvins;Hz hertz;Pa;mol moles mole;pm;am;erg ergs;eV;
-AU au;pc parsec parsecs;nm;AA angstrom angstroms;yuan;rupee rupees;acre acres;percent pct;C celsius;F fahrenheit"""
-UNITS = {name: names.split()[0] for names in _UNIT_SPELLINGS.split(";") for name in names.split()}
 _LETTER_UNITS = frozenset("mgshLNJKWV")  # a lone letter after a number and a space may be one of these
-_COMPOUND_UNITS = {"mph": (("mile", 1), ("hour", -1)), "kph": (("km", 1), ("hour", -1))}
-_COMPOUND_UNITS |= {"fps": (("foot", 1), ("s", -1))}
-_NOT_A_UNIT = """not point plus minus times over mod modulo remainder squared cubed factorial infinity half halves
-third thirds quarter quarters is are was be but if when where because maybe perhaps probably about approximately
-roughly least most more less than else wrong incorrect unknown for only between from with without however so then as
-at by false true yes no none never either neither both except unless solution solutions answer digits base""".split()
+_ENGLISH = frozenset("It He She has was are the of".split())  # not letters to be multiplied
 _REFUSED_SIGNS = frozenset('@#`"=<>^{}[]_\\*|~;')
-TRIGONOMETRIC = frozenset("sin cos tan cot sec csc".split())
+TRIGONOMETRIC = frozenset("sin cos tan cot sec csc cis".split())
 
 
 _OPERATORS = frozenset(r"+ - * / ^ _ ( [ { \{ , ; = < > : |( & le ge ne".split())
@@ -191,13 +213,14 @@ _RELATIONS = {"=": "=", "<": "<", ">": ">", r"\le": "≤", r"\ge": "≥", r"\ne"
 _RELATIONS |= {r"\notin": "∉", r"\equiv": "≡"}
 _NAMED = {"pi": Node("constant", (), "pi"), "infty": Node("constant", (), "infinity"), "emptyset": Node("set")}
 _NAMED |= {name: Node("symbol", (), "\\" + name) for name in "RZQNC"}
+_NUMBER_SETS = [_NAMED[name] for name in "RZQNC"]
 _SIGNS = ("+", "-", r"\pm", r"\mp")
 _JOINTS = {r"\{": dict.fromkeys(["|", r"\mid", ":"], "builder")}  # of two parts in braces, and what they make
 _JOINTS["{"] = _JOINTS[r"\{"] | {r"\choose": "binomial", r"\over": "fraction"}
 _CLOSERS = {"(": (")", "]"), "[": ("]", ")"), "{": ("}",), r"\{": (r"\}",)}
 _MONEY = {r"\dollar": "dollar", r"\euro": "euro", r"\pounds": "pound", r"\yen": "yen"}
-_ACCENTS = "dot ddot hat vec overline tilde widehat overrightarrow angle triangle".split()
-_MATRICES = frozenset("pmatrix bmatrix matrix Bmatrix smallmatrix array".split())
+_ACCENTS = "nabla dot ddot hat vec overline tilde widehat overrightarrow angle triangle".split()
+_MATRICES = frozenset("cases pmatrix bmatrix matrix Bmatrix smallmatrix array".split())
 
 
 def _bars(tokens):
@@ -243,9 +266,9 @@ def _separator(tokens):
     found = ""
     while tokens:
         text = tokens[-1].text.lower() if tokens[-1].kind == "word" else _text(tokens[-1])
-        if text not in (",", ";", "and", "or", r"\and", r"\or"):
+        if text not in (",", ";", "and", "or", r"\land", r"\lor"):
             break
-        found = text.lstrip("\\")
+        found = text
         tokens.pop()
     return found
 
@@ -254,8 +277,11 @@ def _answer(tokens, depth):
     """answer = item (separator item)*; if there are commas and semicolons, a semicolon ends a list."""
     items, separators = [_item(tokens, depth)], []
     while tokens:
+        if _accept(tokens, r"\mod"):
+            modulus = int(tokens.pop().text)
+            items = [item if item.kind == "congruence" else Node("congruence", (item,), modulus) for item in items]
         separator = _separator(tokens)
-        Unreadable.raise_if(separator in ("and", "or") and not tokens, "cut off")
+        Unreadable.raise_if(separator not in ("", ",", ";") and not tokens, "cut off")
         if not separator or not tokens or _peek(tokens, ")", "]", "}", r"\}"):
             break
         separators.append(separator)
@@ -263,18 +289,39 @@ def _answer(tokens, depth):
         Unreadable.raise_if(len(items) > MAX_MEMBERS, "too many members")
     if len(items) == 1:
         return items[0]
-    if {",", ";"} <= set(separators):
+    items = [Node("text", (), item.value.lower()) if _is_marked_row(item) else item for item in items]
+    kinds = set(separators)
+    if kinds & {r"\land", r"\lor"} and not all(item.kind in ("relation", "number", "decimal") for item in items):
+        Unreadable.raise_if(len(kinds) > 1, "a formula of logic without brackets")
+        return Node("logic", tuple(items), separators[0])
+    kinds = {kind.lstrip("\\l") for kind in kinds}
+    if {",", ";"} <= kinds:
         ends = [i + 1 for i, separator in enumerate(separators) if separator == ";"]
         groups = [items[start:end] for start, end in zip([0, *ends], [*ends, len(items)], strict=True)]
         items = [group[0] if len(group) == 1 else Node("list", tuple(group), ",") for group in groups]
-    return Node("list", tuple(items), "and" if set(separators) == {"and"} else ",")
+    last = items[-1]
+    if (
+        last.kind == "relation"
+        and last.value == ("∈",)
+        and last.args[1] in _NUMBER_SETS
+        and last.args[0].kind == "symbol"
+    ):
+        return Node("family", tuple(items[:-1]), (last.args[0].value, last.args[1].value))  # k\pi, k \in \mathbb{Z}
+    return Node("list", tuple(items), "and" if kinds == {"and"} else "or" if "or" in kinds else ",")
+
+
+def _is_marked_row(node):
+    return node.kind == "product" and node.value not in (None, "perhaps a unit")
 
 
 def _item(tokens, depth):
     """item = side (relation side)*"""
     if _accept(tokens, r"\approx", "="):
         return _side(tokens, depth)
+    first, number = tokens[-1] if tokens else None, len(tokens)
     sides, operators = [_word_label(tokens) or _side(tokens, depth)], []
+    if len(tokens) == number - 1 and first.kind == "word" and _is_row(first.text) and sides[0].kind == "product":
+        sides[0] = sides[0]._replace(value=first.text)
     while tokens:
         token = tokens[-1]
         relation = _RELATIONS.get(_text(token))
@@ -304,7 +351,7 @@ def _word_label(tokens):
     while words < min(len(tokens) - 1, 4) and tokens[-1 - words].kind == "word":
         words += 1
     texts = [token.text for token in tokens[-1 : -1 - words : -1]]
-    if not words or _text(tokens[-1 - words]) != "=" or any(text in _FUNCTIONS for text in texts):
+    if not words or _text(tokens[-1 - words]) != "=" or any(text in FUNCTIONS | {"let", "Let"} for text in texts):
         return None
     if not any((len(text) > 2 or tokens[-1].upright) and not text.isupper() for text in texts):
         return None
@@ -313,15 +360,22 @@ def _word_label(tokens):
 
 
 def _ratio(tokens, depth):
-    """ratio = quantity ((":" | "to") quantity)*"""
-    parts = [_quantity(tokens, depth)]
+    """ratio = quantity ((":" | "to") quantity)*; 2:40 and 1:03 PM are times of the day."""
+    parts, digits = [_quantity(tokens, depth)], []
     while _peek(tokens, ":") or (_peek(tokens, "to") and tokens[-1].kind == "word"):
+        digits.append(tokens[-2].text if tokens[-1].text == ":" and len(tokens) > 1 else "")
         tokens.pop()
         parts.append(_quantity(tokens, depth))
-    if len(parts) == 1:
-        return parts[0]
-    Unreadable.raise_if(parts[-1].kind == "quantity" and parts[-1].value[0][0] in ("am", "pm"), "a time is no ratio")
-    return Node("ratio", tuple(parts))
+    half = ""
+    if parts[-1].kind == "quantity" and parts[-1].value in ((("am", 1),), (("pm", 1),)):
+        half, parts[-1] = parts[-1].value[0][0], parts[-1].args[0]
+    clock = [part.value for part in parts if part.kind == "number" and part.value.denominator == 1]
+    if (digits or half) and len(clock) == len(parts) < 4 and all(re.fullmatch("[0-5][0-9]", text) for text in digits):
+        hour, minute, second = (*map(int, clock), 0, 0)[:3]
+        if 0 <= hour < 24:
+            return Node("time", tuple(parts), (hour, 60 * minute + second, half))
+    Unreadable.raise_if(half, "no time of the day")
+    return parts[0] if len(parts) == 1 else Node("ratio", tuple(parts))
 
 
 def _quantity(tokens, depth):
@@ -344,14 +398,22 @@ def _quantity(tokens, depth):
 def _starts_unit(tokens):
     """Whether the next word is a unit, not letters to be multiplied."""
     token = tokens[-1]
-    if token.kind != "word" or token.text.lower() in ("and", "or", "to"):
+    if token.kind != "word" or token.text.lower() in ("and", "or", "to") or token.text in FUNCTIONS:
         return False
     if token.text == "in" and len(tokens) > 1 and tokens[-2].text in ("(", "[", "{", r"\{", "R"):
         return False  # x in [0, 1]
     if len(token.text) == 1:
-        return token.upright and (token.text in UNITS or (token.spaced and token.text.isupper()))
+        return token.upright and (
+            token.text in UNITS or not token.text.isascii() or token.spaced and token.text.isupper()
+        )
     low = token.text.lower()
-    known = token.text in UNITS or low in UNITS or low in MULTIPLIERS or low in ("sq", "cu") or low in _COMPOUND_UNITS
+    known = (
+        token.text in BARE_UNITS
+        or low in BARE_UNITS
+        or low in MULTIPLIERS
+        or low in ("sq", "cu")
+        or low in COMPOUND_UNITS
+    )
     return known or token.upright or (len(token.text) > 3 and _is_english(token))
 
 
@@ -364,23 +426,26 @@ def _unit(tokens):
     while tokens and len(parts) < 6:
         token = tokens[-1]
         word = token.text.lower() if token.kind == "word" else ""
-        if word in ("and", "or") or (not word and token.text not in ("/", "^", "*", ".", "-", "%")):
+        power_of = parts and token.text in ("2", "3") and not token.spaced  # cm2
+        if word in ("and", "or") or not (word or power_of or token.text in ("/", "^", "*", ".", "-", "%")):
             break
         tokens.pop()
         if word in MULTIPLIERS and not parts:
             factor *= MULTIPLIERS[word]
-        elif word in _NOT_A_UNIT:
+        elif word in NOT_A_UNIT or (not word.isascii() and re.search("[不没非无]|[一-鿿぀-ヿ가-힣]{4}", word)):
             raise Unreadable(f"{word} is no unit")
         elif token.text == "/" or word == "per":
             sign = -1
-        elif word in _COMPOUND_UNITS:
-            parts += _COMPOUND_UNITS[word]
+        elif word in COMPOUND_UNITS:
+            parts += COMPOUND_UNITS[word]
         elif word in ("square", "sq", "cubic", "cu"):
             power = 2 if word[0] == "s" else 3
         elif word:
-            name = UNITS.get(token.text) or UNITS.get(word) or spelling.singular(word)
+            name = words.unit_name(token.text)
             parts.append((name if name != "percent" else "%", sign * power))
             power = 1
+        elif power_of:
+            parts[-1] = (parts[-1][0], sign * int(token.text))
         elif token.text == "^" and parts:
             parts[-1] = (parts[-1][0], sign * _unit_exponent(tokens))
     return factor, tuple(parts)
@@ -448,7 +513,7 @@ def _is_number(node):
     return node.kind in ("number", "decimal") or (node.kind == "inverse" and node.args[0].kind == "number")
 
 
-_STOPS = r"""\le \ge \ne \approx \in \notin \equiv \cup \cap \setminus \pm \mp \and \or \rfloor \rceil \rangle \end
+_STOPS = r"""\le \ge \ne \approx \in \notin \equiv \cup \cap \setminus \pm \mp \land \lor \rfloor \rceil \rangle \end
 \choose \over \circ \mid \dollar \euro \pounds \yen \bigcup \rightarrow \mod""".split()
 
 
@@ -461,7 +526,9 @@ def _starts_factor(tokens, previous):
         return not (token.text == "U" and previous.kind in ("brackets", "set"))
     if token.kind == "command":
         return _text(token) not in _STOPS
-    return token.kind == "number" or token.text in _CLOSERS or token.text == "|("
+    if token.kind == "number":  # H2O and A13 are no products
+        return token.spaced or not (previous.kind == "symbol" and previous.value.isupper())
+    return token.text in _CLOSERS or token.text == "|("
 
 
 def _factor(tokens, depth):
@@ -516,7 +583,7 @@ def _based(node, tokens):
     token = tokens.pop() if tokens else None
     if token and token.kind == "word" and token.text == "base" and tokens:
         token = tokens.pop()
-    base = spelling.NUMBER_WORDS.get(token.text.lower(), token.text) if token else ""
+    base = words.NUMBER_WORDS.get(token.text.lower(), token.text) if token else ""
     if braces:
         _expect(tokens, "}")
     if not re.fullmatch("[0-9]{1,2}", str(base)) or node.value.denominator != 1 or node.value < 0:
@@ -529,7 +596,7 @@ def _argument(tokens, depth):
     Unreadable.raise_if(not tokens, "no argument")
     token = tokens[-1]
     if token.kind in ("number", "word") and len(token.text) > 1 and not token.upright:
-        if token.kind == "word" and (token.text in _FUNCTIONS or token.text in ("pi", "sqrt")):
+        if token.kind == "word" and (token.text in FUNCTIONS or token.text in ("pi", "sqrt")):
             return _atom(tokens, depth + 1)
         Unreadable.raise_if(not token.text.isalnum(), "half a decimal")
         tokens.pop()
@@ -609,8 +676,8 @@ def _word(tokens, depth):
     """A function, a constant, or letters: the first is taken, the others are put back."""
     token = tokens.pop()
     text = token.text
-    if text in ("pi", "Pi") or text.lower() in _INFINITE:
-        return _NAMED["infty" if text.lower() in _INFINITE else "pi"]
+    if text in ("pi", "Pi") or text.lower() in INFINITE:
+        return _NAMED["infty" if text.lower() in INFINITE else "pi"]
     if text in _RULES:
         return _RULES[text](text, tokens, depth)
     if len(text) > 1:
@@ -618,7 +685,12 @@ def _word(tokens, depth):
         if start and len(text) == len(start) + 1:
             tokens += [token._replace(text=text[-1], spaced=False), token._replace(text=start)]
             return _word(tokens, depth)
-        if token.upright or (len(text) > 2 and text.istitle()) or len(text) > (6 if text.isupper() else 3):
+        if (
+            token.upright
+            or text in _ENGLISH
+            or (len(text) > 2 and text.istitle())
+            or len(text) > (6 if text.isupper() else 3)
+        ):
             raise Unreadable(f"{text} is a word")
         tokens.append(token._replace(text=text[1:], spaced=False))
     return _letter(text[0], tokens, depth)
@@ -637,11 +709,14 @@ def _letter(name, tokens, depth):
         name += "^-1"
     inside = tokens[-2] if len(tokens) > 2 and tokens[-3].text == ")" else None  # x(t) is a function, not a product
     alone = inside and (inside.kind in ("number", "command") or (inside.kind == "word" and len(inside.text) == 1))
-    if _peek(tokens, "(") and "_" not in name and (alone or re.fullmatch(r"[fghFGHP]'*(?:\^-1)?", name)):
+    if _peek(tokens, "(") and "_" not in name and (alone or re.fullmatch(r"[fghCEFGHP]'*(?:\^-1)?", name)):
         tokens.pop()
         inside = _answer(tokens, depth + 1)
         _expect(tokens, ")")
-        return Node("apply", _members(inside), name)
+        members = _members(inside)
+        if name == "C" and [member.kind for member in members] == ["number", "number"]:
+            return Node("binomial", members)
+        return Node("apply", members, name)
     return Node("symbol", (), name)
 
 
@@ -765,7 +840,7 @@ def _root(name, tokens, depth):
 
 def _function(name, tokens, depth):
     """sin x, \\sin^2 x, \\sin^{-1} x, \\log_{10} 2, \\ln(x): without brackets, all that follows is the argument."""
-    name = _ALIASES.get(name, name)
+    name = ALIASES.get(name, name)
     base = _argument(tokens, depth) if name == "log" and _accept(tokens, "_") else None
     power = _exponent(tokens, depth + 1) if _accept(tokens, "^") else None
     if power == number_node(-1) and (name in TRIGONOMETRIC or name in ("sinh", "cosh", "tanh")):
@@ -815,7 +890,11 @@ def _matrix(_name, tokens, depth):
             pass
     rows = [[]]
     while not _accept(tokens, r"\end"):
-        rows[-1].append(_item(tokens, depth + 1))
+        if name == "cases" and rows[-1]:
+            rows[-1].append(_condition(tokens, depth))
+        else:
+            rows[-1].append(_item(tokens, depth + 1))
+        _accept(tokens, *(",;." if name == "cases" else ""))
         Unreadable.raise_if(sum(map(len, rows)) > MAX_CELLS, "too many cells")
         if _accept(tokens, "\\\\") and not _peek(tokens, r"\end"):
             rows.append([])
@@ -823,12 +902,31 @@ def _matrix(_name, tokens, depth):
             raise Unreadable("no end of a matrix")
     for text in ("{", name, "}"):
         _expect(tokens, text)
-    Unreadable.raise_if(len({len(row) for row in rows}) != 1, "rows of different lengths")
+    if name == "cases" and all(len(row) == 2 for row in rows):
+        return Node("cases", tuple(Node("case", tuple(row)) for row in rows))
+    Unreadable.raise_if(len({len(row) for row in rows}) != 1 or name == "cases", "rows of different lengths")
     return Node("matrix", tuple(cell for row in rows for cell in row), (len(rows), len(rows[0])))
 
 
-_RULES = dict.fromkeys(_GREEK, _letter) | dict.fromkeys(OF_LISTS, _of_list) | dict.fromkeys(("sqrt", "cbrt"), _root)
-_RULES |= dict.fromkeys((*_FUNCTIONS, *_ALIASES), _function)
+def _condition(tokens, depth):
+    """The condition of a case: a relation, or words, without `if` and the like before it."""
+    while tokens and (tokens[-1].text.lower() in ("if", "for", "when", "where", ",")):
+        tokens.pop()
+    end = next((i for i in range(len(tokens) - 1, -1, -1) if _text(tokens[i]) in ("\\\\", r"\end")), 0)
+    part, tokens[end + 1 :] = tokens[end + 1 :], []
+    while part and part[0].text in (",", ".", ";"):
+        del part[0]
+    Unreadable.raise_if(not part or depth > MAX_NESTING, "no condition")
+    key = spelling.key_of(part[::-1])
+    if any(token.kind == "word" and token.upright for token in part):
+        return Node("text", (), key)
+    node = _answer(part, depth + 1)
+    Unreadable.raise_if(part, "no condition")
+    return node
+
+
+_RULES = dict.fromkeys(GREEK, _letter) | dict.fromkeys(OF_LISTS, _of_list) | dict.fromkeys(("sqrt", "cbrt"), _root)
+_RULES |= dict.fromkeys((*FUNCTIONS, *ALIASES), _function)
 _COMMAND_RULES = {name: rule for name, rule in _RULES.items() if name != "cbrt"}
 _COMMAND_RULES |= {"frac": _stacked, "binom": _stacked, "begin": _matrix, "sum": _series, "prod": _series}
 _COMMAND_RULES |= dict.fromkeys(("lfloor", "lceil", "langle"), _paired)

@@ -15,8 +15,8 @@ from mpmath import libmp  # sympy's numeric core; its functions of mpf tuples ha
 from grader.reading import OF_LISTS, TRIGONOMETRIC, Node
 from grader.spelling import Refusal
 
-MAX_BITS = 20_000  # per exact number
-MAX_FACTORIAL = 1000
+MAX_BITS = 50_000  # per exact number
+MAX_FACTORIAL = 2500
 MAX_TERMS = 100  # per finite sum or product
 MAX_PARTS = 500  # nodes of all its terms
 MAX_SIZE = 2000  # bits before the point of a value that is no longer exact, so that its units digit is known too
@@ -180,8 +180,9 @@ def _function_value(node, at):
     name, precision = node.value, at.precision
     at = at._replace(radians=name in TRIGONOMETRIC)
     value = evaluate(node.args[0], at)
-    if name == "exp":
-        return _exponential(value, precision)
+    if name in ("exp", "cis"):
+        imaginary = Ball((libmp.fzero, libmp.fone), _NOTHING)
+        return _exponential(value if name == "exp" else product_of(imaginary, value, precision), precision)
     if name in ("ln", "log", "lg"):
         logarithm = _logarithm(value, precision)
         if len(node.args) == 1 and (name == "ln" or (name == "log" and at.natural)):

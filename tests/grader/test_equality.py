@@ -342,7 +342,7 @@ as-models-write-it
 = \dfrac{11}{2}\text{ units} ~ 5.5 ;; -x^2+3 ~ 3-x^2 ;; (x+1)(x-1) ~ x^2 - 1 ;; x(x-1)(x+1) ~ x^3-x
 = 1 - x ~ -(x - 1) ;; \left(x + 1\right)^{2} ~ x^2+2x+1 ;; 2021·505·337 ~ 2021\cdot505\cdot337
 = \theta = \pi/3 ~ \frac{\pi}{3} ;; \alpha=30^\circ ~ 30 ;; \triangle ABC ~ \triangle ABC ;; \angle B ~ \angle B
-= AB ~ BA ;; 1/3 < x < 1 ~ \left(\frac13,1\right) ;; x \geq -2 and x \neq 3 ~ [-2,3)\cup(3,\infty)
+= 1/3 < x < 1 ~ \left(\frac13,1\right) ;; x \geq -2 and x \neq 3 ~ [-2,3)\cup(3,\infty)
 = [-2,\infty) \setminus \{3\} ~ [-2,3)\cup(3,\infty) ;; (-\infty, \infty) ~ \mathbb{R} ;; \mathbb R ~ \R
 = x < -1 \text{ or } x > 1 ~ |x|>1 ;; x\le-3\lor x\ge3 ~ |x|\ge3 ;; -2 \leq x \leq 2 ~ |x| \le 2
 = 1,000.99£ ~ 1000.99 ;; 1,000.99€ ~ 1000.99 ;; 1,000.99m ~ 1000.99 ;; 1,000.99kg ~ 1000.99 ;; 1,000.99% ~ 1000.99
@@ -386,19 +386,19 @@ as-models-write-it
 = 0/(x+\pi) ~ \frac{0}{x+\pi} ;; \frac{0}{100e} ~ 0
 ! 7 and ~ 7 ;; 7, or ~ 7 ;; -seven ~ 7 ;; f(y)=x ~ f(x)=x ;; f(x)=x, f(x)=-x ~ -x, f(y)=x
 ! 25 m² ~ 25 m³ ;; 128 \bmod 3 ~ 1
-! \text{The answer is } 5 ~ 5 ;; 2/3\pi ~ 2\pi/3 ;; 3 (three) ~ 3 ;; 5kg ~ 5 g ;; 2 hours and 30 minutes ~ 2.5
-! The answer is A ~ A ;; A and B ~ A ;; f: x \mapsto x^2 ~ x^2 ;; t^2 ~ f(x)=x^2 ;; (3,2) ~ x=2,y=3
-! no real solutions ~ \text{no solution} ;; \emptyset ~ \text{no solution} ;; n choose 2 ~ \binom{n}{2} ;; C(5,2) ~ 10
-! \lfloor x \rfloor ~ x ;; |x| ~ x ;; 3 + 2j ~ 3+2i ;; cis(\pi) ~ -1
-! \binom{1}{2} ~ \begin{pmatrix}1\\2\end{pmatrix} ;; \mathbf{i}+2\mathbf{j} ~ (1,2) ;; 5 \quad 7 ~ 5,7 ;; 204_5 ~ 204
-! 3-4 ~ 3:4 ;; 12 dollars and 50 cents ~ \$12.50 ;; 85 ~ 0.85 ;; \pi/4 ~ 45^\circ ;; 45^\circ 30' ~ 45.5^\circ
+! 2/3\pi ~ 2\pi/3 ;; 3 (three) ~ 3 ;; 5kg ~ 5 g ;; 2 hours and 30 minutes ~ 2.5
+! A and B ~ A ;; f: x \mapsto x^2 ~ x^2 ;; t^2 ~ f(x)=x^2 ;; (3,2) ~ x=2,y=3
+! no real solutions ~ \text{no solution} ;; \emptyset ~ \text{no solution}
+! \lfloor x \rfloor ~ x ;; |x| ~ x ;; 3 + 2j ~ 3+2i
+! \binom{1}{2} ~ \begin{pmatrix}1\\2\end{pmatrix} ;; 5 \quad 7 ~ 5,7 ;; 204_5 ~ 204
+! 3-4 ~ 3:4 ;; 12 dollars and 50 cents ~ \$12.50 ;; 85 ~ 0.85 ;; \pi/4 ~ 45^\circ
 ! 42 is the answer ~ 42 ;; 42? ~ 42 ;; 42+ ~ 42 ;; 42 (approx) ~ 42 ;; 42* ~ 42 ;; : 42 ~ 42 ;; 42 \text{ or so} ~ 42
 ! 2x+C ~ 2x+c ;; 5th ~ 5 ;; 1st ~ 1 ;; 24 \pi \text{ cm}^2 ~ 24\pi\text{ cm}^3 ;; (3,4) units ~ (3,4)
 ! x^2 \text{ where } x=3 ~ 9 ;; m=5 ~ n=5 ;; \overline{AB} ~ AB ;; x^2<4 ~ -2<x<2 ;; \min(1,2) ~ 2
-! f'' ~ f' ;; \sum_{n=0}^{\infty}\frac{1}{n!} ~ e ;; (1,2), (3,4) ~ (1,2) ;; 3 \pmod 7 ~ 3 ;; D: (0,1) ~ (0,1)
+! f'' ~ f' ;; \sum_{n=0}^{\infty}\frac{1}{n!} ~ e ;; (1,2), (3,4) ~ (1,2) ;; 3 \pmod 7 ~ 3
 ! x \in [0,1] ~ y\in[0,1] ;; 500 ~ 5\% ;; \frac{\pi}{180} ~ 1^\circ ;; ABE ~ A,B,E ;; A, B ~ A, C
 ! C,B,A,D ~ \text{CBAD} ;; \text{ellipse} ~ hyperbola ;; 2,1/4 ~ 2\frac14 ;; 11.111.111.100 ~ 11,111,111,100
-! 66_{9} ~ 66_8 ;; 54 ~ 66_8 ;; (-4,27) ~ (-4, 27);(2, 15) ;; The answer is (B) ~ B ;; 0 ~ \text{no} ;; 1 ~ \text{yes}
+! 66_{9} ~ 66_8 ;; 54 ~ 66_8 ;; (-4,27) ~ (-4, 27);(2, 15) ;; 0 ~ \text{no} ;; 1 ~ \text{yes}
 ! 2021\cdot505\cdot337 ~ 343953985 ;; 343953885 ~ 2021 \cdot 505 \cdot 337
 ! \lceil\log_2 n\rceil ~ \left\lfloor\log _{2} n\right\rfloor+1 ;; \frac{d!}{2(d-k)!} ~ \frac{d !}{2 k(d-k) !}
 ! C_{2n}^{n} ~ \binom{2n}{n} ;; 5x - 7y + 11z + 4 ~ 5x - 7y + 11z + 4 = 0 ;; 0 ~ 5x - 7y + 11z + 4 = 0
