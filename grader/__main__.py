@@ -35,9 +35,10 @@ def main(argv: list[str] | None = None) -> None:
     flag, path = ("--golds", args.golds) if args.file is None else ("--file", args.file)
     if path is not None and not (args.pair or unknown or args.golds is not None and args.file is not None):
         try:
-            print(_readings(_answers(path)) if flag == "--golds" else _report(_labelled(path)))
+            rows = _answers(path) if flag == "--golds" else _labelled(path)
         except (OSError, ValueError, RecursionError) as error:
             _fail(f"{flag} {path}: {error}")
+        print(_readings(rows) if flag == "--golds" else _report(rows))
         return
     pair = [text for text in (sys.argv[1:] if argv is None else argv) if text != "--"]  # "-x" is an answer, no flag
     if path is not None or len(pair) != 2:

@@ -6,16 +6,18 @@ are compared member by member; numbers and expressions are compared by value.
 """
 
 from fractions import Fraction
-from functools import cmp_to_key
+from functools import cache, cmp_to_key
 from itertools import product
 from typing import NamedTuple
 from zlib import crc32
 
-from grader.reading import MAX_EXPRESSION, MAX_MEMBERS, MAX_NESTING, Node, number_node, read, show
-from grader.words import UNITS
+from grader.reading import MAX_EXPRESSION, MAX_MEMBERS, MAX_NESTING, read
+from grader.trees import Node, number_node, show
 from grader.values import MORE_PRECISION, PRECISION, SCALARS, At, Undefined, agree, evaluate, quotient, sign_of
+from grader.words import UNITS
 
 MAX_SYMBOLS = 8
+MAX_ENDS = 32  # of two sets of numbers
 
 
 class Comparison(NamedTuple):
@@ -138,7 +140,6 @@ def _components(node, size):
 
 _FLIPPED = {"<": ">", ">": "<", "≤": "≥", "≥": "≤"}
 _INFINITY = Node("constant", (), "infinity")
-_MINUS_INFINITY = -_INFINITY
 
 
 def _same(one, gold, depth=0):
@@ -411,42 +412,54 @@ def _is_region(node):
 
 
 def _same_regions(one, gold, depth):
-    """The same set of numbers in any form, or the same inequality up to moved terms and a positive factor."""
-    region, gold_region = _region(one), _region(gold)
-    if region is None or gold_region is None:
+    """The same set of numbers in any form: of all ends, and of what is between them, both have the same. Letters in the
+    ends get values. Else the same inequality up to moved terms and a positive factor."""
+    regions = _region(one), _region(gold)
+    if None in regions:
         return _same_relations(one, gold, depth)
-    (subject, pieces), (gold_subject, gold_pieces) = region, gold_region
-    if (subject and gold_subject and subject != gold_subject) or len(pieces) != len(gold_pieces):
+    ends = [end for region in regions for end in region[1]]
+    if len({region[0] for region in regions} - {None}) > 1 or len(ends) > MAX_ENDS:
         return ""
-    same = all(
-        a[1::2] == b[1::2] and _same_scalars(a[0], b[0]) and _same_scalars(a[2], b[2])
-        for a, b in zip(pieces, gold_pieces, strict=True)
-    )
-    return "interval" if same else ""
+    letters = {name for end in ends for name in end.symbols()}
+    if letters:
+        for point in _points(one, gold)[:4]:
+            valued = {name: number_node(point[name]) for name in letters}
+            sides = (side.rewritten("symbol", lambda part: valued.get(part.value, part)) for side in (one, gold))  # noqa: B023
+            if not _same_regions(*sides, depth):  # or empty, as C < B < A at a point where A < C
+                return _same_relations(one, gold, depth)
+        return "interval"
+    probes = _around(ends)
+    inside, gold_inside = ([has(probe) for probe in probes] for _, _, has in regions)
+    return "interval" if any(inside) and inside == gold_inside else ""
+
+
+def _around(ends):
+    """The ends, the middles between them, and a number below and above."""
+    ends = sorted((end for end in ends if not _infinity(end)), key=cmp_to_key(_order)) or [number_node(0)]
+    middles = [Node("fraction", (Node("sum", pair), number_node(2))) for pair in zip(ends, ends[1:], strict=False)]
+    return [ends[0] - number_node(1), *ends, *middles, ends[-1] - number_node(-1)]
 
 
 def _region(node):
-    """(subject, pieces) of a set of numbers, or None. Pieces (low, included, high, included) are ordered and disjoint;
-    the subject is the letter that is in the set, or None."""
-    subject, pieces = None, None
-    if node.kind == "brackets" and len(node.args) == 2:
-        low, high = node.args
-        pieces = ((low, node.value[0] == "[", high, node.value[1] == "]"),)
+    """A set of numbers as (subject, ends, has), or None: the letter that is in it or None, where it may begin and end,
+    and whether it has a number."""
+    subject, ends, has = None, node.args, None
+    if node.kind == "brackets" and len(ends) == 2:
+        closed = node.value[0] == "[", node.value[1] == "]"
+        has = lambda number: _order(ends[0], number) < closed[0] and _order(number, ends[1]) < closed[1]  # noqa: E731
     elif node.kind == "set":
-        pieces = tuple((member, True, member, True) for member in node.args)
+        has = lambda number: any(_order(number, end) == 0 for end in ends)  # noqa: E731
     elif node.kind == "symbol" and node.value == r"\R":
-        pieces = ((_MINUS_INFINITY, False, _INFINITY, False),)
+        has = lambda number: True  # noqa: E731
     elif node.kind in ("union", "intersection", "difference", "list"):
         return _combined(node)
     elif node.kind == "builder":
         inside = _region(node.args[1])
         letter = node.args[0].args[0] if node.args[0].kind == "relation" else node.args[0]
-        return (None, inside[1]) if inside and inside[0] in (None, letter) else None
+        return (None, *inside[1:]) if inside and inside[0] in (None, letter) else None
     elif node.kind == "relation":
-        subject, pieces = _inequality(node)
-    if pieces is None or any(end.kind not in SCALARS for piece in pieces for end in (piece[0], piece[2])):
-        return None
-    return subject, _ordered(pieces)
+        subject, ends, has = _inequality(node)
+    return (subject, ends, has) if has and all(end.kind in SCALARS for end in ends) else None
 
 
 def _combined(node):
@@ -455,86 +468,44 @@ def _combined(node):
     subjects = {region[0] for region in regions if region} - {None}
     if None in regions or len(subjects) > 1:
         return None
-    subject, parts = next(iter(subjects), None), [pieces for _, pieces in regions]
-    union = tuple(piece for pieces in parts for piece in pieces)
-    if node.kind == "union" or (node.kind == "list" and (node.value == "or" or any(map(_has_letters, union)))):
-        return subject, _ordered(union)
-    if node.kind == "difference":
-        parts[1:] = [_complement(pieces) for pieces in parts[1:]]
-    outside = tuple(piece for pieces in parts for piece in _complement(pieces))
-    both = _complement(_ordered(outside))
-    return subject, both if both or node.value != "," else _ordered(union)
-
-
-def _complement(pieces):
-    """The real numbers in none of the ordered pieces."""
-    gaps, low, closed = [], _MINUS_INFINITY, False
-    for start, included, end, ends in (*pieces, (_INFINITY, True, None, True)):
-        order = _order(low, start)
-        if order < 0 or (order == 0 and closed and not included):
-            gaps.append((low, closed, start, not included))
-        low, closed = end, not ends
-    return tuple(gaps)
-
-
-def _ordered(pieces):
-    """Pieces in rising order, those that touch merged; if there are letters in them, only sorted as text."""
-    if len(pieces) < 2:
-        return pieces
-    if any(map(_has_letters, pieces)):
-        return tuple(sorted(pieces, key=repr))
-    first, *others = sorted(pieces, key=cmp_to_key(lambda a, b: _order(a[0], b[0]) or b[1] - a[1]))
-    merged = [first]
-    for piece in others:
-        low, closed, high, closes = merged[-1]
-        order = _order(high, piece[0])
-        if order > 0 or (order == 0 and (closes or piece[1])):
-            end = _order(high, piece[2])
-            upper = (high, closes) if end > 0 else (piece[2], piece[3] or (end == 0 and closes))
-            merged[-1] = (low, closed, *upper)
-        else:
-            merged.append(piece)
-    return tuple(merged)
-
-
-def _has_letters(piece):
-    return bool(piece[0].symbols() or piece[2].symbols())
+    ends, (first, *others) = [end for region in regions for end in region[1]], [region[2] for region in regions]
+    combinations = {
+        "and": lambda number: first(number) and all(has(number) for has in others),
+        "or": lambda number: first(number) or any(has(number) for has in others),
+        "without": lambda number: first(number) and not any(has(number) for has in others),
+    }
+    kind = {"union": "or", "intersection": "and", "difference": "without"}.get(node.kind, node.value)
+    either = cache(lambda: "and" if any(map(combinations["and"], _around(ends))) else "or")
+    return next(iter(subjects), None), ends, combinations.get(kind) or (lambda number: combinations[either()](number))
 
 
 def _inequality(node):
-    """(subject, pieces) of 1 < x \\le 3, x > 5, x \\ne 2, x \\in …; |x| < 3 is -3 < x < 3."""
-    sides, operators = list(node.args), node.value
+    """The region of 1 < x \\le 3, x > 5, x \\ne 2, x \\in …; |x| < 3 is -3 < x < 3."""
+    sides, operators = node.args, node.value
     if operators == ("∈",):
         region = _region(_settled(sides[1]))
-        return (sides[0], region[1]) if region else (None, None)
-    if operators == ("≠",):
-        for subject, other in (sides, sides[::-1]):
-            if _is_label(subject, [other]):
-                return subject, ((_MINUS_INFINITY, False, other, False), (other, False, _INFINITY, False))
-        return None, None
-    if operators[0] in ">≥":
-        sides, operators = sides[::-1], tuple(_FLIPPED.get(operator, operator) for operator in operators[::-1])
-    if len(sides) > 3 or not set(operators) <= set("<≤"):
-        return None, None
-    if len(sides) == 3:
-        low, subject, high = sides
-        piece = (low, operators[0] == "≤", high, operators[1] == "≤")
-    elif _is_subject(sides[0], sides[1]):
-        subject, piece = sides[0], (_MINUS_INFINITY, False, sides[1], operators[0] == "≤")
-    else:
-        subject, piece = sides[1], (sides[0], operators[0] == "≤", _INFINITY, False)
-    if not _is_subject(subject, sides[0] if subject is not sides[0] else sides[-1]):
-        return None, None
+        return (sides[0], *region[1:]) if region else (None, (), None)
+    subject = next((side for side in (sides[1:2] if len(sides) == 3 else sides) if _is_subject(side, sides)), None)
+    if subject is None or len(sides) > 3 or not set(operators) <= _HOLDS.keys():
+        return None, (), None
+    ends, letter = [side for side in sides if side is not subject], subject
     if subject.kind == "abs" and subject.args[0].kind == "symbol":
-        low, closed, high, closes = piece
-        if low == _MINUS_INFINITY:
-            return subject.args[0], ((-high, closes, high, closes),)
-        return subject.args[0], ((-high, closes, -low, closed), piece)
-    return subject, (piece,)
+        ends, letter = ends + [-end for end in ends], subject.args[0]
+
+    def has(number):
+        number = number if letter is subject else Node("abs", (number,))
+        row = [number if side is subject else side for side in sides]
+        return all(_order(*row[i : i + 2]) in _HOLDS[operator] for i, operator in enumerate(operators))
+
+    return letter, ends, has
 
 
-def _is_subject(node, other):
-    return _is_label(node, [other]) or (node.kind == "abs" and _is_label(node.args[0], [other]))
+_HOLDS = {"<": (-1,), "≤": (-1, 0), ">": (1,), "≥": (0, 1), "≠": (-1, 1)}  # relation -> orders of its sides
+
+
+def _is_subject(node, sides):
+    others = [side for side in sides if side is not node]
+    return _is_label(node, others) or (node.kind == "abs" and _is_label(node.args[0], others))
 
 
 def _same_relations(one, gold, depth):
@@ -593,7 +564,7 @@ def _quantified(node, other):
     has a unit in words."""
     if node.kind == "quantity":
         return node.args[0], node.value
-    bare = other.kind in ("number", "decimal") and node.value == "perhaps a unit"
+    bare = other.kind in ("number", "decimal") and node.value == ("unit", "")
     if node.kind == "product" and (other.kind == "quantity" or bare):
         numbers, unit = tuple(factor for factor in node.args if not factor.symbols()), []
         for factor in (factor for factor in node.args if factor.symbols()):
@@ -633,7 +604,7 @@ def _same_scalars(one, gold):
 
 def _infinity(node):
     """1 or -1 for an infinity, else 0."""
-    return (node == _INFINITY) - (node == _MINUS_INFINITY)
+    return (node == _INFINITY) - (node == -_INFINITY)
 
 
 def _same_constants(one, gold, natural=True):

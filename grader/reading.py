@@ -24,8 +24,20 @@ from typing import NamedTuple
 
 from grader import spelling, words
 from grader.spelling import Unreadable
-from grader.words import ALIASES, BARE_UNITS, COMPOUND_UNITS, FUNCTIONS, GREEK, INFINITE, MULTIPLIERS, NOT_A_UNIT, REALS
-from grader.words import UNITS, words_of
+from grader.trees import Node, number_node, show
+from grader.words import (
+    ALIASES,
+    BARE_UNITS,
+    COMPOUND_UNITS,
+    FUNCTIONS,
+    GREEK,
+    INFINITE,
+    MULTIPLIERS,
+    NOT_A_UNIT,
+    REALS,
+    UNITS,
+    words_of,
+)
 
 # all far above any gold answer in the usual benchmarks (210 characters, 8 digits, nesting 4)
 MAX_EXPRESSION = 500  # characters
@@ -35,51 +47,6 @@ MAX_CELLS = 100  # per matrix
 MAX_SERIES = 2  # sums and products over an index
 MAX_DIGITS = 100  # per literal
 MAX_EXPONENT = 1000  # of a literal such as 1e400
-
-
-class Node(NamedTuple):
-    """A node of a parsed answer; the meaning of `value` depends on the kind."""
-
-    kind: str
-    args: tuple = ()
-    value: object = None
-
-    def __neg__(self):
-        if self.kind == "number":
-            return number_node(-self.value)
-        if self.kind == "decimal":
-            return self._replace(value=(-self.value[0], *self.value[1:]))
-        if self.kind == "matrix":
-            return self._replace(args=tuple(-cell for cell in self.args))
-        return Node("product", (number_node(-1), self))
-
-    def __sub__(self, other):
-        return Node("sum", (self, -other))
-
-    def walk(self):
-        """All nodes of the tree."""
-        stack = [self]
-        while stack:
-            node = stack.pop()
-            yield node
-            stack += node.args
-
-    def has(self, kind):
-        return any(part.kind == kind for part in self.walk())
-
-    def rewritten(self, kind, rule):
-        """The tree with `rule(node)` in place of each node of a kind."""
-        node = self._replace(args=tuple(part.rewritten(kind, rule) for part in self.args))
-        return rule(node) if self.kind == kind else node
-
-    def symbols(self):
-        """The names of the free letters and unknown functions; a sum or product binds its index."""
-        if self.kind == "symbol":
-            return {self.value}
-        names = {self.value + "()"} if self.kind == "apply" else set()
-        for part in self.args:
-            names |= part.symbols()
-        return names - {self.value} if self.kind in ("sum", "prod") else names
 
 
 class Answer(NamedTuple):
@@ -151,8 +118,9 @@ def _tree(tokens, key):
     date, digits = words.date_of(tokens), re.fullmatch(r"([0-9a-zA-Z]+)_\{?([0-9]{2})\}?", key)
     if date:
         return Node("date", (), date)
-    if digits and re.search("[0-9][a-zA-Z]|[a-zA-Z][0-9A-Z]", digits[1]) and _is_in_base(digits[1], int(digits[2])):
-        return Node("base", (Node("text", (), digits[1].upper()),), int(digits[2]))
+    if digits and re.search("[0-9][a-zA-Z]|[a-zA-Z][0-9A-Z]", digits[1]):  # 1A_{16}
+        if all(int(digit, 36) < int(digits[2]) <= 36 for digit in digits[1]):
+            return Node("base", (Node("text", (), digits[1].upper()),), int(digits[2]))
     members = _english_members(tokens)
     if members:
         return members
@@ -168,10 +136,6 @@ def _tree(tokens, key):
     if plain and any(token.kind == "word" and (token.upright or len(token.text) > 1) for token in tokens):
         return Node("text", (), words_of(tokens))
     return Node("unreadable", (), key)
-
-
-def _is_in_base(digits, base):
-    return base <= 36 and all(int(digit, 36) < base for digit in digits)
 
 
 def _english_members(tokens):
@@ -201,6 +165,7 @@ def _is_row(text):
 
 
 OF_LISTS = frozenset("gcd lcm max min".split())
+_UNIT_STARTS = BARE_UNITS | MULTIPLIERS.keys() | COMPOUND_UNITS.keys() | {"sq", "cu"}
 _LETTER_UNITS = frozenset("mgshLNJKWV")  # a lone letter after a number and a space may be one of these
 _ENGLISH = frozenset("It He She has was are the of".split())  # not letters to be multiplied
 _REFUSED_SIGNS = frozenset('@#`"=<>^{}[]_\\*|~;')
@@ -289,7 +254,7 @@ def _answer(tokens, depth):
         Unreadable.raise_if(len(items) > MAX_MEMBERS, "too many members")
     if len(items) == 1:
         return items[0]
-    items = [Node("text", (), item.value.lower()) if _is_marked_row(item) else item for item in items]
+    items = [Node("text", (), item.value[1]) if item.kind == "product" and item.value and item.value[1] else item for item in items]
     kinds = set(separators)
     if kinds & {r"\land", r"\lor"} and not all(item.kind in ("relation", "number", "decimal") for item in items):
         Unreadable.raise_if(len(kinds) > 1, "a formula of logic without brackets")
@@ -300,18 +265,9 @@ def _answer(tokens, depth):
         groups = [items[start:end] for start, end in zip([0, *ends], [*ends, len(items)], strict=True)]
         items = [group[0] if len(group) == 1 else Node("list", tuple(group), ",") for group in groups]
     last = items[-1]
-    if (
-        last.kind == "relation"
-        and last.value == ("∈",)
-        and last.args[1] in _NUMBER_SETS
-        and last.args[0].kind == "symbol"
-    ):
+    if last.value == ("∈",) and last.args[0].kind == "symbol" and last.args[1] in _NUMBER_SETS:
         return Node("family", tuple(items[:-1]), (last.args[0].value, last.args[1].value))  # k\pi, k \in \mathbb{Z}
     return Node("list", tuple(items), "and" if kinds == {"and"} else "or" if "or" in kinds else ",")
-
-
-def _is_marked_row(node):
-    return node.kind == "product" and node.value not in (None, "perhaps a unit")
 
 
 def _item(tokens, depth):
@@ -321,7 +277,7 @@ def _item(tokens, depth):
     first, number = tokens[-1] if tokens else None, len(tokens)
     sides, operators = [_word_label(tokens) or _side(tokens, depth)], []
     if len(tokens) == number - 1 and first.kind == "word" and _is_row(first.text) and sides[0].kind == "product":
-        sides[0] = sides[0]._replace(value=first.text)
+        sides[0] = sides[0]._replace(value=("row", first.text.lower()))  # a text, if it is a member of a list
     while tokens:
         token = tokens[-1]
         relation = _RELATIONS.get(_text(token))
@@ -353,7 +309,7 @@ def _word_label(tokens):
     texts = [token.text for token in tokens[-1 : -1 - words : -1]]
     if not words or _text(tokens[-1 - words]) != "=" or any(text in FUNCTIONS | {"let", "Let"} for text in texts):
         return None
-    if not any((len(text) > 2 or tokens[-1].upright) and not text.isupper() for text in texts):
+    if not any((len(text) > 2 and _is_row(text) or tokens[-1].upright) and not text.isupper() for text in texts):
         return None
     del tokens[-words:]
     return Node("symbol", (), " ".join(texts).lower())
@@ -403,17 +359,9 @@ def _starts_unit(tokens):
     if token.text == "in" and len(tokens) > 1 and tokens[-2].text in ("(", "[", "{", r"\{", "R"):
         return False  # x in [0, 1]
     if len(token.text) == 1:
-        return token.upright and (
-            token.text in UNITS or not token.text.isascii() or token.spaced and token.text.isupper()
-        )
-    low = token.text.lower()
-    known = (
-        token.text in BARE_UNITS
-        or low in BARE_UNITS
-        or low in MULTIPLIERS
-        or low in ("sq", "cu")
-        or low in COMPOUND_UNITS
-    )
+        alone = token.text in UNITS or not token.text.isascii() or (token.spaced and token.text.isupper())
+        return token.upright and alone
+    known = token.text in BARE_UNITS or token.text.lower() in _UNIT_STARTS
     return known or token.upright or (len(token.text) > 3 and _is_english(token))
 
 
@@ -446,19 +394,11 @@ def _unit(tokens):
             power = 1
         elif power_of:
             parts[-1] = (parts[-1][0], sign * int(token.text))
-        elif token.text == "^" and parts:
-            parts[-1] = (parts[-1][0], sign * _unit_exponent(tokens))
+        elif token.text == "^" and parts:  # a digit, in braces or not
+            braces, minus = _accept(tokens, "{"), _accept(tokens, "-")
+            parts[-1] = (parts[-1][0], (-sign if minus else sign) * int(_expect(tokens, *"123456789")))
+            Unreadable.raise_if(braces and not _accept(tokens, "}"), "an exponent of a unit")
     return factor, tuple(parts)
-
-
-def _unit_exponent(tokens):
-    """A one-digit integer, in braces or not."""
-    braces = _accept(tokens, "{")
-    sign = -1 if _accept(tokens, "-") else 1
-    digit = int(_expect(tokens, *"123456789"))
-    if braces:
-        _expect(tokens, "}")
-    return sign * digit
 
 
 def _sum(tokens, depth):
@@ -506,7 +446,7 @@ def _product(tokens, depth):
         divided = sign == "/"
         factors.append(Node("inverse", (factor,)) if divided else factor)
     node = _multiplied(factors)
-    return node._replace(value="perhaps a unit") if unit and node.kind == "product" else node
+    return node._replace(value=("unit", "")) if unit and node.kind == "product" else node
 
 
 def _is_number(node):
@@ -581,8 +521,6 @@ def _based(node, tokens):
     """204_5: the digits as written, and the base."""
     braces = _accept(tokens, "{")
     token = tokens.pop() if tokens else None
-    if token and token.kind == "word" and token.text == "base" and tokens:
-        token = tokens.pop()
     base = words.NUMBER_WORDS.get(token.text.lower(), token.text) if token else ""
     if braces:
         _expect(tokens, "}")
@@ -596,8 +534,6 @@ def _argument(tokens, depth):
     Unreadable.raise_if(not tokens, "no argument")
     token = tokens[-1]
     if token.kind in ("number", "word") and len(token.text) > 1 and not token.upright:
-        if token.kind == "word" and (token.text in FUNCTIONS or token.text in ("pi", "sqrt")):
-            return _atom(tokens, depth + 1)
         Unreadable.raise_if(not token.text.isalnum(), "half a decimal")
         tokens.pop()
         tokens += [token._replace(text=token.text[1:], spaced=False), token._replace(text=token.text[0])]
@@ -615,10 +551,6 @@ def _literal(text):
     if not point or exponent:
         return number_node(value)
     return Node("decimal", (), (value, len(places), len((whole + places).lstrip("0"))))
-
-
-def number_node(value):
-    return Node("number", (), Fraction(value))
 
 
 def _atom(tokens, depth):
@@ -681,10 +613,6 @@ def _word(tokens, depth):
     if text in _RULES:
         return _RULES[text](text, tokens, depth)
     if len(text) > 1:
-        start = next((name for name in ("sin", "cos", "tan", "ln", "log", "sqrt") if text.startswith(name)), None)
-        if start and len(text) == len(start) + 1:
-            tokens += [token._replace(text=text[-1], spaced=False), token._replace(text=start)]
-            return _word(tokens, depth)
         if (
             token.upright
             or text in _ENGLISH
@@ -724,11 +652,7 @@ def _subscript(tokens):
     """The text of a subscript: one token, or a group without nested braces."""
     if not _accept(tokens, "{"):
         Unreadable.raise_if(not tokens or tokens[-1].kind == "sign", "no subscript")
-        token = tokens.pop()
-        if token.kind == "word" and len(token.text) > 1 and not token.upright:  # x_ab is x_a b
-            tokens.append(token._replace(text=token.text[1:]))
-            return token.text[0]
-        return token.text
+        return tokens.pop().text
     parts = []
     while tokens and not _peek(tokens, "}"):
         parts.append(tokens.pop().text)
@@ -737,24 +661,9 @@ def _subscript(tokens):
     return "".join(parts)
 
 
-def _bar_of_builder(tokens):
-    """Replaces the colon of {x : x > 3} by a bar."""
-    depth = 0
-    for i in range(len(tokens) - 1, -1, -1):
-        text = tokens[i].text
-        depth += (text in ("(", "[", r"\{")) - (text in (")", "]", r"\}"))
-        if depth < 0:
-            return
-        if depth == 0 and text == ":":
-            tokens[i] = tokens[i]._replace(kind="command", text="mid")
-            return
-
-
 def _bracketed(opening, tokens, depth):
     """( … ), [ … ), { … } and \\{ … \\}: a group if there is one member, else a tuple, an interval or a set."""
     closers, braces, joints = _CLOSERS[opening], "{" in opening, _JOINTS.get(opening, {})
-    if opening == r"\{":
-        _bar_of_builder(tokens)
     if _accept(tokens, closers[0]):
         return Node("set") if braces else Node("brackets", (), opening + closers[0])
     inside = _answer(tokens, depth + 1)
@@ -847,8 +756,6 @@ def _function(name, tokens, depth):
         name, power = ("ar" if name.endswith("h") else "arc") + name, None
     if _peek(tokens, "(", "{", "[", "|("):
         argument = _atom(tokens, depth + 1)
-        if _accept(tokens, "!"):
-            argument = Node("factorial", (argument,))
     else:
         factors = [_factor(tokens, depth + 1)]
         while tokens and _starts_factor(tokens, factors[-1]) and not _peek(tokens, "(", "["):
@@ -931,32 +838,3 @@ _COMMAND_RULES = {name: rule for name, rule in _RULES.items() if name != "cbrt"}
 _COMMAND_RULES |= {"frac": _stacked, "binom": _stacked, "begin": _matrix, "sum": _series, "prod": _series}
 _COMMAND_RULES |= dict.fromkeys(("lfloor", "lceil", "langle"), _paired)
 _COMMAND_RULES |= dict.fromkeys(_ACCENTS, _accented)
-
-_SHOWN = {"sum": "(… + …)", "product": "(…·…)", "fraction": "(… / …)", "power": "(… ^ …)", "list": "…, …"}
-_SHOWN |= {"union": "… ∪ …", "intersection": "… ∩ …", "difference": "… ∖ …", "ratio": "… : …", "set": "{…, …}"}
-
-
-def show(node):
-    """A tree in one line."""
-    parts = [show(part) for part in node.args]
-    kind, value = node.kind, node.value
-    if kind in ("number", "decimal"):
-        number = value if kind == "number" else value[0]
-        return str(number) if number.numerator.bit_length() < 400 else "a number of many digits"
-    if kind in ("symbol", "constant", "text", "unreadable"):
-        return value if kind in ("symbol", "constant") else repr(value)
-    if kind == "relation":
-        return parts[0] + "".join(f" {operator} {part}" for operator, part in zip(value, parts[1:], strict=True))
-    if kind == "base":
-        return f"{parts[0]} in base {value}"
-    if kind == "quantity":
-        return parts[0] + " " + " ".join(name + (f"^{power}" if power != 1 else "") for name, power in value)
-    if kind == "signs":
-        return ("±" if value else "∓") + parts[0]
-    form = f"{value if kind in ('function', 'apply') else kind}(…, …)"
-    if kind == "brackets":
-        form = f"{value[0]}…, …{value[1]}"
-    elif kind != "sum" or not value:  # a sum over an index is shown as a function
-        form = _SHOWN.get(kind, form)
-    opening, joint, closing = form.split("…")
-    return opening + joint.join(parts) + closing

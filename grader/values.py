@@ -12,8 +12,9 @@ from zlib import crc32
 
 from mpmath import libmp  # sympy's numeric core; its functions of mpf tuples have no context, hence no state
 
-from grader.reading import OF_LISTS, TRIGONOMETRIC, Node
+from grader.reading import OF_LISTS, TRIGONOMETRIC
 from grader.spelling import Refusal
+from grader.trees import Node
 
 MAX_BITS = 50_000  # per exact number
 MAX_FACTORIAL = 2500

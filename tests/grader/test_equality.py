@@ -403,8 +403,198 @@ as-models-write-it
 ! \lceil\log_2 n\rceil ~ \left\lfloor\log _{2} n\right\rfloor+1 ;; \frac{d!}{2(d-k)!} ~ \frac{d !}{2 k(d-k) !}
 ! C_{2n}^{n} ~ \binom{2n}{n} ;; 5x - 7y + 11z + 4 ~ 5x - 7y + 11z + 4 = 0 ;; 0 ~ 5x - 7y + 11z + 4 = 0
 ! s^2\le 4r^2 ~ s^2 \le 8r^2 ;; s\le2\sqrt2r ~ s^2 \le 8r^2
+
+letters-in-a-row
+! HTT ~ TTH ;; RGB ~ BGR ;; red ~ der ;; BAC ~ CAB ;; HT ~ TH ;; No ~ On ;; {HTT, THT} ~ {TTH, HTT}
+! \{HT, HH\} ~ \{TH, HH\} ;; H2O ~ HO2 ;; A13 ~ 1A3
+! tea ~ eat ;; cat ~ act ;; (HT, TT) ~ (TH, TT) ;; ABC ~ CBA ;; PQRS ~ PQR ;; on ~ no ;; \mathrm{HTT} ~ TTH
+! \text{RGB} ~ BGR ;; ADBC ~ ABCD ;; WLL ~ LLW ;; LLW ~ LWL ;; x = HTT ~ TTH
+! AG ~ GA ;; saw ~ was ;; God ~ dog ;; IV ~ VI ;; XI ~ IX ;; CDAB ~ ABCD ;; 2AB_{16} ~ 2BA_{16} ;; XIV ~ XVI
+! CO ~ OC ;; RRL ~ RLR ;; A, CB ~ A, BC ;; HHT or HTH ~ HHT or THH ;; B-A-C ~ C-A-B
+! MN ~ NM ;; $BAC$ ~ $CAB$ ;; \boxed{HTT} ~ TTH ;; DNA ~ AND ;; HTTH ~ THHT ;; ab ~ BA
+= xy ~ yx ;; HTT ~ HTT ;; \text{HTT} ~ HTT ;; 2xy ~ 2yx ;; mn ~ nm ;; xyz ~ zyx ;; htt ~ HTT ;; red ~ Red
+= HT, TH ~ TH, HT ;; 2ab ~ 2ba ;; x^2yz ~ zyx^2 ;; \frac{ab}{c} ~ \frac{ba}{c} ;; AB=5 ~ 5 ;; AB = CD ~ CD = AB
+= pq+1 ~ 1+qp ;; RGB ~ $RGB$ ;; \{HT,TH\} ~ \{TH,HT\}
+
+logic
+! p \land q ~ p \lor q ;; p \wedge q ~ p \vee q ;; p \lor (q \land r) ~ p \land (q \lor r) ;; \neg p ~ p
+! p \rightarrow q ~ q \rightarrow p ;; p \implies q ~ q \implies p ;; p \land q ~ p ;; p \land q, r ~ p \lor q, r
+! \neg p \lor q ~ p \lor \neg q ;; p \lor q ~ p, q ;; p∧q ~ p∨q ;; x \land y ~ xy
+! p \iff q ~ p \implies q ;; p \oplus q ~ p \lor q ;; p \land q = r ~ p \lor q = r ;; P \wedge Q ~ P \vee Q
+! A \land B \land C ~ A \land B \lor C ;; \lnot p ~ p
+= p \land q ~ p \wedge q ;; q \land p ~ p \land q ;; \neg p ~ \lnot p ;; p \lor q ~ p \vee q
+= p \implies q ~ p \Rightarrow q ;; x>5 \land x<10 ~ 5<x<10 ;; x<-14 \lor x>-3 ~ (-\infty,-14)\cup(-3,\infty)
+= x = 3 \lor x = -2 ~ x=3, x=-2 ;; p∧q ~ p \land q ;; 3 \lor 5 ~ 3,5
+= x>2, x<5 ~ 2<x<5 ;; x<-1, x>1 ~ (-\infty,-1)\cup(1,\infty) ;; x \ge 1, x \ne 3 ~ [1,3)\cup(3,\infty)
+! x>2 and x<5 ~ x>2 or x<5 ;; x<2, x<5 ~ x<5 ;; x>2, x<5 ~ 2<x<6
+
+si-prefixes
+! 5\,\mathrm{mJ} ~ 5\,\mathrm{MJ} ;; 5 mW ~ 5 MW ;; 3 kHz ~ 3 MHz ;; 5 ms ~ 5 s ;; 5 \mu m ~ 5 m ;; 3 nm ~ 3 mm
+! 5 Mm ~ 5 mm ;; 5 kPa ~ 5 Pa ;; 2 mg ~ 2 kg ;; 2 mg ~ 2 Mg ;; 5 pF ~ 5 nF ;; 5 μF ~ 5 F ;; 5 mV ~ 5 MV
+! 5 GeV ~ 5 MeV ;; 5 kcal ~ 5 cal ;; 5 kohm ~ 5 ohm ;; 5 megawatts ~ 5 milliwatts ;; 10 kN ~ 10 N ;; 1 mL ~ 1 ML
+! 4 k\Omega ~ 4 M\Omega ;; 5 m\Omega ~ 5 M\Omega
+! 5 ohms ~ 5 volts ;; 5 N/m ~ 5 Nm ;; 5 J/s ~ 5 J ;; 5 km^2 ~ 5 m^2 ;; 6 A ~ 6 V ;; 5 K ~ 5 C
+! 5\ \mu\mathrm{s} ~ 5\ \mathrm{ms} ;; 5 KB ~ 5 MB ;; 5 GB ~ 5 MB
+= 5\,\mathrm{mJ} ~ 5 ;; 5 MJ ~ 5 megajoules ;; 5 kHz ~ 5 kilohertz ;; 5\,\mu\mathrm m ~ 5 ;; 5 μm ~ 5 micrometers
+= 4\ \Omega ~ 4 ohms ;; 4\ \Omega ~ 4 ;; 5 kHz ~ 5 ;; 5 atm ~ 5 ;; 5 k\Omega ~ 5 ;; 10 kN ~ 10 kilonewtons
+= 3 kcal ~ 3 ;; 5 mol/L ~ 5 ;; 25 mA ~ 25 milliamperes ;; 9.8\,\mathrm{m\,s^{-2}} ~ 9.8 m/s^2 ;; 5 GHz ~ 5
+= 5\,\mathrm{eV} ~ 5 ;; 300\,\mathrm K ~ 300 ;; 5 N ~ 5 newtons ;; 6\ \mathrm{A} ~ 6 ;; 12 V ~ 12 volts ;; 5 MPa ~ 5
+= 5\,\text{MPa} ~ 5 MPa ;; 20\,\mathrm{dB} ~ 20 ;; 5 \mu m ~ 5 ;; 2.5\,\mu\text{C} ~ 2.5
+= 5\,\text{kg}\cdot\text{m/s} ~ 5 kg m/s ;; 100\ \mathrm{W/m^2} ~ 100 ;; 5 bits ~ 5 ;; 8 bytes ~ 8
+
+dates
+! 2024-03-05 ~ 2024-05-03 ;; 2024-03-05 ~ 2016 ;; 3/5/2024 ~ 5/3/2024 ;; March 5 ~ May 3 ;; March 5 ~ March 6
+! June 20, 2024 ~ June 20, 2023 ;; 2024-03-05 ~ 2024-03-06 ;; June 20 ~ July 20 ;; 20 June ~ 20
+! 2024/03/05 ~ 2024/05/03 ;; 12/6/2020 ~ 6/12/2020 ;; March ~ May ;; Mon ~ Tue ;; 2020-01-02 ~ 2017 ;; March 5 ~ 5
+! June 2 ~ June 20
+= March 5 ~ 5 March ;; June 20th ~ June 20 ;; June 20th ~ 20 June ;; the 20th of June ~ June 20
+= March 5, 2024 ~ 5 March 2024 ;; 2024-03-05 ~ March 5, 2024 ;; \text{March 5} ~ March 5th ;; Jan. 3 ~ January 3
+= 2024-03-05 ~ 2024-3-5 ;; June 20, 2024 ~ 20th June 2024 ;; \text{May } 4 ~ May 4th ;; 4 July ~ July 4
+= 1st of May ~ May 1
+
+times
+! 2:40 ~ 1:20 ;; 4:30 ~ 4:03 ;; 1:00 ~ 12:00 ;; 2:40 ~ 3:40 ;; 2:40 AM ~ 2:40 PM ;; 1:03 PM ~ 1:03 AM
+! 13:03 ~ 1:03 AM ;; 12:00 AM ~ 12:00 PM ;; 4:00 ~ 8:00 ;; 10:20 ~ 5:10 ;; 6:30 ~ 3:15 ;; 2:40 ~ 240
+! 01:02:03 ~ 02:04:06 ;; 4 pm ~ 4 am ;; 2:40 ~ 1:20 PM ;; x = 2:40 ~ 1:20 ;; 4:00 PM ~ 4 AM
+= 2:40 ~ 02:40 ;; 2:40 PM ~ 2:40 ;; 1:03 PM ~ 13:03 ;; 13:03 ~ 1:03 p.m. ;; 4:00 PM ~ 4 pm ;; 12:05 AM ~ 0:05
+= 2:40 ~ 2:40 ;; 2:3 ~ 4:6 ;; 1:2 ~ 1/2 ;; 3:2 ~ 6:4 ;; 1:20 ~ 1/20 ;; 4{:}30 ~ 4:30
+= 20\!:\!34 ~ 8\!:\!34 \text{ p.m.} ;; 4:30 \text{ PM} ~ 16:30 ;; 5 o'clock ~ 5:00 ;; 12:00 PM ~ 12:00
+= 2:40 pm ~ 2:40 P.M.
+
+choice-with-value
+= \textbf{(C) } 8 ~ 8 ;; \textbf{(C) } 8 ~ C ;; (C) 8 ~ 8 ;; C. 8 ~ 8 ;; C) 8 ~ 8 ;; 8 ~ C. 8 ;; 8 ~ \textbf{(C) } 8
+= C ~ (C) 8 ;; (B) Paris ~ Paris ;; Paris ~ (B) Paris ;; \text{(B)}\ -\frac{10}{3} ~ -\frac{10}{3}
+= \textbf{(E)}\ \sqrt{2} ~ \sqrt2 ;; (C)~8 ~ 8 ;; (C) 8 ~ (C) 8.0 ;; \textbf{(A)}\ \frac{1}{2} ~ 0.5 ;; C: 8 ~ 8
+= \text{(D) } x+1 ~ 1+x ;; (C)8 ~ 8 ;; \mathrm{(C)}8 ~ C ;; Option C: 8 ~ 8 ;; (A) 5 cm ~ 5
+= \textbf{(B)}\ (1,2) ~ (1,2) ;; (D) $8$ ~ 8
+! (C) 9 ~ 8 ;; (D) 8 ~ (C) 8 ;; C ~ 8 ;; (C) 8 ~ 9 ;; (C) 8 ~ B ;; (C) 8 or (D) 9 ~ 8 ;; (C) 8, (D) 9 ~ C ;; 8 ~ C
+! (C) 9 ~ (C) 8 ;; C. 9 ~ 8 ;; (A) 8 (B) 9 ~ 8 ;; A. 8 B. 9 ~ 8 ;; (C) not 8 ~ 8 ;; (5) 8 ~ 8 ;; (C) (8) (D) ~ D
+! C 8 ~ 8 ;; (Z) 8 ~ 8
+
+left-side
+= m+n = 25 ~ 25 ;; m+n=24+1=25 ~ 25 ;; \log_z w = 60 ~ 60 ;; \frac{AB}{CD}=3 ~ 3 ;; 3 ~ \frac{AB}{CD}=3
+= a+b = 42 ~ 42 ;; x^2+y^2 = 10 ~ 10 ;; P(A \cup B) = 0.7 ~ 0.7 ;; f(2)+f(3) = 7 ~ 7 ;; f(2) = 7 ~ 7
+= S_{\triangle ABC}=12 ~ 12 ;; \angle A + \angle B = 90^\circ ~ 90
+= AB = 1.8 * BC / 1.5 = 1.8 * 9.0 / 1.5 = 10.8 ~ 10.8m ;; \nabla f = (2x, 2y) ~ (2x,2y) ;; |AB| = 5 ~ 5
+= 100m+n = 902 ~ 902 ;; \sin A = \frac12 ~ \frac12 ;; AB^2 = 25 ~ 25 ;; \vec{v} = (1,2) ~ (1,2) ;; abc = 6 ~ 6
+= p+q+r=10 ~ 10 ;; 25 = m+n ~ 25 ;; a_1 + a_2 = 7 ~ 7 ;; a_{10} = 55 ~ 55 ;; \gcd(a,b) = 6 ~ 6
+= \frac{m}{n} = \frac{9}{16} ~ \frac{9}{16} ;; E[X] = 3 ~ 3 ;; \det(A) = 24 ~ 24 ;; \overline{AB} = 5 ~ 5 ;; 3+4=7 ~ 7
+= x = 2y = 10 ~ 10 ;; \cos\theta = 0.5 ~ 0.5
+= 2 ~ \frac{NO}{BO} = 2 ;; \text{Area} = 12 ~ 12 ;; \text{m+n} = 25 ~ 25 ;; V = \frac{4}{3}\pi r^3 = 36\pi ~ 36\pi
+= \text{Total} = 3 \times 4 = 12 ~ 12
+! m+n = 26 ~ 25 ;; m+n=24+2=25 ~ 25 ;; 2x+1=7 ~ 3 ;; x^2=4 ~ 4 ;; x^2 = 4 ~ 2 ;; 7=11a+c ~ 11a+c ;; 2 ~ x+y=2
+! 4 ~ x^2+y^2=4 ;; 0 ~ 2x+3y-z=0 ;; 42=43 ~ 42 ;; m+n = 25 ~ m ;; m=5 ~ n=5 ;; x+1=5 ~ 5 ;; 2x=10 ~ 10 ;; 2x+1=7 ~ 7
+! m+n=25 ~ p+q=25 ;; x=5 ~ y=5 ;; 1 ~ \frac{x^2}{4}+\frac{y^2}{9}=1
+
+more-units
+= 9米 ~ 9 ;; 8厘米 ~ 8 ;; 8厘米 ~ 8 cm ;; 40海里 ~ 40 ;; 5m ~ 5 ;; 5m ~ 5米 ;; 50πm^{2} ~ 50π ;; 12平方厘米 ~ 12 cm^2
+= 30立方米 ~ 30 ;; 5公里 ~ 5 km ;; 3小时 ~ 3 hours ;; 5千克 ~ 5 kg ;; 20元 ~ 20 ;; 15分钟 ~ 15 minutes ;; 6个 ~ 6 ;; 24人 ~ 24
+= 8天 ~ 8 days ;; 45度 ~ 45 ;; 20千米 ~ 20 km ;; 30千米/小时 ~ 30 km/h ;; 100毫升 ~ 100 mL ;; 2√{3}米 ~ 2\sqrt3
+= (10+10√{3})米 ~ 10+10\sqrt3 ;; 30√{2}海里 ~ 30\sqrt2 ;; 10.8m ~ 10.8 ;; 5,000m ~ 5000 ;; 40海里 ~ 40.0 ;; 3 lb ~ 3 pounds
+= 5 km/h ~ 5 kilometers per hour ;; 5米/秒 ~ 5 m/s ;; 12cm2 ~ 12 ;; 7.5升 ~ 7.5 ;; 500克 ~ 500 g ;; 12厘米^2 ~ 12
+= 36度 ~ 36° ;; 2√{3}m ~ 2\sqrt3 ;; 4/3m ~ 4/3 ;; 24πcm² ~ 24π ;; 12 Ом ~ 12 ;; 5 кг ~ 5 ;; 42명 ~ 42 ;; 42個 ~ 42
+= 42 Euro ~ 42 ;; 3 Stunden ~ 3 ;; 5 metros ~ 5
+! 9米 ~ 8 ;; 9厘米 ~ 9米 ;; 9米 ~ 9 cm ;; 12平方厘米 ~ 12厘米 ;; 5公里 ~ 5米 ;; 3小时 ~ 3分钟 ;; 20元 ~ 20角 ;; 40海里 ~ 40公里 ;; 5千克 ~ 5克
+! 5m ~ 5cm ;; 5m ~ 6 ;; 8天 ~ 8小时 ;; 9平方米 ~ 9立方米 ;; 6m ~ $6n$ ;; 5米/秒 ~ 5米 ;; 30 ~ 30元或40元
+
+words-around
+= \text{There are 42 ways} ~ 42 ;; There are 3 objects in the image. ~ 3 ;; \text{Answer: }42 ~ 42
+= \text{The answer is } 42 ~ 42 ;; f(n)=n+1 \text{ for all } n ~ f(n)=n+1
+= The height of the flagpole AC is 9 meters. ~ 9 ;; \text{The area is } 12\pi ~ 12\pi ;; there are 42 ~ 42
+= The value of x is 5 ~ 5 ;; The answer is A ~ A ;; It is 42 ~ 42 ;; The answer is \frac{1}{2}. ~ 0.5
+= There are \textbf{42} ways ~ 42 ;; The distance is 5 km ~ 5 km ;; f(x)=2x \text{ for all real } x ~ 2x
+= n^2 \text{ for all } n \in \mathbb{N} ~ n^2 ;; The number is 7 ~ 7 ;; Answer: 42 ~ 42 ;; The final answer is 42 ~ 42
+= \text{Area: } 12 ~ 12 ;; There are 42 ways ~ 42 ways ;; So the answer is 42. ~ 42 ;; The ratio is 3:2 ~ 3:2
+= He has 5 apples ~ 5
+= f(x)=0 \text{ for all } x ~ f(x)=0 ;; \text{exactly } 3 ~ 3 ;; There are 42 ways to do it ~ 42
+! There are 42 ways ~ 43 ;; There are not 42 ways ~ 42 ;; The answer is not 42 ~ 42 ;; There are 42 or 43 ways ~ 42
+! There are at least 42 ways ~ 42 ;; There are 42 ways and 3 more ~ 42 ;; The answer is probably 42 ~ 42
+! The answer could be 42 ~ 42 ;; There are more than 42 ways ~ 42 ;; There are 5 cats and 3 dogs ~ 5
+! There are 42 million people ~ 42 ;; Is it 42? ~ 42 ;; The answer is 42 or 43 ~ 42 ;; The answer is less than 42 ~ 42
+! The answer is unknown ~ 42 ;; the number of digits in 42 ~ 42 ;; If x is 42 ~ 42 ;; There are 42 fewer ~ 42
+! The answer is between 41 and 43 ~ 42 ;; Let x = 42 ~ 42 ;; The answer is A or B ~ A ;; There are no 42 ways ~ 42
+! The answer isn't 42 ~ 42 ;; The answer is approximately 42 ~ 42 ;; There are 3 objects ~ 3 dogs in 4 images
+! x>3 \text{ for all } x ~ x<3 ;; about 42 ~ 42 ;; There were never 42 ways ~ 42
+= n+1 \text{ for } n \ge 1 ~ n+1
+! n+1 \text{ for all } n ~ n+2 ;; x^2 \text{ for all } x>0 ~ x^2 \text{ for all } x<0 ;; The answer is 42 cm ~ 42 m
+! There is 1 solution ~ no solution ;; The answer is true ~ false
+
+two-forms
+= \frac12 \text{ or } 0.5 ~ \frac12 ;; 1/2 or 0.5 ~ 0.5 ;; 2 - b ~ -b+2, or 2 - b ;; 28_9 ~ 28 or 28_9
+! \frac12 \text{ or } 0.6 ~ \frac12 ;; 1,1,2 ~ 1,2,2 ;; 1/3 or 0.33 ~ 1/3 ;; 1/2 or 2 ~ 1/2
+
+rounded
+= 16\pi \approx 50.27 ~ 50.27 ;; \pi \approx 3.14 ~ 3.14 ;; 1.5906 \approx 1.6 ~ 1.6 ;; \sqrt2 \approx 1.41 ~ 1.41
+= \sqrt{20}\approx 4.472 ~ 2\sqrt5 ;; x = \sqrt2 \approx 1.414 ~ 1.414 ;; \frac{2}{3} \approx 0.67 ~ 0.67
+= \sqrt2 \approx 1.414 ~ \sqrt2 ;; 16\pi \approx 50.27 \text{ cm} ~ 50.27 ;; \approx 1.6 ~ 1.6
+= \frac{100}{7}\approx14.29 ~ 14.29
+! 16\pi \approx 50.27 ~ 50.3 ;; \pi \approx 3.14 ~ 3.1 ;; \sqrt2 \approx 1.414 ~ 1.41 ;; 4.47 ~ 2\sqrt5
+! \frac{100}{9}\approx 14.29 ~ 14.29 ;; 42 \approx 42.3 ~ 42.4 ;; 3 \approx 4 ~ 4
+
+piecewise
+= \begin{cases} 0 & x \le 0 \\ 1 & x > 0 \end{cases} ~ \begin{cases} 1 & x>0 \\ 0 & x \le 0 \end{cases}
+= \begin{cases} 1 & \text{if } x>0 \\ 0 & \text{if } x \le 0 \end{cases} ~ \begin{cases} 1 & x>0 \\ 0 & x \le 0 \end{cases}
+= \begin{cases} 1, & x>0, \\ 0, & \text{otherwise.} \end{cases} ~ \begin{cases} 1 & \text{if } x>0 \\ 0 & \text{otherwise} \end{cases}
+= f(x) = \begin{cases} x^2 & x \ge 0 \\ -x & x<0 \end{cases} ~ \begin{cases} -x & 0>x \\ x^2 & x \geq 0 \end{cases}
+= \begin{cases} n/2 & \text{if } n \text{ is even} \\ 3n+1 & \text{if } n \text{ is odd} \end{cases} ~ \begin{cases} 3n+1 & n \text{ is odd} \\ \frac n2 & n \text{ is even} \end{cases}
+= \begin{cases} 1 & \text{for } 0\le x<1 \\ 2 & \text{for } x \ge 1 \end{cases} ~ \begin{cases} 1 & x\in[0,1) \\ 2 & x \ge 1 \end{cases}
+! \begin{cases} 0 & x>0 \\ 1 & x \le 0 \end{cases} ~ \begin{cases} 1 & x>0 \\ 0 & x \le 0 \end{cases}
+! \begin{cases} 1 & x>0 \\ 0 & x < 0 \end{cases} ~ \begin{cases} 1 & x>0 \\ 0 & x \le 0 \end{cases}
+! \begin{cases} 1 & x>0 \end{cases} ~ \begin{cases} 1 & x>0 \\ 0 & x \le 0 \end{cases}
+! \begin{cases} 1 & x>0 \\ 0 & x \le 0 \end{cases} ~ 1
+
+congruence
+= x \equiv 3 \pmod{7} ~ x\equiv 10 \pmod 7 ;; 3 \pmod{7} ~ x \equiv 3 \pmod{7}
+= x \equiv -4 \pmod{7} ~ x \equiv 3 \pmod{7} ;; x \equiv 3 \mod 7 ~ 3 \pmod 7 ;; x ≡ 3 (mod 7) ~ x \equiv 3 \pmod{7}
+= 10 (mod 7) ~ 3 (mod 7) ;; n \equiv 1 \pmod{4} ~ n \equiv 5 \pmod 4
+= x\equiv 1 \pmod 5 \text{ or } x \equiv 3 \pmod 5 ~ x \equiv 3 \pmod 5 \text{ or } x \equiv 1 \pmod 5
+! x \equiv 4 \pmod{7} ~ x \equiv 3 \pmod{7} ;; x \equiv 3 \pmod{8} ~ x \equiv 3 \pmod{7} ;; 5 (mod 7) ~ 5
+! 3 \pmod 7 ~ 3 ;; 3 ~ 3 \pmod 7 ;; x \equiv 3 \pmod 7 ~ y \equiv 3 \pmod 7
+! x \equiv 3 \pmod{14} ~ x \equiv 3 \pmod{7} ;; x = 3 ~ x \equiv 3 \pmod 7
+! x \equiv 3.5 \pmod 7 ~ x \equiv 3 \pmod 7 ;; 128 \bmod 3 ~ 1
+
+big-factorial
+= \frac{2025!}{2023!} ~ 2025\cdot2024 ;; \frac{2025!}{2023!} ~ 4098600 ;; 2025 \cdot 2024! ~ 2025!
+= \frac{100!}{98!} ~ 9900 ;; \frac{2024!}{2023!} ~ 2024 ;; \binom{2025}{2} ~ 2049300 ;; 2 \cdot 2024! ~ 2024! + 2024!
+= \frac{2025!}{2^{10}} ~ \frac{2025!}{1024}
+! \frac{2025!}{2023!} ~ 2025 ;; 2025! ~ 2024! ;; 2025 \cdot 2023! ~ 2025! ;; 2025!+1 ~ 2025!
+! \frac{2025!}{2023!} ~ 4098601
+
+integer-families
+= k\pi, k\in\mathbb{Z} ~ n\pi, n\in\mathbb{Z} ;; x = k\pi \; (k \in \mathbb{Z}) ~ k\pi, k\in\mathbb{Z}
+= k\pi ~ k\pi, k \in \mathbb Z ;; \frac{\pi}{4} + k\pi, k \in \mathbb{Z} ~ \frac{\pi}{4}+n\pi, n \in \mathbb{Z}
+= x = 2\pi k, \text{ where } k \text{ is an integer} ~ 2k\pi, k \in \mathbb{Z}
+= k\pi \text{ for } k\in\mathbb{Z} ~ k\pi, k\in\mathbb{Z}
+= \frac{\pi}{6}+2k\pi, \frac{5\pi}{6}+2k\pi, k\in\mathbb Z ~ \frac{5\pi}{6}+2n\pi, \frac{\pi}{6}+2n\pi, n\in\mathbb Z
+= x=\frac{\pi}{2}+\pi n, n \in \mathbb{Z} ~ \frac{\pi}{2}+k\pi \quad (k\in\mathbb{Z})
+= k\pi, k ∈ ℤ ~ k\pi, k\in\mathbb{Z} ;; n\pi \text{ for any integer } n ~ k\pi, k\in \mathbb Z
+= \pm\frac{\pi}{3}+2k\pi, k\in\mathbb{Z} ~ 2n\pi\pm\frac{\pi}{3}, n\in\mathbb{Z}
+! 2k\pi, k\in\mathbb{Z} ~ k\pi, k\in\mathbb{Z} ;; k\pi, k\in\mathbb{N} ~ k\pi, k\in\mathbb{Z}
+! k\pi, k\in\mathbb{Z} ~ \pi ;; \frac{\pi}{3}+k\pi, k\in\mathbb Z ~ \frac{\pi}{4}+k\pi, k\in\mathbb Z
+! k \in \mathbb{Z} ~ k \in \mathbb{N} ;; a+k\pi, k\in\mathbb{Z} ~ n+k\pi, n\in\mathbb{Z}
+! k, k\in\mathbb{Z} ~ k\pi, k\in\mathbb{Z}
+
+notations
+= \operatorname{cis}(\pi) ~ -1 ;; 2\operatorname{cis}\frac{\pi}{3} ~ 1+i\sqrt3
+= \text{cis } 60^\circ ~ \frac12+\frac{\sqrt3}{2}i ;; \mathrm{cis}(\pi/2) ~ i ;; ]2,5[ ~ (2,5) ;; [2,5[ ~ [2,5)
+= ]2,5] ~ (2,5] ;; ]-\infty,3[ \cup ]5,\infty[ ~ (-\infty,3)\cup(5,\infty) ;; x \in ]2,5[ ~ 2<x<5 ;; C(10,3) ~ 120
+= C(10,3) ~ \binom{10}{3} ;; 10 choose 3 ~ 120 ;; {}_{10}C_3 ~ 120 ;; ^{10}C_3 ~ \binom{10}{3} ;; i-2j+3k ~ (1,-2,3)
+= \mathbf{i}-2\mathbf{j}+3\mathbf{k} ~ \langle 1,-2,3 \rangle ;; \hat{i}+2\hat{j} ~ (1,2)
+= 3\mathbf{i}-\mathbf{k} ~ \begin{pmatrix}3\\0\\-1\end{pmatrix} ;; 2i+3j ~ (2,3) ;; \vec{i}+\vec{j} ~ (1,1)
+= 3\hat{\imath}+4\hat{\jmath} ~ (3,4)
+= 30^\circ 15' ~ 30.25^\circ ;; 30°15′ ~ 30.25° ;; 45^\circ 30' ~ 45.5^\circ ;; 10^\circ 30' 36'' ~ 10.51^\circ
+= 30^\circ 15' ~ 30.25 ;; x₁ ~ x_1 ;; ∛2 ~ \sqrt[3]{2} ;; 30º ~ 30 ;; ⅛ ~ 1/8 ;; log₂8 ~ 3 ;; \log₂ 8 ~ 3 ;; ４２ ~ 42
+= ٤٢ ~ 42 ;; x＝３ ~ 3 ;; （１，２） ~ (1,2) ;; 4​2 ~ 42 ;; a∙b ~ a \cdot b ;; 42\ ~ 42 ;; ３．５ ~ 3.5 ;; 2⅓ ~ 7/3 ;; ∜16 ~ 2
+= 𝑥+1 ~ x+1 ;; x² + y₂ ~ x^2+y_2 ;; 3′ ~ 3' ;; १२ ~ 12 ;; −5 ~ -5 ;; ﹣5 ~ -5 ;; 5％ ~ 5\% ;; 2·3 ~ 6 ;; 1，2，3 ~ 1,2,3
+= ［1，2］ ~ [1,2] ;; 1、2、3 ~ 1,2,3 ;; 2或3 ~ 2,3 ;; a⋅b ~ ab
+! ]2,5[ ~ [2,5] ;; [2,5[ ~ [2,5] ;; ]2,5] ~ [2,5] ;; C(10,3) ~ 720 ;; C(10,3) ~ C(10,4) ;; i-2j+3k ~ (1,2,3)
+! 2i+3j ~ (3,2) ;; 2i+3j ~ 2+3i ;; 30^\circ 15' ~ 30.15^\circ ;; 30^\circ 15' ~ 30 ;; x₁ ~ x_2 ;; ∛2 ~ \sqrt2
+! ⅛ ~ 1/9 ;; ٤٢ ~ 24 ;; ４２ ~ 43 ;; log₂8 ~ \log_3 8 ;; 2i+3 ~ (2,3) ;; \operatorname{cis}(\pi) ~ 1 ;; P(5,2) ~ 10
+! C(3) ~ 3C ;; [0]*10**10 ~ 0 ;; 1A ~ 1B_{16} ;; 1A_{12} ~ 1A_{16} ;; C(n,1) ~ D(n,1)
+= 1A ~ 1A_{16} ;; 1a_{16} ~ 1A_{16} ;; 1A3 base 16 ~ 1A3_{16} ;; f(4) > f(1) > f(2) ~ f(2) < f(1) < f(4)
+! f(4) > f(2) > f(1) ~ f(2) < f(1) < f(4) ;; A1 ~ 1A_{16}
 """
-ONE_WAY = {"percent", "decimal", "base-n", "as-models-write-it"}  # in which the policy looks at the gold
+ONE_WAY = {"percent", "decimal", "base-n", "as-models-write-it", "rounded", "left-side", "notations"}  # in which the policy looks at the gold
 
 
 def cases(mark):
