@@ -95,13 +95,6 @@ def _decide(candidate, gold):
     return next(filter(None, (_same_if_defined(*pair) for pair in pairs)), "")
 
 
-_OF_PARTS = {  # kind -> whether two nodes of it, alike but for their parts, are equal
-    **dict.fromkeys(("logic", "cases"), lambda one, gold, depth: _same_lists(
-        one._replace(kind="set"), gold._replace(kind="set"), depth)),
-    "case": lambda one, gold, depth: all(_same(*pair, depth) for pair in zip(one.args, gold.args, strict=True)),
-}  # fmt: skip
-
-
 def _readings(answer, other):
     """What an answer may mean, beside the other side's tree: 100,200 is a number, or a list if the other side is one;
     2i - j is a vector if it is one; 1A has a base if it has one."""
@@ -147,34 +140,25 @@ def _same(one, gold, depth=0):
     Undefined.raise_if(depth > MAX_NESTING, "nested too deep")
     one, gold = _settled(_signs(one)), _settled(_signs(gold))
     kinds = {one.kind, gold.kind}
-    for alternatives, other in (one, gold), (gold, one):
-        if alternatives.kind == "list" and alternatives.value == "or" and other.kind not in ("list", "set"):
+    for alternatives in one, gold:
+        if alternatives.kind == "list" and alternatives.value == "or" and not kinds <= {"list", "set"}:
             first, *others = alternatives.args  # 1/2 or 0.5 is one answer
             if all(_same_if_defined(first, each) or _same_if_defined(each, first) for each in others):
                 pairs = [(each, gold) if alternatives is one else (one, each) for each in alternatives.args]
                 return next(filter(None, (_same_if_defined(*pair, depth + 1) for pair in pairs)), "")
-    if "base" in kinds:
-        return _same_bases(one, gold)
-    if kinds & {"text", "date", "false", "nothing", "unreadable"}:
-        return "words" if one == gold and one.kind in ("text", "date") else ""
-    if "family" in kinds:
-        return _same_families(one, gold, depth)
-    if "congruence" in kinds:
-        return _same_congruences(one, gold)
-    if _is_region(one) or _is_region(gold):
+    if not kinds & {"base", "text", "family", "congruence"} and (_is_region(one) or _is_region(gold)):
         return _same_regions(one, gold, depth)
-    if "equation" in kinds:
-        return _same_equations(one, gold, depth)
-    if kinds & _OF_PARTS.keys():
-        same = len(kinds) == 1 and one.value == gold.value and len(one.args) == len(gold.args)
-        return one.kind if same and _OF_PARTS[one.kind](one, gold, depth + 1) else ""
-    if kinds & {"list", "set"}:
-        return _same_lists(one, gold, depth)
-    if kinds & {"brackets", "matrix"}:
-        return _same_cells(one, gold, depth)
-    if kinds & {"ratio", "time"}:
-        return _same_ratios(one, gold)
-    return _same_quantities(one, gold)
+    return next((rule for of_kinds, rule in _RULES if kinds & of_kinds), _same_quantities)(one, gold, depth)
+
+
+def _same_texts(one, gold, _depth):
+    """Words and dates; what is false, or not read, equals nothing."""
+    return "words" if one == gold and one.kind in ("text", "date") else ""
+
+
+def _same_formulas(one, gold, depth):
+    """Formulas of logic, in any order: p and q, but not p or q."""
+    return _same_lists(one._replace(kind="set"), gold._replace(kind="set"), depth) if one.value == gold.value else ""
 
 
 def _settled(node):
@@ -207,9 +191,8 @@ def _chain(node):
         operators.pop(end)
     while label and len(sides) > 1 and sides[0].symbols() and not sides[-1].symbols():
         sides, operators = sides[1:], operators[1:]
-    true = all(
-        (_rounds if operator == "≈" else _same_if_defined)(*sides[i : i + 2]) for i, operator in enumerate(operators)
-    )
+    links = zip(operators, sides, sides[1:], strict=False)
+    true = all((_rounds if operator == "≈" else _same_if_defined)(*link) for operator, *link in links)
     value = next((side for side in sides if side.kind != "decimal"), sides[0])
     if true:
         return Node("equation", (label, value), kind) if label else _settled(value)
@@ -219,8 +202,8 @@ def _chain(node):
 
 
 def _stated(equation, of_gold):
-    """The value that an equation states, or None: that of x = 5, m + n = 25, log_z w = 60, f(2) = 7, AB/CD = 3. It
-    states none if it may be meant as an equation: 2x + 1 = 7, x + y = 0, and in the gold, unless of names, a + b = 2."""
+    """The value that an equation states, as x = 5, m + n = 25, f(2) = 7, AB/CD = 3 do, or None if it may be meant as an
+    equation: 2x + 1 = 7, x + y = 0; in the gold also a + b = 2."""
     name, value = equation.args if equation.args[0].symbols() else equation.args[::-1]
     letters = name.symbols()
     if equation.value == "named":
@@ -357,7 +340,7 @@ def _same_families(one, gold, depth):
     return _same(one, gold, depth + 1)
 
 
-def _same_congruences(one, gold):
+def _same_congruences(one, gold, _depth):
     """The same modulus, and numbers that differ by a multiple of it; x may be missing: x = 3 (mod 7) is 10 (mod 7)."""
     if one.kind != gold.kind or one.value != gold.value:
         return ""
@@ -374,7 +357,7 @@ def _of_day(hour, half):
     return hour % 12 + 12 * (half == "pm") if half else hour
 
 
-def _same_ratios(one, gold):
+def _same_ratios(one, gold, _depth):
     """3:2 is 6:4 and 3/2; 1:2:3 is 2:4:6. Of two times, 1:03 PM is 13:03 and 1:03, but 2:40 is not 1:20."""
     if one.kind == gold.kind == "time":
         (hour, rest, half), (gold_hour, gold_rest, gold_half) = one.value, gold.value
@@ -394,7 +377,7 @@ def _same_ratios(one, gold):
     return "ratio" if same else ""
 
 
-def _same_bases(one, gold):
+def _same_bases(one, gold, _depth):
     """204_5: base and digits agree. The base may be missing if the gold has one."""
     one = one if one.kind == "base" else Node("base", (one,), gold.value)
     gold = gold if gold.kind == "base" else Node("base", (gold,), 10)
@@ -424,7 +407,8 @@ def _same_regions(one, gold, depth):
     if letters:
         for point in _points(one, gold)[:4]:
             valued = {name: number_node(point[name]) for name in letters}
-            sides = (side.rewritten("symbol", lambda part: valued.get(part.value, part)) for side in (one, gold))  # noqa: B023
+            rule = lambda part, valued=valued: valued.get(part.value, part)  # noqa: E731
+            sides = (side.rewritten("symbol", rule) for side in (one, gold))
             if not _same_regions(*sides, depth):  # or empty, as C < B < A at a point where A < C
                 return _same_relations(one, gold, depth)
         return "interval"
@@ -450,7 +434,7 @@ def _region(node):
     elif node.kind == "set":
         has = lambda number: any(_order(number, end) == 0 for end in ends)  # noqa: E731
     elif node.kind == "symbol" and node.value == r"\R":
-        has = lambda number: True  # noqa: E731
+        has = lambda _: True  # noqa: E731
     elif node.kind in ("union", "intersection", "difference", "list"):
         return _combined(node)
     elif node.kind == "builder":
@@ -463,7 +447,7 @@ def _region(node):
 
 
 def _combined(node):
-    """Unions, intersections and differences. In a list of inequalities, a comma is "and", or else "or": x < 1, x > 2."""
+    """Unions, intersections, differences. In a list of inequalities, a comma is "and", or else "or": x < 1, x > 2."""
     regions = [_region(part) for part in node.args]
     subjects = {region[0] for region in regions if region} - {None}
     if None in regions or len(subjects) > 1:
@@ -540,7 +524,7 @@ def _same_links(link, gold_link, depth):
     return bool(_same(left, gold_left, depth + 1) and _same(right, gold_right, depth + 1))
 
 
-def _same_quantities(one, gold):
+def _same_quantities(one, gold, _depth):
     """Equal numbers, with the same unit if both have one; percent depends on the gold's sign."""
     (value, unit), (gold_value, gold_unit) = _quantified(one, gold), _quantified(gold, one)
     if value.kind not in SCALARS or gold_value.kind not in SCALARS:
@@ -734,3 +718,16 @@ def _both(node):
     Undefined.raise_if(sum(part.kind == "signs" for part in node.walk()) > 4, "too many signs")
     plus = node.rewritten("signs", lambda part: part.args[0] if part.value else -part.args[0])
     return plus, node.rewritten("signs", lambda part: -part.args[0] if part.value else part.args[0])
+
+
+_RULES = (  # kinds, and the rule if either tree is of one of them; the first counts, else they are quantities
+    ({"base"}, _same_bases),
+    ({"text", "date", "false", "nothing", "unreadable"}, _same_texts),
+    ({"family"}, _same_families),
+    ({"congruence"}, _same_congruences),
+    ({"equation"}, _same_equations),
+    ({"logic"}, _same_formulas),
+    ({"list", "set"}, _same_lists),
+    ({"brackets", "matrix"}, _same_cells),
+    ({"ratio", "time"}, _same_ratios),
+)

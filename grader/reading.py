@@ -23,7 +23,7 @@ from itertools import groupby
 from typing import NamedTuple
 
 from grader import spelling, words
-from grader.spelling import Unreadable
+from grader.spelling import Unreadable, accept, expect, peek, text_of
 from grader.trees import Node, number_node, show
 from grader.words import (
     ALIASES,
@@ -36,6 +36,8 @@ from grader.words import (
     NOT_A_UNIT,
     REALS,
     UNITS,
+    is_english,
+    is_row,
     words_of,
 )
 
@@ -104,7 +106,7 @@ def _answer_of(tokens):
     wordy = all(token.kind in ("word", "number") or token.text in ".'!?" for token in tokens)
     text = words_of(tokens) if wordy and any(token.kind == "word" and len(token.text) > 1 for token in tokens) else ""
     choice, rest = words.choice_of(tokens)
-    return Answer(_tree(tokens, key), key, text, choice, _answer_of(rest) if rest else None)
+    return Answer(_tree(tokens, key), key, text, choice, _answer_of(list(rest)) if rest else None)
 
 
 def _tree(tokens, key):
@@ -143,25 +145,12 @@ def _english_members(tokens):
     groups = groupby(tokens, lambda token: token.text.lower() in (",", ";", "and", "or"))
     members = [list(group) for separates, group in groups if not separates]
     words = [word for member in members for word in member]
-    if len(members) > MAX_MEMBERS or any(word.kind != "word" for word in words) or not any(map(_is_english, words)):
+    if len(members) > MAX_MEMBERS or any(word.kind != "word" for word in words) or not any(map(is_english, words)):
         return None
     texts = tuple(Node("text", (), words_of(member)) for member in members)
     if len(texts) > 1:
         return Node("list", texts, ",")
     return _NAMED["R"] if texts[0].value in REALS else texts[0]
-
-
-def _is_english(word):
-    """Whether a word is English: Ted and east are; ab, AB, xyz and pi are not."""
-    text = word.text
-    if text in FUNCTIONS or text in ALIASES or text in GREEK or text in ("pi", "sqrt") or text.lower() in INFINITE:
-        return False
-    return len(text) > 1 and (len(text) > 3 or word.upright or _is_row(text))
-
-
-def _is_row(text):
-    """Whether letters in a row are a text, as HTT, RGB, red, bca, not a product, as xy, ab, pqr."""
-    return not re.fullmatch("[b-df-hj-np-tv-z]{2}|[k-np-tv-z]{3}|a[b-d]|[b-d]a", text)
 
 
 OF_LISTS = frozenset("gcd lcm max min".split())
@@ -202,35 +191,11 @@ def _bars(tokens):
     return result
 
 
-def _peek(tokens, *texts):
-    """Whether the next token is one of these; commands include their backslash."""
-    return bool(tokens) and _text(tokens[-1]) in texts
-
-
-def _text(token):
-    return "\\" + token.text if token.kind == "command" else token.text
-
-
-def _accept(tokens, *texts):
-    """Takes the next token if it is one of these; its text, else an empty one."""
-    text = _text(tokens[-1]) if tokens else ""
-    if text not in texts:
-        return ""
-    tokens.pop()
-    return text
-
-
-def _expect(tokens, *texts):
-    text = _accept(tokens, *texts)
-    Unreadable.raise_if(not text, "something else must come next")
-    return text
-
-
 def _separator(tokens):
     """Takes the separator of list members that comes next: ",", ";", "or", "and", or "". `, and` counts as one."""
     found = ""
     while tokens:
-        text = tokens[-1].text.lower() if tokens[-1].kind == "word" else _text(tokens[-1])
+        text = tokens[-1].text.lower() if tokens[-1].kind == "word" else text_of(tokens[-1])
         if text not in (",", ";", "and", "or", r"\land", r"\lor"):
             break
         found = text
@@ -242,19 +207,22 @@ def _answer(tokens, depth):
     """answer = item (separator item)*; if there are commas and semicolons, a semicolon ends a list."""
     items, separators = [_item(tokens, depth)], []
     while tokens:
-        if _accept(tokens, r"\mod"):
+        if accept(tokens, r"\mod"):
             modulus = int(tokens.pop().text)
             items = [item if item.kind == "congruence" else Node("congruence", (item,), modulus) for item in items]
         separator = _separator(tokens)
         Unreadable.raise_if(separator not in ("", ",", ";") and not tokens, "cut off")
-        if not separator or not tokens or _peek(tokens, ")", "]", "}", r"\}"):
+        if not separator or not tokens or peek(tokens, ")", "]", "}", r"\}"):
             break
         separators.append(separator)
         items.append(_item(tokens, depth))
         Unreadable.raise_if(len(items) > MAX_MEMBERS, "too many members")
     if len(items) == 1:
         return items[0]
-    items = [Node("text", (), item.value[1]) if item.kind == "product" and item.value and item.value[1] else item for item in items]
+    items = [
+        Node("text", (), item.value[1]) if item.kind == "product" and item.value and item.value[1] else item
+        for item in items
+    ]
     kinds = set(separators)
     if kinds & {r"\land", r"\lor"} and not all(item.kind in ("relation", "number", "decimal") for item in items):
         Unreadable.raise_if(len(kinds) > 1, "a formula of logic without brackets")
@@ -272,21 +240,21 @@ def _answer(tokens, depth):
 
 def _item(tokens, depth):
     """item = side (relation side)*"""
-    if _accept(tokens, r"\approx", "="):
+    if accept(tokens, r"\approx", "="):
         return _side(tokens, depth)
     first, number = tokens[-1] if tokens else None, len(tokens)
     sides, operators = [_word_label(tokens) or _side(tokens, depth)], []
-    if len(tokens) == number - 1 and first.kind == "word" and _is_row(first.text) and sides[0].kind == "product":
+    if len(tokens) == number - 1 and first.kind == "word" and is_row(first.text) and sides[0].kind == "product":
         sides[0] = sides[0]._replace(value=("row", first.text.lower()))  # a text, if it is a member of a list
     while tokens:
         token = tokens[-1]
-        relation = _RELATIONS.get(_text(token))
+        relation = _RELATIONS.get(text_of(token))
         if token.text == "in" and len(tokens) > 1 and tokens[-2].text in ("(", "[", "{", r"\{", "R"):
             relation = "∈"
         if relation is None:
             break
         tokens.pop()
-        Unreadable.raise_if(relation == "=" and _accept(tokens, ">", "="), "an arrow")
+        Unreadable.raise_if(relation == "=" and accept(tokens, ">", "="), "an arrow")
         operators.append(relation)
         sides.append(_side(tokens, depth))
     return Node("relation", tuple(sides), tuple(operators)) if operators else sides[0]
@@ -295,8 +263,8 @@ def _item(tokens, depth):
 def _side(tokens, depth):
     """side = ratio (set operator ratio)*"""
     node = part = _ratio(tokens, depth)
-    while _peek(tokens, *_OF_SETS) and (tokens[-1].text != "U" or part.kind in ("brackets", "set") and len(tokens) > 1):
-        kind, part = _OF_SETS[_text(tokens.pop())], _ratio(tokens, depth)
+    while peek(tokens, *_OF_SETS) and (tokens[-1].text != "U" or part.kind in ("brackets", "set") and len(tokens) > 1):
+        kind, part = _OF_SETS[text_of(tokens.pop())], _ratio(tokens, depth)
         node = Node(kind, (*node.args, part) if node.kind == kind == "union" else (node, part))
     return node
 
@@ -307,9 +275,9 @@ def _word_label(tokens):
     while words < min(len(tokens) - 1, 4) and tokens[-1 - words].kind == "word":
         words += 1
     texts = [token.text for token in tokens[-1 : -1 - words : -1]]
-    if not words or _text(tokens[-1 - words]) != "=" or any(text in FUNCTIONS | {"let", "Let"} for text in texts):
+    if not words or text_of(tokens[-1 - words]) != "=" or any(text in FUNCTIONS | {"let", "Let"} for text in texts):
         return None
-    if not any((len(text) > 2 and _is_row(text) or tokens[-1].upright) and not text.isupper() for text in texts):
+    if not any((len(text) > 2 and is_row(text) or tokens[-1].upright) and not text.isupper() for text in texts):
         return None
     del tokens[-words:]
     return Node("symbol", (), " ".join(texts).lower())
@@ -318,7 +286,7 @@ def _word_label(tokens):
 def _ratio(tokens, depth):
     """ratio = quantity ((":" | "to") quantity)*; 2:40 and 1:03 PM are times of the day."""
     parts, digits = [_quantity(tokens, depth)], []
-    while _peek(tokens, ":") or (_peek(tokens, "to") and tokens[-1].kind == "word"):
+    while peek(tokens, ":") or (peek(tokens, "to") and tokens[-1].kind == "word"):
         digits.append(tokens[-2].text if tokens[-1].text == ":" and len(tokens) > 1 else "")
         tokens.pop()
         parts.append(_quantity(tokens, depth))
@@ -336,13 +304,13 @@ def _ratio(tokens, depth):
 
 def _quantity(tokens, depth):
     """quantity = ["\\$"] sum ["%" | unit]"""
-    if len(tokens) > 1 and tokens[-1].text == "-" and _text(tokens[-2]) in _MONEY:
+    if len(tokens) > 1 and tokens[-1].text == "-" and text_of(tokens[-2]) in _MONEY:
         tokens[-2:] = tokens[-1:-3:-1]  # -\$5 is \$-5
-    money = _accept(tokens, *_MONEY)
+    money = accept(tokens, *_MONEY)
     node = _sum(tokens, depth)
-    if _accept(tokens, "%"):
+    if accept(tokens, "%"):
         return Node("quantity", (node,), (("%", 1),))
-    money = _MONEY.get(_accept(tokens, *_MONEY) or money)
+    money = _MONEY.get(accept(tokens, *_MONEY) or money)
     factor, unit = _unit(tokens) if tokens and _starts_unit(tokens) else (1, ())
     if factor != 1:
         node = Node("product", (number_node(factor), node))
@@ -362,7 +330,7 @@ def _starts_unit(tokens):
         alone = token.text in UNITS or not token.text.isascii() or (token.spaced and token.text.isupper())
         return token.upright and alone
     known = token.text in BARE_UNITS or token.text.lower() in _UNIT_STARTS
-    return known or token.upright or (len(token.text) > 3 and _is_english(token))
+    return known or token.upright or (len(token.text) > 3 and is_english(token))
 
 
 def _unit(tokens):
@@ -395,18 +363,18 @@ def _unit(tokens):
         elif power_of:
             parts[-1] = (parts[-1][0], sign * int(token.text))
         elif token.text == "^" and parts:  # a digit, in braces or not
-            braces, minus = _accept(tokens, "{"), _accept(tokens, "-")
-            parts[-1] = (parts[-1][0], (-sign if minus else sign) * int(_expect(tokens, *"123456789")))
-            Unreadable.raise_if(braces and not _accept(tokens, "}"), "an exponent of a unit")
+            braces, minus = accept(tokens, "{"), accept(tokens, "-")
+            parts[-1] = (parts[-1][0], (-sign if minus else sign) * int(expect(tokens, *"123456789")))
+            Unreadable.raise_if(braces and not accept(tokens, "}"), "an exponent of a unit")
     return factor, tuple(parts)
 
 
 def _sum(tokens, depth):
     """sum = [sign] product (sign product)*"""
-    terms, sign = [], _accept(tokens, *_SIGNS) or "+"
+    terms, sign = [], accept(tokens, *_SIGNS) or "+"
     while sign:
         terms.append(_signed(sign, _product(tokens, depth)))
-        sign = _accept(tokens, *_SIGNS)
+        sign = accept(tokens, *_SIGNS)
     if len(terms) == 2 and terms[1].kind == "product" and terms[1].args[1].kind == "set":  # A - {1}
         return Node("difference", (terms[0], terms[1].args[1]))
     return terms[0] if len(terms) == 1 else Node("sum", tuple(terms))
@@ -431,7 +399,7 @@ def _product(tokens, depth):
     """product = factor (["*" | "/"] factor)*, but not a/bc, which is ambiguous, unless a and b are numbers"""
     factors, divided, unit = [_factor(tokens, depth)], False, False
     while tokens:
-        sign = _accept(tokens, "*", "/")
+        sign = accept(tokens, "*", "/")
         if not sign and not _starts_factor(tokens, factors[-1]):
             break
         if not sign and divided:
@@ -465,7 +433,7 @@ def _starts_factor(tokens, previous):
             return False
         return not (token.text == "U" and previous.kind in ("brackets", "set"))
     if token.kind == "command":
-        return _text(token) not in _STOPS
+        return text_of(token) not in _STOPS
     if token.kind == "number":  # H2O and A13 are no products
         return token.spaced or not (previous.kind == "symbol" and previous.value.isupper())
     return token.text in _CLOSERS or token.text == "|("
@@ -474,22 +442,22 @@ def _starts_factor(tokens, previous):
 def _factor(tokens, depth):
     """factor = sign factor | atom postfix*"""
     Unreadable.raise_if(depth > MAX_NESTING, "nested too deep")
-    sign = _accept(tokens, *_SIGNS)
+    sign = accept(tokens, *_SIGNS)
     if sign:
         return _signed(sign, _factor(tokens, depth + 1))
     node = _atom(tokens, depth + 1)
     while tokens:
-        mark = _accept(tokens, "^", "!", r"\circ")
+        mark = accept(tokens, "^", "!", r"\circ")
         if mark == "^":
             node = _raised(node, tokens, depth)
-            Unreadable.raise_if(_peek(tokens, "^"), "a^b^c")
+            Unreadable.raise_if(peek(tokens, "^"), "a^b^c")
         elif mark == "!":
-            Unreadable.raise_if(_peek(tokens, "!"), "a!!")
+            Unreadable.raise_if(peek(tokens, "!"), "a!!")
             node = Node("factorial", (node,))
         elif mark:
-            scale = tokens.pop().text if _peek(tokens, "C", "F") else ""
+            scale = tokens.pop().text if peek(tokens, "C", "F") else ""
             node = Node("quantity", (node,), (("degree", 1), (scale, 1))) if scale else Node("degrees", (node,))
-        elif node.kind == "number" and _accept(tokens, "_"):
+        elif node.kind == "number" and accept(tokens, "_"):
             node = _based(node, tokens)
         else:
             break
@@ -498,10 +466,10 @@ def _factor(tokens, depth):
 
 def _raised(node, tokens, depth):
     """A power, and the transpose of a row or column."""
-    if node.kind in ("matrix", "brackets") and _peek(tokens, "T", r"\top", "{"):
-        braces = _accept(tokens, "{")
+    if node.kind in ("matrix", "brackets") and peek(tokens, "T", r"\top", "{"):
+        braces = accept(tokens, "{")
         row = node.kind == "brackets" or 1 in node.value  # equal to the column
-        if row and _accept(tokens, "T", r"\top") and (not braces or _accept(tokens, "}")):
+        if row and accept(tokens, "T", r"\top") and (not braces or accept(tokens, "}")):
             return node if node.kind == "matrix" else node._replace(value="()")
         raise Unreadable("a power of a matrix")
     return Node("power", (node, _exponent(tokens, depth)))
@@ -509,7 +477,7 @@ def _raised(node, tokens, depth):
 
 def _exponent(tokens, depth):
     """2^{10}, 2^10 as typed, e^-x, x^\\frac12"""
-    if _accept(tokens, "-"):
+    if accept(tokens, "-"):
         return -_exponent(tokens, depth + 1)
     Unreadable.raise_if(depth > MAX_NESTING, "nested too deep")
     if tokens and tokens[-1].kind == "number":
@@ -519,11 +487,11 @@ def _exponent(tokens, depth):
 
 def _based(node, tokens):
     """204_5: the digits as written, and the base."""
-    braces = _accept(tokens, "{")
+    braces = accept(tokens, "{")
     token = tokens.pop() if tokens else None
     base = words.NUMBER_WORDS.get(token.text.lower(), token.text) if token else ""
     if braces:
-        _expect(tokens, "}")
+        expect(tokens, "}")
     if not re.fullmatch("[0-9]{1,2}", str(base)) or node.value.denominator != 1 or node.value < 0:
         raise Unreadable("a base")
     return Node("base", (node,), int(base))
@@ -559,11 +527,11 @@ def _atom(tokens, depth):
     rule = {"number": _numeral, "word": _word, "command": _command}.get(tokens[-1].kind)
     if rule:
         return rule(tokens, depth)
-    if _accept(tokens, "|("):
+    if accept(tokens, "|("):
         node = _sum(tokens, depth + 1)
-        _expect(tokens, ")|")
+        expect(tokens, ")|")
         return Node("abs", (node,))
-    return _bracketed(_expect(tokens, *_CLOSERS), tokens, depth)
+    return _bracketed(expect(tokens, *_CLOSERS), tokens, depth)
 
 
 def _numeral(tokens, depth):
@@ -571,10 +539,10 @@ def _numeral(tokens, depth):
     token = tokens.pop()
     whole = _literal(token.text)
     places = re.fullmatch(r"[0-9]*\.([0-9]*)", token.text)
-    if places and (_peek(tokens, r"\overline", r"\dot") or (_peek(tokens, r"\ldots") and len(places[1]) > 2)):
+    if places and (peek(tokens, r"\overline", r"\dot") or (peek(tokens, r"\ldots") and len(places[1]) > 2)):
         return _repeating(whole.value[0], places[1], tokens)
     is_whole, slash = whole.kind == "number" and whole.value.denominator == 1, [part.text for part in tokens[:-4:-1]]
-    if _peek(tokens, r"\frac") and is_whole:
+    if peek(tokens, r"\frac") and is_whole:
         part = _command(tokens, depth)
         if [inner.kind for inner in part.args] != ["number", "number"] or part.args[1].value == 0:
             return Node("product", (whole, part))
@@ -591,15 +559,15 @@ def _numeral(tokens, depth):
 
 def _repeating(fixed, places, tokens):
     """0.1\\overline{6}: the digits under the line repeat. 0.333\\ldots: the last one came thrice, or several twice."""
-    if _accept(tokens, r"\ldots"):
+    if accept(tokens, r"\ldots"):
         tails = (places[-length:] for length in range(1, len(places) // 2 + 1))
         block = next((tail for tail in tails if tail != "0" and places.endswith(tail * (2 + (len(tail) == 1)))), "")
     else:
         tokens.pop()
-        braces = _accept(tokens, "{")
+        braces = accept(tokens, "{")
         block = tokens.pop().text if tokens and tokens[-1].kind == "number" else ""
         if braces:
-            _expect(tokens, "}")
+            expect(tokens, "}")
     Unreadable.raise_if(not block.isdigit() or len(block) > 40, "no digits repeat")
     return number_node(fixed + Fraction(int(block), (10 ** len(block) - 1) * 10 ** len(places)))
 
@@ -626,21 +594,21 @@ def _word(tokens, depth):
 
 def _letter(name, tokens, depth):
     """A letter with its subscript and primes; or an unknown function of that name, applied."""
-    if name in ("e", "i") and not _peek(tokens, "_", "'"):
+    if name in ("e", "i") and not peek(tokens, "_", "'"):
         return Node("constant", (), name)
-    if _accept(tokens, "_"):
+    if accept(tokens, "_"):
         name += "_" + _subscript(tokens)
-    while _accept(tokens, "'"):
+    while accept(tokens, "'"):
         name += "'"
     if name in ("f", "g", "h") and [token.text for token in tokens[:-7:-1]] == ["^", "{", "-", "1", "}", "("]:
         del tokens[-5:]
         name += "^-1"
     inside = tokens[-2] if len(tokens) > 2 and tokens[-3].text == ")" else None  # x(t) is a function, not a product
     alone = inside and (inside.kind in ("number", "command") or (inside.kind == "word" and len(inside.text) == 1))
-    if _peek(tokens, "(") and "_" not in name and (alone or re.fullmatch(r"[fghCEFGHP]'*(?:\^-1)?", name)):
+    if peek(tokens, "(") and "_" not in name and (alone or re.fullmatch(r"[fghCEFGHP]'*(?:\^-1)?", name)):
         tokens.pop()
         inside = _answer(tokens, depth + 1)
-        _expect(tokens, ")")
+        expect(tokens, ")")
         members = _members(inside)
         if name == "C" and [member.kind for member in members] == ["number", "number"]:
             return Node("binomial", members)
@@ -650,27 +618,27 @@ def _letter(name, tokens, depth):
 
 def _subscript(tokens):
     """The text of a subscript: one token, or a group without nested braces."""
-    if not _accept(tokens, "{"):
+    if not accept(tokens, "{"):
         Unreadable.raise_if(not tokens or tokens[-1].kind == "sign", "no subscript")
         return tokens.pop().text
     parts = []
-    while tokens and not _peek(tokens, "}"):
+    while tokens and not peek(tokens, "}"):
         parts.append(tokens.pop().text)
         Unreadable.raise_if(parts[-1] == "{", "a group in a subscript")
-    _expect(tokens, "}")
+    expect(tokens, "}")
     return "".join(parts)
 
 
 def _bracketed(opening, tokens, depth):
     """( … ), [ … ), { … } and \\{ … \\}: a group if there is one member, else a tuple, an interval or a set."""
     closers, braces, joints = _CLOSERS[opening], "{" in opening, _JOINTS.get(opening, {})
-    if _accept(tokens, closers[0]):
+    if accept(tokens, closers[0]):
         return Node("set") if braces else Node("brackets", (), opening + closers[0])
     inside = _answer(tokens, depth + 1)
-    kind = joints.get(_accept(tokens, *joints))
+    kind = joints.get(accept(tokens, *joints))
     if kind:
         inside = Node(kind, (inside, _answer(tokens, depth + 1)))
-    closing = _expect(tokens, *closers)
+    closing = expect(tokens, *closers)
     if kind or (opening == "{" and inside.kind != "list"):
         return inside
     if braces:
@@ -709,10 +677,10 @@ def _stacked(name, tokens, depth):
 def _accented(name, tokens, depth):
     """\\dot{x}, \\overline{AB}, \\angle ABC, \\angle 2: one letter of that name."""
     parts = []
-    if _accept(tokens, "{"):
-        while tokens and (tokens[-1].kind != "sign" or _peek(tokens, "_")):
+    if accept(tokens, "{"):
+        while tokens and (tokens[-1].kind != "sign" or peek(tokens, "_")):
             parts.append(tokens.pop().text)
-        _expect(tokens, "}")
+        expect(tokens, "}")
     elif tokens and (tokens[-1].kind in ("word", "command") or name == "angle" and tokens[-1].kind == "number"):
         parts.append(tokens.pop().text)
     Unreadable.raise_if(not parts, "nothing under an accent")
@@ -721,16 +689,16 @@ def _accented(name, tokens, depth):
 
 def _of_list(name, tokens, depth):
     """\\gcd(12, 18), \\max\\{1, 2\\}"""
-    opening = _expect(tokens, "(", r"\{", "{")
+    opening = expect(tokens, "(", r"\{", "{")
     inside = _answer(tokens, depth + 1)
-    _expect(tokens, _CLOSERS[opening][0])
+    expect(tokens, _CLOSERS[opening][0])
     return Node(name, _members(inside))
 
 
 def _paired(name, tokens, depth):
     """Floor, ceiling, and the angle brackets of a vector."""
     inside = _answer(tokens, depth + 1)
-    _expect(tokens, "\\r" + name[1:])
+    expect(tokens, "\\r" + name[1:])
     if name == "langle":
         return Node("brackets", _members(inside), "()")
     return Node("floor" if name == "lfloor" else "ceiling", (inside,))
@@ -739,9 +707,9 @@ def _paired(name, tokens, depth):
 def _root(name, tokens, depth):
     """\\sqrt{a}, \\sqrt[n]{a}, sqrt(a), cbrt(a); \\sqrt13 is the root of 13"""
     degree = number_node(3 if name == "cbrt" else 2)
-    if _accept(tokens, "["):
+    if accept(tokens, "["):
         degree = _sum(tokens, depth + 1)
-        _expect(tokens, "]")
+        expect(tokens, "]")
     number = tokens and tokens[-1].kind == "number"
     inside = _literal(tokens.pop().text) if number else _argument(tokens, depth)
     return Node("power", (inside, Node("fraction", (number_node(1), degree))))
@@ -750,20 +718,20 @@ def _root(name, tokens, depth):
 def _function(name, tokens, depth):
     """sin x, \\sin^2 x, \\sin^{-1} x, \\log_{10} 2, \\ln(x): without brackets, all that follows is the argument."""
     name = ALIASES.get(name, name)
-    base = _argument(tokens, depth) if name == "log" and _accept(tokens, "_") else None
-    power = _exponent(tokens, depth + 1) if _accept(tokens, "^") else None
+    base = _argument(tokens, depth) if name == "log" and accept(tokens, "_") else None
+    power = _exponent(tokens, depth + 1) if accept(tokens, "^") else None
     if power == number_node(-1) and (name in TRIGONOMETRIC or name in ("sinh", "cosh", "tanh")):
         name, power = ("ar" if name.endswith("h") else "arc") + name, None
-    if _peek(tokens, "(", "{", "[", "|("):
+    if peek(tokens, "(", "{", "[", "|("):
         argument = _atom(tokens, depth + 1)
     else:
         factors = [_factor(tokens, depth + 1)]
-        while tokens and _starts_factor(tokens, factors[-1]) and not _peek(tokens, "(", "["):
+        while tokens and _starts_factor(tokens, factors[-1]) and not peek(tokens, "(", "["):
             if _RULES.get(tokens[-1].text) is _function:
                 break
             factors.append(_factor(tokens, depth + 1))
         numbers = all(_is_number(factor) or factor == _NAMED["pi"] for factor in factors)
-        Unreadable.raise_if(_peek(tokens, "/") and len(tokens) > 1 and numbers, "sin a/b is ambiguous")
+        Unreadable.raise_if(peek(tokens, "/") and len(tokens) > 1 and numbers, "sin a/b is ambiguous")
         argument = _multiplied(factors)
     Unreadable.raise_if(argument.kind in ("brackets", "set", "list", "relation", "quantity"), "a function of a list")
     node = Node("function", (argument,) if base is None else (argument, base), name)
@@ -772,13 +740,13 @@ def _function(name, tokens, depth):
 
 def _series(name, tokens, depth):
     """\\sum_{k=1}^{n} product"""
-    _expect(tokens, "_")
-    _expect(tokens, "{")
+    expect(tokens, "_")
+    expect(tokens, "{")
     index = _word(tokens, depth) if tokens and tokens[-1].kind == "word" else None
-    _expect(tokens, "=")
+    expect(tokens, "=")
     first = _sum(tokens, depth + 1)
-    _expect(tokens, "}")
-    _expect(tokens, "^")
+    expect(tokens, "}")
+    expect(tokens, "^")
     last = _exponent(tokens, depth)
     body = _product(tokens, depth + 1)
     if index is None or index.kind not in ("symbol", "constant") or index.value in first.symbols() | last.symbols():
@@ -788,29 +756,29 @@ def _series(name, tokens, depth):
 
 def _matrix(_name, tokens, depth):
     """\\begin{pmatrix} a & b \\\\ c & d \\end{pmatrix}"""
-    _expect(tokens, "{")
+    expect(tokens, "{")
     name = tokens.pop().text if tokens else ""
-    _expect(tokens, "}")
+    expect(tokens, "}")
     Unreadable.raise_if(name not in _MATRICES, f"environment {name}")
-    if name == "array" and _accept(tokens, "{"):
+    if name == "array" and accept(tokens, "{"):
         while tokens and tokens.pop().text != "}":
             pass
     rows = [[]]
-    while not _accept(tokens, r"\end"):
+    while not accept(tokens, r"\end"):
         if name == "cases" and rows[-1]:
             rows[-1].append(_condition(tokens, depth))
         else:
             rows[-1].append(_item(tokens, depth + 1))
-        _accept(tokens, *(",;." if name == "cases" else ""))
+        accept(tokens, *(",;." if name == "cases" else ""))
         Unreadable.raise_if(sum(map(len, rows)) > MAX_CELLS, "too many cells")
-        if _accept(tokens, "\\\\") and not _peek(tokens, r"\end"):
+        if accept(tokens, "\\\\") and not peek(tokens, r"\end"):
             rows.append([])
-        elif not _accept(tokens, "&") and not _peek(tokens, r"\end"):
+        elif not accept(tokens, "&") and not peek(tokens, r"\end"):
             raise Unreadable("no end of a matrix")
     for text in ("{", name, "}"):
-        _expect(tokens, text)
-    if name == "cases" and all(len(row) == 2 for row in rows):
-        return Node("cases", tuple(Node("case", tuple(row)) for row in rows))
+        expect(tokens, text)
+    if name == "cases" and all(len(row) == 2 for row in rows):  # in any order
+        return Node("set", tuple(Node("brackets", tuple(row), "()") for row in rows))
     Unreadable.raise_if(len({len(row) for row in rows}) != 1 or name == "cases", "rows of different lengths")
     return Node("matrix", tuple(cell for row in rows for cell in row), (len(rows), len(rows[0])))
 
@@ -819,7 +787,7 @@ def _condition(tokens, depth):
     """The condition of a case: a relation, or words, without `if` and the like before it."""
     while tokens and (tokens[-1].text.lower() in ("if", "for", "when", "where", ",")):
         tokens.pop()
-    end = next((i for i in range(len(tokens) - 1, -1, -1) if _text(tokens[i]) in ("\\\\", r"\end")), 0)
+    end = next((i for i in range(len(tokens) - 1, -1, -1) if text_of(tokens[i]) in ("\\\\", r"\end")), 0)
     part, tokens[end + 1 :] = tokens[end + 1 :], []
     while part and part[0].text in (",", ".", ";"):
         del part[0]

@@ -60,10 +60,10 @@ _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻₀₁₂₃₄₅₆₇�
 _COMMANDS = {  # spelling used here: other spellings; "": what is ignored; text: what makes words upright
     "frac": "dfrac tfrac cfrac", "binom": "dbinom tbinom", "overline": "bar", "le": "leq leqslant", "ne": "neq",
     "ge": "geq geqslant", "<": "lt", ">": "gt", "%": "percent", "approx": "simeq sim", "*": "cdot times ast",
-    "/": "div", "lor": "vee", "land": "wedge", "neg": "lnot", "implies": "Rightarrow", "setminus": "backslash", "emptyset": "varnothing",
+    "/": "div", "lor": "vee", "land": "wedge", "neg": "lnot", "implies": "Rightarrow", "setminus": "backslash",
+    "emptyset": "varnothing", "epsilon": "varepsilon",
     r"\{": "lbrace", r"\}": "rbrace", "[": "lbrack", "]": "rbrack", ":": "colon", "circ": "degree", "phi": "varphi",
     "|": "vert lvert rvert Vert lVert rVert", "ldots": "dots cdots", "rightarrow": "to", "theta": "vartheta",
-    "epsilon": "varepsilon",
     "": "left right big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr displaystyle textstyle scriptstyle limits "
         "nolimits boxed fbox quad qquad hspace thinspace space ensuremath rm bf it cal mathrel mathop mathbin mathopen "
         "mathclose mathord protect strut middle large Large normalsize underline",
@@ -75,9 +75,9 @@ _SPELLINGS = {name: sign for sign, names in _COMMANDS.items() for name in names.
 
 def _degrees(found):
     """30° 15' 20'', in degrees."""
-    return (
-        rf"({found[1]}+({found[2]})/60+({found[3] or 0})/3600)\circ " if found[3] or found[0][-2:] != "''" else found[0]
-    )
+    degrees, minutes, seconds = found.groups("0")
+    only_seconds = found[0].endswith("''") and not found[3]
+    return found[0] if only_seconds else rf"({degrees}+({minutes})/60+({seconds})/3600)\circ "
 
 
 _SUBSTITUTIONS = [
@@ -216,6 +216,30 @@ def _group(text, position):
         if depth == 0:
             return text[position + 1 : end], end + 1
     raise Unreadable("a brace is not closed")
+
+
+def peek(tokens, *texts):
+    """Whether the next token is one of these; commands include their backslash."""
+    return bool(tokens) and text_of(tokens[-1]) in texts
+
+
+def text_of(token):
+    return "\\" + token.text if token.kind == "command" else token.text
+
+
+def accept(tokens, *texts):
+    """Takes the next token if it is one of these; its text, else an empty one."""
+    text = text_of(tokens[-1]) if tokens else ""
+    if text not in texts:
+        return ""
+    tokens.pop()
+    return text
+
+
+def expect(tokens, *texts):
+    text = accept(tokens, *texts)
+    Unreadable.raise_if(not text, "something else must come next")
+    return text
 
 
 def key_of(tokens):

@@ -17,8 +17,8 @@ REALS = frozenset(["all real number", "all real", "real number", "set of real nu
 _METRIC = """m meter metre 米;g gram 克;s second sec 秒;L l liter litre 升;N newton;J joule;W watt;V volt;A ampere amp;
 Hz hertz;Pa pascal;F farad;C coulomb celsius;T tesla;eV electronvolt;Ω ohm;mol mole;cal calorie;B byte;bit;K kelvin"""
 _PREFIXES = "k kilo 千;M mega;G giga;T tera;c centi 厘;d deci 分;m milli 毫;u micro 微;n nano 纳;p pico"
-_OTHER = """km 公里;cm 厘米;mm 毫米;kg 公斤;ms;mile mi 英里;nmi 海里;inch in;foot feet ft;yard yd;minute min mins 分 分钟;
-hour h hr hrs 小时 时 時間;day 天;week 周;month 个月;year yr yrs 年 岁;pound lb lbs;ounce oz;ton 吨;gallon gal;jin 斤;
+_OTHER = """km 公里;cm 厘米;mm 毫米;kg 公斤;ms;mile mi 英里;nmi 海里;inch in;foot feet ft;yard yd;minute min mins 分钟;
+hour h hr hrs 小时;day 天;week 周;month 个月;year yr yrs 年;pound lb lbs;ounce oz;ton 吨;gallon gal;jin 斤;
 dollar USD buck 美元;cent 美分;euro EUR;yuan 元;jiao 角;degree deg 度;radian rad;unit 单位;pm;am;erg;AU au;pc parsec;
 AA angstrom;rupee;acre;percent pct;F fahrenheit;atm;bar;dB decibel;mmHg"""
 UNITS = {}
@@ -33,12 +33,14 @@ BARE_UNITS = frozenset(
     """cm mm km nm um kg mg ms us ml mL ft yd in mi hr yr lb oz eV Hz Pa AU au pc pm am AA kW MW mW GW kV mV kN kJ MJ mJ
     kA mA uA uC uF nF pF mT dB kB MB GB TB""".split()
 ) | {name for name in UNITS if len(name) > 2}
-COMPOUND_UNITS = {"mph": (("mile", 1), ("hour", -1)), "kph": (("km", 1), ("hour", -1)), "fps": (("foot", 1), ("s", -1))}
+COMPOUND_UNITS = {"mph": (("mile", 1), ("hour", -1)), "kph": (("km", 1), ("hour", -1))}
+COMPOUND_UNITS |= {"fps": (("foot", 1), ("s", -1))}
 NOT_A_UNIT = frozenset(
     """not point plus minus times over mod modulo remainder squared cubed factorial infinity half halves third thirds
     quarter quarters is are was be but if when where because maybe perhaps probably about approximately roughly least
     most more less fewer than else wrong incorrect unknown for only between from with without however so then as at by
-    nicht pas não не нет false true yes no none never either neither both except unless solution solutions answer digits base""".split()
+    nicht pas não не нет false true yes no none never either neither both except unless solution solutions answer digits
+    base""".split()
 )
 
 NUMBER_WORDS = {word: i for i, word in enumerate(
@@ -52,14 +54,14 @@ _MONTHS = "january february march april may june july august september october n
 _MONTHS = {name: i for i, month in enumerate(_MONTHS, 1) for name in (month, month[:3])} | {"sept": 9}
 # what a completion in Chinese, Japanese, Korean, German, French, Spanish, Portuguese or Russian says, in English
 _PHRASES = {
-    "the answer is ": r"(?:最终|最后|正确)?(?:的)?(?:答案|解答|答え|正解|정답|답)(?:应?[为是选]|は|은|:)+|(?<![不未])选 ?:?(?= ?\(?[A-J])"
-    r"|\b(?:Antwort|Lösung|Ergebnis|réponse|résultat|respuesta|resultado|resposta|ответ)(?: [a-z]*al[e]?| correct?[ae])?"
+    "the answer is ": r"(?:答案|解答|答え|正解|정답|답)(?:应?[为是选]|は|은|:)+|(?<![不未])选 ?:?(?= ?\(?[A-J])"
+    r"|\b(?:Antwort|Lösung|Ergebnis|réponse|résultat|respuesta|resultado|resposta|ответ)(?: final[e]?| correct?[ae])?"
     r" ?(?:\b(?:ist|lautet|beträgt|est|es|é|равен)\b|[:—])",
     "therefore ": "所以|因此|综上|故|よって|したがって|따라서|그러므로"
     r"|\b(?:also ist|daher|folglich|somit|donc|por (?:lo )?tanto|portanto|следовательно|таким образом|итак|значит)\b",
     "not ": r"[不没非]|ない|ません|아니|아닙|\b(?:nicht|keine?|pas|não|не|нет)\b",
     "maybe ": r"可能|也许|大概|かもしれ|아마|\b(?:vielleicht|peut-être|quizás?|talvez|возможно)\b",
-    "if ": r"如果|假设|若|もし|만약|\b(?:wenn|falls|если)\b",
+    "if ": r"如果|假设|若|もし|만약|\b(?:wenn|если)\b",
     ". Prove ": r"证明|証明|\b(?:beweise|докажите)\b",
     ". ": r"(?:です|である|となる|になる|입니다|이다) *\.?|。",
 }
@@ -102,6 +104,8 @@ def date_of(tokens):
     iso = re.fullmatch(r"([0-9]{4})([-/])([0-9]{1,2})\2([0-9]{1,2})", "".join(texts))
     if iso:
         return int(iso[1]), int(iso[3]), int(iso[4])
+    if re.fullmatch(r"[0-9]{1,2}([-/])[0-9]{1,2}\1[0-9]{4}", "".join(texts)):
+        return tuple(texts)  # 3/5/2024 is March 5 or 3 May: only itself
     texts = [text for text in texts if text not in ("st", "nd", "rd", "th")]
     months = [_MONTHS[text] for text in texts if text in _MONTHS]
     days = [int(text) for text in texts if re.fullmatch("[0-9]{1,2}", text)]
@@ -144,3 +148,16 @@ def choice_of(tokens):
     if not re.fullmatch("[A-J]" if rest else "[a-jA-J]", letter) or (rest and hedged):
         return "", ()
     return letter.upper(), tuple(rest)
+
+
+def is_english(word):
+    """Whether a token is an English word: Ted and east are; ab, xyz and pi are not."""
+    text = word.text
+    if text in FUNCTIONS or text in ALIASES or text in GREEK or text in ("pi", "sqrt") or text.lower() in INFINITE:
+        return False
+    return len(text) > 1 and (len(text) > 3 or word.upright or is_row(text))
+
+
+def is_row(text):
+    """Whether letters in a row are a text, as HTT, RGB, red, bca, not a product, as xy, ab, pqr."""
+    return not re.fullmatch("[b-df-hj-np-tv-z]{2}|[k-np-tv-z]{3}|a[b-d]|[b-d]a", text)
