@@ -304,7 +304,7 @@ def _same_if_defined(one, gold, depth=0):
 def _same_cells(one, gold, depth):
     """Tuples, intervals and matrices, cell by cell; a column or row may be written as a tuple, rows as tuples."""
     shapes, cells = zip(*(_cells(node) for node in (one, gold)), strict=True)
-    loose = "vector" in shapes and {*shapes} <= {"()", "[]", "vector"}
+    loose = {*shapes} <= {"()", "[]", "vector"} and ("vector" in shapes or len(cells[0]) > 2)
     if shapes[0] is None or (shapes[0] != shapes[1] and not loose) or len(cells[0]) != len(cells[1]):
         return ""
     same = all(_same(*pair, depth + 1) for pair in zip(*cells, strict=True))

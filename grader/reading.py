@@ -64,7 +64,8 @@ class Answer(NamedTuple):
 
 _SENTENCE = re.compile(  # the words before a value
     r"[a-zA-Z][a-zA-Z ,']*? (?:is|are|was|were|equals|equal to|has|have)(?: (?:exactly|only|just|equal to))* (?=\S)"
-    r"|(?:[tT]here (?:is|are|were|was) )?(?:exactly|only|just) |[a-zA-Z ]{3,}: *(?=\S)"
+    r"|(?:[tT]here (?:is|are|were|was) )?(?:exactly|only|just) |(?:[sS]o|[tT]hus|[hH]ence|[tT]herefore),? "
+    r"|[a-zA-Z ]{3,}: *(?=\S)|\\(?:int|lim|sum|max|min|sup|inf)[^a-zA-Z<>=][^<>=]*= *(?=\S)"
 )
 _DOUBT = re.compile(r"(?i)\b(?:not|never|no|none|or|if|let|suppose|could|might|may|whether|number of)\b|n't")
 _DOMAIN = re.compile(
@@ -610,7 +611,7 @@ def _letter(name, tokens, depth):
         inside = _answer(tokens, depth + 1)
         expect(tokens, ")")
         members = _members(inside)
-        if name == "C" and [member.kind for member in members] == ["number", "number"]:
+        if name == "C" and len(members) == 2 and all(n.kind == "number" or n.value in ("n", "k") for n in members):
             return Node("binomial", members)
         return Node("apply", members, name)
     return Node("symbol", (), name)
@@ -637,7 +638,19 @@ def _bracketed(opening, tokens, depth):
     inside = _answer(tokens, depth + 1)
     kind = joints.get(accept(tokens, *joints))
     if kind:
-        inside = Node(kind, (inside, _answer(tokens, depth + 1)))
+        rule = _answer(tokens, depth + 1)
+        inside = Node(kind, (inside, rule))
+        if (
+            kind == "builder"
+            and rule.value == ("∈",)
+            and rule.args[1] in _NUMBER_SETS
+            and inside.args[0] != rule.args[0]
+        ):
+            inside = Node(
+                "family", inside.args[:1], (rule.args[0].value, rule.args[1].value)
+            )  # {k\pi | k \in \mathbb{Z}}
+        elif kind == "builder" and rule.kind == "family":
+            inside = rule
     closing = expect(tokens, *closers)
     if kind or (opening == "{" and inside.kind != "list"):
         return inside
@@ -793,7 +806,7 @@ def _condition(tokens, depth):
         del part[0]
     Unreadable.raise_if(not part or depth > MAX_NESTING, "no condition")
     key = spelling.key_of(part[::-1])
-    if any(token.kind == "word" and token.upright for token in part):
+    if any(token.kind == "word" and token.upright and len(token.text) > 1 for token in part):
         return Node("text", (), key)
     node = _answer(part, depth + 1)
     Unreadable.raise_if(part, "no condition")

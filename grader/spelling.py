@@ -32,9 +32,9 @@ class Unreadable(Refusal):
 
 
 _SYMBOLS = r"""π \pi ∞ \infty ° ^\circ √ \sqrt ∛ \sqrt[3] ∜ \sqrt[4] ± \pm ∓ \mp θ \theta ≤ \le ≥ \ge ≠ \ne ≈ \approx
-∈ \in ∪ \cup ∩ \cap ∅ \emptyset ℝ \R ℤ \Z ℕ \N α \alpha β \beta γ \gamma λ \lambda μ \mu µ \mu ω \omega φ \phi Ω \Omega
-⟨ \langle ⟩ \rangle ⌊ \lfloor ⌋ \rfloor ⌈ \lceil ⌉ \rceil € \euro £ \pounds ¥ \yen … \ldots º ^\circ ˚ ^\circ ∠ \angle
-≡ \equiv ∧ \land ∨ \lor ¬ \neg → \to ⇒ \implies ∇ \nabla △ \triangle ℃ ^\circ{C} ≅ \cong""".split()
+∈ \in ∉ \notin ∑ \sum ∪ \cup ∩ \cap ∅ \emptyset ℝ \R ℤ \Z ℕ \N α \alpha β \beta γ \gamma λ \lambda μ \mu µ \mu
+ω \omega φ \phi Ω \Omega ⟨ \langle ⟩ \rangle ⌊ \lfloor ⌋ \rfloor ⌈ \lceil ⌉ \rceil € \euro £ \pounds ¥ \yen … \ldots
+º ^\circ ˚ ^\circ ∠ \angle ≡ \equiv ∧ \land ∨ \lor ¬ \neg → \to ⇒ \implies ∇ \nabla △ \triangle ℃ ^\circ{C} ≅ \cong""".split()
 
 
 class _Characters(dict):
@@ -66,7 +66,7 @@ _COMMANDS = {  # spelling used here: other spellings; "": what is ignored; text:
     "|": "vert lvert rvert Vert lVert rVert", "ldots": "dots cdots", "rightarrow": "to", "theta": "vartheta",
     "": "left right big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr displaystyle textstyle scriptstyle limits "
         "nolimits boxed fbox quad qquad hspace thinspace space ensuremath rm bf it cal mathrel mathop mathbin mathopen "
-        "mathclose mathord protect strut middle large Large normalsize underline",
+        "mathclose mathord protect strut middle large Large normalsize underline therefore",
     "text": "textbf textit textrm textnormal textsf texttt textup emph mbox hbox mathrm mathbf mathit mathsf mathtt "
             "boldsymbol bm operatorname pmb mathnormal",
 }  # fmt: skip
@@ -102,7 +102,8 @@ _SUBSTITUTIONS = [
         (r"\.\.\.", r"\\ldots "),
         (r"(?<=[0-9]) x (?=10 ?\^)", "*"),  # 3 x 10^8
         (r"(?<!\\)\$|(?<!\\)\\[()\[\]]", " "),  # math delimiters
-        (r"\\math(?:bb|cal|frak) *(\{ *)?([A-Z])(?(1) *\})", r" \\\2 "),
+        (r"\\math(?:bb|cal|frak) *(\{ *)?([RZQNC])(?(1) *\})", r" \\\2 "),
+        (r"\\math(?:bb|cal|frak) *(\{ *)?([A-Z])(?(1) *\})", r" \2 "),
         (r"(?<=[0-9]) (?=[0-9]{3}(?![0-9/]))(?<![0-9]{4} )", ""),  # 58 500
         (r"^\*\*([^*]*)\*\*$", r"\1"),  # bold
         (r"(?<![a-zA-Z])([apAP])\. ?([mM])(?![a-zA-Z])\.?", r"\1\2"),  # p.m.
@@ -110,7 +111,10 @@ _SUBSTITUTIONS = [
         (r"\^ *\{ *((?:\\prime *)+)\}", r"\1"),
         (r"(?:\^ *)?\\prime(?![a-z]) *", "'"),
         (r"(?<![0-9.])([0-9]+) *\\circ *([0-9.]+) *'(?:'|(?: *([0-9.]+) *'')?(?!'))", _degrees),  # 30° 15' 20''
-        (r"\(? *(?:\\p?mod|(?<![a-zA-Z\\])mod)(?![a-zA-Z]) *[({]? *([0-9]+) *[)}]? *\)?", r" \\mod \1 "),
+        (
+            r"\(? *(?:\\p?mod|(?<![a-zA-Z\\])mod|\\(?:text|mathrm) *\{ *mod *\})(?![a-zA-Z])[ ({]*([0-9]+)[ }]*\)?",
+            r" \\mod \1 ",
+        ),
         (r"\{?\}?(?<!\w)[_^] *\{?([0-9]+)\}? *C *_ *\{?([0-9]+)\}?", r"\\binom{\1}{\2}"),  # {}_{10}C_3
         (r"(?<!\w)([0-9]+|[a-zA-Z]) choose ([0-9]+|[a-zA-Z])(?!\w)", r"\\binom{\1}{\2}"),
         (r"\\(?:mathrm|text|rm) *\{ *([kMmGu]?) *\\(?:Omega|ohm) *\}", r"\\text{\1Ω}"),
@@ -121,11 +125,16 @@ _SUBSTITUTIONS = [
         (r" o'clock", ":00"),
         (
             r"(?<=[^,;( ]) *[,;]? *\(?(?:\\text *\{ *)?(?:where|for|with)?(?: (?:all|any|every))? *\}? *"
-            r"([a-zA-Z]) *\\in *\\([ZNQR]) *\)?$",
+            r"([a-zA-Z]) *\\in *(?:\\mathbf *\{|\\)? *([ZNQR])\}? *\)?$",
             r", \1 \\in \\\2",
         ),  # k\pi \; (k \in \mathbb{Z})
-        (r"(^|\\cup *|\\in *|= *)\](?=[^()\[\]]+,)", r"\1("),  # ]2,5[
-        (r"(,[^()\[\],]+)\[(?=$| *\\cup)", r"\1)"),
+        (r"\\(?:left|right) *(?=[\[\]])", ""),
+        (r"(^|\\cup *|\\in *|= *)\](?=[^()\[\]]+[,;])", r"\1("),  # ]2,5[
+        (r"([,;][^()\[\],;]+)\[(?=$| *\\cup)", r"\1)"),
+        (
+            r"\\left *\\\{ *\\begin *\{array\} *(?:\{[a-z|]*\})?(.*)\\end *\{array\} *\\right *\.",
+            r"\\begin{cases}\1\\end{cases}",
+        ),
         (r"(?<!\\)\\$", ""),
         (r"((?<![a-zA-Z])\{ *[a-zA-Z][^{}:|]*(?:\{[A-Z]\})?[^{}:|]*):(?!=)", r"\1\\mid "),  # {x : x > 3}
         (r"\\textcolor *\{[a-zA-Z]*\}|\\color *\{[a-zA-Z]*\}|\\phantom *(?:\{[^{}]*\}|\S)", " "),
@@ -155,7 +164,7 @@ def clean(text):
     )
     for pattern, replacement in _SUBSTITUTIONS:
         text = pattern.sub(replacement, text)
-    text = text.translate(_RAISED).strip().rstrip(".,; ")
+    text = text.translate(_RAISED).strip(' "').rstrip(".,; ")
     box = re.match(r"\\(?:boxed|fbox) *(?=\{)", text)
     if box:
         inside, end = _group(text, box.end())
