@@ -57,14 +57,12 @@ def _answers(path):
     """The answers of a file, as texts: a list in JSON, or a row a line."""
     with open(path, encoding="utf-8") as file:
         text = file.read()
-    rows = (
-        json.loads(text) if text.lstrip().startswith("[") else [json.loads(line) for line in text.splitlines() if line]
-    )
+    lines = [text] if text.lstrip().startswith("[") else filter(str.strip, text.splitlines())
+    rows = [row for line in lines for row in (json.loads(line) if line is text else [json.loads(line)])]
     rows = [next((row[name] for name in _GOLDS if name in row), None) if isinstance(row, dict) else row for row in rows]
     if not rows or None in rows:
-        raise ValueError(
-            f"row {rows.index(None) + 1 if rows else 1} has no answer: give a text, or an object with {_COLUMNS}"
-        )
+        number = rows.index(None) + 1 if rows else 1
+        raise ValueError(f"row {number} has no answer: give a text, or an object with {_COLUMNS}")
     return [row if isinstance(row, str) else json.dumps(row, ensure_ascii=False) for row in rows]
 
 

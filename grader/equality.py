@@ -210,7 +210,7 @@ def _stated(equation, of_gold):
         return equation.args[1]
     spoken = any(part.kind in ("function", "apply") for part in name.walk())
     names = len(letters) > 1 and (not of_gold or all(letter[0].isupper() or " " in letter for letter in letters))
-    of_points = letters & {"x", "y", "z"} and (of_gold or value == number_node(0))
+    of_points = letters & {"x", "y", "z"} and (of_gold or value == number_node(0)) and name.kind != "function"
     return value if (spoken or names) and not of_points and not value.symbols() else None
 
 

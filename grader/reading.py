@@ -129,7 +129,7 @@ def _tree(tokens, key):
         return members
     try:
         Unreadable.raise_if(sum(token.text in ("sum", "prod") for token in tokens) > MAX_SERIES, "too many sums")
-        stack = _bars(tokens)[::-1]
+        stack = spelling.bars(tokens)[::-1]
         node = _answer(stack, 0)
         if not stack:
             return node
@@ -162,7 +162,6 @@ _REFUSED_SIGNS = frozenset('@#`"=<>^{}[]_\\*|~;')
 TRIGONOMETRIC = frozenset("sin cos tan cot sec csc cis".split())
 
 
-_OPERATORS = frozenset(r"+ - * / ^ _ ( [ { \{ , ; = < > : |( & le ge ne".split())
 _OF_SETS = {r"\cup": "union", r"\bigcup": "union", "U": "union", r"\cap": "intersection", r"\setminus": "difference"}
 _RELATIONS = {"=": "=", "<": "<", ">": ">", r"\le": "≤", r"\ge": "≥", r"\ne": "≠", r"\approx": "≈", r"\in": "∈"}
 _RELATIONS |= {r"\notin": "∉", r"\equiv": "≡"}
@@ -176,20 +175,6 @@ _CLOSERS = {"(": (")", "]"), "[": ("]", ")"), "{": ("}",), r"\{": (r"\}",)}
 _MONEY = {r"\dollar": "dollar", r"\euro": "euro", r"\pounds": "pound", r"\yen": "yen"}
 _ACCENTS = "nabla dot ddot hat vec overline tilde widehat overrightarrow angle triangle".split()
 _MATRICES = frozenset("cases pmatrix bmatrix matrix Bmatrix smallmatrix array".split())
-
-
-def _bars(tokens):
-    """Each | becomes "|(" or ")|". It closes an absolute value if one is open, unless an operand must follow."""
-    if sum(token.text == "|" for token in tokens) % 2:
-        return tokens
-    result, opened = [], 0
-    for token in tokens:
-        if token.text == "|":
-            closes = opened > 0 and result[-1].text not in _OPERATORS
-            opened += -1 if closes else 1
-            token = token._replace(text=")|" if closes else "|(")
-        result.append(token)
-    return result
 
 
 def _separator(tokens):
@@ -233,10 +218,16 @@ def _answer(tokens, depth):
         ends = [i + 1 for i, separator in enumerate(separators) if separator == ";"]
         groups = [items[start:end] for start, end in zip([0, *ends], [*ends, len(items)], strict=True)]
         items = [group[0] if len(group) == 1 else Node("list", tuple(group), ",") for group in groups]
-    last = items[-1]
-    if last.value == ("∈",) and last.args[0].kind == "symbol" and last.args[1] in _NUMBER_SETS:
-        return Node("family", tuple(items[:-1]), (last.args[0].value, last.args[1].value))  # k\pi, k \in \mathbb{Z}
+    declared = _declared(items[-1])
+    if declared:
+        return Node("family", tuple(items[:-1]), declared)  # k\pi, k \in \mathbb{Z}
     return Node("list", tuple(items), "and" if kinds == {"and"} else "or" if "or" in kinds else ",")
+
+
+def _declared(node):
+    """(letter, set) of k \\in \\mathbb{Z}"""
+    of_letter = node.kind == "relation" and node.value == ("∈",) and node.args[0].kind == "symbol"
+    return (node.args[0].value, node.args[1].value) if of_letter and node.args[1] in _NUMBER_SETS else None
 
 
 def _item(tokens, depth):
@@ -488,13 +479,11 @@ def _exponent(tokens, depth):
 
 def _based(node, tokens):
     """204_5: the digits as written, and the base."""
-    braces = accept(tokens, "{")
-    token = tokens.pop() if tokens else None
-    base = words.NUMBER_WORDS.get(token.text.lower(), token.text) if token else ""
-    if braces:
-        expect(tokens, "}")
-    if not re.fullmatch("[0-9]{1,2}", str(base)) or node.value.denominator != 1 or node.value < 0:
-        raise Unreadable("a base")
+    braces, text = accept(tokens, "{"), tokens.pop().text if tokens else ""
+    base = str(words.NUMBER_WORDS.get(text.lower(), text))
+    closed = not braces or accept(tokens, "}")
+    whole = node.value.denominator == 1 and node.value >= 0
+    Unreadable.raise_if(not (closed and whole and re.fullmatch("[0-9]{1,2}", base)), "a base")
     return Node("base", (node,), int(base))
 
 
@@ -639,18 +628,9 @@ def _bracketed(opening, tokens, depth):
     kind = joints.get(accept(tokens, *joints))
     if kind:
         rule = _answer(tokens, depth + 1)
-        inside = Node(kind, (inside, rule))
-        if (
-            kind == "builder"
-            and rule.value == ("∈",)
-            and rule.args[1] in _NUMBER_SETS
-            and inside.args[0] != rule.args[0]
-        ):
-            inside = Node(
-                "family", inside.args[:1], (rule.args[0].value, rule.args[1].value)
-            )  # {k\pi | k \in \mathbb{Z}}
-        elif kind == "builder" and rule.kind == "family":
-            inside = rule
+        declared = kind == "builder" and rule.args[:1] != (inside,) and _declared(rule)
+        inside = Node("family", (inside,), declared) if declared else Node(kind, (inside, rule))
+        inside = rule if kind == "builder" and rule.kind == "family" else inside  # {x | x = k\pi, k \in \mathbb{Z}}
     closing = expect(tokens, *closers)
     if kind or (opening == "{" and inside.kind != "list"):
         return inside
@@ -678,13 +658,11 @@ def _command(tokens, depth):
 def _stacked(name, tokens, depth):
     """\\binom{a}{b}, \\frac{a}{b}; \\frac{dx}{dt} is a letter of that name, like x'."""
     top, bottom = _argument(tokens, depth), _argument(tokens, depth)
-    if name == "binom":
-        return Node("binomial", (top, bottom))
     letters = [node.args[0] if node.kind == "product" else node for node in (top, bottom)]
     letters[0] = letters[0].args[0] if letters[0].kind == "power" else letters[0]
     if letters == [Node("symbol", (), "d")] * 2 and bottom.kind == "product":
         return Node("symbol", (), f"{show(top)}/{show(bottom)}")
-    return Node("fraction", (top, bottom))
+    return Node("fraction" if name == "frac" else "binomial", (top, bottom))
 
 
 def _accented(name, tokens, depth):
@@ -712,9 +690,8 @@ def _paired(name, tokens, depth):
     """Floor, ceiling, and the angle brackets of a vector."""
     inside = _answer(tokens, depth + 1)
     expect(tokens, "\\r" + name[1:])
-    if name == "langle":
-        return Node("brackets", _members(inside), "()")
-    return Node("floor" if name == "lfloor" else "ceiling", (inside,))
+    kind = {"lfloor": "floor", "lceil": "ceiling"}.get(name)
+    return Node(kind, (inside,)) if kind else Node("brackets", _members(inside), "()")
 
 
 def _root(name, tokens, depth):
@@ -778,10 +755,8 @@ def _matrix(_name, tokens, depth):
             pass
     rows = [[]]
     while not accept(tokens, r"\end"):
-        if name == "cases" and rows[-1]:
-            rows[-1].append(_condition(tokens, depth))
-        else:
-            rows[-1].append(_item(tokens, depth + 1))
+        rule = _condition if name == "cases" and rows[-1] else _item
+        rows[-1].append(rule(tokens, depth + 1))
         accept(tokens, *(",;." if name == "cases" else ""))
         Unreadable.raise_if(sum(map(len, rows)) > MAX_CELLS, "too many cells")
         if accept(tokens, "\\\\") and not peek(tokens, r"\end"):
@@ -805,11 +780,9 @@ def _condition(tokens, depth):
     while part and part[0].text in (",", ".", ";"):
         del part[0]
     Unreadable.raise_if(not part or depth > MAX_NESTING, "no condition")
-    key = spelling.key_of(part[::-1])
-    if any(token.kind == "word" and token.upright and len(token.text) > 1 for token in part):
-        return Node("text", (), key)
-    node = _answer(part, depth + 1)
-    Unreadable.raise_if(part, "no condition")
+    wordy = any(token.kind == "word" and token.upright and len(token.text) > 1 for token in part)
+    node = Node("text", (), spelling.key_of(part[::-1])) if wordy else _answer(part, depth)
+    Unreadable.raise_if(part and not wordy, "no condition")
     return node
 
 

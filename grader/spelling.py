@@ -31,10 +31,11 @@ class Unreadable(Refusal):
     """The grammar does not cover this text, or a bound is exceeded."""
 
 
-_SYMBOLS = r"""π \pi ∞ \infty ° ^\circ √ \sqrt ∛ \sqrt[3] ∜ \sqrt[4] ± \pm ∓ \mp θ \theta ≤ \le ≥ \ge ≠ \ne ≈ \approx
-∈ \in ∉ \notin ∑ \sum ∪ \cup ∩ \cap ∅ \emptyset ℝ \R ℤ \Z ℕ \N α \alpha β \beta γ \gamma λ \lambda μ \mu µ \mu
-ω \omega φ \phi Ω \Omega ⟨ \langle ⟩ \rangle ⌊ \lfloor ⌋ \rfloor ⌈ \lceil ⌉ \rceil € \euro £ \pounds ¥ \yen … \ldots
-º ^\circ ˚ ^\circ ∠ \angle ≡ \equiv ∧ \land ∨ \lor ¬ \neg → \to ⇒ \implies ∇ \nabla △ \triangle ℃ ^\circ{C} ≅ \cong""".split()
+_SYMBOLS = r"""π \pi ∞ \infty ° ^\circ √ \sqrt ∛ \sqrt[3] ∜ \sqrt[4] ± \pm ∓ \mp θ \theta ≤ \le ≥ \ge
+≠ \ne ≈ \approx ∈ \in ∉ \notin ∑ \sum ∪ \cup ∩ \cap ∅ \emptyset ℝ \R ℤ \Z ℕ \N α \alpha β \beta γ \gamma
+λ \lambda μ \mu µ \mu ω \omega φ \phi Ω \Omega ⟨ \langle ⟩ \rangle ⌊ \lfloor ⌋ \rfloor ⌈ \lceil ⌉ \rceil
+€ \euro £ \pounds ¥ \yen … \ldots º ^\circ ˚ ^\circ ∠ \angle ≡ \equiv ∧ \land ∨ \lor ¬ \neg → \to
+⇒ \implies ∇ \nabla △ \triangle ℃ ^\circ{C} ≅ \cong""".split()
 
 
 class _Characters(dict):
@@ -249,6 +250,23 @@ def expect(tokens, *texts):
     text = accept(tokens, *texts)
     Unreadable.raise_if(not text, "something else must come next")
     return text
+
+
+_OPERATORS = frozenset(r"+ - * / ^ _ ( [ { \{ , ; = < > : |( & le ge ne".split())
+
+
+def bars(tokens):
+    """Each | becomes "|(" or ")|". It closes an absolute value if one is open, unless an operand must follow."""
+    if sum(token.text == "|" for token in tokens) % 2:
+        return tokens
+    result, opened = [], 0
+    for token in tokens:
+        if token.text == "|":
+            closes = opened > 0 and result[-1].text not in _OPERATORS
+            opened += -1 if closes else 1
+            token = token._replace(text=")|" if closes else "|(")
+        result.append(token)
+    return result
 
 
 def key_of(tokens):

@@ -2,7 +2,8 @@
 
 A number is exact (Fraction) as long as it is rational and small. Otherwise it is a ball, a complex midpoint and a bound
 on its error: "these two differ" is then proven, and "these two are equal" means that they cannot be distinguished at
-the given precision. All work is bounded before it is done.
+the given precision. All work is bounded before it is done. Sympy can't replace this: its evalf has no bound on powers,
+and computes in mpmath's one global context, whose precision threads share (tests/grader/test_values.py).
 """
 
 from fractions import Fraction

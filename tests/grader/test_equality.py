@@ -594,7 +594,15 @@ notations
 = 1A ~ 1A_{16} ;; 1a_{16} ~ 1A_{16} ;; 1A3 base 16 ~ 1A3_{16} ;; f(4) > f(1) > f(2) ~ f(2) < f(1) < f(4)
 ! f(4) > f(2) > f(1) ~ f(2) < f(1) < f(4) ;; A1 ~ 1A_{16}
 """
-ONE_WAY = {"percent", "decimal", "base-n", "as-models-write-it", "rounded", "left-side", "notations"}  # in which the policy looks at the gold
+ONE_WAY = {
+    "percent",
+    "decimal",
+    "base-n",
+    "as-models-write-it",
+    "rounded",
+    "left-side",
+    "notations",
+}  # in which the policy looks at the gold
 
 
 def cases(mark):

@@ -468,7 +468,10 @@ def test_the_gold_of_an_answer(answer, gold):
         ("assert f(1) == 2", "code or data"),
         ("def f(x):\n    return x", "code or data"),
         (r"so \boxed{}", "a solution without a final answer"),
-        ("Let n be even. Then so is its square, and the claim holds for all n. QED", "a solution without a final answer"),
+        (
+            "Let n be even. Then so is its square, and the claim holds for all n. QED",
+            "a solution without a final answer",
+        ),
         ("a" * 600, "a solution without a final answer"),
     ],
 )
