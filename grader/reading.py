@@ -67,7 +67,10 @@ _SENTENCE = re.compile(  # the words before a value
     r"|(?:[tT]here (?:is|are|were|was) )?(?:exactly|only|just) |(?:[sS]o|[tT]hus|[hH]ence|[tT]herefore),? "
     r"|[a-zA-Z ]{3,}: *(?=\S)|\\(?:int|lim|sum|max|min|sup|inf)[^a-zA-Z<>=][^<>=]*= *(?=\S)"
 )
-_DOUBT = re.compile(r"(?i)\b(?:not|never|no|none|or|if|let|suppose|could|might|may|whether|number of)\b|n't")
+_DOUBT = re.compile(
+    r"(?i)\b(?:not|never|no|none|or|if|let|suppose|could|might|may|whether|number of|wrong"
+    r"|incorrect|false|guess|bound|than)\b|n't"
+)
 _DOMAIN = re.compile(
     r"(?<=\S)[, ]*(?:\\text *\{ *)?,? *\bfor (?:(?:all|any|every|each)\b|(?=\}? *[a-zA-Z] *(?:\\[gln]e|[<>])))(.*)$"
 )
@@ -205,10 +208,7 @@ def _answer(tokens, depth):
         Unreadable.raise_if(len(items) > MAX_MEMBERS, "too many members")
     if len(items) == 1:
         return items[0]
-    items = [
-        Node("text", (), item.value[1]) if item.kind == "product" and item.value and item.value[1] else item
-        for item in items
-    ]
+    items = [_member(item) for item in items]
     kinds = set(separators)
     if kinds & {r"\land", r"\lor"} and not all(item.kind in ("relation", "number", "decimal") for item in items):
         Unreadable.raise_if(len(kinds) > 1, "a formula of logic without brackets")
@@ -222,6 +222,11 @@ def _answer(tokens, depth):
     if declared:
         return Node("family", tuple(items[:-1]), declared)  # k\pi, k \in \mathbb{Z}
     return Node("list", tuple(items), "and" if kinds == {"and"} else "or" if "or" in kinds else ",")
+
+
+def _member(node):
+    """A member of a list; letters in a row are a text, as in HT, TH."""
+    return Node("text", (), node.value[1]) if node.kind == "product" and node.value and node.value[1] else node
 
 
 def _declared(node):
@@ -340,7 +345,7 @@ def _unit(tokens):
         tokens.pop()
         if word in MULTIPLIERS and not parts:
             factor *= MULTIPLIERS[word]
-        elif word in NOT_A_UNIT or (not word.isascii() and re.search("[不没非无]|[一-鿿぀-ヿ가-힣]{4}", word)):
+        elif word in NOT_A_UNIT or (not word.isascii() and re.search("[不没非无多余以左约]|[一-鿿぀-ヿ가-힣]{4}", word)):
             raise Unreadable(f"{word} is no unit")
         elif token.text == "/" or word == "per":
             sign = -1
@@ -635,7 +640,7 @@ def _bracketed(opening, tokens, depth):
     if kind or (opening == "{" and inside.kind != "list"):
         return inside
     if braces:
-        return Node("set", _members(inside))
+        return Node("set", tuple(map(_member, _members(inside))))
     if inside.kind == "list":
         return Node("brackets", inside.args, opening + closing)
     Unreadable.raise_if(opening + closing not in ("()", "[]"), "half an interval")
@@ -781,7 +786,7 @@ def _condition(tokens, depth):
         del part[0]
     Unreadable.raise_if(not part or depth > MAX_NESTING, "no condition")
     wordy = any(token.kind == "word" and token.upright and len(token.text) > 1 for token in part)
-    node = Node("text", (), spelling.key_of(part[::-1])) if wordy else _answer(part, depth)
+    node = Node("text", (), spelling.key_of(part[::-1]).replace("else", "otherwise")) if wordy else _answer(part, depth)
     Unreadable.raise_if(part and not wordy, "no condition")
     return node
 

@@ -37,10 +37,10 @@ COMPOUND_UNITS = {"mph": (("mile", 1), ("hour", -1)), "kph": (("km", 1), ("hour"
 COMPOUND_UNITS |= {"fps": (("foot", 1), ("s", -1))}
 NOT_A_UNIT = frozenset(
     """not point plus minus times over mod modulo remainder squared cubed factorial infinity half halves third thirds
-    quarter quarters is are was be but if when where because maybe perhaps probably about approximately roughly least
-    most more less fewer than else wrong incorrect unknown for only between from with without however so then as at by
-    nicht pas não не нет false true yes no none never either neither both except unless solution solutions answer digits
-    base""".split()
+    quarter quarters is are was be but if when where because maybe perhaps probably about approximately
+    roughly least most more less fewer than else wrong incorrect unknown for only between from with without
+    however so then as at by nicht oder ou или mehr más больше более weniger menos moins pas не нет false true
+    yes no none never either neither both except unless answer digits base solution solutions""".split()
 )
 
 NUMBER_WORDS = {word: i for i, word in enumerate(
@@ -61,6 +61,7 @@ _PHRASES = {
     r"|\b(?:also ist|daher|folglich|somit|donc|por (?:lo )?tanto|portanto|следовательно|таким образом|итак|значит)\b",
     "not ": r"[不没非]|ない|ません|아니|아닙|\b(?:nicht|keine?|pas|não|не|нет)\b",
     "maybe ": r"可能|也许|大概|かもしれ|아마|\b(?:vielleicht|peut-être|quizás?|talvez|возможно)\b",
+    "": "一共|共有?",
     "if ": r"如果|假设|若|もし|만약|\b(?:wenn|если)\b",
     ". Prove ": r"证明|証明|\b(?:beweise|докажите)\b",
     ". ": r"(?:です|である|となる|になる|입니다|이다) *\.?|。",
@@ -77,7 +78,7 @@ def in_english(text):
 def unit_name(word):
     """The name of a unit; the case of a short one that is in no table counts, as in mN and MN."""
     low = word.lower()
-    found = UNITS.get(word) or UNITS.get(low) or UNITS.get(singular(low))
+    found = UNITS.get(word) or (len(word) > 1 and (UNITS.get(low) or UNITS.get(singular(low))))
     return found or (word if len(word) < 4 and not word[1:].islower() else singular(low))
 
 

@@ -593,7 +593,209 @@ notations
 ! C(3) ~ 3C ;; [0]*10**10 ~ 0 ;; 1A ~ 1B_{16} ;; 1A_{12} ~ 1A_{16} ;; C(n,1) ~ D(n,1)
 = 1A ~ 1A_{16} ;; 1a_{16} ~ 1A_{16} ;; 1A3 base 16 ~ 1A3_{16} ;; f(4) > f(1) > f(2) ~ f(2) < f(1) < f(4)
 ! f(4) > f(2) > f(1) ~ f(2) < f(1) < f(4) ;; A1 ~ 1A_{16}
-"""
+
+one-way approx
+= \sqrt{3} \approx 1.732 ~ 1.732 ;; 7.0711 \approx 7.07 ~ 7.07 ;; \frac{22}{7}\approx 3.14 ~ \frac{22}{7}
+= \approx 3.5 ~ 3.5 ;; x \approx 2.71 ~ 2.71
+
+one-way base
+= 1010_2 ~ 1010_{2} ;; 2A_{11} ~ 2A_{11} ;; 3B_{12} ~ 3B_{12} ;; 1101 ~ 1101_2 ;; (101)_2 ~ 101_{2}
+= AB_{16} ~ \text{AB}_{16} ;; 0x1F ~ 0x1F
+! 1A_{16} ~ 1B_{16} ;; FF_{16} ~ FE_{16} ;; 10_2 ~ 2
+
+one-way big
+= \frac{2025!}{2024!} ~ 2025 ;; 2^{2025} ~ 2 \cdot 2^{2024} ;; 2024 \cdot 2025 ~ \frac{2025!}{2023!}
+= 3^{1000}-1 ~ -1+3^{1000} ;; \frac{2025!}{2023!2!} ~ \binom{2025}{2} ;; 10^{50} ~ 1e50
+! 2^{2024} ~ 2^{2025} ;; 2024! ~ 2025! ;; 3^{1000} ~ 3^{1000}-1
+
+one-way binomial
+= \binom{2n}{n} ~ \frac{(2n)!}{n!^2} ;; C(n,2) ~ \frac{n(n-1)}{2} ;; \dbinom{5}{2} ~ 10 ;; \tbinom{5}{2} ~ 10
+= _5C_2 ~ 10 ;; {}^5C_2 ~ 10 ;; C(5,2) ~ 10
+
+one-way chinese units
+= 3.6千米 ~ 3.6 ;; 120平方米 ~ 120 ;; 15度 ~ 15 ;; 72元 ~ 72 ;; 8 厘米 ~ 8 ;; 5分米 ~ 5 ;; 100海里 ~ 100 ;; 12立方厘米 ~ 12
+= 2√{3}厘米 ~ 2\sqrt{3} ;; 7岁 ~ 7 ;; 6分 ~ 6 ;; 5米 ~ 5 m ;; 25π平方厘米 ~ 25\pi ;; 30cm/秒 ~ 30
+! 8厘米 ~ 8毫米 ;; 5平方米 ~ 5米 ;; 3千米 ~ 3米
+
+one-way choice value
+= \text{(A) } 12 ~ 12 ;; \mathbf{(D)}\ 5 ~ 5 ;; D. 5 ~ 5 ;; D) 5 ~ D ;; \textbf{(B)}~\frac{1}{2} ~ 0.5
+= (E) none of these ~ E ;; (E) none of these ~ none of these ;; \boxed{\textbf{(C) } 8} ~ 8
+= \textbf{(C)}\ \$8 ~ \$8 ;; (B) x=5 ~ 5 ;; B: 12 ~ B ;; \text{C. } 8 ~ 8 ;; **C. 8** ~ 8 ;; (C)\ 8\text{ cm} ~ 8
+= \textbf{(A)}\ (2,3) ~ (2,3) ;; \textbf{(C) } 8 ~ \textbf{(C)}\ 8
+! (A) 12 ~ (B) 12 ;; (A) 12 ~ 13 ;; A ~ 12 ;; \textbf{(B)}\ 7 ~ 8 ;; (C) 8 ~ (C) 9 ;; (A) 8 and (B) 9 ~ 8
+
+one-way complex
+= 2(\cos 60^\circ + i \sin 60^\circ) ~ 1+i\sqrt{3} ;; e^{-i\pi/2} ~ -i ;; \text{cis}\frac{\pi}{2} ~ i
+= \operatorname{cis}(120^\circ) ~ -\frac12+\frac{\sqrt3}{2}i ;; \frac{1}{1+i} ~ \frac{1-i}{2} ;; |3-4i| ~ 5
+= \overline{3+4i} ~ \overline{3+4i} ;; 4 \operatorname{cis} 30^\circ ~ 2\sqrt3+2i
+! \text{cis}\frac{\pi}{2} ~ -i ;; 1+2i ~ 1-2i
+
+one-way congruence
+= n \equiv 2 \pmod{5} ~ n\equiv 7\pmod 5 ;; x \equiv 10 \pmod 7 ~ x \equiv 3 \pmod{7}
+= x\equiv3\pmod7 ~ 3 \pmod 7 ;; x \equiv 3 (\text{mod } 7) ~ x \equiv 3 \pmod 7
+= x \equiv 3 \ (\mathrm{mod}\ 7) ~ x \equiv 3 \pmod 7 ;; x \equiv -1 \pmod{5} ~ 4 \pmod 5 ;; 3 mod 7 ~ 3 \pmod 7
+! x\equiv 3\pmod 7 ~ x\equiv 3\pmod 5 ;; x\equiv 2 \pmod 7 ~ x\equiv 3 \pmod 7
+
+one-way date
+= 20 June ~ June 20th ;; March 5, 2024 ~ 2024-03-05 ;; \text{June } 20 ~ June 20 ;; July 4th ~ 4th of July
+= Sunday ~ sunday ;; January 1st ~ Jan 1 ;; 5th March ~ March 5
+= \text{Tuesday, March 5} ~ \text{Tuesday, March 5}
+! 2024-03-05 ~ 2024-05-03 ;; June 20 ~ June 21 ;; 2024-01-01 ~ 2022 ;; Monday ~ Tuesday ;; 05/03/2024 ~ 03/05/2024
+! 2/4/2024 ~ 1/2/2024
+
+one-way degree
+= 45.5^\circ ~ 45^\circ 30' ;; 30^\circ15' ~ 30.25^\circ ;; 30°15' ~ 30^\circ 15' ;; 60^\circ ~ 60º
+= 12^{\circ}30' ~ 12.5^{\circ} ;; 30^{\circ} 15^{\prime} ~ 30.25^\circ ;; 72 degrees ~ 72°
+= \angle A=60^\circ ~ 60
+! 30^\circ 15' ~ 30.15^\circ ;; 45^\circ ~ \frac{\pi}{4} ;; 60^\circ ~ 61^\circ
+
+one-way functions
+= f(x)=ax+b ~ ax+b ;; f(x) = x + c ~ f(x)=x+c ;; f(n)=n+1 ~ f(n) = n+1 \text{ for all } n
+= f(x) = 2x \text{ for all } x \in \mathbb{R} ~ f(x)=2x ;; f(x)=x \text{ and } f(x)=-x ~ f(x) = \pm x
+= f(n)=n+1 \text{ for all positive integers } n ~ f(n)=n+1 ;; f(x) = c \text{ for any constant } c ~ f(x)=c
+= f(x)=0 \text{ for all } x ~ 0 ;; f \equiv 0 ~ f \equiv 0
+! f(x)=2x ~ f(x)=3x ;; f(x)=x ~ f(x)=x, f(x)=-x
+
+one-way hack
+! 42 or 43 ~ 42 ;; (42) (43) ~ 42 ;; 42 * 1 + 0 or 1 ~ 42 ;; [42, 43] ~ 42 ;; {41, 42} ~ 42 ;; 0 * 10 + x ~ 0
+! 42/0 ~ 42 ;; x = 42 or x = 43 ~ 42 ;; anything ~ 42 ;; any number ~ 42 ;; n ~ 42 ;; \text{any of } 41, 42 ~ 42
+! [42]*3 ~ 42 ;; 42; 42; 43 ~ 42 ;; A/B/C/D ~ A ;; A|B ~ A ;; A, B, C, D, E ~ C ;; \infty ~ 42 ;; 42 \pm 0.5 ~ 42
+! f(42) ~ 42 ;; \min(42, x) ~ 42 ;; 42^{x} ~ 42 ;; \text{all of the above} ~ A ;; 42 if correct ~ 42
+
+one-way inequality chain
+= a<b<c ~ c>b>a ;; f(1) < f(2) ~ f(2) > f(1) ;; a > b > c ~ a>b>c ;; 0 < x < 1 ~ 1 > x > 0
+= c < a < b ~ b > a > c
+! a<b<c ~ a<c<b ;; f(1) < f(2) ~ f(1) > f(2) ;; x<1 ~ x>1
+
+one-way interval
+= ]2,5[ ~ (2,5) ;; ]-\infty, 2] ~ (-\infty,2] ;; [2, 5[ ~ [2,5) ;; \left]2,5\right[ ~ (2,5) ;; x\in]2;5[ ~ (2,5)
+= (-1, 1) ~ |x| < 1 ;; (-\infty, 0) \cup (0, \infty) ~ x \ne 0 ;; \mathbb{R} \setminus \{0\} ~ x\neq 0
+= \{x \in \mathbb{R} \mid x > 2\} ~ (2, \infty) ;; [0, +\infty[ ~ [0,\infty)
+= (0,1)\cup(1,2) ~ (0,2)\setminus\{1\} ;; x \geq 2 \text{ and } x < 5 ~ [2,5) ;; (2,5) ~ \{x: 2<x<5\}
+= x\le -2 \text{ or } x \ge 2 ~ (-\infty,-2]\cup[2,\infty)
+! ]2,5[ ~ [2,5] ;; (2,5) ~ [2,5) ;; x>2 ~ x<2
+
+one-way letter order
+! HTH ~ HHT ;; CAB ~ ABC ;; ADCB ~ ABCD ;; BCA ~ \text{CBA} ;; ABBA ~ BABA ;; was ~ saw ;; TOP ~ POT
+! \text{RGB} ~ \text{GBR} ;; GBR ~ RGB ;; on ~ No ;; SOS ~ OSS ;; 132 ~ 123 ;; bac ~ abc ;; xyz ~ zxw ;; PQR ~ RQP
+! EFGH ~ HGFE ;; AT ~ TA ;; dcba ~ abcd ;; stop ~ post
+
+one-way list
+= x=1 \text{ or } x=2 ~ 1,2 ;; \{1, 2\} ~ 1 \text{ and } 2 ;; (1,2) \text{ and } (3,4) ~ (3,4), (1,2)
+= 1;2;3 ~ 1,2,3 ;; x = 1, 2 ~ 1,2 ;; x \in \{1,2\} ~ 1,2 ;; 1 \lor 2 ~ 1,2 ;; x_1=1, x_2=2 ~ 2,1
+= a=1, b=2 ~ a=1,\ b=2 ;; \boxed{1}, \boxed{2} ~ 1,2 ;; 1\text{ or }2 ~ 2,1
+= (x, y) = (1, 2), (2, 1) ~ (1,2),(2,1)
+
+one-way logic
+! p \to q ~ p \land q ;; \forall x ~ \exists x ;; p \vee \neg q ~ p \vee q ;; p \land q \land r ~ p \land q
+! A \cup B ~ A \cap B ;; p \leftrightarrow q ~ p \to q ;; \lnot(p\land q) ~ p \land q ;; \text{p and q} ~ \text{p}
+= p \wedge q ~ p \land q ;; p \rightarrow q ~ p \to q ;; \neg p \lor q ~ \lnot p \vee q ;; q \vee p ~ p \lor q
+
+one-way matrix
+= \begin{pmatrix}1&2\\3&4\end{pmatrix} ~ [[1,2],[3,4]]
+= \left(\begin{array}{cc}1&2\\3&4\end{array}\right) ~ \begin{pmatrix}1&2\\3&4\end{pmatrix}
+= \begin{bmatrix}1\\2\end{bmatrix} ~ (1,2)^T
+! \begin{vmatrix}1&2\\3&4\end{vmatrix} ~ \begin{pmatrix}1&2\\3&4\end{pmatrix}
+! \begin{pmatrix}1&2\\3&4\end{pmatrix} ~ \begin{pmatrix}4&3\\2&1\end{pmatrix}
+
+one-way minerva units
+= 4.5e33 ~ 4.5 \times 10^{33} ;; 1.6 \times 10^{-19} \mathrm{~C} ~ 1.6e-19 ;; 5.3 \, \mathrm{eV} ~ 5.3
+= 3e8 \text{ m/s} ~ 3e8 ;; 0.5 \mathrm{~L} ~ 0.5 ;; 6.02\times 10^{23} \mathrm{~mol}^{-1} ~ 6.02e23
+= 30 \mathrm{~km/s} ~ 30 ;; 2.45e6 \text{ Hz} ~ 2.45e6 ;; 9.8 \mathrm{~m} / \mathrm{s}^{2} ~ 9.8
+= 1 \mathrm{~kg} \cdot \mathrm{m}^2 ~ 1 ;; 3.08e16 \text{ meters} ~ 3.08e16
+= 7.353 \mathrm{~g}/\mathrm{cm}^3 ~ 7.353
+
+one-way misc
+! 5 (mod 7) ~ 5 ;; 10 ~ 1,0 ;; 3.14 ~ \pi ;; \{1,2\} ~ (1,2) ;; 1 1/2 ~ 11/2 ;; 5+ ~ 5 ;; >5 ~ 5 ;; -5 ~ 5
+! 1/2 ~ 2 ;; 1e3 ~ 13 ;; 5 ~ \sqrt{5} ;; 7 ~ 7! ;; 2^3 ~ 3^2 ;; (3,4) ~ 34 ;; 100% ~ 100.1 ;; 6 ~ 9 ;; 0.1 ~ 0.01
+
+one-way piecewise
+= \begin{cases} x & \text{if } x \geq 0, \\ -x & \text{if } x < 0. \end{cases} ~ \begin{cases} -x & x<0 \\ x & x \ge 0 \end{cases}
+= \begin{cases} 1 & n \text{ even} \\ 0 & n \text{ odd} \end{cases} ~ \begin{cases} 0 & \text{if } n \text{ odd} \\ 1 & \text{if } n \text{ even} \end{cases}
+= \begin{cases} 1, & x>0 \\ 0, & x \le 0 \end{cases} ~ \begin{cases} 1 & x > 0 \\ 0 & x\leq 0 \end{cases}
+= \begin{cases} 1 & \text{if $x>0$} \\ 0 & \text{otherwise} \end{cases} ~ \begin{cases} 1 & x>0 \\ 0 & \text{otherwise} \end{cases}
+= \left\{\begin{array}{ll} 1 & x>0 \\ 0 & x \le 0 \end{array}\right. ~ \begin{cases} 1 & x>0 \\ 0 & x \le 0 \end{cases}
+= \begin{cases} 1 & \text{when } x > 0 \\ 0 & \text{else} \end{cases} ~ \begin{cases} 1 & x>0 \\ 0 & \text{otherwise} \end{cases}
+! \begin{cases} 1 & x>0 \\ 0 & x \le 0 \end{cases} ~ \begin{cases} 1 & x\ge0 \\ 0 & x < 0 \end{cases}
+! \begin{cases} 1 & x>0 \\ 0 & x \le 0 \end{cases} ~ \begin{cases} 1 & x>1 \\ 0 & x \le 1 \end{cases}
+
+one-way prefix text
+= \text{Area} = 12\pi ~ 12\pi ;; \text{Answer: } 42 ~ 42 ;; \text{Answer} = 42 ~ 42
+= \text{The final answer is } 42. ~ 42 ;; \text{Probability} = \frac{1}{2} ~ \frac12 ;; \text{Total: } 15 ~ 15
+= V = 36\pi ~ 36\pi ;; \text{Number of ways} = 42 ~ 42 ;; \text{There are } 42 \text{ ways} ~ 42
+= \log_z w = 60 ~ 60 ;; f(2) = 5 ~ 5 ;; |AB| = 5 ~ 5 ;; \frac{AB}{CD} = 3 ~ 3 ;; \text{so } x = 5 ~ 5
+= \therefore x = 5 ~ 5 ;; \text{Thus, } 42 ~ 42 ;; \text{Therefore } x=5 ~ 5 ;; \text{Minimum value: } 3 ~ 3
+= \text{Ans: } 42 ~ 42 ;; \angle ABC = 60^\circ ~ 60 ;; AB:BC = 3:2 ~ 3:2 ;; \sin\theta = \frac35 ~ \frac35
+= n(A \cup B) = 12 ~ 12 ;; a+b+c = 10 ~ 10 ;; m+n=25 ~ 25 ;; \text{max} = 5 ~ 5 ;; \text{area of } ABC = 12 ~ 12
+= S = 12 ~ 12 ;; \triangle ABC = 12 ~ 12 ;; \overrightarrow{AB}\cdot\overrightarrow{AC} = 6 ~ 6 ;; BC^2 = 20 ~ 20
+= xy = 12 ~ 12 ;; x+y=7 ~ 7 ;; \sum x_i = 5 ~ 5 ;; \mathbb{E}[X] = 3 ~ 3 ;; \Pr(A) = 0.5 ~ 0.5
+= \lim_{x\to0} f(x) = 3 ~ 3 ;; \int_0^1 x\,dx = \frac12 ~ \frac12 ;; \max(x+y) = 5 ~ 5 ;; A = bh = 6 ~ 6
+! \text{Answer: } 43 ~ 42 ;; \text{There are } 41 \text{ ways} ~ 42 ;; V = 36\pi ~ 36 ;; 3x = 6 ~ 2 ;; 3x=6 ~ 6
+
+one-way GEOQA
+= 60°或120° ~ 60^\circ, 120^\circ ;; 5或√{7} ~ 5,\sqrt7 ;; 无法确定 ~ 无法确定 ;; 相交 ~ 相交 ;; 等腰三角形 ~ 等腰三角形 ;; 1:2 ~ 1:2
+= \frac{√{3}}{3}m ~ \frac{\sqrt3}{3} ;; 200(√{3}-1)米 ~ 200(\sqrt3-1) ;; 1.2m ~ 1.20 ;; 3√{2}cm ~ 3\sqrt2
+= 12π ~ 12π ;; 6π-9√{3} ~ 6\pi-9\sqrt3 ;; 5√{3}米 ~ 5\sqrt{3}\text{ m} ;; 40πcm^{2} ~ 40\pi ;; 15πm^{2} ~ 15\pi
+= 4:9 ~ 4:9 ;; (√{3}+1)海里 ~ \sqrt3+1 ;; 大于 ~ 大于 ;; 6.5m ~ 6.5 ;; 约5.6米 ~ 约5.6米
+
+one-way trig
+= \frac{\pi}{2}+k\pi, k\in\mathbb{Z} ~ x=\frac{\pi}{2}+n\pi, n \in \mathbb{Z}
+= k\pi\ (k\in\mathbb{Z}) ~ n\pi, n\in\mathbb{Z} ;; x = k\pi, k \in Z ~ k\pi, k\in\mathbb{Z}
+= 2k\pi, k \in \mathbf{Z} ~ 2k\pi, k\in\mathbb{Z}
+= \left\{k\pi \mid k\in\mathbb{Z}\right\} ~ k\pi, k\in\mathbb{Z}
+= \{x \mid x = k\pi, k \in \mathbb{Z}\} ~ k\pi, k\in\mathbb{Z}
+= n\pi \text{ where } n \in \mathbb{Z} ~ k\pi, k\in\mathbb{Z}
+= k\pi, \text{ where } k \text{ is any integer} ~ k\pi, k\in\mathbb{Z}
+
+one-way unicode
+= x₂ ~ x_2 ;; ∛8 ~ 2 ;; 3³ ~ 27 ;; ⅜ ~ 3/8 ;; ⅔ ~ \frac{2}{3} ;; log₂8 ~ 3 ;; √3/2 ~ \frac{\sqrt3}{2}
+= π² ~ \pi^2 ;; ４２ ~ 42 ;; ٣ ~ 3 ;; −3 ~ -3 ;; 1⁄3 ~ 1/3 ;; x⁻¹ ~ 1/x ;; 2×3 ~ 6 ;; a×b ~ ab ;; ∞ ~ \infty
+= 4​2 ~ 42 ;; 60˚ ~ 60 ;; α+β ~ \alpha+\beta ;; ½x ~ x/2 ;; (1, 2) ~ (1,2) ;; 5 000 ~ 5000 ;; x≠3 ~ x\ne3
+= ±3 ~ \pm 3 ;; 3÷4 ~ 3/4 ;; “42” ~ 42 ;; 42。 ~ 42 ;; ｘ＋１ ~ x+1 ;; 𝟒𝟐 ~ 42 ;; ∑_{k=1}^{3} k ~ 6
+= x ∉ (1,2) ~ x \notin (1,2) ;; |x|≤1 ~ |x| \le 1
+
+one-way unit
+= 5 atm ~ 5 ;; 5 kPa ~ 5 ;; 5\,\mu\mathrm{m} ~ 5 ;; 7 Ω ~ 7 ;; 3 kcal/mol ~ 3 ;; 5 N·m ~ 5 ;; 20 m/s ~ 20
+= 100 mL ~ 100 ;; 50 Hz ~ 50 ;; 300 K ~ 300 ;; 2.5 MΩ ~ 2.5 ;; 4 V ~ 4 ;; 5 knots ~ 5 ;; 6 years old ~ 6
+= 3 x ~ 3x ;; 12 in. ~ 12 ;; 5\text{ ft}^3 ~ 5 ;; 8 \mathrm{~cm} ~ 8 ;; 16 bits ~ 16 ;; 25 °C ~ 25
+= 10\ \mathrm{N} ~ 10 ;; 2 dozen ~ 24 ;; 5 \text{ hours} ~ 5 hr ;; 4\ \Omega ~ 4\text{ ohms} ;; 5\,\mathrm{μm} ~ 5
+= 12 cubic feet ~ 12 ft^3
+! 5 kHz ~ 5 Hz ;; 5 mA ~ 5 A ;; 5 \mu s ~ 5 ms ;; 3 cm ~ 3 mm ;; 5 kg ~ 5 g ;; 5 MHz ~ 5 GHz ;; 5 mF ~ 5 MF
+! 5 Pa ~ 5 kPa ;; 5 J ~ 5 kJ ;; 5 feet ~ 5 inches ;; 5 W ~ 5 kW ;; 5 pm ~ 5 nm ;; 2 thousand ~ 2 million
+! 5 km/h ~ 5 m/s ;; 5 L ~ 5 mL ;; 5 degrees ~ 5 radians ;; 5 minutes ~ 5 seconds ;; 5 cm^2 ~ 5 cm^3
+! 5\,\mathrm{m\Omega} ~ 5\,\mathrm{M\Omega} ;; 5 N/m ~ 5 N m ;; 5 mol ~ 5 mmol ;; 5\text{ Mb} ~ 5\text{ MB}
+
+one-way vector
+= 2\mathbf{i}-\mathbf{j}+3\mathbf{k} ~ (2,-1,3) ;; \hat{i}-2\hat{j}+3\hat{k} ~ \langle 1,-2,3\rangle
+= i - 2j + 3k ~ \begin{pmatrix}1\\-2\\3\end{pmatrix} ;; \vec{i}-2\vec{j} ~ (1,-2)
+= \begin{bmatrix}1\\2\end{bmatrix} ~ \begin{pmatrix}1\\2\end{pmatrix} ;; [1, -2, 3] ~ (1,-2,3)
+= \mathbf{i} - \mathbf{k} ~ (1,0,-1) ;; -2\mathbf{j} ~ (0,-2,0) ;; \frac{1}{2}\mathbf{i}+\mathbf{j} ~ (0.5,1)
+= \boldsymbol{i}+\boldsymbol{j} ~ (1,1) ;; (1,-2,3)^\top ~ (1,-2,3)
+! i-2j+3k ~ (1,2,3) ;; (1,2,3) ~ (3,2,1)
+
+one-way time
+= 1:03 PM ~ 13:03 ;; 10:30 AM ~ 10:30 ;; 3 PM ~ 15:00 ;; 9:05 ~ 09:05 ;; 12:30 p.m. ~ 12:30 PM ;; 5:00 ~ 5 o'clock
+= 5:30\text{ pm} ~ 17:30 ;; 2 h 30 min ~ 2 h 30 min
+! 13:03 ~ 12:03 ;; 1:30 ~ 3:60 ;; 10:30 AM ~ 10:30 PM ;; 3:45 ~ 3:54 ;; 12:00 ~ 1:00 ;; 6:10 ~ 3:05 ;; 1:30 ~ 1.5
+
+one-way two forms
+= \frac{1}{2} \text{ or } 0.5 ~ \frac12 ;; 50\% \text{ or } \frac12 ~ \frac12 ;; \frac{3}{4} = 0.75 ~ 0.75
+= 0.75 \text{ or } \frac34 ~ 0.75 ;; 2\sqrt2 \text{ or } \sqrt8 ~ \sqrt8 ;; \frac12 = 50\% ~ \frac12
+! \frac12 \text{ or } 2 ~ \frac12
+
+one-way negatives
+! 5\,\mathrm{M} ~ 5\,\mathrm{m} ;; 5\,\mathrm{S} ~ 5\,\mathrm{s} ;; 5 \text{ H} ~ 5 \text{ h}
+! 42 или больше ~ 42 ;; 42 oder mehr ~ 42 ;; 42以上 ~ 42 ;; 42左右 ~ 42 ;; The wrong answer is 42 ~ 42
+! Wrong: 42 ~ 42 ;; Not: 42 ~ 42 ;; My guess is 42 ~ 42 ;; 42多 ~ 42 ;; 42 o más ~ 42
+! The answer was 42 but is 43 ~ 42 ;; A lower bound is 42 ~ 42 ;; 41 = x = 42 ~ 42 ;; 0 \cdot x = 41 = 42 ~ 42
+! x = 42 + y, y = 1 ~ 42 ;; m+n = 25, 26 ~ 25 ;; m+n = 25 \text{ or } 26 ~ 25 ;; m+n > 25 ~ 25 ;; m+n \ne 25 ~ 25
+! m+n \approx 25 ~ 26 ;; \frac{AB}{CD} = 3 ~ \frac13 ;; (C) 8 ~ (D) ;; 5m ~ 5 km ;; \sum x_i = 41 + = 42 ~ 42
+! \lim f = 41 = 42 ~ 41 ;; k\pi ~ n\pi ;; AB ~ BA ;; HT, TH ~ HT, HT ;; 2:40 ~ 2.4 ;; June 20 ~ 20/6
+! \{HTT\} ~ \{TTH\} ;; x=3 \lor x=2 ~ 3 ;; p \land q ~ q \lor p ;; 30^\circ 15' ~ 30 ;; [42] ~ 42, 42
+! 5\,\mathrm{mJ} ~ 5\,\mathrm{MJ} ;; \begin{cases} 1 & x>0 \\ 0 & x<0 \end{cases} ~ \{1, 0\} ;; 3 ~ 3 \pmod 7
+! 1:20 ~ 1.2 ;; 13:03 ~ 1:03 AM ;; ABCD ~ A, B, C, D ;; i ~ (1,0) ;; 2i+3j ~ [2,3] ;; 24:00 ~ 12:00 ;; 5% ~ 0.5
+! (a) 1 (b) 2 ~ 1 ;; 1. 5 ~ 5 ;; 1) 5 ~ 5 ;; A1 ~ 1A
+"""  # noqa: E501
 ONE_WAY = {
     "percent",
     "decimal",
@@ -619,13 +821,13 @@ def cases(mark):
 @pytest.mark.parametrize(("kind", "candidate", "gold"), cases("="))
 def test_equal(kind, candidate, gold):
     assert is_equiv(candidate, gold), compare(candidate, gold)
-    assert kind in ONE_WAY or is_equiv(gold, candidate), compare(gold, candidate)
+    assert kind in ONE_WAY or kind.startswith("one-way") or is_equiv(gold, candidate), compare(gold, candidate)
 
 
 @pytest.mark.parametrize(("kind", "candidate", "gold"), cases("!"))
 def test_unequal(kind, candidate, gold):
     assert not is_equiv(candidate, gold), compare(candidate, gold)
-    assert kind in ONE_WAY or not is_equiv(gold, candidate), compare(gold, candidate)
+    assert kind in ONE_WAY or kind.startswith("one-way") or not is_equiv(gold, candidate), compare(gold, candidate)
 
 
 @pytest.mark.parametrize(
