@@ -53,7 +53,7 @@ _MARK = re.compile(
     r"(?::|=|\b(?:is|are|was|be|equals|comes (?:out )?to)\b(?: not [^.;,\n]{1,40}[;,]? (?:it is|it's|but|rather)\b)?"
     r"(?! not\b| (?:correct|right|wrong)\b))"
     r"|^[*_ \t]*(?:final )?ans(?:wer|\.)?[*_]*(?: [–—→-])? (?=[-$0-9]|\\[(\[])"
-    r"|^A: (?=[-$0-9][^\n]*\s*\Z)"
+    r"|(?<!:\n)^A: (?=[-$0-9][^\n]*\s*\Z)"
 )
 _NOT_STATED = re.compile(  # before "the answer is": a task, a question or a guess
     r"(?i)(?:\b(?:whether|your|maybe|perhaps|possibly|might|could|not sure|unsure)\b"

@@ -54,8 +54,9 @@ _MONTHS = "january february march april may june july august september october n
 _MONTHS = {name: i for i, month in enumerate(_MONTHS, 1) for name in (month, month[:3])} | {"sept": 9}
 # what a completion in Chinese, Japanese, Korean, German, French, Spanish, Portuguese or Russian says, in English
 _PHRASES = {
-    "the answer is ": r"(?:答案|解答|答え|正解|정답|답)(?:应?[为是选]|は|은|:)+|(?<![不未])选 ?:?(?= ?\(?[A-J])"
-    r"|\b(?:Antwort|Lösung|Ergebnis|réponse|résultat|respuesta|resultado|resposta|ответ)(?: final[e]?| correct?[ae])?"
+    "the answer is ": r"(?:答案|结果|选项|解答|答え|正解|정답|답|(?<!回)答(?=:))(?:应?[为是选]|は|은|:)+"
+    r"|(?<![不未])选 ?:?(?= ?\(?[A-J])|\b(?:Antwort|Lösung|Ergebnis|réponse|résultat|solution|respuesta|resultado"
+    r"|soluci[oó]n|resposta|solução|ответ)(?: final[e]?| correct?[ae])?"
     r" ?(?:\b(?:ist|lautet|beträgt|est|es|é|равен)\b|[:—])",
     "therefore ": "所以|因此|综上|故|よって|したがって|따라서|그러므로"
     r"|\b(?:also ist|daher|folglich|somit|donc|por (?:lo )?tanto|portanto|следовательно|таким образом|итак|значит)\b",
@@ -67,7 +68,7 @@ _PHRASES = {
     ". ": r"(?:です|である|となる|になる|입니다|이다) *\.?|。",
 }
 _PHRASE = re.compile("(?i)" + "|".join(f"({pattern})" for pattern in _PHRASES.values()))
-_WIDE = {0xFF01 + i: 0x21 + i for i in range(94)} | {ord("。"): ". ", ord("，"): ", "}
+_WIDE = {0xFF01 + i: 0x21 + i for i in range(94)} | {ord("。"): ". ", ord("，"): ", ", ord("、"): ", "}
 
 
 def in_english(text):

@@ -422,6 +422,133 @@ C ! The answer is A, B, C, or D.
 42 = > **Answer:** 42
 42 = 最后答案：\boxed{42}
 42 = Lösung: $\boxed{42}$
+42 = Final Answer: 42
+42 = The answer is: $\boxed{42}$.
+C = 所以选 C。
+C = 故选C
+C = 故选：(C)
+B = 答案：B
+B = 正确选项是 B。
+42 = 答：42
+42 = 答：共42种。
+42 = 答案为：42
+42 = 所以，答案是：42。
+42 = 结果是 42。
+42 = 最后的答案是42
+42 = 综上所述，答案是 $42$。
+42 = 答えは $42$ です。
+42 = 答: 42
+42 = よって、42 である。
+42 = 답은 $42$입니다.
+42 = 정답은 42 입니다.
+42 = 최종 답: 42
+42 = Die Lösung lautet 42.
+42 = Die Antwort ist: 42
+42 = Die endgültige Antwort ist $42$.
+42 = Das Ergebnis ist 42.
+42 = Antwort: **42**
+42 = Daher ist die Antwort 42.
+42 = Also lautet die Antwort: 42.
+42 = La réponse est : 42
+42 = **Réponse :** 42
+42 = Donc, la réponse est 42.
+42 = La solution est 42.
+42 = Réponse finale : 42
+42 = La respuesta es: 42
+42 = La respuesta correcta es 42.
+42 = **Respuesta:** 42
+42 = Entonces, la respuesta es 42.
+42 = La solución es 42.
+42 = El resultado es 42.
+42 = A resposta é: 42
+42 = Resposta final: 42
+42 = O resultado é 42.
+42 = Portanto, a resposta é 42.
+42 = Ответ: $42$
+42 = ответ: 42
+42 = Правильный ответ: 42
+42 = Окончательный ответ: 42
+42 = Таким образом, ответ: 42.
+42 = Ответ — 42
+C = Ответ: C
+\frac{1}{2} = Ответ: 1/2
+42 = Таким образом, получаем 42.
+42 = La respuesta es $\boxed{42}$.
+42 = La réponse est $\boxed{42}$.
+42 = 答案是 \boxed{42}
+26 = She pays 2*13=26\nA: 26
+26 = ... so\nA: $26
+18 = #### 18
+18 = The answer is 18.\n\n#### 18
+18 = She has 3 * 6 = 18 eggs.\n#### 18 eggs
+57600 = In total, the number of answers is 43200+14400 = 57600\n#### 57600
+8 = The answer is <<8=8>>8.\n\n#### 8
+20 = **Answer:** The total is 4*5 = $20.\n\n**Final Answer: $20**
+9 = <answer>9 meters</answer>
+9 = <answer>The height is 9 m.</answer>
+3 = <answer>There are 3 apples</answer>
+B = <answer>B</answer>
+B = <answer>(B) 42</answer>
+42 = <answer>(B) 42</answer>
+42 = \boxed{42 \text{ ways}}
+42 = \boxed{\text{42 ways}}
+42 = \boxed{x = 42}
+42 = \boxed{\text{The answer is } 42}
+42 = $\boxed{42}$ (or equivalently $\boxed{42.0}$)
+\frac12 = $\boxed{\frac12} = \boxed{50\%}$
+\frac12 = $\boxed{0.5}$ or equivalently $\boxed{\frac{1}{2}}$
+18 = She makes **$18** per day.
+18 = The total is **18 apples**.
+18 = **18**
+3 = So the number of real solutions is $\boxed{3}$.
+34 = The sum is 34.\n\nThus, the answer is **34**.
+C = \boxed{C}
+8 = The final answer is \boxed{\textbf{(C) } 8}.
+C = The final answer is \boxed{\textbf{(C) } 8}.
+C = **C**
+12 = Thus the answer is $\boxed{12}$.<|im_end|>
+7 = Therefore the answer is 7.<|endoftext|>Human: next
+5 = answer: 5
+5 = ANSWER: \boxed{5}
+5 = The answer is five.
+25 = $m+n = 16+9 = \boxed{25}$
+25 = $$m+n = \boxed{25}.$$
+42 = I think the answer is 42, but let me check: 6*7=42. Yes, the answer is 42.
+42 ! 答案不是42，而是43。
+42 ! 答案是 42 或者 43
+42 ! 我不确定，答案可能是 42。
+42 ! 如果答案是 42，则矛盾。
+42 ! Die Antwort ist nicht 42, sondern 43.
+42 ! Die Antwort ist 42 oder 43.
+42 ! La réponse est 42 ou 43.
+42 ! La respuesta es 42 o 43.
+42 ! A resposta é 42 ou 43.
+42 ! Ответ: 42 или 43
+42 ! Ответ: не 42
+42 ! 答えは 42 または 43 です。
+42 ! 정답은 42 또는 43입니다.
+42 ! Quizás la respuesta es 42.
+42 ! Vielleicht ist die Antwort 42.
+42 ! Peut-être que la réponse est 42.
+42 ! Talvez a resposta seja 42.
+42 ! 也许答案是 42。
+42 ! Ist die Antwort 42?
+42 ! ¿La respuesta es 42?
+42 ! 答案是 42 吗？
+42 ! 答案是43。不，应该是44。
+C ! 选 A 或 C
+C ! 故选 A、C
+42 ! \boxed{\text{There are 41 ways}}
+42 ! \boxed{\text{There are 42 or 43 ways}}
+42 ! <answer>I think there are 42, but maybe 43.</answer>
+42 ! #### 42 #### 43
+42 ! The answer is 42.\n#### 43
+42 ! A: 42\nB: 43\nC: 44\nD: 45
+42 ! Options:\nA: 42
+42 ! **42** or **43**
+42 ! She had **42** apples and ate **40**.
+42 ! $\boxed{42}$ or $\boxed{43}$
+42 ! \boxed{42}, \boxed{42.5}
 """  # gold, "=" or "!", and a completion that is or is not right
 
 
