@@ -162,18 +162,13 @@ def _same_formulas(one, gold, depth):
 
 
 def _settled(node):
-    """A tree with its meaning in one form: no groups, no chains of relations, degrees as a unit."""
-    while node.kind == "group":
-        node = node.args[0]
+    """A tree with its meaning in one form: no chains of relations, degrees as a unit."""
     if node.kind == "relation" and set(node.value) <= {"=", "≈"}:
         return _chain(node)
     if node.kind == "relation" and node.value == ("∈",) and node.args[1].kind == "set":
         return _settled(node.args[1])
     if node.kind in SCALARS and node.has("degrees"):
         return Node("quantity", (node,), (("degree", 1),))
-    if node.kind == "quantity" and node.args[0].kind == "quantity":  # 5 dollars and \$5 in one
-        inner = node.args[0]
-        return Node("quantity", inner.args, inner.value + node.value)
     return node
 
 
@@ -403,18 +398,17 @@ def _same_regions(one, gold, depth):
     ends = [end for region in regions for end in region[1]]
     if len({region[0] for region in regions} - {None}) > 1 or len(ends) > MAX_ENDS:
         return ""
-    letters = {name for end in ends for name in end.symbols()}
-    if letters:
-        for point in _points(one, gold)[:4]:
-            valued = {name: number_node(point[name]) for name in letters}
-            rule = lambda part, valued=valued: valued.get(part.value, part)  # noqa: E731
-            sides = (side.rewritten("symbol", rule) for side in (one, gold))
-            if not _same_regions(*sides, depth):  # or empty, as C < B < A at a point where A < C
-                return _same_relations(one, gold, depth)
-        return "interval"
-    probes = _around(ends)
-    inside, gold_inside = ([has(probe) for probe in probes] for _, _, has in regions)
-    return "interval" if any(inside) and inside == gold_inside else ""
+    letters, filled = {name for end in ends for name in end.symbols()}, False
+    for point in _points(one, gold)[:6] if letters else [{}]:
+        valued = {name: number_node(point[name]) for name in letters}
+        rule = lambda part, valued=valued: valued.get(part.value, part)  # noqa: E731
+        regions = [_region(side.rewritten("symbol", rule)) for side in (one, gold)]
+        probes = _around([end for region in regions for end in region[1]])
+        inside, gold_inside = ([has(probe) for probe in probes] for _, _, has in regions)
+        if inside != gold_inside:
+            return _same_relations(one, gold, depth) if letters else ""
+        filled = filled or any(inside)
+    return "interval" if filled else _same_relations(one, gold, depth)  # empty, as C < B < A where A < C
 
 
 def _around(ends):
@@ -494,12 +488,10 @@ def _is_subject(node, sides):
 
 def _same_relations(one, gold, depth):
     """Inequalities that are not intervals: link by link, each up to moved terms and a positive factor."""
-    if one.kind != gold.kind or len(one.args) != len(gold.args):
+    if one.kind != gold.kind or len(one.args) != len(gold.args) or (one.value == "or") != (gold.value == "or"):
         return ""
-    if one.kind in ("union", "list", "intersection"):
+    if one.kind == "list":
         return _same_lists(one._replace(kind="set"), gold._replace(kind="set"), depth)
-    if one.kind in ("difference", "builder"):
-        return "set" if all(_same(*pair, depth + 1) for pair in zip(one.args, gold.args, strict=True)) else ""
     if one.kind != "relation":
         return ""
     return "relation" if all(_same_links(*pair, depth) for pair in zip(_links(one), _links(gold), strict=True)) else ""
@@ -707,8 +699,6 @@ def _signs(node):
         return node
     if node.kind in ("list", "set"):
         return node._replace(args=tuple(both for member in node.args for both in _both(member)))
-    if node.kind == "relation" and node.args[-1].kind in ("list", "set"):
-        return node._replace(args=(*node.args[:-1], _signs(node.args[-1])))
     return Node("list", _both(node), ",")
 
 

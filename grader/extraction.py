@@ -4,6 +4,7 @@ Completions are hostile text: only their end is read, every scan is linear, and 
 """
 
 import re
+from functools import lru_cache
 
 from grader.equality import MAX_EXPRESSION, is_equiv, reading_of
 from grader.words import in_english
@@ -113,6 +114,7 @@ def extract_gold(answer: str) -> str:
     return read_gold(answer)[0]
 
 
+@lru_cache(maxsize=512)
 def read_gold(answer: str) -> tuple[str, str]:
     """(gold, how it is read) of a data set's answer, or ("", why nothing can be checked against it).
 

@@ -644,7 +644,7 @@ def _bracketed(opening, tokens, depth):
     if inside.kind == "list":
         return Node("brackets", inside.args, opening + closing)
     Unreadable.raise_if(opening + closing not in ("()", "[]"), "half an interval")
-    return Node("group", (inside,)) if inside.kind == "quantity" else inside
+    return inside
 
 
 def _members(inside):

@@ -194,8 +194,6 @@ def _function_value(node, at):
     if name in _QUOTIENTS:
         parts = (_elementary(part, value, precision) if part else Fraction(1) for part in _QUOTIENTS[name])
         return quotient(*parts, precision)
-    if name in _INVERSE_RECIPROCALS:
-        value, name = quotient(Fraction(1), value, precision), _INVERSE_RECIPROCALS[name]
     return _elementary(name, value, precision)
 
 
@@ -214,7 +212,6 @@ _OF_VALUES = {  # kind -> the value of a tree whose parts have these values
     "product": _product_value,
     "inverse": lambda values, _node, at: quotient(Fraction(1), values[0], at.precision),
     "fraction": lambda values, _node, at: quotient(*values, at.precision),
-    "group": lambda values, _node, _at: values[0],
     "degrees": _degrees_value,
     "factorial": _factorial_value,
     "binomial": _factorial_value,
@@ -227,7 +224,6 @@ SCALARS = _OF_TREES.keys() | _OF_VALUES.keys()
 
 _QUOTIENTS = {"tan": ("sin", "cos"), "cot": ("cos", "sin"), "tanh": ("sinh", "cosh"), "coth": ("cosh", "sinh")}
 _QUOTIENTS |= {"sec": ("", "cos"), "csc": ("", "sin"), "sech": ("", "cosh"), "csch": ("", "sinh")}  # "": one
-_INVERSE_RECIPROCALS = {"arcsec": "arccos", "arccsc": "arcsin", "arccot": "arctan"}
 _ENTIRE = {"sin": libmp.mpc_sin, "cos": libmp.mpc_cos, "sinh": libmp.mpc_sinh, "cosh": libmp.mpc_cosh}
 _INVERSES = {"arcsin": libmp.mpc_asin, "arccos": libmp.mpc_acos, "arctan": libmp.mpc_atan}
 _INVERSES |= {"arsinh": libmp.mpc_asinh, "arcosh": libmp.mpc_acosh, "artanh": libmp.mpc_atanh}

@@ -404,6 +404,12 @@ as-models-write-it
 ! C_{2n}^{n} ~ \binom{2n}{n} ;; 5x - 7y + 11z + 4 ~ 5x - 7y + 11z + 4 = 0 ;; 0 ~ 5x - 7y + 11z + 4 = 0
 ! s^2\le 4r^2 ~ s^2 \le 8r^2 ;; s\le2\sqrt2r ~ s^2 \le 8r^2
 
+regions-with-letters
+= a<x<b ~ (a,b) ;; x>a ~ (a,\infty) ;; -a \le x \le a ~ [-a,a] ;; |x|<a ~ (-a,a) ;; x<-a, x>a ~ |x|>a ;; y>2, x>1 ~ x>1, y>2
+= x \ge 2k ~ [2k,\infty) ;; (a,b)\cup(c,d) ~ (c,d)\cup(a,b) ;; \sqrt{0} ~ 0
+! a<x<b ~ (b,a) ;; x>a ~ [a,\infty) ;; -a<x<a ~ (a,-a) ;; x>a ~ x>b ;; |x|<a ~ |x|>a ;; y>2, x>1 ~ x>2, y>1
+! x>a and x<b ~ x>a or x<b ;; x>1 and y>2 ~ x>1 or y>2
+
 letters-in-a-row
 ! HTT ~ TTH ;; RGB ~ BGR ;; red ~ der ;; BAC ~ CAB ;; HT ~ TH ;; No ~ On ;; {HTT, THT} ~ {TTH, HTT}
 ! \{HT, HH\} ~ \{TH, HH\} ;; H2O ~ HO2 ;; A13 ~ 1A3
