@@ -215,10 +215,9 @@ def _rounds(one, other):
     for exact, rounded in (one, other), (other, one):
         if rounded.kind in ("number", "decimal") and exact.kind in SCALARS and not exact.symbols():
             slack = Fraction(1, 10 ** (rounded.value[1] if rounded.kind == "decimal" else 0))
-            try:
-                return _order(Node("abs", (exact - rounded,)), number_node(slack)) < 0
-            except Undefined:
-                return False
+            distance = Node("abs", (exact - rounded,))
+            cut_off = _order(Node("abs", (rounded,)), Node("abs", (exact,))) < 0
+            return _order(distance, number_node(slack if cut_off else slack / 2)) <= 0
     return False
 
 
@@ -620,9 +619,11 @@ def _same_at_points(one, gold, natural):
 
 def _factor_between(one, gold):
     """The sign (1, -1) of the constant factor between two expressions, 0 if there is none."""
-    ratios = []
-    if not 0 < len(one.symbols() | gold.symbols()) <= MAX_SYMBOLS:
+    ratios, names = [], one.symbols() | gold.symbols()
+    if not 0 < len(names) <= MAX_SYMBOLS:
         return 0
+    if all(name.endswith("()") for name in names):  # f(2) - f(1) is a number, not a multiple of f(4) - f(1)
+        return bool(_same_constants(one, gold)) - bool(_same_constants(one, -gold))
 
     def same(letters):
         at = At(letters, PRECISION, True)

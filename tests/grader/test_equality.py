@@ -404,6 +404,11 @@ as-models-write-it
 ! C_{2n}^{n} ~ \binom{2n}{n} ;; 5x - 7y + 11z + 4 ~ 5x - 7y + 11z + 4 = 0 ;; 0 ~ 5x - 7y + 11z + 4 = 0
 ! s^2\le 4r^2 ~ s^2 \le 8r^2 ;; s\le2\sqrt2r ~ s^2 \le 8r^2
 
+values-of-functions
+= f(2)<f(1)<f(4) ~ f(4)>f(1)>f(2) ;; f(1)=2f(0) ~ 2f(0)=f(1) ;; f(2)+f(3)=7 ~ f(3)+f(2)=7
+! f(4)>f(0)>f(2) ~ f(2)<f(1)<f(4) ;; f(2)>f(1) ~ f(1)>f(2) ;; f(2)+f(3)=7 ~ f(2)+f(4)=7 ;; f(1)=2f(0) ~ f(1)=3f(0)
+! 1.5106 \approx 1.6 ~ 1.6 ;; \sqrt2 \approx 1.5 ~ 1.5 ;; \pi \approx 3.15 ~ \pi
+
 regions-with-letters
 = a<x<b ~ (a,b) ;; x>a ~ (a,\infty) ;; -a \le x \le a ~ [-a,a] ;; |x|<a ~ (-a,a) ;; x<-a, x>a ~ |x|>a ;; y>2, x>1 ~ x>1, y>2
 = x \ge 2k ~ [2k,\infty) ;; (a,b)\cup(c,d) ~ (c,d)\cup(a,b) ;; \sqrt{0} ~ 0
