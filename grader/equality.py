@@ -216,8 +216,11 @@ def _rounds(one, other):
         if rounded.kind in ("number", "decimal") and exact.kind in SCALARS and not exact.symbols():
             slack = Fraction(1, 10 ** (rounded.value[1] if rounded.kind == "decimal" else 0))
             distance = Node("abs", (exact - rounded,))
-            cut_off = _order(Node("abs", (rounded,)), Node("abs", (exact,))) < 0
-            return _order(distance, number_node(slack if cut_off else slack / 2)) <= 0
+            try:
+                cut_off = _order(Node("abs", (rounded,)), Node("abs", (exact,))) < 0
+                return _order(distance, number_node(slack if cut_off else slack / 2)) <= 0
+            except Undefined:  # 2/0
+                return False
     return False
 
 

@@ -407,7 +407,7 @@ as-models-write-it
 values-of-functions
 = f(2)<f(1)<f(4) ~ f(4)>f(1)>f(2) ;; f(1)=2f(0) ~ 2f(0)=f(1) ;; f(2)+f(3)=7 ~ f(3)+f(2)=7
 ! f(4)>f(0)>f(2) ~ f(2)<f(1)<f(4) ;; f(2)>f(1) ~ f(1)>f(2) ;; f(2)+f(3)=7 ~ f(2)+f(4)=7 ;; f(1)=2f(0) ~ f(1)=3f(0)
-! 1.5106 \approx 1.6 ~ 1.6 ;; \sqrt2 \approx 1.5 ~ 1.5 ;; \pi \approx 3.15 ~ \pi
+! \frac{2}{0} \approx 0.67 ~ 0.67 ;; 1.5106 \approx 1.6 ~ 1.6 ;; \sqrt2 \approx 1.5 ~ 1.5 ;; \pi \approx 3.15 ~ \pi
 
 regions-with-letters
 = a<x<b ~ (a,b) ;; x>a ~ (a,\infty) ;; -a \le x \le a ~ [-a,a] ;; |x|<a ~ (-a,a) ;; x<-a, x>a ~ |x|>a ;; y>2, x>1 ~ x>1, y>2
@@ -837,7 +837,8 @@ def test_equal(kind, candidate, gold):
 
 @pytest.mark.parametrize(("kind", "candidate", "gold"), cases("!"))
 def test_unequal(kind, candidate, gold):
-    assert not is_equiv(candidate, gold), compare(candidate, gold)
+    found = compare(candidate, gold)
+    assert not found.equal and not found.rule.startswith("fault"), found
     assert kind in ONE_WAY or kind.startswith("one-way") or not is_equiv(gold, candidate), compare(gold, candidate)
 
 
