@@ -85,6 +85,8 @@ _SUBSTITUTIONS = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
         (r"或", " or "),
+        (r"^0x([0-9a-fA-F]+)$", r"\1_{16}"),
+        (r"^0b([01]+)$", r"\1_{2}"),
         (r"[和与及]", " and "),
         (r"平方 *", " square "),
         (r"立方 *", " cubic "),
