@@ -1,6 +1,7 @@
 r"""The command of the grader:
 
 - python -m grader "\frac{1}{2}" "0.5"     whether the candidate equals the answer, and which rule decided
+- python -m grader --golds data.jsonl      how the grader reads the answers of a data set
 - python -m grader --file cases.jsonl      how often the grader is right on labelled rows, and how long it takes
 """
 
@@ -11,8 +12,10 @@ import sys
 import time
 
 from grader.equality import compare, is_equiv
-from grader.extraction import is_right
+from grader.extraction import is_right, read_gold
 
+_GOLDS = ("gold", "answer", "final_answer", "ground_truth", "solution")
+_COLUMNS = ", ".join(_GOLDS[:-1]) + f" or {_GOLDS[-1]}"
 _ROW = "a row is an object with the texts gold and answer, or gold and completion, and expected, true or false"
 
 
@@ -20,24 +23,26 @@ def main(argv: list[str] | None = None) -> None:
     """The command; a mistake ends in one line, with exit code 2."""
     parser = argparse.ArgumentParser(
         prog="python -m grader",
-        usage="python -m grader CANDIDATE ANSWER | --file FILE",
+        usage="python -m grader CANDIDATE ANSWER | --golds FILE | --file FILE",
         description="Is the candidate equal to the answer? Or: how right is the grader on the labelled rows of a file?",
         allow_abbrev=False,
     )
     parser.error = _fail
     parser.add_argument("pair", nargs="*", metavar="CANDIDATE ANSWER", help="two expressions, LaTeX or plain text")
     parser.add_argument("--file", metavar="FILE", help=f"JSON lines: {_ROW}; an optional kind groups the errors")
+    parser.add_argument("--golds", metavar="FILE", help=f"JSON or JSON lines of answers, or rows with {_COLUMNS}")
     args, unknown = parser.parse_known_args(argv)
-    if args.file is not None and not args.pair and not unknown:
+    flag, path = ("--golds", args.golds) if args.file is None else ("--file", args.file)
+    if path is not None and not (args.pair or unknown or args.golds is not None and args.file is not None):
         try:
-            rows = _labelled(args.file)
-        except (OSError, ValueError) as error:
-            _fail(f"--file {args.file}: {error}")
-        print(_report(rows))
+            rows = _answers(path) if flag == "--golds" else _labelled(path)
+        except (OSError, ValueError, RecursionError) as error:
+            _fail(f"{flag} {path}: {error}")
+        print(_readings(rows) if flag == "--golds" else _report(rows))
         return
     pair = [text for text in (sys.argv[1:] if argv is None else argv) if text != "--"]  # "-x" is an answer, no flag
-    if args.file is not None or len(pair) != 2:
-        _fail("give a candidate and an answer, each in quotes, or --file FILE with labelled rows")
+    if path is not None or len(pair) != 2:
+        _fail("give a candidate and an answer, each in quotes, or --golds FILE, or --file FILE with labelled rows")
     result = compare(*pair)
     print(f"{'equal' if result.equal else 'not equal'}, by the rule: {result.rule}")
     print(f"candidate  {pair[0]}  is  {result.candidate}\nanswer     {pair[1]}  is  {result.answer}")
@@ -46,6 +51,29 @@ def main(argv: list[str] | None = None) -> None:
 def _fail(message):
     print(f"python -m grader: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(2)
+
+
+def _answers(path):
+    """The answers of a file, as texts: a list in JSON, or a row a line."""
+    with open(path, encoding="utf-8") as file:
+        text = file.read()
+    lines = [text] if text.lstrip().startswith("[") else filter(str.strip, text.splitlines())
+    rows = [row for line in lines for row in (json.loads(line) if line is text else [json.loads(line)])]
+    rows = [next((row[name] for name in _GOLDS if name in row), None) if isinstance(row, dict) else row for row in rows]
+    if not rows or None in rows:
+        number = rows.index(None) + 1 if rows else 1
+        raise ValueError(f"row {number} has no answer: give a text, or an object with {_COLUMNS}")
+    return [row if isinstance(row, str) else json.dumps(row, ensure_ascii=False) for row in rows]
+
+
+def _readings(answers):
+    """How each answer is read, as text; those that cannot be checked are marked and counted."""
+    lines, unchecked = [], 0
+    for answer in answers:
+        gold, reading = read_gold(answer)
+        unchecked += not gold
+        lines.append(f"{' '.join(answer.split())[-60:]:60}  {'is ' if gold else 'NOT CHECKABLE: '}{reading}")
+    return "\n".join([*lines, f"{len(answers)} answers, {unchecked} of them not checkable"])
 
 
 def _labelled(path):

@@ -6,15 +6,18 @@ are compared member by member; numbers and expressions are compared by value.
 """
 
 from fractions import Fraction
-from functools import cmp_to_key
+from functools import cache, cmp_to_key
 from itertools import product
 from typing import NamedTuple
 from zlib import crc32
 
-from grader.reading import MAX_EXPRESSION, MAX_MEMBERS, MAX_NESTING, UNITS, Node, number_node, read, show
+from grader.reading import MAX_EXPRESSION, MAX_MEMBERS, MAX_NESTING, read
+from grader.trees import Node, number_node, show
 from grader.values import MORE_PRECISION, PRECISION, SCALARS, At, Undefined, agree, evaluate, quotient, sign_of
+from grader.words import UNITS
 
 MAX_SYMBOLS = 8
+MAX_ENDS = 32  # of two sets of numbers
 
 
 class Comparison(NamedTuple):
@@ -56,39 +59,80 @@ def compare(candidate: str, answer: str) -> Comparison:
 
 def is_parsed(answer: str) -> bool:
     """Whether an answer is parsed as a number, expression, structure or words; else only the same text equals it."""
+    return reading_of(answer)[0] != "unreadable"
+
+
+def reading_of(answer: str) -> tuple[str, str]:
+    """(kind, how it is read, in one line) of an answer: "text" for words, "unreadable" for what only equals itself."""
     try:
         found = read(answer) if len(answer) <= MAX_EXPRESSION else None
-        return found is not None and found.key != "" and found.node.kind not in ("unreadable", "nothing")
+        if found and found.key and found.node.kind != "nothing":
+            node = found.node if found.node.kind != "unreadable" or not found.inner else found.inner.node
+            return node.kind, f"choice {found.choice}" if found.choice and node.kind != "text" else show(node)
     except Exception:  # as in `compare`
-        return False
+        pass
+    return "unreadable", repr(answer[:60])
 
 
 def _decide(candidate, gold):
     """The first rule by which the two are equal, or ""."""
-    if not candidate.key or not gold.key:
+    if not candidate.key or not gold.key or (candidate.domain and gold.domain and candidate.domain != gold.domain):
         return ""
     if candidate.key == gold.key:
         return "same text"
-    if gold.choice and candidate.choice and (gold.alone or candidate.alone):
+    if gold.choice and candidate.choice and (gold.choice != candidate.choice or not (gold.inner and candidate.inner)):
         return "choice" if candidate.choice == gold.choice else ""
     kinds = {candidate.node.kind, gold.node.kind}
     if "text" in kinds and candidate.words and candidate.words == gold.words:
         return "words"
-    if kinds & {"unreadable", "nothing"}:
-        return ""
-    pairs = product(_readings(candidate.node, gold.node), _readings(gold.node, candidate.node))
+    if candidate.inner or gold.inner:  # a choice or a sentence: what it says
+        return _decide(candidate.inner or candidate, gold.inner or gold)
+    readings = _readings(candidate, gold.node)
+    rounded = gold.node.args[0] if gold.node.kind == "quantity" else gold.node
+    if rounded.kind == "decimal" and candidate.node.kind == "relation" and _settled(candidate.node).kind != "false":
+        readings += candidate.node.args if "≈" in candidate.node.value else ()  # 16 pi \approx 50.27
+    pairs = product(readings, _readings(gold, candidate.node))
     return next(filter(None, (_same_if_defined(*pair) for pair in pairs)), "")
 
 
-def _readings(node, other):
-    """What a tree may mean: 100,200 is a number, or a list if the other side is one."""
-    as_list = node.kind == "number" and node.args and other.kind in ("list", "brackets")
-    return (node, node.args[0]) if as_list else (node,)
+def _readings(answer, other):
+    """What an answer may mean, beside the other side's tree: 100,200 is a number, or a list if the other side is one;
+    2i - j is a vector if it is one; 1A has a base if it has one."""
+    node = answer.node
+    if node.kind == "number" and node.args and other.kind in ("list", "brackets"):
+        return node, node.args[0]
+    if node.kind in ("sum", "product") and other.kind in ("brackets", "matrix"):
+        return (_components(node, len(other.args)),)
+    if other.kind == "base" and other.args[0].kind == "text" and node.kind != "base":
+        return (Node("text", (), answer.key.upper()),)
+    return (node,)
+
+
+_UNITS_VECTORS = [{name, f"hat {name}", f"vec {name}", f"hat {name}math", f"vec {name}math"} for name in "ijk"]
+
+
+def _components(node, size):
+    """The vector of a sum of multiples of i, j and k; another tree as it is."""
+    found = {part.value for part in node.walk() if part.kind in ("symbol", "constant")}
+    if size not in (2, 3) or not found & (_UNITS_VECTORS[1] | _UNITS_VECTORS[2]):
+        return node
+    terms = node.args if node.kind == "sum" else (node,)
+
+    def component(axis):
+        """The tree where this unit vector is 1 and the others 0."""
+
+        def rule(part):
+            axes = [i for i, names in enumerate(_UNITS_VECTORS) if part.value in names]
+            return number_node(axes == [axis]) if axes else part
+
+        return Node("sum", tuple(term.rewritten("symbol", rule).rewritten("constant", rule) for term in terms))
+
+    linear = all(sum(part.value in names for names in _UNITS_VECTORS for part in term.walk()) == 1 for term in terms)
+    return Node("brackets", tuple(map(component, range(size))), "()") if linear else node
 
 
 _FLIPPED = {"<": ">", ">": "<", "≤": "≥", "≥": "≤"}
 _INFINITY = Node("constant", (), "infinity")
-_MINUS_INFINITY = -_INFINITY
 
 
 def _same(one, gold, depth=0):
@@ -96,54 +140,73 @@ def _same(one, gold, depth=0):
     Undefined.raise_if(depth > MAX_NESTING, "nested too deep")
     one, gold = _settled(_signs(one)), _settled(_signs(gold))
     kinds = {one.kind, gold.kind}
-    if "text" in kinds or "false" in kinds or "nothing" in kinds:
-        return "words" if one == gold and one.kind == "text" else ""
-    if _is_region(one) or _is_region(gold):
+    for alternatives in one, gold:
+        if alternatives.kind == "list" and alternatives.value == "or" and not kinds <= {"list", "set"}:
+            first, *others = alternatives.args  # 1/2 or 0.5 is one answer
+            if all(_same_if_defined(first, each) or _same_if_defined(each, first) for each in others):
+                pairs = [(each, gold) if alternatives is one else (one, each) for each in alternatives.args]
+                return next(filter(None, (_same_if_defined(*pair, depth + 1) for pair in pairs)), "")
+    if not kinds & {"base", "text", "family", "congruence"} and (_is_region(one) or _is_region(gold)):
         return _same_regions(one, gold, depth)
-    if "equation" in kinds:
-        return _same_equations(one, gold, depth)
-    if kinds & {"list", "set"}:
-        return _same_lists(one, gold, depth)
-    if kinds & {"brackets", "matrix"}:
-        return _same_cells(one, gold, depth)
-    if "ratio" in kinds:
-        return _same_ratios(one, gold)
-    if "base" in kinds:
-        return _same_bases(one, gold)
-    return _same_quantities(one, gold)
+    return next((rule for of_kinds, rule in _RULES if kinds & of_kinds), _same_quantities)(one, gold, depth)
+
+
+def _same_texts(one, gold, _depth):
+    """Words and dates; what is false, or not read, equals nothing."""
+    return "words" if one == gold and one.kind in ("text", "date") else ""
+
+
+def _same_formulas(one, gold, depth):
+    """Formulas of logic, in any order: p and q, but not p or q."""
+    return _same_lists(one._replace(kind="set"), gold._replace(kind="set"), depth) if one.value == gold.value else ""
 
 
 def _settled(node):
-    """A tree with its meaning in one form: no groups, no chains of relations, degrees as a unit."""
-    while node.kind == "group":
-        node = node.args[0]
+    """A tree with its meaning in one form: no chains of relations, degrees as a unit."""
     if node.kind == "relation" and set(node.value) <= {"=", "≈"}:
         return _chain(node)
     if node.kind == "relation" and node.value == ("∈",) and node.args[1].kind == "set":
         return _settled(node.args[1])
     if node.kind in SCALARS and node.has("degrees"):
         return Node("quantity", (node,), (("degree", 1),))
-    if node.kind == "quantity" and node.args[0].kind == "quantity":  # 5 dollars and \$5 in one
-        inner = node.args[0]
-        return Node("quantity", inner.args, inner.value + node.value)
     return node
 
 
 def _chain(node):
     """x = 40 + 2 = 42 becomes the equation of x and 40 + 2. A chain whose links disagree is false; one without a name
-    becomes its first exact value; two sides that differ are an equation."""
+    becomes its first exact value; two sides that differ are an equation. Formulas between a name and numbers, as in
+    A = bh = 6, are not checked."""
     sides, operators = list(node.args), list(node.value)
     end = 0 if _is_label(sides[0], sides[1:]) else -1 if _is_label(sides[-1], sides[:-1]) else None
+    kind = "plain" if end is None else "named"
+    if end is None and len(sides) > 2 and sides[0].symbols() and not sides[-1].symbols():
+        end = 0
     label = None if end is None else sides.pop(end)
     if label:
         operators.pop(end)
-    true = all((_rounds if operator == "≈" else _same)(sides[i], sides[i + 1]) for i, operator in enumerate(operators))
+    while label and len(sides) > 1 and sides[0].symbols() and not sides[-1].symbols():
+        sides, operators = sides[1:], operators[1:]
+    links = zip(operators, sides, sides[1:], strict=False)
+    true = all((_rounds if operator == "≈" else _same_if_defined)(*link) for operator, *link in links)
     value = next((side for side in sides if side.kind != "decimal"), sides[0])
     if true:
-        return Node("equation", (label, value), "named") if label else _settled(value)
+        return Node("equation", (label, value), kind) if label else _settled(value)
     if label or len(sides) > 2 or not (sides[0].symbols() or sides[1].symbols()):
         return Node("false")
     return Node("equation", tuple(sides), "plain")
+
+
+def _stated(equation, of_gold):
+    """The value that an equation states, as x = 5, m + n = 25, f(2) = 7, AB/CD = 3 do, or None if it may be meant as an
+    equation: 2x + 1 = 7, x + y = 0; in the gold also a + b = 2."""
+    name, value = equation.args if equation.args[0].symbols() else equation.args[::-1]
+    letters = name.symbols()
+    if equation.value == "named":
+        return equation.args[1]
+    spoken = any(part.kind in ("function", "apply") for part in name.walk())
+    names = len(letters) > 1 and (not of_gold or all(letter[0].isupper() or " " in letter for letter in letters))
+    of_points = letters & {"x", "y", "z"} and (of_gold or value == number_node(0)) and name.kind != "function"
+    return value if (spoken or names) and not of_points and not value.symbols() else None
 
 
 def _rounds(one, other):
@@ -152,7 +215,12 @@ def _rounds(one, other):
     for exact, rounded in (one, other), (other, one):
         if rounded.kind in ("number", "decimal") and exact.kind in SCALARS and not exact.symbols():
             slack = Fraction(1, 10 ** (rounded.value[1] if rounded.kind == "decimal" else 0))
-            return _order(Node("abs", (exact - rounded,)), number_node(slack)) < 0
+            distance = Node("abs", (exact - rounded,))
+            try:
+                cut_off = _order(Node("abs", (rounded,)), Node("abs", (exact,))) < 0
+                return _order(distance, number_node(slack if cut_off else slack / 2)) <= 0
+            except Undefined:  # 2/0
+                return False
     return False
 
 
@@ -175,10 +243,8 @@ def _is_label(node, others):
 def _same_equations(one, gold, depth):
     """Named alike and equal in value, or equivalent: equal up to moved terms and a nonzero factor."""
     if one.kind != gold.kind:
-        if any(side.kind == "equation" and side.value != "named" for side in (one, gold)):
-            return ""
-        one, gold = (side.args[1] if side.kind == "equation" else side for side in (one, gold))
-        return _same(one, gold, depth + 1)
+        one, gold = (_stated(side, side is gold) if side.kind == "equation" else side for side in (one, gold))
+        return _same(one, gold, depth + 1) if one and gold else ""
     (name, value), (gold_name, gold_value) = one.args, gold.args
     if one.value == gold.value == "named":
         renamed = _renamed(name, value, gold_name)
@@ -235,7 +301,7 @@ def _same_if_defined(one, gold, depth=0):
 def _same_cells(one, gold, depth):
     """Tuples, intervals and matrices, cell by cell; a column or row may be written as a tuple, rows as tuples."""
     shapes, cells = zip(*(_cells(node) for node in (one, gold)), strict=True)
-    loose = "vector" in shapes and {*shapes} <= {"()", "[]", "vector"}
+    loose = {*shapes} <= {"()", "[]", "vector"} and ("vector" in shapes or len(cells[0]) > 2)
     if shapes[0] is None or (shapes[0] != shapes[1] and not loose) or len(cells[0]) != len(cells[1]):
         return ""
     same = all(_same(*pair, depth + 1) for pair in zip(*cells, strict=True))
@@ -256,9 +322,49 @@ def _cells(node):
     return node.value, node.args
 
 
-def _same_ratios(one, gold):
-    """3:2 is 6:4 and 3/2; 1:2:3 is 2:4:6."""
-    parts, golds = (node.args if node.kind == "ratio" else (node, number_node(1)) for node in (one, gold))
+def _same_families(one, gold, depth):
+    """k pi, k in Z is n pi, n in Z; the letter may be declared on one side only."""
+    if one.kind == gold.kind:
+        (letter, numbers), (gold_letter, gold_numbers) = one.value, gold.value
+        if numbers != gold_numbers or (letter != gold_letter and gold_letter in Node("list", one.args).symbols()):
+            return ""
+        renamed = Node("symbol", (), gold_letter)
+        one = one.rewritten("symbol", lambda part: renamed if part.value == letter else part)
+    one, gold = (
+        side if side.kind != "family" else side.args[0] if len(side.args) == 1 else Node("list", side.args, ",")
+        for side in (one, gold)
+    )
+    return _same(one, gold, depth + 1)
+
+
+def _same_congruences(one, gold, _depth):
+    """The same modulus, and numbers that differ by a multiple of it; x may be missing: x = 3 (mod 7) is 10 (mod 7)."""
+    if one.kind != gold.kind or one.value != gold.value:
+        return ""
+    names, values = zip(*((side.args[0].args if side.args[0].kind == "relation" else (None, side.args[0]))
+                          for side in (one, gold)), strict=True)  # fmt: skip
+    if None not in names and names[0] != names[1] or any(value.symbols() for value in values):
+        return ""
+    difference = evaluate(values[0] - values[1], At({}, PRECISION, True))
+    same = isinstance(difference, Fraction) and (difference / one.value).denominator == 1
+    return "congruence" if same else ""
+
+
+def _of_day(hour, half):
+    return hour % 12 + 12 * (half == "pm") if half else hour
+
+
+def _same_ratios(one, gold, _depth):
+    """3:2 is 6:4 and 3/2; 1:2:3 is 2:4:6. Of two times, 1:03 PM is 13:03 and 1:03, but 2:40 is not 1:20."""
+    if one.kind == gold.kind == "time":
+        (hour, rest, half), (gold_hour, gold_rest, gold_half) = one.value, gold.value
+        same = _of_day(hour, half) == _of_day(gold_hour, gold_half)
+        if bool(half) != bool(gold_half):
+            same = same or (hour % 12 == gold_hour % 12 and (gold_hour if half else hour) <= 12)
+        return "time" if same and rest == gold_rest else ""
+    if any(node.kind == "time" and node.value[2] for node in (one, gold)):
+        return ""
+    parts, golds = (node.args if node.kind in ("ratio", "time") else (node, number_node(1)) for node in (one, gold))
     if len(parts) != len(golds) or any(part.kind not in SCALARS for part in (*parts, *golds)):
         return ""
     same = number_node(0) not in (*parts, *golds) and all(
@@ -268,7 +374,7 @@ def _same_ratios(one, gold):
     return "ratio" if same else ""
 
 
-def _same_bases(one, gold):
+def _same_bases(one, gold, _depth):
     """204_5: base and digits agree. The base may be missing if the gold has one."""
     one = one if one.kind == "base" else Node("base", (one,), gold.value)
     gold = gold if gold.kind == "base" else Node("base", (gold,), 10)
@@ -286,134 +392,108 @@ def _is_region(node):
 
 
 def _same_regions(one, gold, depth):
-    """The same set of numbers in any form, or the same inequality up to moved terms and a positive factor."""
-    region, gold_region = _region(one), _region(gold)
-    if region is None or gold_region is None:
+    """The same set of numbers in any form: of all ends, and of what is between them, both have the same. Letters in the
+    ends get values. Else the same inequality up to moved terms and a positive factor."""
+    regions = _region(one), _region(gold)
+    if None in regions:
         return _same_relations(one, gold, depth)
-    (subject, pieces), (gold_subject, gold_pieces) = region, gold_region
-    if (subject and gold_subject and subject != gold_subject) or len(pieces) != len(gold_pieces):
+    ends = [end for region in regions for end in region[1]]
+    if len({region[0] for region in regions} - {None}) > 1 or len(ends) > MAX_ENDS:
         return ""
-    same = all(
-        a[1::2] == b[1::2] and _same_scalars(a[0], b[0]) and _same_scalars(a[2], b[2])
-        for a, b in zip(pieces, gold_pieces, strict=True)
-    )
-    return "interval" if same else ""
+    letters, filled = {name for end in ends for name in end.symbols()}, False
+    for point in _points(one, gold)[:6] if letters else [{}]:
+        valued = {name: number_node(point[name]) for name in letters}
+        rule = lambda part, valued=valued: valued.get(part.value, part)  # noqa: E731
+        regions = [_region(side.rewritten("symbol", rule)) for side in (one, gold)]
+        probes = _around([end for region in regions for end in region[1]])
+        inside, gold_inside = ([has(probe) for probe in probes] for _, _, has in regions)
+        if inside != gold_inside:
+            return _same_relations(one, gold, depth) if letters else ""
+        filled = filled or any(inside)
+    return "interval" if filled else _same_relations(one, gold, depth)  # empty, as C < B < A where A < C
+
+
+def _around(ends):
+    """The ends, the middles between them, and a number below and above."""
+    ends = sorted((end for end in ends if not _infinity(end)), key=cmp_to_key(_order)) or [number_node(0)]
+    middles = [Node("fraction", (Node("sum", pair), number_node(2))) for pair in zip(ends, ends[1:], strict=False)]
+    return [ends[0] - number_node(1), *ends, *middles, ends[-1] - number_node(-1)]
 
 
 def _region(node):
-    """(subject, pieces) of a set of numbers, or None. Pieces (low, included, high, included) are ordered and disjoint;
-    the subject is the letter that is in the set, or None."""
-    subject, pieces = None, None
-    if node.kind == "brackets" and len(node.args) == 2:
-        low, high = node.args
-        pieces = ((low, node.value[0] == "[", high, node.value[1] == "]"),)
+    """A set of numbers as (subject, ends, has), or None: the letter that is in it or None, where it may begin and end,
+    and whether it has a number."""
+    subject, ends, has = None, node.args, None
+    if node.kind == "brackets" and len(ends) == 2:
+        closed = node.value[0] == "[", node.value[1] == "]"
+        has = lambda number: _order(ends[0], number) < closed[0] and _order(number, ends[1]) < closed[1]  # noqa: E731
     elif node.kind == "set":
-        pieces = tuple((member, True, member, True) for member in node.args)
+        has = lambda number: any(_order(number, end) == 0 for end in ends)  # noqa: E731
     elif node.kind == "symbol" and node.value == r"\R":
-        pieces = ((_MINUS_INFINITY, False, _INFINITY, False),)
+        has = lambda _: True  # noqa: E731
     elif node.kind in ("union", "intersection", "difference", "list"):
         return _combined(node)
     elif node.kind == "builder":
         inside = _region(node.args[1])
         letter = node.args[0].args[0] if node.args[0].kind == "relation" else node.args[0]
-        return (None, inside[1]) if inside and inside[0] in (None, letter) else None
+        return (None, *inside[1:]) if inside and inside[0] in (None, letter) else None
     elif node.kind == "relation":
-        subject, pieces = _inequality(node)
-    if pieces is None or any(end.kind not in SCALARS for piece in pieces for end in (piece[0], piece[2])):
-        return None
-    return subject, _ordered(pieces)
+        subject, ends, has = _inequality(node)
+    return (subject, ends, has) if has and all(end.kind in SCALARS for end in ends) else None
 
 
 def _combined(node):
-    """Unions, intersections and differences; a list of inequalities is a union, unless it says "and"."""
+    """Unions, intersections, differences. In a list of inequalities, a comma is "and", or else "or": x < 1, x > 2."""
     regions = [_region(part) for part in node.args]
     subjects = {region[0] for region in regions if region} - {None}
     if None in regions or len(subjects) > 1:
         return None
-    subject, parts = next(iter(subjects), None), [pieces for _, pieces in regions]
-    if node.kind == "union" or (node.kind == "list" and node.value != "and"):
-        return subject, _ordered(tuple(piece for pieces in parts for piece in pieces))
-    if node.kind == "difference":
-        parts[1:] = [_complement(pieces) for pieces in parts[1:]]
-    outside = tuple(piece for pieces in parts for piece in _complement(pieces))
-    return subject, _complement(_ordered(outside))
-
-
-def _complement(pieces):
-    """The real numbers in none of the ordered pieces."""
-    gaps, low, closed = [], _MINUS_INFINITY, False
-    for start, included, end, ends in (*pieces, (_INFINITY, True, None, True)):
-        order = _order(low, start)
-        if order < 0 or (order == 0 and closed and not included):
-            gaps.append((low, closed, start, not included))
-        low, closed = end, not ends
-    return tuple(gaps)
-
-
-def _ordered(pieces):
-    """Pieces in rising order, those that touch merged; if there are letters in them, only sorted as text."""
-    if len(pieces) < 2:
-        return pieces
-    if any(end.symbols() for piece in pieces for end in (piece[0], piece[2])):
-        return tuple(sorted(pieces, key=repr))
-    first, *others = sorted(pieces, key=cmp_to_key(lambda a, b: _order(a[0], b[0]) or b[1] - a[1]))
-    merged = [first]
-    for piece in others:
-        low, closed, high, closes = merged[-1]
-        order = _order(high, piece[0])
-        if order > 0 or (order == 0 and (closes or piece[1])):
-            end = _order(high, piece[2])
-            upper = (high, closes) if end > 0 else (piece[2], piece[3] or (end == 0 and closes))
-            merged[-1] = (low, closed, *upper)
-        else:
-            merged.append(piece)
-    return tuple(merged)
+    ends, (first, *others) = [end for region in regions for end in region[1]], [region[2] for region in regions]
+    combinations = {
+        "and": lambda number: first(number) and all(has(number) for has in others),
+        "or": lambda number: first(number) or any(has(number) for has in others),
+        "without": lambda number: first(number) and not any(has(number) for has in others),
+    }
+    kind = {"union": "or", "intersection": "and", "difference": "without"}.get(node.kind, node.value)
+    either = cache(lambda: "and" if any(map(combinations["and"], _around(ends))) else "or")
+    return next(iter(subjects), None), ends, combinations.get(kind) or (lambda number: combinations[either()](number))
 
 
 def _inequality(node):
-    """(subject, pieces) of 1 < x \\le 3, x > 5, x \\ne 2, x \\in …; |x| < 3 is -3 < x < 3."""
-    sides, operators = list(node.args), node.value
+    """The region of 1 < x \\le 3, x > 5, x \\ne 2, x \\in …; |x| < 3 is -3 < x < 3."""
+    sides, operators = node.args, node.value
     if operators == ("∈",):
         region = _region(_settled(sides[1]))
-        return (sides[0], region[1]) if region else (None, None)
-    if operators == ("≠",):
-        for subject, other in (sides, sides[::-1]):
-            if _is_label(subject, [other]):
-                return subject, ((_MINUS_INFINITY, False, other, False), (other, False, _INFINITY, False))
-        return None, None
-    if operators[0] in ">≥":
-        sides, operators = sides[::-1], tuple(_FLIPPED.get(operator, operator) for operator in operators[::-1])
-    if len(sides) > 3 or not set(operators) <= set("<≤"):
-        return None, None
-    if len(sides) == 3:
-        low, subject, high = sides
-        piece = (low, operators[0] == "≤", high, operators[1] == "≤")
-    elif _is_subject(sides[0], sides[1]):
-        subject, piece = sides[0], (_MINUS_INFINITY, False, sides[1], operators[0] == "≤")
-    else:
-        subject, piece = sides[1], (sides[0], operators[0] == "≤", _INFINITY, False)
-    if not _is_subject(subject, sides[0] if subject is not sides[0] else sides[-1]):
-        return None, None
+        return (sides[0], *region[1:]) if region else (None, (), None)
+    subject = next((side for side in (sides[1:2] if len(sides) == 3 else sides) if _is_subject(side, sides)), None)
+    if subject is None or len(sides) > 3 or not set(operators) <= _HOLDS.keys():
+        return None, (), None
+    ends, letter = [side for side in sides if side is not subject], subject
     if subject.kind == "abs" and subject.args[0].kind == "symbol":
-        low, closed, high, closes = piece
-        if low == _MINUS_INFINITY:
-            return subject.args[0], ((-high, closes, high, closes),)
-        return subject.args[0], ((-high, closes, -low, closed), piece)
-    return subject, (piece,)
+        ends, letter = ends + [-end for end in ends], subject.args[0]
+
+    def has(number):
+        number = number if letter is subject else Node("abs", (number,))
+        row = [number if side is subject else side for side in sides]
+        return all(_order(*row[i : i + 2]) in _HOLDS[operator] for i, operator in enumerate(operators))
+
+    return letter, ends, has
 
 
-def _is_subject(node, other):
-    return _is_label(node, [other]) or (node.kind == "abs" and _is_label(node.args[0], [other]))
+_HOLDS = {"<": (-1,), "≤": (-1, 0), ">": (1,), "≥": (0, 1), "≠": (-1, 1)}  # relation -> orders of its sides
+
+
+def _is_subject(node, sides):
+    others = [side for side in sides if side is not node]
+    return _is_label(node, others) or (node.kind == "abs" and _is_label(node.args[0], others))
 
 
 def _same_relations(one, gold, depth):
     """Inequalities that are not intervals: link by link, each up to moved terms and a positive factor."""
-    if one.kind != gold.kind or len(one.args) != len(gold.args):
+    if one.kind != gold.kind or len(one.args) != len(gold.args) or (one.value == "or") != (gold.value == "or"):
         return ""
-    if one.kind in ("union", "list", "intersection"):
+    if one.kind == "list":
         return _same_lists(one._replace(kind="set"), gold._replace(kind="set"), depth)
-    if one.kind in ("difference", "builder"):
-        return "set" if all(_same(*pair, depth + 1) for pair in zip(one.args, gold.args, strict=True)) else ""
     if one.kind != "relation":
         return ""
     return "relation" if all(_same_links(*pair, depth) for pair in zip(_links(one), _links(gold), strict=True)) else ""
@@ -438,7 +518,7 @@ def _same_links(link, gold_link, depth):
     return bool(_same(left, gold_left, depth + 1) and _same(right, gold_right, depth + 1))
 
 
-def _same_quantities(one, gold):
+def _same_quantities(one, gold, _depth):
     """Equal numbers, with the same unit if both have one; percent depends on the gold's sign."""
     (value, unit), (gold_value, gold_unit) = _quantified(one, gold), _quantified(gold, one)
     if value.kind not in SCALARS or gold_value.kind not in SCALARS:
@@ -462,7 +542,7 @@ def _quantified(node, other):
     has a unit in words."""
     if node.kind == "quantity":
         return node.args[0], node.value
-    bare = other.kind in ("number", "decimal") and node.value == "perhaps a unit"
+    bare = other.kind in ("number", "decimal") and node.value == ("unit", "")
     if node.kind == "product" and (other.kind == "quantity" or bare):
         numbers, unit = tuple(factor for factor in node.args if not factor.symbols()), []
         for factor in (factor for factor in node.args if factor.symbols()):
@@ -502,7 +582,7 @@ def _same_scalars(one, gold):
 
 def _infinity(node):
     """1 or -1 for an infinity, else 0."""
-    return (node == _INFINITY) - (node == _MINUS_INFINITY)
+    return (node == _INFINITY) - (node == -_INFINITY)
 
 
 def _same_constants(one, gold, natural=True):
@@ -542,9 +622,11 @@ def _same_at_points(one, gold, natural):
 
 def _factor_between(one, gold):
     """The sign (1, -1) of the constant factor between two expressions, 0 if there is none."""
-    ratios = []
-    if not 0 < len(one.symbols() | gold.symbols()) <= MAX_SYMBOLS:
+    ratios, names = [], one.symbols() | gold.symbols()
+    if not 0 < len(names) <= MAX_SYMBOLS:
         return 0
+    if all(name.endswith("()") for name in names):  # f(2) - f(1) is a number, not a multiple of f(4) - f(1)
+        return bool(_same_constants(one, gold)) - bool(_same_constants(one, -gold))
 
     def same(letters):
         at = At(letters, PRECISION, True)
@@ -621,8 +703,6 @@ def _signs(node):
         return node
     if node.kind in ("list", "set"):
         return node._replace(args=tuple(both for member in node.args for both in _both(member)))
-    if node.kind == "relation" and node.args[-1].kind in ("list", "set"):
-        return node._replace(args=(*node.args[:-1], _signs(node.args[-1])))
     return Node("list", _both(node), ",")
 
 
@@ -632,3 +712,16 @@ def _both(node):
     Undefined.raise_if(sum(part.kind == "signs" for part in node.walk()) > 4, "too many signs")
     plus = node.rewritten("signs", lambda part: part.args[0] if part.value else -part.args[0])
     return plus, node.rewritten("signs", lambda part: -part.args[0] if part.value else part.args[0])
+
+
+_RULES = (  # kinds, and the rule if either tree is of one of them; the first counts, else they are quantities
+    ({"base"}, _same_bases),
+    ({"text", "date", "false", "nothing", "unreadable"}, _same_texts),
+    ({"family"}, _same_families),
+    ({"congruence"}, _same_congruences),
+    ({"equation"}, _same_equations),
+    ({"logic"}, _same_formulas),
+    ({"list", "set"}, _same_lists),
+    ({"brackets", "matrix"}, _same_cells),
+    ({"ratio", "time"}, _same_ratios),
+)

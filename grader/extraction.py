@@ -4,8 +4,10 @@ Completions are hostile text: only their end is read, every scan is linear, and 
 """
 
 import re
+from functools import lru_cache
 
-from grader.equality import is_equiv
+from grader.equality import MAX_EXPRESSION, is_equiv, reading_of
+from grader.words import in_english
 
 MAX_COMPLETION = 20_000  # characters read, from the end
 MAX_PROSE = 4_000  # of these, if there is no box
@@ -33,7 +35,7 @@ _BRACE_OR_BOX = re.compile(
 )
 _JOINT = re.compile(  # between the boxes of one list, or between alternatives
     r"(?:\n[ \t]*-|[\s,;/$&~()*]|\\\\|\\[,;:!()\[\]]|\\q?quad|\\text *\{[ ,]*(?:and|or)?[ ,]*\}"
-    r"|(?:and|or|either|else|maybe|perhaps|possibly)\b|(?<=[\s$(])[a-zA-Z](?:_\{?[0-9]\}?)? *= *)*"
+    r"|(?:and|or|或|和|either|else|maybe|perhaps|possibly)\b|(?<=[\s$(])[a-zA-Z](?:_\{?[0-9]\}?)? *= *)*"
 )
 _SECOND_THOUGHT = re.compile(
     r"(?i)[\s.,;*$)\]\\]*(?:(?:but|or) )?(?:maybe|perhaps|possibly|it (?:could|might|may) (?:also )?be)\b"
@@ -41,7 +43,7 @@ _SECOND_THOUGHT = re.compile(
 )
 
 _MATH = (
-    r"\$\$[^$]{1,300}\$\$|\$(?:[^$\\]|\\[\s\S]){1,300}\$"
+    r"\$\$[^$]{1,300}\$\$|\$(?:[^$\\\n]|\n(?!\s*\n)|\\[\s\S]){1,300}\$"
     r"|\\\((?:[^\\]|\\[^)]){1,300}\\\)|\\\[(?:[^\\]|\\[^\]]){1,300}\\\]"
 )
 _MATH_OR_END = re.compile(rf"(?P<math>{_MATH})|[.!?](?=[\s*\"')]|$)|\n|$")
@@ -52,6 +54,7 @@ _MARK = re.compile(
     r"(?::|=|\b(?:is|are|was|be|equals|comes (?:out )?to)\b(?: not [^.;,\n]{1,40}[;,]? (?:it is|it's|but|rather)\b)?"
     r"(?! not\b| (?:correct|right|wrong)\b))"
     r"|^[*_ \t]*(?:final )?ans(?:wer|\.)?[*_]*(?: [–—→-])? (?=[-$0-9]|\\[(\[])"
+    r"|(?<!:\n)^A: (?=[-$0-9][^\n]*\s*\Z)"
 )
 _NOT_STATED = re.compile(  # before "the answer is": a task, a question or a guess
     r"(?i)(?:\b(?:whether|your|maybe|perhaps|possibly|might|could|not sure|unsure)\b"
@@ -77,6 +80,7 @@ _DENIES = re.compile(
     r"(?i)\b(?:not|never|or|if|let|suppose|assume|cannot)\b|n't|^\W*(?:show|prove|verify|check|find|compute|evaluate)\b"
 )
 _ONE = rf"(?:{_MATH}|{_NUMBER}|\([A-J]\)|[A-J](?![a-zA-Z]))"
+_BOLD = re.compile(rf"\*\*({_ONE}(?: [a-zA-Z'-]+){{0,4}})\*\*")
 _STATES = re.compile(
     r"(?:\b(?:is|are|was|were|equals|be|of)|=|:)(?: (?:therefore|thus|then|exactly|approximately|about|equal to))?\s*"
     rf"({_ONE}(?:(?:,| and|, and) {_ONE})*)(?: [a-zA-Z'-]+){{0,4}}[*\s]*$"
@@ -98,10 +102,42 @@ def is_right(completion: str, answer: str, *, prose: bool = True) -> bool:
     return bool(candidate and gold) and is_equiv(candidate, gold)
 
 
+_NO_GOLD = re.compile(
+    r"(?i)(?:see )?(?:proof|notfound|not found|null|nan|n/?a|no answer|unknown|(?:see )?solution|\W*)\.?"
+)
+_CODE = re.compile(r"\s*(?:\{\s*[\"'}]|\[\s*\{|assert\b|def |class |import |from \w+ import|#include|```)")
+_LIST_OF_ONE = re.compile(r"""\[\s*(["'])((?:(?!\1)[^\\]|\\.)*)\1\s*\]""")
+
+
 def extract_gold(answer: str) -> str:
-    """The gold of a data set's answer: a bare expression, or the box, `####` or answer block of a worked solution."""
-    worked = any(mark in answer for mark in (r"\boxed", r"\fbox", "####", "</answer>"))
-    return (extract_answer(answer) if worked else answer.strip()) or ""
+    """The gold of a data set's answer, or "" if nothing can be checked against it; see `read_gold`."""
+    return read_gold(answer)[0]
+
+
+@lru_cache(maxsize=512)
+def read_gold(answer: str) -> tuple[str, str]:
+    """(gold, how it is read) of a data set's answer, or ("", why nothing can be checked against it).
+
+    The answer is an expression or words, `["42"]`, or a worked solution with a box, `####`, an answer block, or a final
+    sentence. "proof", "notfound", tests of code and a solution without a final answer cannot be checked.
+    """
+    single = _LIST_OF_ONE.fullmatch(answer.strip())
+    gold = (single[2].replace("\\\\", "\\") if single else answer).strip()
+    if _NO_GOLD.fullmatch(gold):
+        return "", "no answer"
+    if _CODE.match(gold):
+        return "", "code or data"
+    marked = any(mark in gold for mark in (r"\boxed", r"\fbox", "####", "</answer>"))
+    worked = marked or len(gold) > MAX_EXPRESSION or len(re.findall(r"[.!?。](?=\s)|\n", gold)) > 0 or " answer" in gold
+    if worked and (marked or reading_of(gold)[0] in ("text", "unreadable")):
+        found = extract_answer(gold)
+        if not found and (marked or len(gold.split()) > 12 or len(gold) > MAX_EXPRESSION):
+            return "", "a solution without a final answer"
+        gold = found or gold
+    if _NO_GOLD.fullmatch(gold):
+        return "", "no answer"
+    kind, shown = reading_of(gold)
+    return gold, shown if kind != "unreadable" else f"only the same text, {shown}"
 
 
 def extract_answer(completion: str) -> str | None:
@@ -145,7 +181,7 @@ def _found(text, place, prose):
     boxes, unclosed = _boxes(text)
     if boxes or unclosed:
         return "boxed", None if unclosed else _last_boxes(text, boxes)
-    text = text[-MAX_PROSE:]
+    text = in_english(text[-MAX_PROSE:])
     rule, answer = _marked(text, prose)
     if not rule and place == "block":
         value = _closing(text) if prose and _CONCLUDES.match(text) else None
@@ -200,6 +236,8 @@ def _last_boxes(text, boxes):
     while first > 0 and _JOINT.fullmatch(text, boxes[first - 1][3], boxes[first][0]):
         first -= 1
     insides = [text[inside:end].strip() for _, inside, end, _ in boxes[first:]]
+    if 1 < len(insides) < 9 and all(is_equiv(insides[0], each) or is_equiv(each, insides[0]) for each in insides[1:]):
+        return insides[0]  # the same in several forms
     if len(insides) == 1 and _MARK.search(insides[0]):  # \\boxed{\\text{The answer is } 42}
         return _marked(re.sub(r"\\(?:text|math)[a-z]* *\{([^{}]*)\}", r"\1", insides[0]), prose=True)[1] or insides[0]
     return ", ".join(dict.fromkeys(insides)) if insides[-1] else None  # the same box twice is one answer
@@ -212,6 +250,8 @@ def _marked(text, prose):
         hashes = "####" in mark[0]
         if not (prose or hashes) or _NOT_STATED.search(text, max(0, mark.start() - 100), mark.end()):
             continue
+        if later and later[0] == "hashes" and not hashes:  # made for graders: no words before it matter
+            return later[0], later[2]
         answer, end = _statement(text, mark.end())
         if text[end : end + 1] == "?":
             continue
@@ -220,7 +260,8 @@ def _marked(text, prose):
             continue
         if later:
             alone = _FILLER.sub("", text[end : later[1]]).strip(" .,;#*-")
-            settled = alone not in ("", "or", "and") or is_equiv(answer, later[2]) or is_equiv(later[2], answer)
+            stated = answer.rpartition("=")[2]
+            settled = alone not in ("", "or", "and") or is_equiv(stated, later[2]) or is_equiv(later[2], stated)
             return later[0], later[2] if settled else None
         rule = "hashes" if hashes else "phrase"
         if _UNSURE.search(answer) or _SECOND_THOUGHT.match(text, end):
@@ -239,7 +280,7 @@ def _statement(text, start):
         stated += piece[: clause.start()] if clause else piece
         if clause:
             break
-    stated = stated.replace("**", "").strip("*_ \t\r\n").rstrip(".,;:")
+    stated = stated.replace("**", "").strip("*_ \t\r\n").removeprefix("}").rstrip(".,;:")
     stated = re.sub(r"^[a-zA-Z' ]{1,60}\b(?:is|are|equals) ", "", stated)  # the number of apples is 42
     lone = _LONE.fullmatch(stated)
     return lone[1] if lone and not re.search(r"\b(?:or|and|to)\b", stated) else stated, end
@@ -260,6 +301,9 @@ def _closing(text):
     bold = re.fullmatch(r"\*\*([^*]+)\*\*", last)
     if bold and _VALUE.match(bold[1]):
         return bold[1]
+    bold = _BOLD.findall(last)
+    if len(bold) == 1:
+        return bold[0]
     last = _REFERENCE.sub("", last.replace("**", ""))
     stated = _STATES.search(last) or _GETS.search(last)
     if stated:

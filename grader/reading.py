@@ -22,8 +22,24 @@ from functools import lru_cache
 from itertools import groupby
 from typing import NamedTuple
 
-from grader import spelling
-from grader.spelling import MULTIPLIERS, Unreadable, words_of
+from grader import spelling, words
+from grader.spelling import Unreadable, accept, expect, peek, text_of
+from grader.trees import Node, number_node, show
+from grader.words import (
+    ALIASES,
+    BARE_UNITS,
+    COMPOUND_UNITS,
+    FUNCTIONS,
+    GREEK,
+    INFINITE,
+    MULTIPLIERS,
+    NOT_A_UNIT,
+    REALS,
+    UNITS,
+    is_english,
+    is_row,
+    words_of,
+)
 
 # all far above any gold answer in the usual benchmarks (210 characters, 8 digits, nesting 4)
 MAX_EXPRESSION = 500  # characters
@@ -35,59 +51,29 @@ MAX_DIGITS = 100  # per literal
 MAX_EXPONENT = 1000  # of a literal such as 1e400
 
 
-class Node(NamedTuple):
-    """A node of a parsed answer; the meaning of `value` depends on the kind."""
-
-    kind: str
-    args: tuple = ()
-    value: object = None
-
-    def __neg__(self):
-        if self.kind == "number":
-            return number_node(-self.value)
-        if self.kind == "decimal":
-            return self._replace(value=(-self.value[0], *self.value[1:]))
-        if self.kind == "matrix":
-            return self._replace(args=tuple(-cell for cell in self.args))
-        return Node("product", (number_node(-1), self))
-
-    def __sub__(self, other):
-        return Node("sum", (self, -other))
-
-    def walk(self):
-        """All nodes of the tree."""
-        stack = [self]
-        while stack:
-            node = stack.pop()
-            yield node
-            stack += node.args
-
-    def has(self, kind):
-        return any(part.kind == kind for part in self.walk())
-
-    def rewritten(self, kind, rule):
-        """The tree with `rule(node)` in place of each node of a kind."""
-        node = self._replace(args=tuple(part.rewritten(kind, rule) for part in self.args))
-        return rule(node) if self.kind == kind else node
-
-    def symbols(self):
-        """The names of the free letters in the tree; a sum or product binds its index."""
-        if self.kind == "symbol":
-            return {self.value}
-        names = set()
-        for part in self.args:
-            names |= part.symbols()
-        return names - {self.value} if self.kind in ("sum", "prod") else names
-
-
 class Answer(NamedTuple):
     """A parsed answer."""
 
     node: Node
     key: str  # its normal form
-    words: str  # if it consists of words, else ""
-    choice: str  # the letter of the choice that it may be, or ""
-    alone: bool  # whether that letter is all of it
+    words: str = ""  # if it consists of words
+    choice: str = ""  # the letter of the choice that it may be
+    inner: "Answer | None" = None  # what it says without the letter of a choice or the words around it
+    domain: str = ""  # what follows "for all", as letters
+
+
+_SENTENCE = re.compile(  # the words before a value
+    r"[a-zA-Z][a-zA-Z ,']*? (?:is|are|was|were|equals|equal to|has|have)(?: (?:exactly|only|just|equal to))* (?=\S)"
+    r"|(?:[tT]here (?:is|are|were|was) )?(?:exactly|only|just) |(?:[sS]o|[tT]hus|[hH]ence|[tT]herefore),? "
+    r"|[a-zA-Z ]{3,}: *(?=\S)|\\(?:int|lim|sum|max|min|sup|inf)[^a-zA-Z<>=][^<>=]*= *(?=\S)"
+)
+_DOUBT = re.compile(
+    r"(?i)\b(?:not|never|no|none|or|if|let|suppose|could|might|may|whether|number of|wrong"
+    r"|incorrect|false|guess|bound|than)\b|n't"
+)
+_DOMAIN = re.compile(
+    r"(?<=\S)[, ]*(?:\\text *\{ *)?,? *\bfor (?:(?:all|any|every|each)\b|(?=\}? *[a-zA-Z] *(?:\\[gln]e|[<>])))(.*)$"
+)
 
 
 @lru_cache(maxsize=512)
@@ -96,18 +82,35 @@ def read(text):
     cleaned = ""
     try:
         cleaned = spelling.clean(text)
-        joined = spelling.without_commas(cleaned)
-        tokens = spelling.tokenize(joined)
-        key = spelling.key_of(tokens)
-        node = _tree(tokens, key)
-        if node.kind == "number" and joined != cleaned:
-            node = node._replace(args=(_tree(spelling.tokenize(cleaned), key),))
+        tokens = spelling.tokenize(spelling.without_commas(cleaned))
     except Unreadable:
-        tokens, key = [], re.sub(r"\s+", "", cleaned)
-        node = Node("unreadable", (), key)
+        key = re.sub(r"\s+", "", cleaned)
+        return Answer(Node("unreadable", (), key), key)
+    domain = _DOMAIN.search(cleaned)
+    if domain and r"\begin" not in cleaned:
+        bare = read(cleaned[: domain.start()])
+        return bare._replace(domain=re.sub(r"\\(?:text|in)\b|[^a-zA-Z0-9<>=]", "", domain[1]))
+    answer = _answer_of(tokens)
+    if answer.node.kind == "number" and "," in cleaned:
+        answer = answer._replace(node=answer.node._replace(args=(_answer_of(spelling.tokenize(cleaned)).node,)))
+    sentence = answer.node.kind in ("text", "unreadable") and " ".join(_UPRIGHT.sub(r" \1 ", cleaned).split())
+    words_before = _SENTENCE.match(sentence) if sentence else None
+    if words_before and not _DOUBT.search(words_before[0]):
+        value = read(sentence[words_before.end() :])
+        if value.node.kind not in ("text", "unreadable", "nothing"):
+            answer = answer._replace(inner=value)
+    return answer
+
+
+_UPRIGHT = re.compile(r"\\(?:text[a-z]*|mbox|mathrm) *\{([^{}]*)\}")
+
+
+def _answer_of(tokens):
+    key = spelling.key_of(tokens)
     wordy = all(token.kind in ("word", "number") or token.text in ".'!?" for token in tokens)
-    words = words_of(tokens) if wordy and any(token.kind == "word" and len(token.text) > 1 for token in tokens) else ""
-    return Answer(node, key, words, *spelling.choice_of(tokens))
+    text = words_of(tokens) if wordy and any(token.kind == "word" and len(token.text) > 1 for token in tokens) else ""
+    choice, rest = words.choice_of(tokens)
+    return Answer(_tree(tokens, key), key, text, choice, _answer_of(list(rest)) if rest else None)
 
 
 def _tree(tokens, key):
@@ -115,15 +118,21 @@ def _tree(tokens, key):
     if not tokens:
         return Node("nothing")
     if all(token.kind == "word" or (token.text == "-" and tokens[0] != token != tokens[-1]) for token in tokens):
-        number = spelling.number_in_words([token for token in tokens if token.kind == "word"])
+        number = words.number_in_words([token for token in tokens if token.kind == "word"])
         if number is not None:
             return number_node(number)
+    date, digits = words.date_of(tokens), re.fullmatch(r"([0-9a-zA-Z]+)_\{?([0-9]{2})\}?", key)
+    if date:
+        return Node("date", (), date)
+    if digits and re.search("[0-9][a-zA-Z]|[a-zA-Z][0-9A-Z]", digits[1]):  # 1A_{16}
+        if all(int(digit, 36) < int(digits[2]) <= 36 for digit in digits[1]):
+            return Node("base", (Node("text", (), digits[1].upper()),), int(digits[2]))
     members = _english_members(tokens)
     if members:
         return members
     try:
         Unreadable.raise_if(sum(token.text in ("sum", "prod") for token in tokens) > MAX_SERIES, "too many sums")
-        stack = _bars(tokens)[::-1]
+        stack = spelling.bars(tokens)[::-1]
         node = _answer(stack, 0)
         if not stack:
             return node
@@ -140,112 +149,45 @@ def _english_members(tokens):
     groups = groupby(tokens, lambda token: token.text.lower() in (",", ";", "and", "or"))
     members = [list(group) for separates, group in groups if not separates]
     words = [word for member in members for word in member]
-    if len(members) > MAX_MEMBERS or any(word.kind != "word" for word in words) or not any(map(_is_english, words)):
+    if len(members) > MAX_MEMBERS or any(word.kind != "word" for word in words) or not any(map(is_english, words)):
         return None
     texts = tuple(Node("text", (), words_of(member)) for member in members)
     if len(texts) > 1:
         return Node("list", texts, ",")
-    return _NAMED["R"] if texts[0].value in _REALS else texts[0]
+    return _NAMED["R"] if texts[0].value in REALS else texts[0]
 
 
-def _is_english(word):
-    """Whether a word is English: Ted and east are; ab, AB, xyz and pi are not."""
-    text = word.text
-    if text in _FUNCTIONS or text in _ALIASES or text in _GREEK or text in ("pi", "sqrt") or text.lower() in _INFINITE:
-        return False
-    return len(text) > 3 or (len(text) > 1 and word.upright) or (len(text) > 2 and text.istitle())
-
-
-_FUNCTIONS = """sin cos tan cot sec csc sinh cosh tanh coth sech csch arcsin arccos arctan arccot arcsec arccsc
-arcsinh arccosh arctanh asin acos atan arsinh arcosh artanh ln log lg exp""".split()
-_ALIASES = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "arcsinh": "arsinh", "arccosh": "arcosh"}
-_ALIASES |= {"arctanh": "artanh", "cosec": "csc"}
-_GREEK = """alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon phi chi
-psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega ell hbar mho aleph ldots""".split()
 OF_LISTS = frozenset("gcd lcm max min".split())
-_INFINITE = frozenset("infinity inf infty oo".split())
-_REALS = frozenset(["all real number", "all real", "real number", "set of real number", "set of all real number"])
-_UNIT_SPELLINGS = """m meter meters metre metres;cm centimeter centimeters centimetre centimetres;
-mm millimeter millimeters;km kilometer kilometers kilometre kilometres;inch inches in;foot feet ft;yard yards yd;
-mile miles mi;s second seconds sec secs;minute minutes min mins;hour hours hr hrs h;day days;week weeks;month months;
-year years yr yrs;gram grams g;kg kilogram kilograms;mg milligram milligrams;pound pounds lb lbs;ounce ounces oz;
-ton tons;liter liters litre litres L l;ml mL milliliter milliliters;gallon gallons gal;
-dollar dollars USD usd buck bucks;cent cents;euro euros;degree degrees deg;radian radians rad rads;unit units;
-N newton newtons;J joule joules;W watt watts;V volt volts;K kelvin kelvins;Hz hertz;Pa;mol moles mole;pm;am;erg ergs;eV;
-AU au;pc parsec parsecs;nm;AA angstrom angstroms;yuan;rupee rupees;acre acres;percent pct;C celsius;F fahrenheit"""
-UNITS = {name: names.split()[0] for names in _UNIT_SPELLINGS.split(";") for name in names.split()}
+_UNIT_STARTS = BARE_UNITS | MULTIPLIERS.keys() | COMPOUND_UNITS.keys() | {"sq", "cu"}
 _LETTER_UNITS = frozenset("mgshLNJKWV")  # a lone letter after a number and a space may be one of these
-_COMPOUND_UNITS = {"mph": (("mile", 1), ("hour", -1)), "kph": (("km", 1), ("hour", -1))}
-_COMPOUND_UNITS |= {"fps": (("foot", 1), ("s", -1))}
-_NOT_A_UNIT = """not point plus minus times over mod modulo remainder squared cubed factorial infinity half halves
-third thirds quarter quarters is are was be but if when where because maybe perhaps probably about approximately
-roughly least most more less than else wrong incorrect unknown for only between from with without however so then as
-at by false true yes no none never either neither both except unless solution solutions answer digits base""".split()
+_ENGLISH = frozenset("It He She has was are the of".split())  # not letters to be multiplied
 _REFUSED_SIGNS = frozenset('@#`"=<>^{}[]_\\*|~;')
-TRIGONOMETRIC = frozenset("sin cos tan cot sec csc".split())
+TRIGONOMETRIC = frozenset("sin cos tan cot sec csc cis".split())
 
 
-_OPERATORS = frozenset(r"+ - * / ^ _ ( [ { \{ , ; = < > : |( & le ge ne".split())
 _OF_SETS = {r"\cup": "union", r"\bigcup": "union", "U": "union", r"\cap": "intersection", r"\setminus": "difference"}
 _RELATIONS = {"=": "=", "<": "<", ">": ">", r"\le": "≤", r"\ge": "≥", r"\ne": "≠", r"\approx": "≈", r"\in": "∈"}
 _RELATIONS |= {r"\notin": "∉", r"\equiv": "≡"}
 _NAMED = {"pi": Node("constant", (), "pi"), "infty": Node("constant", (), "infinity"), "emptyset": Node("set")}
 _NAMED |= {name: Node("symbol", (), "\\" + name) for name in "RZQNC"}
+_NUMBER_SETS = [_NAMED[name] for name in "RZQNC"]
 _SIGNS = ("+", "-", r"\pm", r"\mp")
 _JOINTS = {r"\{": dict.fromkeys(["|", r"\mid", ":"], "builder")}  # of two parts in braces, and what they make
 _JOINTS["{"] = _JOINTS[r"\{"] | {r"\choose": "binomial", r"\over": "fraction"}
 _CLOSERS = {"(": (")", "]"), "[": ("]", ")"), "{": ("}",), r"\{": (r"\}",)}
 _MONEY = {r"\dollar": "dollar", r"\euro": "euro", r"\pounds": "pound", r"\yen": "yen"}
-_ACCENTS = "dot ddot hat vec overline tilde widehat overrightarrow angle triangle".split()
-_MATRICES = frozenset("pmatrix bmatrix matrix Bmatrix smallmatrix array".split())
-
-
-def _bars(tokens):
-    """Each | becomes "|(" or ")|". It closes an absolute value if one is open, unless an operand must follow."""
-    if sum(token.text == "|" for token in tokens) % 2:
-        return tokens
-    result, opened = [], 0
-    for token in tokens:
-        if token.text == "|":
-            closes = opened > 0 and result[-1].text not in _OPERATORS
-            opened += -1 if closes else 1
-            token = token._replace(text=")|" if closes else "|(")
-        result.append(token)
-    return result
-
-
-def _peek(tokens, *texts):
-    """Whether the next token is one of these; commands include their backslash."""
-    return bool(tokens) and _text(tokens[-1]) in texts
-
-
-def _text(token):
-    return "\\" + token.text if token.kind == "command" else token.text
-
-
-def _accept(tokens, *texts):
-    """Takes the next token if it is one of these; its text, else an empty one."""
-    text = _text(tokens[-1]) if tokens else ""
-    if text not in texts:
-        return ""
-    tokens.pop()
-    return text
-
-
-def _expect(tokens, *texts):
-    text = _accept(tokens, *texts)
-    Unreadable.raise_if(not text, "something else must come next")
-    return text
+_ACCENTS = "nabla dot ddot hat vec overline tilde widehat overrightarrow angle triangle".split()
+_MATRICES = frozenset("cases pmatrix bmatrix matrix Bmatrix smallmatrix array".split())
 
 
 def _separator(tokens):
     """Takes the separator of list members that comes next: ",", ";", "or", "and", or "". `, and` counts as one."""
     found = ""
     while tokens:
-        text = tokens[-1].text.lower() if tokens[-1].kind == "word" else _text(tokens[-1])
-        if text not in (",", ";", "and", "or", r"\and", r"\or"):
+        text = tokens[-1].text.lower() if tokens[-1].kind == "word" else text_of(tokens[-1])
+        if text not in (",", ";", "and", "or", r"\land", r"\lor"):
             break
-        found = text.lstrip("\\")
+        found = text
         tokens.pop()
     return found
 
@@ -254,36 +196,62 @@ def _answer(tokens, depth):
     """answer = item (separator item)*; if there are commas and semicolons, a semicolon ends a list."""
     items, separators = [_item(tokens, depth)], []
     while tokens:
+        if accept(tokens, r"\mod"):
+            modulus = int(tokens.pop().text)
+            items = [item if item.kind == "congruence" else Node("congruence", (item,), modulus) for item in items]
         separator = _separator(tokens)
-        Unreadable.raise_if(separator in ("and", "or") and not tokens, "cut off")
-        if not separator or not tokens or _peek(tokens, ")", "]", "}", r"\}"):
+        Unreadable.raise_if(separator not in ("", ",", ";") and not tokens, "cut off")
+        if not separator or not tokens or peek(tokens, ")", "]", "}", r"\}"):
             break
         separators.append(separator)
         items.append(_item(tokens, depth))
         Unreadable.raise_if(len(items) > MAX_MEMBERS, "too many members")
     if len(items) == 1:
         return items[0]
-    if {",", ";"} <= set(separators):
+    items = [_member(item) for item in items]
+    kinds = set(separators)
+    if kinds & {r"\land", r"\lor"} and not all(item.kind in ("relation", "number", "decimal") for item in items):
+        Unreadable.raise_if(len(kinds) > 1, "a formula of logic without brackets")
+        return Node("logic", tuple(items), separators[0])
+    kinds = {kind.lstrip("\\l") for kind in kinds}
+    if {",", ";"} <= kinds:
         ends = [i + 1 for i, separator in enumerate(separators) if separator == ";"]
         groups = [items[start:end] for start, end in zip([0, *ends], [*ends, len(items)], strict=True)]
         items = [group[0] if len(group) == 1 else Node("list", tuple(group), ",") for group in groups]
-    return Node("list", tuple(items), "and" if set(separators) == {"and"} else ",")
+    declared = _declared(items[-1])
+    if declared:
+        return Node("family", tuple(items[:-1]), declared)  # k\pi, k \in \mathbb{Z}
+    return Node("list", tuple(items), "and" if kinds == {"and"} else "or" if "or" in kinds else ",")
+
+
+def _member(node):
+    """A member of a list; letters in a row are a text, as in HT, TH."""
+    return Node("text", (), node.value[1]) if node.kind == "product" and node.value and node.value[1] else node
+
+
+def _declared(node):
+    """(letter, set) of k \\in \\mathbb{Z}"""
+    of_letter = node.kind == "relation" and node.value == ("∈",) and node.args[0].kind == "symbol"
+    return (node.args[0].value, node.args[1].value) if of_letter and node.args[1] in _NUMBER_SETS else None
 
 
 def _item(tokens, depth):
     """item = side (relation side)*"""
-    if _accept(tokens, r"\approx", "="):
+    if accept(tokens, r"\approx", "="):
         return _side(tokens, depth)
+    first, number = tokens[-1] if tokens else None, len(tokens)
     sides, operators = [_word_label(tokens) or _side(tokens, depth)], []
+    if len(tokens) == number - 1 and first.kind == "word" and is_row(first.text) and sides[0].kind == "product":
+        sides[0] = sides[0]._replace(value=("row", first.text.lower()))  # a text, if it is a member of a list
     while tokens:
         token = tokens[-1]
-        relation = _RELATIONS.get(_text(token))
+        relation = _RELATIONS.get(text_of(token))
         if token.text == "in" and len(tokens) > 1 and tokens[-2].text in ("(", "[", "{", r"\{", "R"):
             relation = "∈"
         if relation is None:
             break
         tokens.pop()
-        Unreadable.raise_if(relation == "=" and _accept(tokens, ">", "="), "an arrow")
+        Unreadable.raise_if(relation == "=" and accept(tokens, ">", "="), "an arrow")
         operators.append(relation)
         sides.append(_side(tokens, depth))
     return Node("relation", tuple(sides), tuple(operators)) if operators else sides[0]
@@ -292,8 +260,8 @@ def _item(tokens, depth):
 def _side(tokens, depth):
     """side = ratio (set operator ratio)*"""
     node = part = _ratio(tokens, depth)
-    while _peek(tokens, *_OF_SETS) and (tokens[-1].text != "U" or part.kind in ("brackets", "set") and len(tokens) > 1):
-        kind, part = _OF_SETS[_text(tokens.pop())], _ratio(tokens, depth)
+    while peek(tokens, *_OF_SETS) and (tokens[-1].text != "U" or part.kind in ("brackets", "set") and len(tokens) > 1):
+        kind, part = _OF_SETS[text_of(tokens.pop())], _ratio(tokens, depth)
         node = Node(kind, (*node.args, part) if node.kind == kind == "union" else (node, part))
     return node
 
@@ -304,35 +272,42 @@ def _word_label(tokens):
     while words < min(len(tokens) - 1, 4) and tokens[-1 - words].kind == "word":
         words += 1
     texts = [token.text for token in tokens[-1 : -1 - words : -1]]
-    if not words or _text(tokens[-1 - words]) != "=" or any(text in _FUNCTIONS for text in texts):
+    if not words or text_of(tokens[-1 - words]) != "=" or any(text in FUNCTIONS | {"let", "Let"} for text in texts):
         return None
-    if not any((len(text) > 2 or tokens[-1].upright) and not text.isupper() for text in texts):
+    if not any((len(text) > 2 and is_row(text) or tokens[-1].upright) and not text.isupper() for text in texts):
         return None
     del tokens[-words:]
     return Node("symbol", (), " ".join(texts).lower())
 
 
 def _ratio(tokens, depth):
-    """ratio = quantity ((":" | "to") quantity)*"""
-    parts = [_quantity(tokens, depth)]
-    while _peek(tokens, ":") or (_peek(tokens, "to") and tokens[-1].kind == "word"):
+    """ratio = quantity ((":" | "to") quantity)*; 2:40 and 1:03 PM are times of the day."""
+    parts, digits = [_quantity(tokens, depth)], []
+    while peek(tokens, ":") or (peek(tokens, "to") and tokens[-1].kind == "word"):
+        digits.append(tokens[-2].text if tokens[-1].text == ":" and len(tokens) > 1 else "")
         tokens.pop()
         parts.append(_quantity(tokens, depth))
-    if len(parts) == 1:
-        return parts[0]
-    Unreadable.raise_if(parts[-1].kind == "quantity" and parts[-1].value[0][0] in ("am", "pm"), "a time is no ratio")
-    return Node("ratio", tuple(parts))
+    half = ""
+    if parts[-1].kind == "quantity" and parts[-1].value in ((("am", 1),), (("pm", 1),)):
+        half, parts[-1] = parts[-1].value[0][0], parts[-1].args[0]
+    clock = [part.value for part in parts if part.kind == "number" and part.value.denominator == 1]
+    if (digits or half) and len(clock) == len(parts) < 4 and all(re.fullmatch("[0-5][0-9]", text) for text in digits):
+        hour, minute, second = (*map(int, clock), 0, 0)[:3]
+        if 0 <= hour < 24:
+            return Node("time", tuple(parts), (hour, 60 * minute + second, half))
+    Unreadable.raise_if(half, "no time of the day")
+    return parts[0] if len(parts) == 1 else Node("ratio", tuple(parts))
 
 
 def _quantity(tokens, depth):
     """quantity = ["\\$"] sum ["%" | unit]"""
-    if len(tokens) > 1 and tokens[-1].text == "-" and _text(tokens[-2]) in _MONEY:
+    if len(tokens) > 1 and tokens[-1].text == "-" and text_of(tokens[-2]) in _MONEY:
         tokens[-2:] = tokens[-1:-3:-1]  # -\$5 is \$-5
-    money = _accept(tokens, *_MONEY)
+    money = accept(tokens, *_MONEY)
     node = _sum(tokens, depth)
-    if _accept(tokens, "%"):
+    if accept(tokens, "%"):
         return Node("quantity", (node,), (("%", 1),))
-    money = _MONEY.get(_accept(tokens, *_MONEY) or money)
+    money = _MONEY.get(accept(tokens, *_MONEY) or money)
     factor, unit = _unit(tokens) if tokens and _starts_unit(tokens) else (1, ())
     if factor != 1:
         node = Node("product", (number_node(factor), node))
@@ -344,15 +319,15 @@ def _quantity(tokens, depth):
 def _starts_unit(tokens):
     """Whether the next word is a unit, not letters to be multiplied."""
     token = tokens[-1]
-    if token.kind != "word" or token.text.lower() in ("and", "or", "to"):
+    if token.kind != "word" or token.text.lower() in ("and", "or", "to") or token.text in FUNCTIONS:
         return False
     if token.text == "in" and len(tokens) > 1 and tokens[-2].text in ("(", "[", "{", r"\{", "R"):
         return False  # x in [0, 1]
     if len(token.text) == 1:
-        return token.upright and (token.text in UNITS or (token.spaced and token.text.isupper()))
-    low = token.text.lower()
-    known = token.text in UNITS or low in UNITS or low in MULTIPLIERS or low in ("sq", "cu") or low in _COMPOUND_UNITS
-    return known or token.upright or (len(token.text) > 3 and _is_english(token))
+        alone = token.text in UNITS or not token.text.isascii() or (token.spaced and token.text.isupper())
+        return token.upright and alone
+    known = token.text in BARE_UNITS or token.text.lower() in _UNIT_STARTS
+    return known or token.upright or (len(token.text) > 3 and is_english(token))
 
 
 def _unit(tokens):
@@ -364,44 +339,39 @@ def _unit(tokens):
     while tokens and len(parts) < 6:
         token = tokens[-1]
         word = token.text.lower() if token.kind == "word" else ""
-        if word in ("and", "or") or (not word and token.text not in ("/", "^", "*", ".", "-", "%")):
+        power_of = parts and token.text in ("2", "3") and not token.spaced  # cm2
+        if word in ("and", "or") or not (word or power_of or token.text in ("/", "^", "*", ".", "-", "%")):
             break
         tokens.pop()
         if word in MULTIPLIERS and not parts:
             factor *= MULTIPLIERS[word]
-        elif word in _NOT_A_UNIT:
+        elif word in NOT_A_UNIT or (not word.isascii() and re.search("[不没非无多余以左约]|[一-鿿぀-ヿ가-힣]{4}", word)):
             raise Unreadable(f"{word} is no unit")
         elif token.text == "/" or word == "per":
             sign = -1
-        elif word in _COMPOUND_UNITS:
-            parts += _COMPOUND_UNITS[word]
+        elif word in COMPOUND_UNITS:
+            parts += COMPOUND_UNITS[word]
         elif word in ("square", "sq", "cubic", "cu"):
             power = 2 if word[0] == "s" else 3
         elif word:
-            name = UNITS.get(token.text) or UNITS.get(word) or spelling.singular(word)
+            name = words.unit_name(token.text)
             parts.append((name if name != "percent" else "%", sign * power))
             power = 1
-        elif token.text == "^" and parts:
-            parts[-1] = (parts[-1][0], sign * _unit_exponent(tokens))
+        elif power_of:
+            parts[-1] = (parts[-1][0], sign * int(token.text))
+        elif token.text == "^" and parts:  # a digit, in braces or not
+            braces, minus = accept(tokens, "{"), accept(tokens, "-")
+            parts[-1] = (parts[-1][0], (-sign if minus else sign) * int(expect(tokens, *"123456789")))
+            Unreadable.raise_if(braces and not accept(tokens, "}"), "an exponent of a unit")
     return factor, tuple(parts)
-
-
-def _unit_exponent(tokens):
-    """A one-digit integer, in braces or not."""
-    braces = _accept(tokens, "{")
-    sign = -1 if _accept(tokens, "-") else 1
-    digit = int(_expect(tokens, *"123456789"))
-    if braces:
-        _expect(tokens, "}")
-    return sign * digit
 
 
 def _sum(tokens, depth):
     """sum = [sign] product (sign product)*"""
-    terms, sign = [], _accept(tokens, *_SIGNS) or "+"
+    terms, sign = [], accept(tokens, *_SIGNS) or "+"
     while sign:
         terms.append(_signed(sign, _product(tokens, depth)))
-        sign = _accept(tokens, *_SIGNS)
+        sign = accept(tokens, *_SIGNS)
     if len(terms) == 2 and terms[1].kind == "product" and terms[1].args[1].kind == "set":  # A - {1}
         return Node("difference", (terms[0], terms[1].args[1]))
     return terms[0] if len(terms) == 1 else Node("sum", tuple(terms))
@@ -426,7 +396,7 @@ def _product(tokens, depth):
     """product = factor (["*" | "/"] factor)*, but not a/bc, which is ambiguous, unless a and b are numbers"""
     factors, divided, unit = [_factor(tokens, depth)], False, False
     while tokens:
-        sign = _accept(tokens, "*", "/")
+        sign = accept(tokens, "*", "/")
         if not sign and not _starts_factor(tokens, factors[-1]):
             break
         if not sign and divided:
@@ -441,14 +411,14 @@ def _product(tokens, depth):
         divided = sign == "/"
         factors.append(Node("inverse", (factor,)) if divided else factor)
     node = _multiplied(factors)
-    return node._replace(value="perhaps a unit") if unit and node.kind == "product" else node
+    return node._replace(value=("unit", "")) if unit and node.kind == "product" else node
 
 
 def _is_number(node):
     return node.kind in ("number", "decimal") or (node.kind == "inverse" and node.args[0].kind == "number")
 
 
-_STOPS = r"""\le \ge \ne \approx \in \notin \equiv \cup \cap \setminus \pm \mp \and \or \rfloor \rceil \rangle \end
+_STOPS = r"""\le \ge \ne \approx \in \notin \equiv \cup \cap \setminus \pm \mp \land \lor \rfloor \rceil \rangle \end
 \choose \over \circ \mid \dollar \euro \pounds \yen \bigcup \rightarrow \mod""".split()
 
 
@@ -460,29 +430,31 @@ def _starts_factor(tokens, previous):
             return False
         return not (token.text == "U" and previous.kind in ("brackets", "set"))
     if token.kind == "command":
-        return _text(token) not in _STOPS
-    return token.kind == "number" or token.text in _CLOSERS or token.text == "|("
+        return text_of(token) not in _STOPS
+    if token.kind == "number":  # H2O and A13 are no products
+        return token.spaced or not (previous.kind == "symbol" and previous.value.isupper())
+    return token.text in _CLOSERS or token.text == "|("
 
 
 def _factor(tokens, depth):
     """factor = sign factor | atom postfix*"""
     Unreadable.raise_if(depth > MAX_NESTING, "nested too deep")
-    sign = _accept(tokens, *_SIGNS)
+    sign = accept(tokens, *_SIGNS)
     if sign:
         return _signed(sign, _factor(tokens, depth + 1))
     node = _atom(tokens, depth + 1)
     while tokens:
-        mark = _accept(tokens, "^", "!", r"\circ")
+        mark = accept(tokens, "^", "!", r"\circ")
         if mark == "^":
             node = _raised(node, tokens, depth)
-            Unreadable.raise_if(_peek(tokens, "^"), "a^b^c")
+            Unreadable.raise_if(peek(tokens, "^"), "a^b^c")
         elif mark == "!":
-            Unreadable.raise_if(_peek(tokens, "!"), "a!!")
+            Unreadable.raise_if(peek(tokens, "!"), "a!!")
             node = Node("factorial", (node,))
         elif mark:
-            scale = tokens.pop().text if _peek(tokens, "C", "F") else ""
+            scale = tokens.pop().text if peek(tokens, "C", "F") else ""
             node = Node("quantity", (node,), (("degree", 1), (scale, 1))) if scale else Node("degrees", (node,))
-        elif node.kind == "number" and _accept(tokens, "_"):
+        elif node.kind == "number" and accept(tokens, "_"):
             node = _based(node, tokens)
         else:
             break
@@ -491,10 +463,10 @@ def _factor(tokens, depth):
 
 def _raised(node, tokens, depth):
     """A power, and the transpose of a row or column."""
-    if node.kind in ("matrix", "brackets") and _peek(tokens, "T", r"\top", "{"):
-        braces = _accept(tokens, "{")
+    if node.kind in ("matrix", "brackets") and peek(tokens, "T", r"\top", "{"):
+        braces = accept(tokens, "{")
         row = node.kind == "brackets" or 1 in node.value  # equal to the column
-        if row and _accept(tokens, "T", r"\top") and (not braces or _accept(tokens, "}")):
+        if row and accept(tokens, "T", r"\top") and (not braces or accept(tokens, "}")):
             return node if node.kind == "matrix" else node._replace(value="()")
         raise Unreadable("a power of a matrix")
     return Node("power", (node, _exponent(tokens, depth)))
@@ -502,7 +474,7 @@ def _raised(node, tokens, depth):
 
 def _exponent(tokens, depth):
     """2^{10}, 2^10 as typed, e^-x, x^\\frac12"""
-    if _accept(tokens, "-"):
+    if accept(tokens, "-"):
         return -_exponent(tokens, depth + 1)
     Unreadable.raise_if(depth > MAX_NESTING, "nested too deep")
     if tokens and tokens[-1].kind == "number":
@@ -512,15 +484,11 @@ def _exponent(tokens, depth):
 
 def _based(node, tokens):
     """204_5: the digits as written, and the base."""
-    braces = _accept(tokens, "{")
-    token = tokens.pop() if tokens else None
-    if token and token.kind == "word" and token.text == "base" and tokens:
-        token = tokens.pop()
-    base = spelling.NUMBER_WORDS.get(token.text.lower(), token.text) if token else ""
-    if braces:
-        _expect(tokens, "}")
-    if not re.fullmatch("[0-9]{1,2}", str(base)) or node.value.denominator != 1 or node.value < 0:
-        raise Unreadable("a base")
+    braces, text = accept(tokens, "{"), tokens.pop().text if tokens else ""
+    base = str(words.NUMBER_WORDS.get(text.lower(), text))
+    closed = not braces or accept(tokens, "}")
+    whole = node.value.denominator == 1 and node.value >= 0
+    Unreadable.raise_if(not (closed and whole and re.fullmatch("[0-9]{1,2}", base)), "a base")
     return Node("base", (node,), int(base))
 
 
@@ -529,8 +497,6 @@ def _argument(tokens, depth):
     Unreadable.raise_if(not tokens, "no argument")
     token = tokens[-1]
     if token.kind in ("number", "word") and len(token.text) > 1 and not token.upright:
-        if token.kind == "word" and (token.text in _FUNCTIONS or token.text in ("pi", "sqrt")):
-            return _atom(tokens, depth + 1)
         Unreadable.raise_if(not token.text.isalnum(), "half a decimal")
         tokens.pop()
         tokens += [token._replace(text=token.text[1:], spaced=False), token._replace(text=token.text[0])]
@@ -550,21 +516,17 @@ def _literal(text):
     return Node("decimal", (), (value, len(places), len((whole + places).lstrip("0"))))
 
 
-def number_node(value):
-    return Node("number", (), Fraction(value))
-
-
 def _atom(tokens, depth):
     """An atom; see the grammar."""
     Unreadable.raise_if(depth > MAX_NESTING or not tokens, "nested too deep, or nothing there")
     rule = {"number": _numeral, "word": _word, "command": _command}.get(tokens[-1].kind)
     if rule:
         return rule(tokens, depth)
-    if _accept(tokens, "|("):
+    if accept(tokens, "|("):
         node = _sum(tokens, depth + 1)
-        _expect(tokens, ")|")
+        expect(tokens, ")|")
         return Node("abs", (node,))
-    return _bracketed(_expect(tokens, *_CLOSERS), tokens, depth)
+    return _bracketed(expect(tokens, *_CLOSERS), tokens, depth)
 
 
 def _numeral(tokens, depth):
@@ -572,10 +534,10 @@ def _numeral(tokens, depth):
     token = tokens.pop()
     whole = _literal(token.text)
     places = re.fullmatch(r"[0-9]*\.([0-9]*)", token.text)
-    if places and (_peek(tokens, r"\overline", r"\dot") or (_peek(tokens, r"\ldots") and len(places[1]) > 2)):
+    if places and (peek(tokens, r"\overline", r"\dot") or (peek(tokens, r"\ldots") and len(places[1]) > 2)):
         return _repeating(whole.value[0], places[1], tokens)
     is_whole, slash = whole.kind == "number" and whole.value.denominator == 1, [part.text for part in tokens[:-4:-1]]
-    if _peek(tokens, r"\frac") and is_whole:
+    if peek(tokens, r"\frac") and is_whole:
         part = _command(tokens, depth)
         if [inner.kind for inner in part.args] != ["number", "number"] or part.args[1].value == 0:
             return Node("product", (whole, part))
@@ -592,15 +554,15 @@ def _numeral(tokens, depth):
 
 def _repeating(fixed, places, tokens):
     """0.1\\overline{6}: the digits under the line repeat. 0.333\\ldots: the last one came thrice, or several twice."""
-    if _accept(tokens, r"\ldots"):
+    if accept(tokens, r"\ldots"):
         tails = (places[-length:] for length in range(1, len(places) // 2 + 1))
         block = next((tail for tail in tails if tail != "0" and places.endswith(tail * (2 + (len(tail) == 1)))), "")
     else:
         tokens.pop()
-        braces = _accept(tokens, "{")
+        braces = accept(tokens, "{")
         block = tokens.pop().text if tokens and tokens[-1].kind == "number" else ""
         if braces:
-            _expect(tokens, "}")
+            expect(tokens, "}")
     Unreadable.raise_if(not block.isdigit() or len(block) > 40, "no digits repeat")
     return number_node(fixed + Fraction(int(block), (10 ** len(block) - 1) * 10 ** len(places)))
 
@@ -609,16 +571,17 @@ def _word(tokens, depth):
     """A function, a constant, or letters: the first is taken, the others are put back."""
     token = tokens.pop()
     text = token.text
-    if text in ("pi", "Pi") or text.lower() in _INFINITE:
-        return _NAMED["infty" if text.lower() in _INFINITE else "pi"]
+    if text in ("pi", "Pi") or text.lower() in INFINITE:
+        return _NAMED["infty" if text.lower() in INFINITE else "pi"]
     if text in _RULES:
         return _RULES[text](text, tokens, depth)
     if len(text) > 1:
-        start = next((name for name in ("sin", "cos", "tan", "ln", "log", "sqrt") if text.startswith(name)), None)
-        if start and len(text) == len(start) + 1:
-            tokens += [token._replace(text=text[-1], spaced=False), token._replace(text=start)]
-            return _word(tokens, depth)
-        if token.upright or (len(text) > 2 and text.istitle()) or len(text) > (6 if text.isupper() else 3):
+        if (
+            token.upright
+            or text in _ENGLISH
+            or (len(text) > 2 and text.istitle())
+            or len(text) > (6 if text.isupper() else 3)
+        ):
             raise Unreadable(f"{text} is a word")
         tokens.append(token._replace(text=text[1:], spaced=False))
     return _letter(text[0], tokens, depth)
@@ -626,75 +589,62 @@ def _word(tokens, depth):
 
 def _letter(name, tokens, depth):
     """A letter with its subscript and primes; or an unknown function of that name, applied."""
-    if name in ("e", "i") and not _peek(tokens, "_", "'"):
+    if name in ("e", "i") and not peek(tokens, "_", "'"):
         return Node("constant", (), name)
-    if _accept(tokens, "_"):
+    if accept(tokens, "_"):
         name += "_" + _subscript(tokens)
-    while _accept(tokens, "'"):
+    while accept(tokens, "'"):
         name += "'"
     if name in ("f", "g", "h") and [token.text for token in tokens[:-7:-1]] == ["^", "{", "-", "1", "}", "("]:
         del tokens[-5:]
         name += "^-1"
     inside = tokens[-2] if len(tokens) > 2 and tokens[-3].text == ")" else None  # x(t) is a function, not a product
     alone = inside and (inside.kind in ("number", "command") or (inside.kind == "word" and len(inside.text) == 1))
-    if _peek(tokens, "(") and "_" not in name and (alone or re.fullmatch(r"[fghFGHP]'*(?:\^-1)?", name)):
+    if peek(tokens, "(") and "_" not in name and (alone or re.fullmatch(r"[fghCEFGHP]'*(?:\^-1)?", name)):
         tokens.pop()
         inside = _answer(tokens, depth + 1)
-        _expect(tokens, ")")
-        return Node("apply", _members(inside), name)
+        expect(tokens, ")")
+        members = _members(inside)
+        if name == "C" and len(members) == 2 and all(n.kind == "number" or n.value in ("n", "k") for n in members):
+            return Node("binomial", members)
+        return Node("apply", members, name)
     return Node("symbol", (), name)
 
 
 def _subscript(tokens):
     """The text of a subscript: one token, or a group without nested braces."""
-    if not _accept(tokens, "{"):
+    if not accept(tokens, "{"):
         Unreadable.raise_if(not tokens or tokens[-1].kind == "sign", "no subscript")
-        token = tokens.pop()
-        if token.kind == "word" and len(token.text) > 1 and not token.upright:  # x_ab is x_a b
-            tokens.append(token._replace(text=token.text[1:]))
-            return token.text[0]
-        return token.text
+        return tokens.pop().text
     parts = []
-    while tokens and not _peek(tokens, "}"):
+    while tokens and not peek(tokens, "}"):
         parts.append(tokens.pop().text)
         Unreadable.raise_if(parts[-1] == "{", "a group in a subscript")
-    _expect(tokens, "}")
+    expect(tokens, "}")
     return "".join(parts)
-
-
-def _bar_of_builder(tokens):
-    """Replaces the colon of {x : x > 3} by a bar."""
-    depth = 0
-    for i in range(len(tokens) - 1, -1, -1):
-        text = tokens[i].text
-        depth += (text in ("(", "[", r"\{")) - (text in (")", "]", r"\}"))
-        if depth < 0:
-            return
-        if depth == 0 and text == ":":
-            tokens[i] = tokens[i]._replace(kind="command", text="mid")
-            return
 
 
 def _bracketed(opening, tokens, depth):
     """( … ), [ … ), { … } and \\{ … \\}: a group if there is one member, else a tuple, an interval or a set."""
     closers, braces, joints = _CLOSERS[opening], "{" in opening, _JOINTS.get(opening, {})
-    if opening == r"\{":
-        _bar_of_builder(tokens)
-    if _accept(tokens, closers[0]):
+    if accept(tokens, closers[0]):
         return Node("set") if braces else Node("brackets", (), opening + closers[0])
     inside = _answer(tokens, depth + 1)
-    kind = joints.get(_accept(tokens, *joints))
+    kind = joints.get(accept(tokens, *joints))
     if kind:
-        inside = Node(kind, (inside, _answer(tokens, depth + 1)))
-    closing = _expect(tokens, *closers)
+        rule = _answer(tokens, depth + 1)
+        declared = kind == "builder" and rule.args[:1] != (inside,) and _declared(rule)
+        inside = Node("family", (inside,), declared) if declared else Node(kind, (inside, rule))
+        inside = rule if kind == "builder" and rule.kind == "family" else inside  # {x | x = k\pi, k \in \mathbb{Z}}
+    closing = expect(tokens, *closers)
     if kind or (opening == "{" and inside.kind != "list"):
         return inside
     if braces:
-        return Node("set", _members(inside))
+        return Node("set", tuple(map(_member, _members(inside))))
     if inside.kind == "list":
         return Node("brackets", inside.args, opening + closing)
     Unreadable.raise_if(opening + closing not in ("()", "[]"), "half an interval")
-    return Node("group", (inside,)) if inside.kind == "quantity" else inside
+    return inside
 
 
 def _members(inside):
@@ -713,22 +663,20 @@ def _command(tokens, depth):
 def _stacked(name, tokens, depth):
     """\\binom{a}{b}, \\frac{a}{b}; \\frac{dx}{dt} is a letter of that name, like x'."""
     top, bottom = _argument(tokens, depth), _argument(tokens, depth)
-    if name == "binom":
-        return Node("binomial", (top, bottom))
     letters = [node.args[0] if node.kind == "product" else node for node in (top, bottom)]
     letters[0] = letters[0].args[0] if letters[0].kind == "power" else letters[0]
     if letters == [Node("symbol", (), "d")] * 2 and bottom.kind == "product":
         return Node("symbol", (), f"{show(top)}/{show(bottom)}")
-    return Node("fraction", (top, bottom))
+    return Node("fraction" if name == "frac" else "binomial", (top, bottom))
 
 
 def _accented(name, tokens, depth):
     """\\dot{x}, \\overline{AB}, \\angle ABC, \\angle 2: one letter of that name."""
     parts = []
-    if _accept(tokens, "{"):
-        while tokens and (tokens[-1].kind != "sign" or _peek(tokens, "_")):
+    if accept(tokens, "{"):
+        while tokens and (tokens[-1].kind != "sign" or peek(tokens, "_")):
             parts.append(tokens.pop().text)
-        _expect(tokens, "}")
+        expect(tokens, "}")
     elif tokens and (tokens[-1].kind in ("word", "command") or name == "angle" and tokens[-1].kind == "number"):
         parts.append(tokens.pop().text)
     Unreadable.raise_if(not parts, "nothing under an accent")
@@ -737,27 +685,26 @@ def _accented(name, tokens, depth):
 
 def _of_list(name, tokens, depth):
     """\\gcd(12, 18), \\max\\{1, 2\\}"""
-    opening = _expect(tokens, "(", r"\{", "{")
+    opening = expect(tokens, "(", r"\{", "{")
     inside = _answer(tokens, depth + 1)
-    _expect(tokens, _CLOSERS[opening][0])
+    expect(tokens, _CLOSERS[opening][0])
     return Node(name, _members(inside))
 
 
 def _paired(name, tokens, depth):
     """Floor, ceiling, and the angle brackets of a vector."""
     inside = _answer(tokens, depth + 1)
-    _expect(tokens, "\\r" + name[1:])
-    if name == "langle":
-        return Node("brackets", _members(inside), "()")
-    return Node("floor" if name == "lfloor" else "ceiling", (inside,))
+    expect(tokens, "\\r" + name[1:])
+    kind = {"lfloor": "floor", "lceil": "ceiling"}.get(name)
+    return Node(kind, (inside,)) if kind else Node("brackets", _members(inside), "()")
 
 
 def _root(name, tokens, depth):
     """\\sqrt{a}, \\sqrt[n]{a}, sqrt(a), cbrt(a); \\sqrt13 is the root of 13"""
     degree = number_node(3 if name == "cbrt" else 2)
-    if _accept(tokens, "["):
+    if accept(tokens, "["):
         degree = _sum(tokens, depth + 1)
-        _expect(tokens, "]")
+        expect(tokens, "]")
     number = tokens and tokens[-1].kind == "number"
     inside = _literal(tokens.pop().text) if number else _argument(tokens, depth)
     return Node("power", (inside, Node("fraction", (number_node(1), degree))))
@@ -765,23 +712,21 @@ def _root(name, tokens, depth):
 
 def _function(name, tokens, depth):
     """sin x, \\sin^2 x, \\sin^{-1} x, \\log_{10} 2, \\ln(x): without brackets, all that follows is the argument."""
-    name = _ALIASES.get(name, name)
-    base = _argument(tokens, depth) if name == "log" and _accept(tokens, "_") else None
-    power = _exponent(tokens, depth + 1) if _accept(tokens, "^") else None
+    name = ALIASES.get(name, name)
+    base = _argument(tokens, depth) if name == "log" and accept(tokens, "_") else None
+    power = _exponent(tokens, depth + 1) if accept(tokens, "^") else None
     if power == number_node(-1) and (name in TRIGONOMETRIC or name in ("sinh", "cosh", "tanh")):
         name, power = ("ar" if name.endswith("h") else "arc") + name, None
-    if _peek(tokens, "(", "{", "[", "|("):
+    if peek(tokens, "(", "{", "[", "|("):
         argument = _atom(tokens, depth + 1)
-        if _accept(tokens, "!"):
-            argument = Node("factorial", (argument,))
     else:
         factors = [_factor(tokens, depth + 1)]
-        while tokens and _starts_factor(tokens, factors[-1]) and not _peek(tokens, "(", "["):
+        while tokens and _starts_factor(tokens, factors[-1]) and not peek(tokens, "(", "["):
             if _RULES.get(tokens[-1].text) is _function:
                 break
             factors.append(_factor(tokens, depth + 1))
         numbers = all(_is_number(factor) or factor == _NAMED["pi"] for factor in factors)
-        Unreadable.raise_if(_peek(tokens, "/") and len(tokens) > 1 and numbers, "sin a/b is ambiguous")
+        Unreadable.raise_if(peek(tokens, "/") and len(tokens) > 1 and numbers, "sin a/b is ambiguous")
         argument = _multiplied(factors)
     Unreadable.raise_if(argument.kind in ("brackets", "set", "list", "relation", "quantity"), "a function of a list")
     node = Node("function", (argument,) if base is None else (argument, base), name)
@@ -790,13 +735,13 @@ def _function(name, tokens, depth):
 
 def _series(name, tokens, depth):
     """\\sum_{k=1}^{n} product"""
-    _expect(tokens, "_")
-    _expect(tokens, "{")
+    expect(tokens, "_")
+    expect(tokens, "{")
     index = _word(tokens, depth) if tokens and tokens[-1].kind == "word" else None
-    _expect(tokens, "=")
+    expect(tokens, "=")
     first = _sum(tokens, depth + 1)
-    _expect(tokens, "}")
-    _expect(tokens, "^")
+    expect(tokens, "}")
+    expect(tokens, "^")
     last = _exponent(tokens, depth)
     body = _product(tokens, depth + 1)
     if index is None or index.kind not in ("symbol", "constant") or index.value in first.symbols() | last.symbols():
@@ -806,59 +751,49 @@ def _series(name, tokens, depth):
 
 def _matrix(_name, tokens, depth):
     """\\begin{pmatrix} a & b \\\\ c & d \\end{pmatrix}"""
-    _expect(tokens, "{")
+    expect(tokens, "{")
     name = tokens.pop().text if tokens else ""
-    _expect(tokens, "}")
+    expect(tokens, "}")
     Unreadable.raise_if(name not in _MATRICES, f"environment {name}")
-    if name == "array" and _accept(tokens, "{"):
+    if name == "array" and accept(tokens, "{"):
         while tokens and tokens.pop().text != "}":
             pass
     rows = [[]]
-    while not _accept(tokens, r"\end"):
-        rows[-1].append(_item(tokens, depth + 1))
+    while not accept(tokens, r"\end"):
+        rule = _condition if name == "cases" and rows[-1] else _item
+        rows[-1].append(rule(tokens, depth + 1))
+        accept(tokens, *(",;." if name == "cases" else ""))
         Unreadable.raise_if(sum(map(len, rows)) > MAX_CELLS, "too many cells")
-        if _accept(tokens, "\\\\") and not _peek(tokens, r"\end"):
+        if accept(tokens, "\\\\") and not peek(tokens, r"\end"):
             rows.append([])
-        elif not _accept(tokens, "&") and not _peek(tokens, r"\end"):
+        elif not accept(tokens, "&") and not peek(tokens, r"\end"):
             raise Unreadable("no end of a matrix")
     for text in ("{", name, "}"):
-        _expect(tokens, text)
-    Unreadable.raise_if(len({len(row) for row in rows}) != 1, "rows of different lengths")
+        expect(tokens, text)
+    if name == "cases" and all(len(row) == 2 for row in rows):  # in any order
+        return Node("set", tuple(Node("brackets", tuple(row), "()") for row in rows))
+    Unreadable.raise_if(len({len(row) for row in rows}) != 1 or name == "cases", "rows of different lengths")
     return Node("matrix", tuple(cell for row in rows for cell in row), (len(rows), len(rows[0])))
 
 
-_RULES = dict.fromkeys(_GREEK, _letter) | dict.fromkeys(OF_LISTS, _of_list) | dict.fromkeys(("sqrt", "cbrt"), _root)
-_RULES |= dict.fromkeys((*_FUNCTIONS, *_ALIASES), _function)
+def _condition(tokens, depth):
+    """The condition of a case: a relation, or words, without `if` and the like before it."""
+    while tokens and (tokens[-1].text.lower() in ("if", "for", "when", "where", ",")):
+        tokens.pop()
+    end = next((i for i in range(len(tokens) - 1, -1, -1) if text_of(tokens[i]) in ("\\\\", r"\end")), 0)
+    part, tokens[end + 1 :] = tokens[end + 1 :], []
+    while part and part[0].text in (",", ".", ";"):
+        del part[0]
+    Unreadable.raise_if(not part or depth > MAX_NESTING, "no condition")
+    wordy = any(token.kind == "word" and token.upright and len(token.text) > 1 for token in part)
+    node = Node("text", (), spelling.key_of(part[::-1]).replace("else", "otherwise")) if wordy else _answer(part, depth)
+    Unreadable.raise_if(part and not wordy, "no condition")
+    return node
+
+
+_RULES = dict.fromkeys(GREEK, _letter) | dict.fromkeys(OF_LISTS, _of_list) | dict.fromkeys(("sqrt", "cbrt"), _root)
+_RULES |= dict.fromkeys((*FUNCTIONS, *ALIASES), _function)
 _COMMAND_RULES = {name: rule for name, rule in _RULES.items() if name != "cbrt"}
 _COMMAND_RULES |= {"frac": _stacked, "binom": _stacked, "begin": _matrix, "sum": _series, "prod": _series}
 _COMMAND_RULES |= dict.fromkeys(("lfloor", "lceil", "langle"), _paired)
 _COMMAND_RULES |= dict.fromkeys(_ACCENTS, _accented)
-
-_SHOWN = {"sum": "(… + …)", "product": "(…·…)", "fraction": "(… / …)", "power": "(… ^ …)", "list": "…, …"}
-_SHOWN |= {"union": "… ∪ …", "intersection": "… ∩ …", "difference": "… ∖ …", "ratio": "… : …", "set": "{…, …}"}
-
-
-def show(node):
-    """A tree in one line."""
-    parts = [show(part) for part in node.args]
-    kind, value = node.kind, node.value
-    if kind in ("number", "decimal"):
-        number = value if kind == "number" else value[0]
-        return str(number) if number.numerator.bit_length() < 400 else "a number of many digits"
-    if kind in ("symbol", "constant", "text", "unreadable"):
-        return value if kind in ("symbol", "constant") else repr(value)
-    if kind == "relation":
-        return parts[0] + "".join(f" {operator} {part}" for operator, part in zip(value, parts[1:], strict=True))
-    if kind == "base":
-        return f"{parts[0]} in base {value}"
-    if kind == "quantity":
-        return parts[0] + " " + " ".join(name + (f"^{power}" if power != 1 else "") for name, power in value)
-    if kind == "signs":
-        return ("±" if value else "∓") + parts[0]
-    form = f"{value if kind in ('function', 'apply') else kind}(…, …)"
-    if kind == "brackets":
-        form = f"{value[0]}…, …{value[1]}"
-    elif kind != "sum" or not value:  # a sum over an index is shown as a function
-        form = _SHOWN.get(kind, form)
-    opening, joint, closing = form.split("…")
-    return opening + joint.join(parts) + closing

@@ -5,6 +5,7 @@ not know them. The text is hostile: the caller bounds its length, and every patt
 """
 
 import re
+import unicodedata
 from typing import NamedTuple
 
 MAX_TOKENS = 400  # per answer; the usual benchmarks have 210 characters at most
@@ -30,62 +31,127 @@ class Unreadable(Refusal):
     """The grammar does not cover this text, or a bound is exceeded."""
 
 
-_SYMBOLS = r"""π \pi ∞ \infty ° ^\circ √ \sqrt ± \pm ∓ \mp θ \theta ≤ \le ≥ \ge ≠ \ne ≈ \approx ∈ \in ∪ \cup ∩ \cap
-∅ \emptyset ℝ \R ℤ \Z ℕ \N α \alpha β \beta γ \gamma λ \lambda μ \mu ω \omega φ \phi ⟨ \langle ⟩ \rangle ⌊ \lfloor
-⌋ \rfloor ⌈ \lceil ⌉ \rceil € \euro £ \pounds ¥ \yen ½ \frac12 ¼ \frac14 ¾ \frac34 ⅓ \frac13 ⅔ \frac23 … \ldots
-º ^\circ ˚ ^\circ 度 ^\circ ∠ \angle""".split()
-_CHARACTERS = str.maketrans(
-    dict(zip("−–×·÷⋅∗\u00a0\u2009\u202f∣’“”⁄", '--**/**   |\'""/', strict=True))
-    | {symbol: f"{command} " for symbol, command in zip(_SYMBOLS[::2], _SYMBOLS[1::2], strict=True)}
-    | {"米": "meters", "厘": " centi", "毫": " milli"}  # the units of GEOQA, as are the degrees above
+_SYMBOLS = r"""π \pi ∞ \infty ° ^\circ √ \sqrt ∛ \sqrt[3] ∜ \sqrt[4] ± \pm ∓ \mp θ \theta ≤ \le ≥ \ge
+≠ \ne ≈ \approx ∈ \in ∉ \notin ∑ \sum ∪ \cup ∩ \cap ∅ \emptyset ℝ \R ℤ \Z ℕ \N α \alpha β \beta γ \gamma
+λ \lambda μ \mu µ \mu ω \omega φ \phi Ω \Omega ⟨ \langle ⟩ \rangle ⌊ \lfloor ⌋ \rfloor ⌈ \lceil ⌉ \rceil
+€ \euro £ \pounds ¥ \yen … \ldots º ^\circ ˚ ^\circ ∠ \angle ≡ \equiv ∧ \land ∨ \lor ¬ \neg → \to
+⇒ \implies ∇ \nabla △ \triangle ℃ ^\circ{C} ≅ \cong""".split()
+
+
+class _Characters(dict):
+    """Unicode's signs in the spelling of LaTeX; digits of any script, wide and mathematical letters in ASCII."""
+
+    def __missing__(self, code):
+        plain = unicodedata.normalize("NFKC", chr(code))
+        if "⁄" in plain:  # ⅛
+            plain = r"\frac{{{}}}{{{}}} ".format(*plain.split("⁄"))
+        elif not (0xFE50 <= code < 0xFFEF or 0x1D400 <= code < 0x1D800):
+            plain = str(unicodedata.decimal(chr(code), chr(code)))
+        return "".join(self.get(ord(char), char) for char in plain)
+
+
+_CHARACTERS = _Characters(
+    {code: chr(code) for code in range(128)}
+    | str.maketrans("−–×·÷⋅∙•∗\u00a0\u2009\u202f∣’′“”⁄、。", "--**/****   |''\"\"/,.")
+    | {ord(symbol): f"{command} " for symbol, command in zip(_SYMBOLS[::2], _SYMBOLS[1::2], strict=True)}
+    | dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff"), "")
+    | {ord("″"): "''"}
 )
-_RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
+_RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻₀₁₂₃₄₅₆₇₈₉", "0123456789-0123456789")
 _COMMANDS = {  # spelling used here: other spellings; "": what is ignored; text: what makes words upright
     "frac": "dfrac tfrac cfrac", "binom": "dbinom tbinom", "overline": "bar", "le": "leq leqslant", "ne": "neq",
     "ge": "geq geqslant", "<": "lt", ">": "gt", "%": "percent", "approx": "simeq sim", "*": "cdot times ast",
-    "/": "div", "mod": "pmod", "or": "lor vee", "and": "land wedge", "setminus": "backslash", "emptyset": "varnothing",
+    "/": "div", "lor": "vee", "land": "wedge", "neg": "lnot", "implies": "Rightarrow", "setminus": "backslash",
+    "emptyset": "varnothing", "epsilon": "varepsilon",
     r"\{": "lbrace", r"\}": "rbrace", "[": "lbrack", "]": "rbrack", ":": "colon", "circ": "degree", "phi": "varphi",
     "|": "vert lvert rvert Vert lVert rVert", "ldots": "dots cdots", "rightarrow": "to", "theta": "vartheta",
-    "epsilon": "varepsilon",
     "": "left right big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr displaystyle textstyle scriptstyle limits "
         "nolimits boxed fbox quad qquad hspace thinspace space ensuremath rm bf it cal mathrel mathop mathbin mathopen "
-        "mathclose mathord protect strut middle large Large normalsize underline",
+        "mathclose mathord protect strut middle large Large normalsize underline therefore",
     "text": "textbf textit textrm textnormal textsf texttt textup emph mbox hbox mathrm mathbf mathit mathsf mathtt "
             "boldsymbol bm operatorname pmb mathnormal",
 }  # fmt: skip
 _SPELLINGS = {name: sign for sign, names in _COMMANDS.items() for name in names.split()}
+
+
+def _degrees(found):
+    """30° 15' 20'', in degrees."""
+    degrees, minutes, seconds = found.groups("0")
+    only_seconds = found[0].endswith("''") and not found[3]
+    return found[0] if only_seconds else rf"({degrees}+({minutes})/60+({seconds})/3600)\circ "
+
+
 _SUBSTITUTIONS = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
+        (r"或", " or "),
+        (r"^0x([0-9a-fA-F]+)$", r"\1_{16}"),
+        (r"^0b([01]+)$", r"\1_{2}"),
+        (r"[和与及]", " and "),
         (r"平方 *", " square "),
-        (r"^([0-9.]+)m$", r"\1 m"),  # 5m, but not $5m$: perhaps metres
-        (r"^([0-9.]+\\pi )m(?=\^)", r"\1meters"),  # 50πm^{2}
+        (r"立方 *", " cubic "),
+        (r"^([^a-zA-Z$]*(?:\\(?:sqrt|d?frac|pi)[^a-zA-Z$]*)*[0-9}) ])m$", r"\1\\text{m}"),  # 5m, but not $5m$
+        (r"^([0-9.]*(?:\\pi |\\sqrt *\{?[0-9]+\}? *))m(?=[\^²³])", r"\1meters"),  # 50πm^{2}
         (r"([⁰¹²³⁴-⁹⁻]+)", r"^{\1}"),
+        (r"([₀-₉]+)", r"_{\1}"),
         (r"(?<=[0-9])\.([0-9]*)\(([0-9]+)\)", r".\1\\overline{\2}"),  # 0.1(6)
         (r"(?<![0-9a-z])\.(?= *\\(?:overline|bar)\b)", "0."),
-        (r"(?<=[0-9]) *(\\text\{ *)?(?:in )?\(?base ([0-9]{1,2})\)?(?(1) *\})", r"_{\2}"),
+        (r"(?<=[0-9A-F]) *(\\text\{ *)?(?:in )?\(?base ([0-9]{1,2})\)?(?(1) *\})", r"_{\2}"),
         (r"(?<=[0-9]) *(?:\{ *, *\}|,\\!|\\,) *(?=[0-9]{3}(?![0-9]))", ""),  # a thousands separator, as LaTeX spaces it
-        (r"\{ *, *\}", ","),
+        (r"\{ *([,:]) *\}", r"\1"),
         (r"(?<!\\)\\[,!;:> ]|(?<!\\)~", " "),
         (r"\\\$", r"\\dollar "),  # money
         (r"\\\\ *\[[0-9.]+ *[a-z]{2}\]", r"\\\\"),  # the space between rows
         (r"\.\.\.", r"\\ldots "),
         (r"(?<=[0-9]) x (?=10 ?\^)", "*"),  # 3 x 10^8
         (r"(?<!\\)\$|(?<!\\)\\[()\[\]]", " "),  # math delimiters
-        (r"\\math(?:bb|cal|frak) *(\{ *)?([A-Z])(?(1) *\})", r" \\\2 "),
+        (r"\\math(?:bb|cal|frak) *(\{ *)?([RZQNC])(?(1) *\})", r" \\\2 "),
+        (r"\\math(?:bb|cal|frak) *(\{ *)?([A-Z])(?(1) *\})", r" \2 "),
         (r"(?<=[0-9]) (?=[0-9]{3}(?![0-9/]))(?<![0-9]{4} )", ""),  # 58 500
         (r"^\*\*([^*]*)\*\*$", r"\1"),  # bold
         (r"(?<![a-zA-Z])([apAP])\. ?([mM])(?![a-zA-Z])\.?", r"\1\2"),  # p.m.
         (r"\^ *(?:\{ *\\(?:circ|degree) *\}|\\(?:circ|degree)(?![a-z]))", r"\\circ "),
         (r"\^ *\{ *((?:\\prime *)+)\}", r"\1"),
         (r"(?:\^ *)?\\prime(?![a-z]) *", "'"),
+        (r"(?<![0-9.])([0-9]+) *\\circ *([0-9.]+) *'(?:'|(?: *([0-9.]+) *'')?(?!'))", _degrees),  # 30° 15' 20''
+        (
+            r"\(? *(?:\\p?mod|(?<![a-zA-Z\\])mod|\\(?:text|mathrm) *\{ *mod *\})(?![a-zA-Z])[ ({]*([0-9]+)[ }]*\)?",
+            r" \\mod \1 ",
+        ),
+        (r"\{?\}?(?<!\w)[_^] *\{?([0-9]+)\}? *C *_ *\{?([0-9]+)\}?", r"\\binom{\1}{\2}"),  # {}_{10}C_3
+        (r"(?<!\w)([0-9]+|[a-zA-Z]) choose ([0-9]+|[a-zA-Z])(?!\w)", r"\\binom{\1}{\2}"),
+        (r"\\(?:mathrm|text|rm) *\{ *([kMmGu]?) *\\(?:Omega|ohm) *\}", r"\\text{\1Ω}"),
+        (r"(?<=[0-9}]) *([kMmG]?) *\\Omega$", r" \\text{\1Ω}"),
+        (r"\\(?:mathrm|text|rm) *\{ *\\mu *([a-zA-Z]+) *\}", r"\\text{u\1}"),
+        (r"\\mu *\\(?:mathrm|text|rm) *\{? *([a-zA-Z]+) *\}?", r"\\text{u\1}"),
+        (r"(?<=[0-9]) *\\mu *([msgALFCVWHJNT])$", r" \\text{u\1}"),
+        (r" o'clock", ":00"),
+        (
+            r"(?<=[^,;( ]) *[,;]? *\(?(?:\\text *\{ *)?(?:where|for|with)?(?: (?:all|any|every))? *\}? *"
+            r"([a-zA-Z]) *\\in *(?:\\mathbf *\{|\\)? *([ZNQR])\}? *\)?$",
+            r", \1 \\in \\\2",
+        ),  # k\pi \; (k \in \mathbb{Z})
+        (r"\\(?:left|right) *(?=[\[\]])", ""),
+        (r"(^|\\cup *|\\in *|= *)\](?=[^()\[\]]+[,;])", r"\1("),  # ]2,5[
+        (r"([,;][^()\[\],;]+)\[(?=$| *\\cup)", r"\1)"),
+        (
+            r"\\left *\\\{ *\\begin *\{array\} *(?:\{[a-z|]*\})?(.*)\\end *\{array\} *\\right *\.",
+            r"\\begin{cases}\1\\end{cases}",
+        ),
+        (r"(?<!\\)\\$", ""),
+        (r"((?<![a-zA-Z])\{ *[a-zA-Z][^{}:|]*(?:\{[A-Z]\})?[^{}:|]*):(?!=)", r"\1\\mid "),  # {x : x > 3}
         (r"\\textcolor *\{[a-zA-Z]*\}|\\color *\{[a-zA-Z]*\}|\\phantom *(?:\{[^{}]*\}|\S)", " "),
     )
 ]
+_UPRIGHT = re.compile(r"\\(?:text|mbox|mathrm) *\{([^{}]*)\}")
+_INTEGER = re.compile(  # k\pi, where k is an integer; k\pi for any integer k
+    r"(?<=\S)[,;( ]*(?:where|for|with)? *(?:\$?([a-zA-Z])\$? is (?:an|any)(?: arbitrary)? integer"
+    r"|(?:any|all|every|each|some|an)? *integers? +\$?([a-zA-Z])\$?)[.) ]*$"
+)
 _THOUSANDS = re.compile(r"(?<![0-9.,])[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9,])")
 _TOKEN = re.compile(
     r"(?P<space> *)(?:(?P<number>(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4}(?![0-9]))?)"
-    r"|(?P<word>[a-zA-Z]+)|\\(?P<command>[a-zA-Z]+)\*?|(?P<sign>\\\\|\\[{}%&#_|]|<=|>=|!=|\*\*|\\.|\S))"
+    r"|(?P<word>[^\W\d_]+)|\\(?P<command>[a-zA-Z]+)\*?|(?P<sign>\\\\|\\[{}%&#_|]|<=|>=|!=|\*\*|\\.|\S))"
 )
 _NO_DELIMITER = re.compile(r"(?: *\.)?")  # as in `\left.`
 _SIGNS = {r"\%": "%", r"\|": "|", "<=": r"\le", ">=": r"\ge", "!=": r"\ne", "**": "^", r"\&": "&"}
@@ -95,9 +161,13 @@ def clean(text):
     """The text with one spelling for spaces, thousands separators and degrees, and without a box around all of it."""
     text = " ".join(text.translate(_CHARACTERS).split())
     Unreadable.raise_if(not text.isprintable(), "characters that no answer has")
+    Unreadable.raise_if(re.match(r"\[[0-9., ]*\] ?\* ?[0-9]", text), "a list of Python")
+    text = (
+        _INTEGER.sub(r", \1\2 \\in \\Z", " ".join(_UPRIGHT.sub(r" \1 ", text).split())) if "integer" in text else text
+    )
     for pattern, replacement in _SUBSTITUTIONS:
         text = pattern.sub(replacement, text)
-    text = text.translate(_RAISED).strip().rstrip(".,; ")
+    text = text.translate(_RAISED).strip(' "').rstrip(".,; ")
     box = re.match(r"\\(?:boxed|fbox) *(?=\{)", text)
     if box:
         inside, end = _group(text, box.end())
@@ -139,7 +209,7 @@ def tokenize(text, upright=False, depth=0):
             kind, token = ("command", token) if token.isalpha() else ("sign", token)
         token = _SIGNS.get(token, token) if kind == "sign" else token
         kind, token = ("command", token[1:]) if token in (r"\le", r"\ge", r"\ne") else (kind, token)
-        tokens.append(Token(kind, token, spaced, upright))
+        tokens.append(Token(kind, token, spaced, upright or not token.isascii()))
         spaced = False
     Unreadable.raise_if(len(tokens) > MAX_TOKENS, "too many tokens")
     return tokens
@@ -160,6 +230,47 @@ def _group(text, position):
     raise Unreadable("a brace is not closed")
 
 
+def peek(tokens, *texts):
+    """Whether the next token is one of these; commands include their backslash."""
+    return bool(tokens) and text_of(tokens[-1]) in texts
+
+
+def text_of(token):
+    return "\\" + token.text if token.kind == "command" else token.text
+
+
+def accept(tokens, *texts):
+    """Takes the next token if it is one of these; its text, else an empty one."""
+    text = text_of(tokens[-1]) if tokens else ""
+    if text not in texts:
+        return ""
+    tokens.pop()
+    return text
+
+
+def expect(tokens, *texts):
+    text = accept(tokens, *texts)
+    Unreadable.raise_if(not text, "something else must come next")
+    return text
+
+
+_OPERATORS = frozenset(r"+ - * / ^ _ ( [ { \{ , ; = < > : |( & le ge ne".split())
+
+
+def bars(tokens):
+    """Each | becomes "|(" or ")|". It closes an absolute value if one is open, unless an operand must follow."""
+    if sum(token.text == "|" for token in tokens) % 2:
+        return tokens
+    result, opened = [], 0
+    for token in tokens:
+        if token.text == "|":
+            closes = opened > 0 and result[-1].text not in _OPERATORS
+            opened += -1 if closes else 1
+            token = token._replace(text=")|" if closes else "|(")
+        result.append(token)
+    return result
+
+
 def key_of(tokens):
     """A normal form: texts that share it are equal. Case is ignored if there are only letters: choices and words."""
     key, previous = "", ""
@@ -169,64 +280,3 @@ def key_of(tokens):
     key = re.sub(r"\{([0-9a-zA-Z])\}(?![0-9])", r"\1", key)
     key = key[1:-1] if re.fullmatch(r"\{[^{}]*\}", key) else key
     return key.lower() if key.isalpha() else key
-
-
-NUMBER_WORDS = {word: i for i, word in enumerate(
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen twenty".split()
-)}  # fmt: skip
-NUMBER_WORDS |= dict(zip("thirty forty fifty sixty seventy eighty ninety".split(), range(30, 100, 10), strict=True))
-MULTIPLIERS = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
-
-
-def number_in_words(words):
-    """ "twenty-one" -> 21, "three hundred" -> 300; None if not a number."""
-    texts = [word.text.lower() for word in words]
-    total = current = 0
-    for text, previous in zip(texts, ["", *texts], strict=False):
-        if text in NUMBER_WORDS:
-            if previous in NUMBER_WORDS and (NUMBER_WORDS[previous] < 20 or NUMBER_WORDS[text] > 9):
-                return None
-            current += NUMBER_WORDS[text]
-        elif text in MULTIPLIERS and previous and text != "dozen":
-            current *= MULTIPLIERS[text]
-            total, current = (total + current, 0) if text != "hundred" else (total, current)
-        else:
-            return None
-    return total + current if texts else None
-
-
-def words_of(tokens):
-    """The words in lower case, without leading articles, punctuation, and the plural of the last word."""
-    texts = [token.text.lower() for token in tokens if token.text not in (".", ",", "'", "-", "!", "?", "(", ")")]
-    while len(texts) > 1 and texts[0] in ("the", "a", "an"):
-        del texts[0]
-    texts[-1] = singular(texts[-1])
-    return " ".join(texts)
-
-
-def singular(word):
-    """An English word without its plural ending, or what looks like one."""
-    if word.endswith(("xes", "ches", "shes", "sses")):
-        return word[:-2]
-    return word if len(word) < 4 or word.endswith("ss") else word.removesuffix("s")
-
-
-def choice_of(tokens):
-    """The letter of `C`, `(C)`, `(C) 42`, `C. 42`, or "", and whether nothing follows it."""
-    texts = [token.text for token in tokens]
-    if len(texts) > 1 and texts[0].lower() in ("option", "choice"):
-        del texts[0]
-    texts = texts[:1] if len(texts) == 2 and texts[1] == ")" else texts
-    if len(texts) == 1 and re.fullmatch("[a-jA-JP]", texts[0]):
-        return texts[0].upper(), True
-    if len(texts) == 3 and texts[0] == "(" and texts[2] == ")" and re.fullmatch("[a-jA-J]", texts[1]):
-        return texts[1].upper(), True
-    if len(texts) > 3 and texts[0] == "(" and texts[2] == ")":
-        letter, rest = texts[1], texts[3:]
-    elif len(texts) > 2 and (texts[1] == ")" or (texts[1] in (".", ":") and tokens[2].spaced)):
-        letter, rest = texts[0], texts[2:]
-    else:
-        return "", False
-    hedged = any(text.lower() in ("or", "and", "not") or re.fullmatch("[A-J]", text) for text in rest)
-    return (letter, False) if re.fullmatch("[A-J]", letter) and not hedged else ("", False)

@@ -2,7 +2,8 @@
 
 A number is exact (Fraction) as long as it is rational and small. Otherwise it is a ball, a complex midpoint and a bound
 on its error: "these two differ" is then proven, and "these two are equal" means that they cannot be distinguished at
-the given precision. All work is bounded before it is done.
+the given precision. All work is bounded before it is done. Sympy can't replace this: its evalf has no bound on powers,
+and computes in mpmath's one global context, whose precision threads share (tests/grader/test_values.py).
 """
 
 from fractions import Fraction
@@ -12,11 +13,12 @@ from zlib import crc32
 
 from mpmath import libmp  # sympy's numeric core; its functions of mpf tuples have no context, hence no state
 
-from grader.reading import OF_LISTS, TRIGONOMETRIC, Node
+from grader.reading import OF_LISTS, TRIGONOMETRIC
 from grader.spelling import Refusal
+from grader.trees import Node
 
-MAX_BITS = 20_000  # per exact number
-MAX_FACTORIAL = 1000
+MAX_BITS = 50_000  # per exact number
+MAX_FACTORIAL = 2500
 MAX_TERMS = 100  # per finite sum or product
 MAX_PARTS = 500  # nodes of all its terms
 MAX_SIZE = 2000  # bits before the point of a value that is no longer exact, so that its units digit is known too
@@ -180,8 +182,9 @@ def _function_value(node, at):
     name, precision = node.value, at.precision
     at = at._replace(radians=name in TRIGONOMETRIC)
     value = evaluate(node.args[0], at)
-    if name == "exp":
-        return _exponential(value, precision)
+    if name in ("exp", "cis"):
+        imaginary = Ball((libmp.fzero, libmp.fone), _NOTHING)
+        return _exponential(value if name == "exp" else product_of(imaginary, value, precision), precision)
     if name in ("ln", "log", "lg"):
         logarithm = _logarithm(value, precision)
         if len(node.args) == 1 and (name == "ln" or (name == "log" and at.natural)):
@@ -191,8 +194,6 @@ def _function_value(node, at):
     if name in _QUOTIENTS:
         parts = (_elementary(part, value, precision) if part else Fraction(1) for part in _QUOTIENTS[name])
         return quotient(*parts, precision)
-    if name in _INVERSE_RECIPROCALS:
-        value, name = quotient(Fraction(1), value, precision), _INVERSE_RECIPROCALS[name]
     return _elementary(name, value, precision)
 
 
@@ -211,7 +212,6 @@ _OF_VALUES = {  # kind -> the value of a tree whose parts have these values
     "product": _product_value,
     "inverse": lambda values, _node, at: quotient(Fraction(1), values[0], at.precision),
     "fraction": lambda values, _node, at: quotient(*values, at.precision),
-    "group": lambda values, _node, _at: values[0],
     "degrees": _degrees_value,
     "factorial": _factorial_value,
     "binomial": _factorial_value,
@@ -224,7 +224,6 @@ SCALARS = _OF_TREES.keys() | _OF_VALUES.keys()
 
 _QUOTIENTS = {"tan": ("sin", "cos"), "cot": ("cos", "sin"), "tanh": ("sinh", "cosh"), "coth": ("cosh", "sinh")}
 _QUOTIENTS |= {"sec": ("", "cos"), "csc": ("", "sin"), "sech": ("", "cosh"), "csch": ("", "sinh")}  # "": one
-_INVERSE_RECIPROCALS = {"arcsec": "arccos", "arccsc": "arcsin", "arccot": "arctan"}
 _ENTIRE = {"sin": libmp.mpc_sin, "cos": libmp.mpc_cos, "sinh": libmp.mpc_sinh, "cosh": libmp.mpc_cosh}
 _INVERSES = {"arcsin": libmp.mpc_asin, "arccos": libmp.mpc_acos, "arctan": libmp.mpc_atan}
 _INVERSES |= {"arsinh": libmp.mpc_asinh, "arcosh": libmp.mpc_acosh, "artanh": libmp.mpc_atanh}

@@ -81,7 +81,7 @@ UNEQUAL = [
     (r"3/2\pi", r"\frac{3\pi}{2}"),  # ambiguous, so not parsed
     ("2", "2√3"),  # official.md: the gold 2√3 was read as 2
     ("ros", "rose"),  # official.md: substrings passed
-    ("１", "1"),  # digits of other alphabets are no digits here
+    ("１", "2"),  # a digit of another alphabet
 ]  # fmt: skip
 
 
@@ -676,19 +676,20 @@ def read(name):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_labelled_pairs():  # W8
-    rows = read("equiv.jsonl")
+@pytest.mark.parametrize("name", ["equiv.jsonl", "equiv_2.jsonl"])
+def test_labelled_pairs(name):  # W8
+    rows = read(name)
     verdicts = [(is_equiv(row["answer"], row["gold"]), row["expected"]) for row in rows]
-    false = [equal for equal, expected in verdicts if not expected]
-    assert sum(false) / len(false) < 0.01
-    assert sum(equal == expected for equal, expected in verdicts) / len(rows) >= 0.85
+    assert not any(equal and not expected for equal, expected in verdicts)
+    assert sum(equal == expected for equal, expected in verdicts) / len(rows) >= 0.99
 
 
-def test_labelled_completions():
-    rows = read("completion.jsonl")
+@pytest.mark.parametrize("name", ["completion.jsonl", "completion_2.jsonl"])
+def test_labelled_completions(name):
+    rows = read(name)
     verdicts = [(accuracy(row["completion"], row["gold"]) == 1.0, row["expected"]) for row in rows]
     assert not any(equal and not expected for equal, expected in verdicts)
-    assert sum(equal == expected for equal, expected in verdicts) / len(rows) >= 0.96
+    assert sum(equal == expected for equal, expected in verdicts) / len(rows) >= 0.98
 
 
 def test_hostile_rows(tmp_path):  # W1, W2

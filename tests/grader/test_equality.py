@@ -342,7 +342,7 @@ as-models-write-it
 = \dfrac{11}{2}\text{ units} ~ 5.5 ;; -x^2+3 ~ 3-x^2 ;; (x+1)(x-1) ~ x^2 - 1 ;; x(x-1)(x+1) ~ x^3-x
 = 1 - x ~ -(x - 1) ;; \left(x + 1\right)^{2} ~ x^2+2x+1 ;; 2021·505·337 ~ 2021\cdot505\cdot337
 = \theta = \pi/3 ~ \frac{\pi}{3} ;; \alpha=30^\circ ~ 30 ;; \triangle ABC ~ \triangle ABC ;; \angle B ~ \angle B
-= AB ~ BA ;; 1/3 < x < 1 ~ \left(\frac13,1\right) ;; x \geq -2 and x \neq 3 ~ [-2,3)\cup(3,\infty)
+= 1/3 < x < 1 ~ \left(\frac13,1\right) ;; x \geq -2 and x \neq 3 ~ [-2,3)\cup(3,\infty)
 = [-2,\infty) \setminus \{3\} ~ [-2,3)\cup(3,\infty) ;; (-\infty, \infty) ~ \mathbb{R} ;; \mathbb R ~ \R
 = x < -1 \text{ or } x > 1 ~ |x|>1 ;; x\le-3\lor x\ge3 ~ |x|\ge3 ;; -2 \leq x \leq 2 ~ |x| \le 2
 = 1,000.99£ ~ 1000.99 ;; 1,000.99€ ~ 1000.99 ;; 1,000.99m ~ 1000.99 ;; 1,000.99kg ~ 1000.99 ;; 1,000.99% ~ 1000.99
@@ -386,25 +386,440 @@ as-models-write-it
 = 0/(x+\pi) ~ \frac{0}{x+\pi} ;; \frac{0}{100e} ~ 0
 ! 7 and ~ 7 ;; 7, or ~ 7 ;; -seven ~ 7 ;; f(y)=x ~ f(x)=x ;; f(x)=x, f(x)=-x ~ -x, f(y)=x
 ! 25 m² ~ 25 m³ ;; 128 \bmod 3 ~ 1
-! \text{The answer is } 5 ~ 5 ;; 2/3\pi ~ 2\pi/3 ;; 3 (three) ~ 3 ;; 5kg ~ 5 g ;; 2 hours and 30 minutes ~ 2.5
-! The answer is A ~ A ;; A and B ~ A ;; f: x \mapsto x^2 ~ x^2 ;; t^2 ~ f(x)=x^2 ;; (3,2) ~ x=2,y=3
-! no real solutions ~ \text{no solution} ;; \emptyset ~ \text{no solution} ;; n choose 2 ~ \binom{n}{2} ;; C(5,2) ~ 10
-! \lfloor x \rfloor ~ x ;; |x| ~ x ;; 3 + 2j ~ 3+2i ;; cis(\pi) ~ -1
-! \binom{1}{2} ~ \begin{pmatrix}1\\2\end{pmatrix} ;; \mathbf{i}+2\mathbf{j} ~ (1,2) ;; 5 \quad 7 ~ 5,7 ;; 204_5 ~ 204
-! 3-4 ~ 3:4 ;; 12 dollars and 50 cents ~ \$12.50 ;; 85 ~ 0.85 ;; \pi/4 ~ 45^\circ ;; 45^\circ 30' ~ 45.5^\circ
+! 2/3\pi ~ 2\pi/3 ;; 3 (three) ~ 3 ;; 5kg ~ 5 g ;; 2 hours and 30 minutes ~ 2.5
+! A and B ~ A ;; f: x \mapsto x^2 ~ x^2 ;; t^2 ~ f(x)=x^2 ;; (3,2) ~ x=2,y=3
+! no real solutions ~ \text{no solution} ;; \emptyset ~ \text{no solution}
+! \lfloor x \rfloor ~ x ;; |x| ~ x ;; 3 + 2j ~ 3+2i
+! \binom{1}{2} ~ \begin{pmatrix}1\\2\end{pmatrix} ;; 5 \quad 7 ~ 5,7 ;; 204_5 ~ 204
+! 3-4 ~ 3:4 ;; 12 dollars and 50 cents ~ \$12.50 ;; 85 ~ 0.85 ;; \pi/4 ~ 45^\circ
 ! 42 is the answer ~ 42 ;; 42? ~ 42 ;; 42+ ~ 42 ;; 42 (approx) ~ 42 ;; 42* ~ 42 ;; : 42 ~ 42 ;; 42 \text{ or so} ~ 42
 ! 2x+C ~ 2x+c ;; 5th ~ 5 ;; 1st ~ 1 ;; 24 \pi \text{ cm}^2 ~ 24\pi\text{ cm}^3 ;; (3,4) units ~ (3,4)
 ! x^2 \text{ where } x=3 ~ 9 ;; m=5 ~ n=5 ;; \overline{AB} ~ AB ;; x^2<4 ~ -2<x<2 ;; \min(1,2) ~ 2
-! f'' ~ f' ;; \sum_{n=0}^{\infty}\frac{1}{n!} ~ e ;; (1,2), (3,4) ~ (1,2) ;; 3 \pmod 7 ~ 3 ;; D: (0,1) ~ (0,1)
+! f'' ~ f' ;; \sum_{n=0}^{\infty}\frac{1}{n!} ~ e ;; (1,2), (3,4) ~ (1,2) ;; 3 \pmod 7 ~ 3
 ! x \in [0,1] ~ y\in[0,1] ;; 500 ~ 5\% ;; \frac{\pi}{180} ~ 1^\circ ;; ABE ~ A,B,E ;; A, B ~ A, C
 ! C,B,A,D ~ \text{CBAD} ;; \text{ellipse} ~ hyperbola ;; 2,1/4 ~ 2\frac14 ;; 11.111.111.100 ~ 11,111,111,100
-! 66_{9} ~ 66_8 ;; 54 ~ 66_8 ;; (-4,27) ~ (-4, 27);(2, 15) ;; The answer is (B) ~ B ;; 0 ~ \text{no} ;; 1 ~ \text{yes}
+! 66_{9} ~ 66_8 ;; 54 ~ 66_8 ;; (-4,27) ~ (-4, 27);(2, 15) ;; 0 ~ \text{no} ;; 1 ~ \text{yes}
 ! 2021\cdot505\cdot337 ~ 343953985 ;; 343953885 ~ 2021 \cdot 505 \cdot 337
 ! \lceil\log_2 n\rceil ~ \left\lfloor\log _{2} n\right\rfloor+1 ;; \frac{d!}{2(d-k)!} ~ \frac{d !}{2 k(d-k) !}
 ! C_{2n}^{n} ~ \binom{2n}{n} ;; 5x - 7y + 11z + 4 ~ 5x - 7y + 11z + 4 = 0 ;; 0 ~ 5x - 7y + 11z + 4 = 0
 ! s^2\le 4r^2 ~ s^2 \le 8r^2 ;; s\le2\sqrt2r ~ s^2 \le 8r^2
-"""
-ONE_WAY = {"percent", "decimal", "base-n", "as-models-write-it"}  # in which the policy looks at the gold
+
+digits-of-computers
+= 0x1F ~ 1F_{16} ;; 0x10 ~ 10_{16} ;; 0b101 ~ 101_2 ;; 0x1f ~ 0x1F
+! 0x4F ~ 0x1F ;; 0b101 ~ 0b111 ;; 0x1F ~ 0 ;; 0b1 ~ 0
+
+values-of-functions
+= f(2)<f(1)<f(4) ~ f(4)>f(1)>f(2) ;; f(1)=2f(0) ~ 2f(0)=f(1) ;; f(2)+f(3)=7 ~ f(3)+f(2)=7
+! f(4)>f(0)>f(2) ~ f(2)<f(1)<f(4) ;; f(2)>f(1) ~ f(1)>f(2) ;; f(2)+f(3)=7 ~ f(2)+f(4)=7 ;; f(1)=2f(0) ~ f(1)=3f(0)
+! \frac{2}{0} \approx 0.67 ~ 0.67 ;; 1.5106 \approx 1.6 ~ 1.6 ;; \sqrt2 \approx 1.5 ~ 1.5 ;; \pi \approx 3.15 ~ \pi
+
+regions-with-letters
+= a<x<b ~ (a,b) ;; x>a ~ (a,\infty) ;; -a \le x \le a ~ [-a,a] ;; |x|<a ~ (-a,a) ;; x<-a, x>a ~ |x|>a ;; y>2, x>1 ~ x>1, y>2
+= x \ge 2k ~ [2k,\infty) ;; (a,b)\cup(c,d) ~ (c,d)\cup(a,b) ;; \sqrt{0} ~ 0
+! a<x<b ~ (b,a) ;; x>a ~ [a,\infty) ;; -a<x<a ~ (a,-a) ;; x>a ~ x>b ;; |x|<a ~ |x|>a ;; y>2, x>1 ~ x>2, y>1
+! x>a and x<b ~ x>a or x<b ;; x>1 and y>2 ~ x>1 or y>2
+
+letters-in-a-row
+! HTT ~ TTH ;; RGB ~ BGR ;; red ~ der ;; BAC ~ CAB ;; HT ~ TH ;; No ~ On ;; {HTT, THT} ~ {TTH, HTT}
+! \{HT, HH\} ~ \{TH, HH\} ;; H2O ~ HO2 ;; A13 ~ 1A3
+! tea ~ eat ;; cat ~ act ;; (HT, TT) ~ (TH, TT) ;; ABC ~ CBA ;; PQRS ~ PQR ;; on ~ no ;; \mathrm{HTT} ~ TTH
+! \text{RGB} ~ BGR ;; ADBC ~ ABCD ;; WLL ~ LLW ;; LLW ~ LWL ;; x = HTT ~ TTH
+! AG ~ GA ;; saw ~ was ;; God ~ dog ;; IV ~ VI ;; XI ~ IX ;; CDAB ~ ABCD ;; 2AB_{16} ~ 2BA_{16} ;; XIV ~ XVI
+! CO ~ OC ;; RRL ~ RLR ;; A, CB ~ A, BC ;; HHT or HTH ~ HHT or THH ;; B-A-C ~ C-A-B
+! MN ~ NM ;; $BAC$ ~ $CAB$ ;; \boxed{HTT} ~ TTH ;; DNA ~ AND ;; HTTH ~ THHT ;; ab ~ BA
+= xy ~ yx ;; HTT ~ HTT ;; \text{HTT} ~ HTT ;; 2xy ~ 2yx ;; mn ~ nm ;; xyz ~ zyx ;; htt ~ HTT ;; red ~ Red
+= HT, TH ~ TH, HT ;; 2ab ~ 2ba ;; x^2yz ~ zyx^2 ;; \frac{ab}{c} ~ \frac{ba}{c} ;; AB=5 ~ 5 ;; AB = CD ~ CD = AB
+= pq+1 ~ 1+qp ;; RGB ~ $RGB$ ;; \{HT,TH\} ~ \{TH,HT\}
+
+logic
+! p \land q ~ p \lor q ;; p \wedge q ~ p \vee q ;; p \lor (q \land r) ~ p \land (q \lor r) ;; \neg p ~ p
+! p \rightarrow q ~ q \rightarrow p ;; p \implies q ~ q \implies p ;; p \land q ~ p ;; p \land q, r ~ p \lor q, r
+! \neg p \lor q ~ p \lor \neg q ;; p \lor q ~ p, q ;; p∧q ~ p∨q ;; x \land y ~ xy
+! p \iff q ~ p \implies q ;; p \oplus q ~ p \lor q ;; p \land q = r ~ p \lor q = r ;; P \wedge Q ~ P \vee Q
+! A \land B \land C ~ A \land B \lor C ;; \lnot p ~ p
+= p \land q ~ p \wedge q ;; q \land p ~ p \land q ;; \neg p ~ \lnot p ;; p \lor q ~ p \vee q
+= p \implies q ~ p \Rightarrow q ;; x>5 \land x<10 ~ 5<x<10 ;; x<-14 \lor x>-3 ~ (-\infty,-14)\cup(-3,\infty)
+= x = 3 \lor x = -2 ~ x=3, x=-2 ;; p∧q ~ p \land q ;; 3 \lor 5 ~ 3,5
+= x>2, x<5 ~ 2<x<5 ;; x<-1, x>1 ~ (-\infty,-1)\cup(1,\infty) ;; x \ge 1, x \ne 3 ~ [1,3)\cup(3,\infty)
+! x>2 and x<5 ~ x>2 or x<5 ;; x<2, x<5 ~ x<5 ;; x>2, x<5 ~ 2<x<6
+
+si-prefixes
+! 5\,\mathrm{mJ} ~ 5\,\mathrm{MJ} ;; 5 mW ~ 5 MW ;; 3 kHz ~ 3 MHz ;; 5 ms ~ 5 s ;; 5 \mu m ~ 5 m ;; 3 nm ~ 3 mm
+! 5 Mm ~ 5 mm ;; 5 kPa ~ 5 Pa ;; 2 mg ~ 2 kg ;; 2 mg ~ 2 Mg ;; 5 pF ~ 5 nF ;; 5 μF ~ 5 F ;; 5 mV ~ 5 MV
+! 5 GeV ~ 5 MeV ;; 5 kcal ~ 5 cal ;; 5 kohm ~ 5 ohm ;; 5 megawatts ~ 5 milliwatts ;; 10 kN ~ 10 N ;; 1 mL ~ 1 ML
+! 4 k\Omega ~ 4 M\Omega ;; 5 m\Omega ~ 5 M\Omega
+! 5 ohms ~ 5 volts ;; 5 N/m ~ 5 Nm ;; 5 J/s ~ 5 J ;; 5 km^2 ~ 5 m^2 ;; 6 A ~ 6 V ;; 5 K ~ 5 C
+! 5\ \mu\mathrm{s} ~ 5\ \mathrm{ms} ;; 5 KB ~ 5 MB ;; 5 GB ~ 5 MB
+= 5\,\mathrm{mJ} ~ 5 ;; 5 MJ ~ 5 megajoules ;; 5 kHz ~ 5 kilohertz ;; 5\,\mu\mathrm m ~ 5 ;; 5 μm ~ 5 micrometers
+= 4\ \Omega ~ 4 ohms ;; 4\ \Omega ~ 4 ;; 5 kHz ~ 5 ;; 5 atm ~ 5 ;; 5 k\Omega ~ 5 ;; 10 kN ~ 10 kilonewtons
+= 3 kcal ~ 3 ;; 5 mol/L ~ 5 ;; 25 mA ~ 25 milliamperes ;; 9.8\,\mathrm{m\,s^{-2}} ~ 9.8 m/s^2 ;; 5 GHz ~ 5
+= 5\,\mathrm{eV} ~ 5 ;; 300\,\mathrm K ~ 300 ;; 5 N ~ 5 newtons ;; 6\ \mathrm{A} ~ 6 ;; 12 V ~ 12 volts ;; 5 MPa ~ 5
+= 5\,\text{MPa} ~ 5 MPa ;; 20\,\mathrm{dB} ~ 20 ;; 5 \mu m ~ 5 ;; 2.5\,\mu\text{C} ~ 2.5
+= 5\,\text{kg}\cdot\text{m/s} ~ 5 kg m/s ;; 100\ \mathrm{W/m^2} ~ 100 ;; 5 bits ~ 5 ;; 8 bytes ~ 8
+
+dates
+! 2024-03-05 ~ 2024-05-03 ;; 2024-03-05 ~ 2016 ;; 3/5/2024 ~ 5/3/2024 ;; March 5 ~ May 3 ;; March 5 ~ March 6
+! June 20, 2024 ~ June 20, 2023 ;; 2024-03-05 ~ 2024-03-06 ;; June 20 ~ July 20 ;; 20 June ~ 20
+! 2024/03/05 ~ 2024/05/03 ;; 12/6/2020 ~ 6/12/2020 ;; March ~ May ;; Mon ~ Tue ;; 2020-01-02 ~ 2017 ;; March 5 ~ 5
+! June 2 ~ June 20
+= March 5 ~ 5 March ;; June 20th ~ June 20 ;; June 20th ~ 20 June ;; the 20th of June ~ June 20
+= March 5, 2024 ~ 5 March 2024 ;; 2024-03-05 ~ March 5, 2024 ;; \text{March 5} ~ March 5th ;; Jan. 3 ~ January 3
+= 2024-03-05 ~ 2024-3-5 ;; June 20, 2024 ~ 20th June 2024 ;; \text{May } 4 ~ May 4th ;; 4 July ~ July 4
+= 1st of May ~ May 1
+
+times
+! 2:40 ~ 1:20 ;; 4:30 ~ 4:03 ;; 1:00 ~ 12:00 ;; 2:40 ~ 3:40 ;; 2:40 AM ~ 2:40 PM ;; 1:03 PM ~ 1:03 AM
+! 13:03 ~ 1:03 AM ;; 12:00 AM ~ 12:00 PM ;; 4:00 ~ 8:00 ;; 10:20 ~ 5:10 ;; 6:30 ~ 3:15 ;; 2:40 ~ 240
+! 01:02:03 ~ 02:04:06 ;; 4 pm ~ 4 am ;; 2:40 ~ 1:20 PM ;; x = 2:40 ~ 1:20 ;; 4:00 PM ~ 4 AM
+= 2:40 ~ 02:40 ;; 2:40 PM ~ 2:40 ;; 1:03 PM ~ 13:03 ;; 13:03 ~ 1:03 p.m. ;; 4:00 PM ~ 4 pm ;; 12:05 AM ~ 0:05
+= 2:40 ~ 2:40 ;; 2:3 ~ 4:6 ;; 1:2 ~ 1/2 ;; 3:2 ~ 6:4 ;; 1:20 ~ 1/20 ;; 4{:}30 ~ 4:30
+= 20\!:\!34 ~ 8\!:\!34 \text{ p.m.} ;; 4:30 \text{ PM} ~ 16:30 ;; 5 o'clock ~ 5:00 ;; 12:00 PM ~ 12:00
+= 2:40 pm ~ 2:40 P.M.
+
+choice-with-value
+= \textbf{(C) } 8 ~ 8 ;; \textbf{(C) } 8 ~ C ;; (C) 8 ~ 8 ;; C. 8 ~ 8 ;; C) 8 ~ 8 ;; 8 ~ C. 8 ;; 8 ~ \textbf{(C) } 8
+= C ~ (C) 8 ;; (B) Paris ~ Paris ;; Paris ~ (B) Paris ;; \text{(B)}\ -\frac{10}{3} ~ -\frac{10}{3}
+= \textbf{(E)}\ \sqrt{2} ~ \sqrt2 ;; (C)~8 ~ 8 ;; (C) 8 ~ (C) 8.0 ;; \textbf{(A)}\ \frac{1}{2} ~ 0.5 ;; C: 8 ~ 8
+= \text{(D) } x+1 ~ 1+x ;; (C)8 ~ 8 ;; \mathrm{(C)}8 ~ C ;; Option C: 8 ~ 8 ;; (A) 5 cm ~ 5
+= \textbf{(B)}\ (1,2) ~ (1,2) ;; (D) $8$ ~ 8
+! (C) 9 ~ 8 ;; (D) 8 ~ (C) 8 ;; C ~ 8 ;; (C) 8 ~ 9 ;; (C) 8 ~ B ;; (C) 8 or (D) 9 ~ 8 ;; (C) 8, (D) 9 ~ C ;; 8 ~ C
+! (C) 9 ~ (C) 8 ;; C. 9 ~ 8 ;; (A) 8 (B) 9 ~ 8 ;; A. 8 B. 9 ~ 8 ;; (C) not 8 ~ 8 ;; (5) 8 ~ 8 ;; (C) (8) (D) ~ D
+! C 8 ~ 8 ;; (Z) 8 ~ 8
+
+left-side
+= m+n = 25 ~ 25 ;; m+n=24+1=25 ~ 25 ;; \log_z w = 60 ~ 60 ;; \frac{AB}{CD}=3 ~ 3 ;; 3 ~ \frac{AB}{CD}=3
+= a+b = 42 ~ 42 ;; x^2+y^2 = 10 ~ 10 ;; P(A \cup B) = 0.7 ~ 0.7 ;; f(2)+f(3) = 7 ~ 7 ;; f(2) = 7 ~ 7
+= S_{\triangle ABC}=12 ~ 12 ;; \angle A + \angle B = 90^\circ ~ 90
+= AB = 1.8 * BC / 1.5 = 1.8 * 9.0 / 1.5 = 10.8 ~ 10.8m ;; \nabla f = (2x, 2y) ~ (2x,2y) ;; |AB| = 5 ~ 5
+= 100m+n = 902 ~ 902 ;; \sin A = \frac12 ~ \frac12 ;; AB^2 = 25 ~ 25 ;; \vec{v} = (1,2) ~ (1,2) ;; abc = 6 ~ 6
+= p+q+r=10 ~ 10 ;; 25 = m+n ~ 25 ;; a_1 + a_2 = 7 ~ 7 ;; a_{10} = 55 ~ 55 ;; \gcd(a,b) = 6 ~ 6
+= \frac{m}{n} = \frac{9}{16} ~ \frac{9}{16} ;; E[X] = 3 ~ 3 ;; \det(A) = 24 ~ 24 ;; \overline{AB} = 5 ~ 5 ;; 3+4=7 ~ 7
+= x = 2y = 10 ~ 10 ;; \cos\theta = 0.5 ~ 0.5
+= 2 ~ \frac{NO}{BO} = 2 ;; \text{Area} = 12 ~ 12 ;; \text{m+n} = 25 ~ 25 ;; V = \frac{4}{3}\pi r^3 = 36\pi ~ 36\pi
+= \text{Total} = 3 \times 4 = 12 ~ 12
+! m+n = 26 ~ 25 ;; m+n=24+2=25 ~ 25 ;; 2x+1=7 ~ 3 ;; x^2=4 ~ 4 ;; x^2 = 4 ~ 2 ;; 7=11a+c ~ 11a+c ;; 2 ~ x+y=2
+! 4 ~ x^2+y^2=4 ;; 0 ~ 2x+3y-z=0 ;; 42=43 ~ 42 ;; m+n = 25 ~ m ;; m=5 ~ n=5 ;; x+1=5 ~ 5 ;; 2x=10 ~ 10 ;; 2x+1=7 ~ 7
+! m+n=25 ~ p+q=25 ;; x=5 ~ y=5 ;; 1 ~ \frac{x^2}{4}+\frac{y^2}{9}=1
+
+more-units
+= 9米 ~ 9 ;; 8厘米 ~ 8 ;; 8厘米 ~ 8 cm ;; 40海里 ~ 40 ;; 5m ~ 5 ;; 5m ~ 5米 ;; 50πm^{2} ~ 50π ;; 12平方厘米 ~ 12 cm^2
+= 30立方米 ~ 30 ;; 5公里 ~ 5 km ;; 3小时 ~ 3 hours ;; 5千克 ~ 5 kg ;; 20元 ~ 20 ;; 15分钟 ~ 15 minutes ;; 6个 ~ 6 ;; 24人 ~ 24
+= 8天 ~ 8 days ;; 45度 ~ 45 ;; 20千米 ~ 20 km ;; 30千米/小时 ~ 30 km/h ;; 100毫升 ~ 100 mL ;; 2√{3}米 ~ 2\sqrt3
+= (10+10√{3})米 ~ 10+10\sqrt3 ;; 30√{2}海里 ~ 30\sqrt2 ;; 10.8m ~ 10.8 ;; 5,000m ~ 5000 ;; 40海里 ~ 40.0 ;; 3 lb ~ 3 pounds
+= 5 km/h ~ 5 kilometers per hour ;; 5米/秒 ~ 5 m/s ;; 12cm2 ~ 12 ;; 7.5升 ~ 7.5 ;; 500克 ~ 500 g ;; 12厘米^2 ~ 12
+= 36度 ~ 36° ;; 2√{3}m ~ 2\sqrt3 ;; 4/3m ~ 4/3 ;; 24πcm² ~ 24π ;; 12 Ом ~ 12 ;; 5 кг ~ 5 ;; 42명 ~ 42 ;; 42個 ~ 42
+= 42 Euro ~ 42 ;; 3 Stunden ~ 3 ;; 5 metros ~ 5
+! 9米 ~ 8 ;; 9厘米 ~ 9米 ;; 9米 ~ 9 cm ;; 12平方厘米 ~ 12厘米 ;; 5公里 ~ 5米 ;; 3小时 ~ 3分钟 ;; 20元 ~ 20角 ;; 40海里 ~ 40公里 ;; 5千克 ~ 5克
+! 5m ~ 5cm ;; 5m ~ 6 ;; 8天 ~ 8小时 ;; 9平方米 ~ 9立方米 ;; 6m ~ $6n$ ;; 5米/秒 ~ 5米 ;; 30 ~ 30元或40元
+
+words-around
+= \text{There are 42 ways} ~ 42 ;; There are 3 objects in the image. ~ 3 ;; \text{Answer: }42 ~ 42
+= \text{The answer is } 42 ~ 42 ;; f(n)=n+1 \text{ for all } n ~ f(n)=n+1
+= The height of the flagpole AC is 9 meters. ~ 9 ;; \text{The area is } 12\pi ~ 12\pi ;; there are 42 ~ 42
+= The value of x is 5 ~ 5 ;; The answer is A ~ A ;; It is 42 ~ 42 ;; The answer is \frac{1}{2}. ~ 0.5
+= There are \textbf{42} ways ~ 42 ;; The distance is 5 km ~ 5 km ;; f(x)=2x \text{ for all real } x ~ 2x
+= n^2 \text{ for all } n \in \mathbb{N} ~ n^2 ;; The number is 7 ~ 7 ;; Answer: 42 ~ 42 ;; The final answer is 42 ~ 42
+= \text{Area: } 12 ~ 12 ;; There are 42 ways ~ 42 ways ;; So the answer is 42. ~ 42 ;; The ratio is 3:2 ~ 3:2
+= He has 5 apples ~ 5
+= f(x)=0 \text{ for all } x ~ f(x)=0 ;; \text{exactly } 3 ~ 3 ;; There are 42 ways to do it ~ 42
+! There are 42 ways ~ 43 ;; There are not 42 ways ~ 42 ;; The answer is not 42 ~ 42 ;; There are 42 or 43 ways ~ 42
+! There are at least 42 ways ~ 42 ;; There are 42 ways and 3 more ~ 42 ;; The answer is probably 42 ~ 42
+! The answer could be 42 ~ 42 ;; There are more than 42 ways ~ 42 ;; There are 5 cats and 3 dogs ~ 5
+! There are 42 million people ~ 42 ;; Is it 42? ~ 42 ;; The answer is 42 or 43 ~ 42 ;; The answer is less than 42 ~ 42
+! The answer is unknown ~ 42 ;; the number of digits in 42 ~ 42 ;; If x is 42 ~ 42 ;; There are 42 fewer ~ 42
+! The answer is between 41 and 43 ~ 42 ;; Let x = 42 ~ 42 ;; The answer is A or B ~ A ;; There are no 42 ways ~ 42
+! The answer isn't 42 ~ 42 ;; The answer is approximately 42 ~ 42 ;; There are 3 objects ~ 3 dogs in 4 images
+! x>3 \text{ for all } x ~ x<3 ;; about 42 ~ 42 ;; There were never 42 ways ~ 42
+= n+1 \text{ for } n \ge 1 ~ n+1
+! n+1 \text{ for all } n ~ n+2 ;; x^2 \text{ for all } x>0 ~ x^2 \text{ for all } x<0 ;; The answer is 42 cm ~ 42 m
+! There is 1 solution ~ no solution ;; The answer is true ~ false
+
+two-forms
+= \frac12 \text{ or } 0.5 ~ \frac12 ;; 1/2 or 0.5 ~ 0.5 ;; 2 - b ~ -b+2, or 2 - b ;; 28_9 ~ 28 or 28_9
+! \frac12 \text{ or } 0.6 ~ \frac12 ;; 1,1,2 ~ 1,2,2 ;; 1/3 or 0.33 ~ 1/3 ;; 1/2 or 2 ~ 1/2
+
+rounded
+= 16\pi \approx 50.27 ~ 50.27 ;; \pi \approx 3.14 ~ 3.14 ;; 1.5906 \approx 1.6 ~ 1.6 ;; \sqrt2 \approx 1.41 ~ 1.41
+= \sqrt{20}\approx 4.472 ~ 2\sqrt5 ;; x = \sqrt2 \approx 1.414 ~ 1.414 ;; \frac{2}{3} \approx 0.67 ~ 0.67
+= \sqrt2 \approx 1.414 ~ \sqrt2 ;; 16\pi \approx 50.27 \text{ cm} ~ 50.27 ;; \approx 1.6 ~ 1.6
+= \frac{100}{7}\approx14.29 ~ 14.29
+! 16\pi \approx 50.27 ~ 50.3 ;; \pi \approx 3.14 ~ 3.1 ;; \sqrt2 \approx 1.414 ~ 1.41 ;; 4.47 ~ 2\sqrt5
+! \frac{100}{9}\approx 14.29 ~ 14.29 ;; 42 \approx 42.3 ~ 42.4 ;; 3 \approx 4 ~ 4
+
+piecewise
+= \begin{cases} 0 & x \le 0 \\ 1 & x > 0 \end{cases} ~ \begin{cases} 1 & x>0 \\ 0 & x \le 0 \end{cases}
+= \begin{cases} 1 & \text{if } x>0 \\ 0 & \text{if } x \le 0 \end{cases} ~ \begin{cases} 1 & x>0 \\ 0 & x \le 0 \end{cases}
+= \begin{cases} 1, & x>0, \\ 0, & \text{otherwise.} \end{cases} ~ \begin{cases} 1 & \text{if } x>0 \\ 0 & \text{otherwise} \end{cases}
+= f(x) = \begin{cases} x^2 & x \ge 0 \\ -x & x<0 \end{cases} ~ \begin{cases} -x & 0>x \\ x^2 & x \geq 0 \end{cases}
+= \begin{cases} n/2 & \text{if } n \text{ is even} \\ 3n+1 & \text{if } n \text{ is odd} \end{cases} ~ \begin{cases} 3n+1 & n \text{ is odd} \\ \frac n2 & n \text{ is even} \end{cases}
+= \begin{cases} 1 & \text{for } 0\le x<1 \\ 2 & \text{for } x \ge 1 \end{cases} ~ \begin{cases} 1 & x\in[0,1) \\ 2 & x \ge 1 \end{cases}
+! \begin{cases} 0 & x>0 \\ 1 & x \le 0 \end{cases} ~ \begin{cases} 1 & x>0 \\ 0 & x \le 0 \end{cases}
+! \begin{cases} 1 & x>0 \\ 0 & x < 0 \end{cases} ~ \begin{cases} 1 & x>0 \\ 0 & x \le 0 \end{cases}
+! \begin{cases} 1 & x>0 \end{cases} ~ \begin{cases} 1 & x>0 \\ 0 & x \le 0 \end{cases}
+! \begin{cases} 1 & x>0 \\ 0 & x \le 0 \end{cases} ~ 1
+
+congruence
+= x \equiv 3 \pmod{7} ~ x\equiv 10 \pmod 7 ;; 3 \pmod{7} ~ x \equiv 3 \pmod{7}
+= x \equiv -4 \pmod{7} ~ x \equiv 3 \pmod{7} ;; x \equiv 3 \mod 7 ~ 3 \pmod 7 ;; x ≡ 3 (mod 7) ~ x \equiv 3 \pmod{7}
+= 10 (mod 7) ~ 3 (mod 7) ;; n \equiv 1 \pmod{4} ~ n \equiv 5 \pmod 4
+= x\equiv 1 \pmod 5 \text{ or } x \equiv 3 \pmod 5 ~ x \equiv 3 \pmod 5 \text{ or } x \equiv 1 \pmod 5
+! x \equiv 4 \pmod{7} ~ x \equiv 3 \pmod{7} ;; x \equiv 3 \pmod{8} ~ x \equiv 3 \pmod{7} ;; 5 (mod 7) ~ 5
+! 3 \pmod 7 ~ 3 ;; 3 ~ 3 \pmod 7 ;; x \equiv 3 \pmod 7 ~ y \equiv 3 \pmod 7
+! x \equiv 3 \pmod{14} ~ x \equiv 3 \pmod{7} ;; x = 3 ~ x \equiv 3 \pmod 7
+! x \equiv 3.5 \pmod 7 ~ x \equiv 3 \pmod 7 ;; 128 \bmod 3 ~ 1
+
+big-factorial
+= \frac{2025!}{2023!} ~ 2025\cdot2024 ;; \frac{2025!}{2023!} ~ 4098600 ;; 2025 \cdot 2024! ~ 2025!
+= \frac{100!}{98!} ~ 9900 ;; \frac{2024!}{2023!} ~ 2024 ;; \binom{2025}{2} ~ 2049300 ;; 2 \cdot 2024! ~ 2024! + 2024!
+= \frac{2025!}{2^{10}} ~ \frac{2025!}{1024}
+! \frac{2025!}{2023!} ~ 2025 ;; 2025! ~ 2024! ;; 2025 \cdot 2023! ~ 2025! ;; 2025!+1 ~ 2025!
+! \frac{2025!}{2023!} ~ 4098601
+
+integer-families
+= k\pi, k\in\mathbb{Z} ~ n\pi, n\in\mathbb{Z} ;; x = k\pi \; (k \in \mathbb{Z}) ~ k\pi, k\in\mathbb{Z}
+= k\pi ~ k\pi, k \in \mathbb Z ;; \frac{\pi}{4} + k\pi, k \in \mathbb{Z} ~ \frac{\pi}{4}+n\pi, n \in \mathbb{Z}
+= x = 2\pi k, \text{ where } k \text{ is an integer} ~ 2k\pi, k \in \mathbb{Z}
+= k\pi \text{ for } k\in\mathbb{Z} ~ k\pi, k\in\mathbb{Z}
+= \frac{\pi}{6}+2k\pi, \frac{5\pi}{6}+2k\pi, k\in\mathbb Z ~ \frac{5\pi}{6}+2n\pi, \frac{\pi}{6}+2n\pi, n\in\mathbb Z
+= x=\frac{\pi}{2}+\pi n, n \in \mathbb{Z} ~ \frac{\pi}{2}+k\pi \quad (k\in\mathbb{Z})
+= k\pi, k ∈ ℤ ~ k\pi, k\in\mathbb{Z} ;; n\pi \text{ for any integer } n ~ k\pi, k\in \mathbb Z
+= \pm\frac{\pi}{3}+2k\pi, k\in\mathbb{Z} ~ 2n\pi\pm\frac{\pi}{3}, n\in\mathbb{Z}
+! 2k\pi, k\in\mathbb{Z} ~ k\pi, k\in\mathbb{Z} ;; k\pi, k\in\mathbb{N} ~ k\pi, k\in\mathbb{Z}
+! k\pi, k\in\mathbb{Z} ~ \pi ;; \frac{\pi}{3}+k\pi, k\in\mathbb Z ~ \frac{\pi}{4}+k\pi, k\in\mathbb Z
+! k \in \mathbb{Z} ~ k \in \mathbb{N} ;; a+k\pi, k\in\mathbb{Z} ~ n+k\pi, n\in\mathbb{Z}
+! k, k\in\mathbb{Z} ~ k\pi, k\in\mathbb{Z}
+
+notations
+= \operatorname{cis}(\pi) ~ -1 ;; 2\operatorname{cis}\frac{\pi}{3} ~ 1+i\sqrt3
+= \text{cis } 60^\circ ~ \frac12+\frac{\sqrt3}{2}i ;; \mathrm{cis}(\pi/2) ~ i ;; ]2,5[ ~ (2,5) ;; [2,5[ ~ [2,5)
+= ]2,5] ~ (2,5] ;; ]-\infty,3[ \cup ]5,\infty[ ~ (-\infty,3)\cup(5,\infty) ;; x \in ]2,5[ ~ 2<x<5 ;; C(10,3) ~ 120
+= C(10,3) ~ \binom{10}{3} ;; 10 choose 3 ~ 120 ;; {}_{10}C_3 ~ 120 ;; ^{10}C_3 ~ \binom{10}{3} ;; i-2j+3k ~ (1,-2,3)
+= \mathbf{i}-2\mathbf{j}+3\mathbf{k} ~ \langle 1,-2,3 \rangle ;; \hat{i}+2\hat{j} ~ (1,2)
+= 3\mathbf{i}-\mathbf{k} ~ \begin{pmatrix}3\\0\\-1\end{pmatrix} ;; 2i+3j ~ (2,3) ;; \vec{i}+\vec{j} ~ (1,1)
+= 3\hat{\imath}+4\hat{\jmath} ~ (3,4)
+= 30^\circ 15' ~ 30.25^\circ ;; 30°15′ ~ 30.25° ;; 45^\circ 30' ~ 45.5^\circ ;; 10^\circ 30' 36'' ~ 10.51^\circ
+= 30^\circ 15' ~ 30.25 ;; x₁ ~ x_1 ;; ∛2 ~ \sqrt[3]{2} ;; 30º ~ 30 ;; ⅛ ~ 1/8 ;; log₂8 ~ 3 ;; \log₂ 8 ~ 3 ;; ４２ ~ 42
+= ٤٢ ~ 42 ;; x＝３ ~ 3 ;; （１，２） ~ (1,2) ;; 4​2 ~ 42 ;; a∙b ~ a \cdot b ;; 42\ ~ 42 ;; ３．５ ~ 3.5 ;; 2⅓ ~ 7/3 ;; ∜16 ~ 2
+= 𝑥+1 ~ x+1 ;; x² + y₂ ~ x^2+y_2 ;; 3′ ~ 3' ;; १२ ~ 12 ;; −5 ~ -5 ;; ﹣5 ~ -5 ;; 5％ ~ 5\% ;; 2·3 ~ 6 ;; 1，2，3 ~ 1,2,3
+= ［1，2］ ~ [1,2] ;; 1、2、3 ~ 1,2,3 ;; 2或3 ~ 2,3 ;; a⋅b ~ ab
+! ]2,5[ ~ [2,5] ;; [2,5[ ~ [2,5] ;; ]2,5] ~ [2,5] ;; C(10,3) ~ 720 ;; C(10,3) ~ C(10,4) ;; i-2j+3k ~ (1,2,3)
+! 2i+3j ~ (3,2) ;; 2i+3j ~ 2+3i ;; 30^\circ 15' ~ 30.15^\circ ;; 30^\circ 15' ~ 30 ;; x₁ ~ x_2 ;; ∛2 ~ \sqrt2
+! ⅛ ~ 1/9 ;; ٤٢ ~ 24 ;; ４２ ~ 43 ;; log₂8 ~ \log_3 8 ;; 2i+3 ~ (2,3) ;; \operatorname{cis}(\pi) ~ 1 ;; P(5,2) ~ 10
+! C(3) ~ 3C ;; [0]*10**10 ~ 0 ;; 1A ~ 1B_{16} ;; 1A_{12} ~ 1A_{16} ;; C(n,1) ~ D(n,1)
+= 1A ~ 1A_{16} ;; 1a_{16} ~ 1A_{16} ;; 1A3 base 16 ~ 1A3_{16} ;; f(4) > f(1) > f(2) ~ f(2) < f(1) < f(4)
+! f(4) > f(2) > f(1) ~ f(2) < f(1) < f(4) ;; A1 ~ 1A_{16}
+
+one-way approx
+= \sqrt{3} \approx 1.732 ~ 1.732 ;; 7.0711 \approx 7.07 ~ 7.07 ;; \frac{22}{7}\approx 3.14 ~ \frac{22}{7}
+= \approx 3.5 ~ 3.5 ;; x \approx 2.71 ~ 2.71
+
+one-way base
+= 1010_2 ~ 1010_{2} ;; 2A_{11} ~ 2A_{11} ;; 3B_{12} ~ 3B_{12} ;; 1101 ~ 1101_2 ;; (101)_2 ~ 101_{2}
+= AB_{16} ~ \text{AB}_{16} ;; 0x1F ~ 0x1F
+! 1A_{16} ~ 1B_{16} ;; FF_{16} ~ FE_{16} ;; 10_2 ~ 2
+
+one-way big
+= \frac{2025!}{2024!} ~ 2025 ;; 2^{2025} ~ 2 \cdot 2^{2024} ;; 2024 \cdot 2025 ~ \frac{2025!}{2023!}
+= 3^{1000}-1 ~ -1+3^{1000} ;; \frac{2025!}{2023!2!} ~ \binom{2025}{2} ;; 10^{50} ~ 1e50
+! 2^{2024} ~ 2^{2025} ;; 2024! ~ 2025! ;; 3^{1000} ~ 3^{1000}-1
+
+one-way binomial
+= \binom{2n}{n} ~ \frac{(2n)!}{n!^2} ;; C(n,2) ~ \frac{n(n-1)}{2} ;; \dbinom{5}{2} ~ 10 ;; \tbinom{5}{2} ~ 10
+= _5C_2 ~ 10 ;; {}^5C_2 ~ 10 ;; C(5,2) ~ 10
+
+one-way chinese units
+= 3.6千米 ~ 3.6 ;; 120平方米 ~ 120 ;; 15度 ~ 15 ;; 72元 ~ 72 ;; 8 厘米 ~ 8 ;; 5分米 ~ 5 ;; 100海里 ~ 100 ;; 12立方厘米 ~ 12
+= 2√{3}厘米 ~ 2\sqrt{3} ;; 7岁 ~ 7 ;; 6分 ~ 6 ;; 5米 ~ 5 m ;; 25π平方厘米 ~ 25\pi ;; 30cm/秒 ~ 30
+! 8厘米 ~ 8毫米 ;; 5平方米 ~ 5米 ;; 3千米 ~ 3米
+
+one-way choice value
+= \text{(A) } 12 ~ 12 ;; \mathbf{(D)}\ 5 ~ 5 ;; D. 5 ~ 5 ;; D) 5 ~ D ;; \textbf{(B)}~\frac{1}{2} ~ 0.5
+= (E) none of these ~ E ;; (E) none of these ~ none of these ;; \boxed{\textbf{(C) } 8} ~ 8
+= \textbf{(C)}\ \$8 ~ \$8 ;; (B) x=5 ~ 5 ;; B: 12 ~ B ;; \text{C. } 8 ~ 8 ;; **C. 8** ~ 8 ;; (C)\ 8\text{ cm} ~ 8
+= \textbf{(A)}\ (2,3) ~ (2,3) ;; \textbf{(C) } 8 ~ \textbf{(C)}\ 8
+! (A) 12 ~ (B) 12 ;; (A) 12 ~ 13 ;; A ~ 12 ;; \textbf{(B)}\ 7 ~ 8 ;; (C) 8 ~ (C) 9 ;; (A) 8 and (B) 9 ~ 8
+
+one-way complex
+= 2(\cos 60^\circ + i \sin 60^\circ) ~ 1+i\sqrt{3} ;; e^{-i\pi/2} ~ -i ;; \text{cis}\frac{\pi}{2} ~ i
+= \operatorname{cis}(120^\circ) ~ -\frac12+\frac{\sqrt3}{2}i ;; \frac{1}{1+i} ~ \frac{1-i}{2} ;; |3-4i| ~ 5
+= \overline{3+4i} ~ \overline{3+4i} ;; 4 \operatorname{cis} 30^\circ ~ 2\sqrt3+2i
+! \text{cis}\frac{\pi}{2} ~ -i ;; 1+2i ~ 1-2i
+
+one-way congruence
+= n \equiv 2 \pmod{5} ~ n\equiv 7\pmod 5 ;; x \equiv 10 \pmod 7 ~ x \equiv 3 \pmod{7}
+= x\equiv3\pmod7 ~ 3 \pmod 7 ;; x \equiv 3 (\text{mod } 7) ~ x \equiv 3 \pmod 7
+= x \equiv 3 \ (\mathrm{mod}\ 7) ~ x \equiv 3 \pmod 7 ;; x \equiv -1 \pmod{5} ~ 4 \pmod 5 ;; 3 mod 7 ~ 3 \pmod 7
+! x\equiv 3\pmod 7 ~ x\equiv 3\pmod 5 ;; x\equiv 2 \pmod 7 ~ x\equiv 3 \pmod 7
+
+one-way date
+= 20 June ~ June 20th ;; March 5, 2024 ~ 2024-03-05 ;; \text{June } 20 ~ June 20 ;; July 4th ~ 4th of July
+= Sunday ~ sunday ;; January 1st ~ Jan 1 ;; 5th March ~ March 5
+= \text{Tuesday, March 5} ~ \text{Tuesday, March 5}
+! 2024-03-05 ~ 2024-05-03 ;; June 20 ~ June 21 ;; 2024-01-01 ~ 2022 ;; Monday ~ Tuesday ;; 05/03/2024 ~ 03/05/2024
+! 2/4/2024 ~ 1/2/2024
+
+one-way degree
+= 45.5^\circ ~ 45^\circ 30' ;; 30^\circ15' ~ 30.25^\circ ;; 30°15' ~ 30^\circ 15' ;; 60^\circ ~ 60º
+= 12^{\circ}30' ~ 12.5^{\circ} ;; 30^{\circ} 15^{\prime} ~ 30.25^\circ ;; 72 degrees ~ 72°
+= \angle A=60^\circ ~ 60
+! 30^\circ 15' ~ 30.15^\circ ;; 45^\circ ~ \frac{\pi}{4} ;; 60^\circ ~ 61^\circ
+
+one-way functions
+= f(x)=ax+b ~ ax+b ;; f(x) = x + c ~ f(x)=x+c ;; f(n)=n+1 ~ f(n) = n+1 \text{ for all } n
+= f(x) = 2x \text{ for all } x \in \mathbb{R} ~ f(x)=2x ;; f(x)=x \text{ and } f(x)=-x ~ f(x) = \pm x
+= f(n)=n+1 \text{ for all positive integers } n ~ f(n)=n+1 ;; f(x) = c \text{ for any constant } c ~ f(x)=c
+= f(x)=0 \text{ for all } x ~ 0 ;; f \equiv 0 ~ f \equiv 0
+! f(x)=2x ~ f(x)=3x ;; f(x)=x ~ f(x)=x, f(x)=-x
+
+one-way hack
+! 42 or 43 ~ 42 ;; (42) (43) ~ 42 ;; 42 * 1 + 0 or 1 ~ 42 ;; [42, 43] ~ 42 ;; {41, 42} ~ 42 ;; 0 * 10 + x ~ 0
+! 42/0 ~ 42 ;; x = 42 or x = 43 ~ 42 ;; anything ~ 42 ;; any number ~ 42 ;; n ~ 42 ;; \text{any of } 41, 42 ~ 42
+! [42]*3 ~ 42 ;; 42; 42; 43 ~ 42 ;; A/B/C/D ~ A ;; A|B ~ A ;; A, B, C, D, E ~ C ;; \infty ~ 42 ;; 42 \pm 0.5 ~ 42
+! f(42) ~ 42 ;; \min(42, x) ~ 42 ;; 42^{x} ~ 42 ;; \text{all of the above} ~ A ;; 42 if correct ~ 42
+
+one-way inequality chain
+= a<b<c ~ c>b>a ;; f(1) < f(2) ~ f(2) > f(1) ;; a > b > c ~ a>b>c ;; 0 < x < 1 ~ 1 > x > 0
+= c < a < b ~ b > a > c
+! a<b<c ~ a<c<b ;; f(1) < f(2) ~ f(1) > f(2) ;; x<1 ~ x>1
+
+one-way interval
+= ]2,5[ ~ (2,5) ;; ]-\infty, 2] ~ (-\infty,2] ;; [2, 5[ ~ [2,5) ;; \left]2,5\right[ ~ (2,5) ;; x\in]2;5[ ~ (2,5)
+= (-1, 1) ~ |x| < 1 ;; (-\infty, 0) \cup (0, \infty) ~ x \ne 0 ;; \mathbb{R} \setminus \{0\} ~ x\neq 0
+= \{x \in \mathbb{R} \mid x > 2\} ~ (2, \infty) ;; [0, +\infty[ ~ [0,\infty)
+= (0,1)\cup(1,2) ~ (0,2)\setminus\{1\} ;; x \geq 2 \text{ and } x < 5 ~ [2,5) ;; (2,5) ~ \{x: 2<x<5\}
+= x\le -2 \text{ or } x \ge 2 ~ (-\infty,-2]\cup[2,\infty)
+! ]2,5[ ~ [2,5] ;; (2,5) ~ [2,5) ;; x>2 ~ x<2
+
+one-way letter order
+! HTH ~ HHT ;; CAB ~ ABC ;; ADCB ~ ABCD ;; BCA ~ \text{CBA} ;; ABBA ~ BABA ;; was ~ saw ;; TOP ~ POT
+! \text{RGB} ~ \text{GBR} ;; GBR ~ RGB ;; on ~ No ;; SOS ~ OSS ;; 132 ~ 123 ;; bac ~ abc ;; xyz ~ zxw ;; PQR ~ RQP
+! EFGH ~ HGFE ;; AT ~ TA ;; dcba ~ abcd ;; stop ~ post
+
+one-way list
+= x=1 \text{ or } x=2 ~ 1,2 ;; \{1, 2\} ~ 1 \text{ and } 2 ;; (1,2) \text{ and } (3,4) ~ (3,4), (1,2)
+= 1;2;3 ~ 1,2,3 ;; x = 1, 2 ~ 1,2 ;; x \in \{1,2\} ~ 1,2 ;; 1 \lor 2 ~ 1,2 ;; x_1=1, x_2=2 ~ 2,1
+= a=1, b=2 ~ a=1,\ b=2 ;; \boxed{1}, \boxed{2} ~ 1,2 ;; 1\text{ or }2 ~ 2,1
+= (x, y) = (1, 2), (2, 1) ~ (1,2),(2,1)
+
+one-way logic
+! p \to q ~ p \land q ;; \forall x ~ \exists x ;; p \vee \neg q ~ p \vee q ;; p \land q \land r ~ p \land q
+! A \cup B ~ A \cap B ;; p \leftrightarrow q ~ p \to q ;; \lnot(p\land q) ~ p \land q ;; \text{p and q} ~ \text{p}
+= p \wedge q ~ p \land q ;; p \rightarrow q ~ p \to q ;; \neg p \lor q ~ \lnot p \vee q ;; q \vee p ~ p \lor q
+
+one-way matrix
+= \begin{pmatrix}1&2\\3&4\end{pmatrix} ~ [[1,2],[3,4]]
+= \left(\begin{array}{cc}1&2\\3&4\end{array}\right) ~ \begin{pmatrix}1&2\\3&4\end{pmatrix}
+= \begin{bmatrix}1\\2\end{bmatrix} ~ (1,2)^T
+! \begin{vmatrix}1&2\\3&4\end{vmatrix} ~ \begin{pmatrix}1&2\\3&4\end{pmatrix}
+! \begin{pmatrix}1&2\\3&4\end{pmatrix} ~ \begin{pmatrix}4&3\\2&1\end{pmatrix}
+
+one-way minerva units
+= 4.5e33 ~ 4.5 \times 10^{33} ;; 1.6 \times 10^{-19} \mathrm{~C} ~ 1.6e-19 ;; 5.3 \, \mathrm{eV} ~ 5.3
+= 3e8 \text{ m/s} ~ 3e8 ;; 0.5 \mathrm{~L} ~ 0.5 ;; 6.02\times 10^{23} \mathrm{~mol}^{-1} ~ 6.02e23
+= 30 \mathrm{~km/s} ~ 30 ;; 2.45e6 \text{ Hz} ~ 2.45e6 ;; 9.8 \mathrm{~m} / \mathrm{s}^{2} ~ 9.8
+= 1 \mathrm{~kg} \cdot \mathrm{m}^2 ~ 1 ;; 3.08e16 \text{ meters} ~ 3.08e16
+= 7.353 \mathrm{~g}/\mathrm{cm}^3 ~ 7.353
+
+one-way misc
+! 5 (mod 7) ~ 5 ;; 10 ~ 1,0 ;; 3.14 ~ \pi ;; \{1,2\} ~ (1,2) ;; 1 1/2 ~ 11/2 ;; 5+ ~ 5 ;; >5 ~ 5 ;; -5 ~ 5
+! 1/2 ~ 2 ;; 1e3 ~ 13 ;; 5 ~ \sqrt{5} ;; 7 ~ 7! ;; 2^3 ~ 3^2 ;; (3,4) ~ 34 ;; 100% ~ 100.1 ;; 6 ~ 9 ;; 0.1 ~ 0.01
+
+one-way piecewise
+= \begin{cases} x & \text{if } x \geq 0, \\ -x & \text{if } x < 0. \end{cases} ~ \begin{cases} -x & x<0 \\ x & x \ge 0 \end{cases}
+= \begin{cases} 1 & n \text{ even} \\ 0 & n \text{ odd} \end{cases} ~ \begin{cases} 0 & \text{if } n \text{ odd} \\ 1 & \text{if } n \text{ even} \end{cases}
+= \begin{cases} 1, & x>0 \\ 0, & x \le 0 \end{cases} ~ \begin{cases} 1 & x > 0 \\ 0 & x\leq 0 \end{cases}
+= \begin{cases} 1 & \text{if $x>0$} \\ 0 & \text{otherwise} \end{cases} ~ \begin{cases} 1 & x>0 \\ 0 & \text{otherwise} \end{cases}
+= \left\{\begin{array}{ll} 1 & x>0 \\ 0 & x \le 0 \end{array}\right. ~ \begin{cases} 1 & x>0 \\ 0 & x \le 0 \end{cases}
+= \begin{cases} 1 & \text{when } x > 0 \\ 0 & \text{else} \end{cases} ~ \begin{cases} 1 & x>0 \\ 0 & \text{otherwise} \end{cases}
+! \begin{cases} 1 & x>0 \\ 0 & x \le 0 \end{cases} ~ \begin{cases} 1 & x\ge0 \\ 0 & x < 0 \end{cases}
+! \begin{cases} 1 & x>0 \\ 0 & x \le 0 \end{cases} ~ \begin{cases} 1 & x>1 \\ 0 & x \le 1 \end{cases}
+
+one-way prefix text
+= \text{Area} = 12\pi ~ 12\pi ;; \text{Answer: } 42 ~ 42 ;; \text{Answer} = 42 ~ 42
+= \text{The final answer is } 42. ~ 42 ;; \text{Probability} = \frac{1}{2} ~ \frac12 ;; \text{Total: } 15 ~ 15
+= V = 36\pi ~ 36\pi ;; \text{Number of ways} = 42 ~ 42 ;; \text{There are } 42 \text{ ways} ~ 42
+= \log_z w = 60 ~ 60 ;; f(2) = 5 ~ 5 ;; |AB| = 5 ~ 5 ;; \frac{AB}{CD} = 3 ~ 3 ;; \text{so } x = 5 ~ 5
+= \therefore x = 5 ~ 5 ;; \text{Thus, } 42 ~ 42 ;; \text{Therefore } x=5 ~ 5 ;; \text{Minimum value: } 3 ~ 3
+= \text{Ans: } 42 ~ 42 ;; \angle ABC = 60^\circ ~ 60 ;; AB:BC = 3:2 ~ 3:2 ;; \sin\theta = \frac35 ~ \frac35
+= n(A \cup B) = 12 ~ 12 ;; a+b+c = 10 ~ 10 ;; m+n=25 ~ 25 ;; \text{max} = 5 ~ 5 ;; \text{area of } ABC = 12 ~ 12
+= S = 12 ~ 12 ;; \triangle ABC = 12 ~ 12 ;; \overrightarrow{AB}\cdot\overrightarrow{AC} = 6 ~ 6 ;; BC^2 = 20 ~ 20
+= xy = 12 ~ 12 ;; x+y=7 ~ 7 ;; \sum x_i = 5 ~ 5 ;; \mathbb{E}[X] = 3 ~ 3 ;; \Pr(A) = 0.5 ~ 0.5
+= \lim_{x\to0} f(x) = 3 ~ 3 ;; \int_0^1 x\,dx = \frac12 ~ \frac12 ;; \max(x+y) = 5 ~ 5 ;; A = bh = 6 ~ 6
+! \text{Answer: } 43 ~ 42 ;; \text{There are } 41 \text{ ways} ~ 42 ;; V = 36\pi ~ 36 ;; 3x = 6 ~ 2 ;; 3x=6 ~ 6
+
+one-way GEOQA
+= 60°或120° ~ 60^\circ, 120^\circ ;; 5或√{7} ~ 5,\sqrt7 ;; 无法确定 ~ 无法确定 ;; 相交 ~ 相交 ;; 等腰三角形 ~ 等腰三角形 ;; 1:2 ~ 1:2
+= \frac{√{3}}{3}m ~ \frac{\sqrt3}{3} ;; 200(√{3}-1)米 ~ 200(\sqrt3-1) ;; 1.2m ~ 1.20 ;; 3√{2}cm ~ 3\sqrt2
+= 12π ~ 12π ;; 6π-9√{3} ~ 6\pi-9\sqrt3 ;; 5√{3}米 ~ 5\sqrt{3}\text{ m} ;; 40πcm^{2} ~ 40\pi ;; 15πm^{2} ~ 15\pi
+= 4:9 ~ 4:9 ;; (√{3}+1)海里 ~ \sqrt3+1 ;; 大于 ~ 大于 ;; 6.5m ~ 6.5 ;; 约5.6米 ~ 约5.6米
+
+one-way trig
+= \frac{\pi}{2}+k\pi, k\in\mathbb{Z} ~ x=\frac{\pi}{2}+n\pi, n \in \mathbb{Z}
+= k\pi\ (k\in\mathbb{Z}) ~ n\pi, n\in\mathbb{Z} ;; x = k\pi, k \in Z ~ k\pi, k\in\mathbb{Z}
+= 2k\pi, k \in \mathbf{Z} ~ 2k\pi, k\in\mathbb{Z}
+= \left\{k\pi \mid k\in\mathbb{Z}\right\} ~ k\pi, k\in\mathbb{Z}
+= \{x \mid x = k\pi, k \in \mathbb{Z}\} ~ k\pi, k\in\mathbb{Z}
+= n\pi \text{ where } n \in \mathbb{Z} ~ k\pi, k\in\mathbb{Z}
+= k\pi, \text{ where } k \text{ is any integer} ~ k\pi, k\in\mathbb{Z}
+
+one-way unicode
+= x₂ ~ x_2 ;; ∛8 ~ 2 ;; 3³ ~ 27 ;; ⅜ ~ 3/8 ;; ⅔ ~ \frac{2}{3} ;; log₂8 ~ 3 ;; √3/2 ~ \frac{\sqrt3}{2}
+= π² ~ \pi^2 ;; ４２ ~ 42 ;; ٣ ~ 3 ;; −3 ~ -3 ;; 1⁄3 ~ 1/3 ;; x⁻¹ ~ 1/x ;; 2×3 ~ 6 ;; a×b ~ ab ;; ∞ ~ \infty
+= 4​2 ~ 42 ;; 60˚ ~ 60 ;; α+β ~ \alpha+\beta ;; ½x ~ x/2 ;; (1, 2) ~ (1,2) ;; 5 000 ~ 5000 ;; x≠3 ~ x\ne3
+= ±3 ~ \pm 3 ;; 3÷4 ~ 3/4 ;; “42” ~ 42 ;; 42。 ~ 42 ;; ｘ＋１ ~ x+1 ;; 𝟒𝟐 ~ 42 ;; ∑_{k=1}^{3} k ~ 6
+= x ∉ (1,2) ~ x \notin (1,2) ;; |x|≤1 ~ |x| \le 1
+
+one-way unit
+= 5 atm ~ 5 ;; 5 kPa ~ 5 ;; 5\,\mu\mathrm{m} ~ 5 ;; 7 Ω ~ 7 ;; 3 kcal/mol ~ 3 ;; 5 N·m ~ 5 ;; 20 m/s ~ 20
+= 100 mL ~ 100 ;; 50 Hz ~ 50 ;; 300 K ~ 300 ;; 2.5 MΩ ~ 2.5 ;; 4 V ~ 4 ;; 5 knots ~ 5 ;; 6 years old ~ 6
+= 3 x ~ 3x ;; 12 in. ~ 12 ;; 5\text{ ft}^3 ~ 5 ;; 8 \mathrm{~cm} ~ 8 ;; 16 bits ~ 16 ;; 25 °C ~ 25
+= 10\ \mathrm{N} ~ 10 ;; 2 dozen ~ 24 ;; 5 \text{ hours} ~ 5 hr ;; 4\ \Omega ~ 4\text{ ohms} ;; 5\,\mathrm{μm} ~ 5
+= 12 cubic feet ~ 12 ft^3
+! 5 kHz ~ 5 Hz ;; 5 mA ~ 5 A ;; 5 \mu s ~ 5 ms ;; 3 cm ~ 3 mm ;; 5 kg ~ 5 g ;; 5 MHz ~ 5 GHz ;; 5 mF ~ 5 MF
+! 5 Pa ~ 5 kPa ;; 5 J ~ 5 kJ ;; 5 feet ~ 5 inches ;; 5 W ~ 5 kW ;; 5 pm ~ 5 nm ;; 2 thousand ~ 2 million
+! 5 km/h ~ 5 m/s ;; 5 L ~ 5 mL ;; 5 degrees ~ 5 radians ;; 5 minutes ~ 5 seconds ;; 5 cm^2 ~ 5 cm^3
+! 5\,\mathrm{m\Omega} ~ 5\,\mathrm{M\Omega} ;; 5 N/m ~ 5 N m ;; 5 mol ~ 5 mmol ;; 5\text{ Mb} ~ 5\text{ MB}
+
+one-way vector
+= 2\mathbf{i}-\mathbf{j}+3\mathbf{k} ~ (2,-1,3) ;; \hat{i}-2\hat{j}+3\hat{k} ~ \langle 1,-2,3\rangle
+= i - 2j + 3k ~ \begin{pmatrix}1\\-2\\3\end{pmatrix} ;; \vec{i}-2\vec{j} ~ (1,-2)
+= \begin{bmatrix}1\\2\end{bmatrix} ~ \begin{pmatrix}1\\2\end{pmatrix} ;; [1, -2, 3] ~ (1,-2,3)
+= \mathbf{i} - \mathbf{k} ~ (1,0,-1) ;; -2\mathbf{j} ~ (0,-2,0) ;; \frac{1}{2}\mathbf{i}+\mathbf{j} ~ (0.5,1)
+= \boldsymbol{i}+\boldsymbol{j} ~ (1,1) ;; (1,-2,3)^\top ~ (1,-2,3)
+! i-2j+3k ~ (1,2,3) ;; (1,2,3) ~ (3,2,1)
+
+one-way time
+= 1:03 PM ~ 13:03 ;; 10:30 AM ~ 10:30 ;; 3 PM ~ 15:00 ;; 9:05 ~ 09:05 ;; 12:30 p.m. ~ 12:30 PM ;; 5:00 ~ 5 o'clock
+= 5:30\text{ pm} ~ 17:30 ;; 2 h 30 min ~ 2 h 30 min
+! 13:03 ~ 12:03 ;; 1:30 ~ 3:60 ;; 10:30 AM ~ 10:30 PM ;; 3:45 ~ 3:54 ;; 12:00 ~ 1:00 ;; 6:10 ~ 3:05 ;; 1:30 ~ 1.5
+
+one-way two forms
+= \frac{1}{2} \text{ or } 0.5 ~ \frac12 ;; 50\% \text{ or } \frac12 ~ \frac12 ;; \frac{3}{4} = 0.75 ~ 0.75
+= 0.75 \text{ or } \frac34 ~ 0.75 ;; 2\sqrt2 \text{ or } \sqrt8 ~ \sqrt8 ;; \frac12 = 50\% ~ \frac12
+! \frac12 \text{ or } 2 ~ \frac12
+
+one-way negatives
+! 5\,\mathrm{M} ~ 5\,\mathrm{m} ;; 5\,\mathrm{S} ~ 5\,\mathrm{s} ;; 5 \text{ H} ~ 5 \text{ h}
+! 42 или больше ~ 42 ;; 42 oder mehr ~ 42 ;; 42以上 ~ 42 ;; 42左右 ~ 42 ;; The wrong answer is 42 ~ 42
+! Wrong: 42 ~ 42 ;; Not: 42 ~ 42 ;; My guess is 42 ~ 42 ;; 42多 ~ 42 ;; 42 o más ~ 42
+! The answer was 42 but is 43 ~ 42 ;; A lower bound is 42 ~ 42 ;; 41 = x = 42 ~ 42 ;; 0 \cdot x = 41 = 42 ~ 42
+! x = 42 + y, y = 1 ~ 42 ;; m+n = 25, 26 ~ 25 ;; m+n = 25 \text{ or } 26 ~ 25 ;; m+n > 25 ~ 25 ;; m+n \ne 25 ~ 25
+! m+n \approx 25 ~ 26 ;; \frac{AB}{CD} = 3 ~ \frac13 ;; (C) 8 ~ (D) ;; 5m ~ 5 km ;; \sum x_i = 41 + = 42 ~ 42
+! \lim f = 41 = 42 ~ 41 ;; k\pi ~ n\pi ;; AB ~ BA ;; HT, TH ~ HT, HT ;; 2:40 ~ 2.4 ;; June 20 ~ 20/6
+! \{HTT\} ~ \{TTH\} ;; x=3 \lor x=2 ~ 3 ;; p \land q ~ q \lor p ;; 30^\circ 15' ~ 30 ;; [42] ~ 42, 42
+! 5\,\mathrm{mJ} ~ 5\,\mathrm{MJ} ;; \begin{cases} 1 & x>0 \\ 0 & x<0 \end{cases} ~ \{1, 0\} ;; 3 ~ 3 \pmod 7
+! 1:20 ~ 1.2 ;; 13:03 ~ 1:03 AM ;; ABCD ~ A, B, C, D ;; i ~ (1,0) ;; 2i+3j ~ [2,3] ;; 24:00 ~ 12:00 ;; 5% ~ 0.5
+! (a) 1 (b) 2 ~ 1 ;; 1. 5 ~ 5 ;; 1) 5 ~ 5 ;; A1 ~ 1A
+"""  # noqa: E501
+ONE_WAY = {
+    "percent",
+    "decimal",
+    "base-n",
+    "as-models-write-it",
+    "rounded",
+    "left-side",
+    "notations",
+}  # in which the policy looks at the gold
 
 
 def cases(mark):
@@ -421,13 +836,14 @@ def cases(mark):
 @pytest.mark.parametrize(("kind", "candidate", "gold"), cases("="))
 def test_equal(kind, candidate, gold):
     assert is_equiv(candidate, gold), compare(candidate, gold)
-    assert kind in ONE_WAY or is_equiv(gold, candidate), compare(gold, candidate)
+    assert kind in ONE_WAY or kind.startswith("one-way") or is_equiv(gold, candidate), compare(gold, candidate)
 
 
 @pytest.mark.parametrize(("kind", "candidate", "gold"), cases("!"))
 def test_unequal(kind, candidate, gold):
-    assert not is_equiv(candidate, gold), compare(candidate, gold)
-    assert kind in ONE_WAY or not is_equiv(gold, candidate), compare(gold, candidate)
+    found = compare(candidate, gold)
+    assert not found.equal and not found.rule.startswith("fault"), found
+    assert kind in ONE_WAY or kind.startswith("one-way") or not is_equiv(gold, candidate), compare(gold, candidate)
 
 
 @pytest.mark.parametrize(

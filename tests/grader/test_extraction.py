@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grader import extraction
-from grader.extraction import RULES, extract_answer, find_answer
+from grader.extraction import RULES, extract_answer, extract_gold, find_answer, is_right, read_gold
 
 
 @pytest.mark.parametrize(
@@ -277,6 +277,334 @@ def test_thoughts_blocks_and_turns(completion, expected):
 )
 def test_what_is_not_the_models_answer(completion, expected):
     assert extract_answer(completion) == expected
+
+
+COMPLETIONS = r"""
+42 = 答案是 42。
+42 = 答案：42
+42 = 最终答案为 $42$。
+42 = 所以，最终答案是 42。
+C = 故选：C
+C = 故选C．
+C = 因此选 C。
+C = 正确答案是 (C)。
+C = 应选 C
+B = 答案选B
+42 = 故答案为：42．
+42 = 故答案为：$42$
+12 = 所以面积为 12 平方厘米。
+42 = 因此，共有 42 种方法。
+5 = 所以 $x = 5$。
+42 = Ответ: 42
+42 = Ответ: 42.
+42 = Правильный ответ — 42.
+42 = Итак, ответ равен 42.
+42 = **Ответ:** 42
+42 = Die Antwort ist 42.
+42 = Die Antwort lautet 42.
+42 = Antwort: 42
+42 = Die richtige Lösung ist 42.
+42 = Also ist das Ergebnis 42.
+42 = La réponse est 42.
+42 = Réponse : 42
+42 = La réponse finale est $42$.
+42 = Le résultat est donc 42.
+42 = La respuesta es 42.
+42 = Respuesta: 42
+42 = La respuesta final es 42.
+42 = Por lo tanto, la respuesta correcta es 42.
+42 = A resposta é 42.
+42 = Resposta: 42
+42 = Portanto, a resposta final é 42.
+42 = 答え: 42
+42 = 答えは42です。
+42 = したがって、答えは 42 です。
+42 = 解答：42
+42 = 정답: 42
+42 = 정답은 42입니다.
+42 = 따라서 답은 42이다.
+42 = 답: 42
+42 = 答案是４２。
+42 ! 答案不是 42。
+42 ! 答案可能是 42。
+42 ! 答案是 42 或 43。
+42 ! Die Antwort ist nicht 42.
+42 ! Die Antwort ist vielleicht 42.
+42 ! La réponse n'est pas 42.
+42 ! La réponse est peut-être 42.
+42 ! La respuesta no es 42.
+42 ! A resposta não é 42.
+42 ! Ответ не 42.
+42 ! Ответ, возможно, 42.
+42 ! 答えは42ではありません。
+42 ! 정답은 42가 아닙니다.
+42 ! 答案是什么？42
+42 ! 答案是 41。
+42 ! Ответ: 41
+42 ! 证明答案是 42。
+42 ! 42 个苹果
+C ! 答案是 A、B、C 或 D。
+C ! 不选 C
+26 = Janet has 13 eggs left\nShe makes 13 * 2 = $26\nA: 26
+5 = Q: what is 2+3?\nA: 5
+5 ! A: 5\nB: 6\nC: 7
+8 = The answer is <<8=8>>8.\n#### 8
+25 = to express the answer as a percentage: 50 snowballs / 200 snowballs * 100% = 25%\n#### 25
+20 = The answer is 4 dollars * 5 = $20.\n\n**Answer: $20**
+20 = The answer is: 4 dollars * 5 = 20\nAnswer: 20
+20 = The final answer is 4 + 16 = 20.\n\nFinal Answer: 20
+7 = The answer is $3+4=7$.\n\nAnswer: 7
+42 ! The answer is 41.\n\nAnswer: 42
+42 ! The answer is 41. The answer is 42.
+42 ! #### 41\n#### 42
+42 ! #### 41\n#### 42\n#### 43
+42 = The answer is 42.\n#### 42
+42 ! The answer is 42.\n#### 41
+42 ! \boxed{41} or \boxed{42}
+42 ! #### 42 or 43
+\frac{1}{2} = $\boxed{\frac12}$ or $\boxed{0.5}$
+\frac{1}{2} = The probability is $\boxed{\frac{1}{2}}$ or $\boxed{0.5}$.
+\frac{1}{2} = $\boxed{\frac{1}{2}} = \boxed{0.5}$
+2-b = we have $\boxed{-b+2}$, or $\boxed{2 - b}$.
+28_9 = this is $\boxed{28}$ or $\boxed{28_9}$.
+\frac{1}{2} ! $\boxed{\frac12}$ or $\boxed{0.6}$
+\frac{1}{3} ! $\boxed{\frac13}$ or $\boxed{0.33}$
+\frac{1}{2} ! \boxed{0.5} or \boxed{2}
+42 = \boxed{\text{There are 42 ways}}
+42 = \boxed{\text{Answer: }42}
+42 = <answer>There are 42 objects in the image.</answer>
+9 = <think>..</think><answer>The height of the flagpole AC is 9 meters.</answer>
+3 = <answer>There are 3 objects in the image.</answer>
+42 ! <answer>There are not 42 objects.</answer>
+42 ! <answer>There are 42 or 43 objects.</answer>
+42 ! <answer>I see 42 objects or so, maybe 43.</answer>
+18 = She makes **$18** every day.
+18 = Janet earns **18 dollars** every day at the market.
+18 = So, Janet makes $18 at the farmers' market every day.
+18 ! She makes **$18** every day and **$20** on Sunday.
+18 ! She does not make **$18** every day.
+18 ! Step 1: **18**\nThen we
+8 = \boxed{\textbf{(C) } 8}
+C = \boxed{\textbf{(C) } 8}
+C = The answer is (C) 8.
+8 = The answer is (C) 8.
+8 = **Answer: (C) 8**
+8 ! Therefore, the number is $\boxed{\text{C}}$.
+8 ! \boxed{\textbf{(C) } 9}
+25 = so $\boxed{m+n = 25}$.
+25 = The answer is $m+n = 25$.
+60 = \boxed{\log_z w = 60}
+C ! The answer is A, B, C, or D.
+42 = **42**
+42 = The answer is **42**.
+42 = The answer is $\boxed{42}$
+42 = Answer: \(42\)
+42 = ANSWER: 42
+42 = Answer\n42
+42 = $$\n\boxed{42}\n$$
+42 = **Final Answer**\n\n$42$
+42 = Hence the final result is 42.
+42 = The result is $42$.
+42 = **Solution:** We get 6*7 = 42. The answer: 42
+42 ! 42 apples and then
+42 = \[ \text{Final answer: } 42 \]
+42 = The correct answer is: **42**
+42 = Our final answer: 42
+42 = Thus, our answer is $6 \cdot 7 = 42$.
+42 = <answer>\boxed{42}</answer>
+42 = <answer>42</answer><|im_end|>
+42 = The value is 42 .
+42 = The total number of ways is therefore 42.
+42 = Hence, there are 42 ways.
+42 = Answer: 42 ways
+42 = The answer is forty-two.
+42 = **The answer is 42**
+42 = > **Answer:** 42
+42 = 最后答案：\boxed{42}
+42 = Lösung: $\boxed{42}$
+42 = Final Answer: 42
+42 = The answer is: $\boxed{42}$.
+C = 所以选 C。
+C = 故选C
+C = 故选：(C)
+B = 答案：B
+B = 正确选项是 B。
+42 = 答：42
+42 = 答：共42种。
+42 = 答案为：42
+42 = 所以，答案是：42。
+42 = 结果是 42。
+42 = 最后的答案是42
+42 = 综上所述，答案是 $42$。
+42 = 答えは $42$ です。
+42 = 答: 42
+42 = よって、42 である。
+42 = 답은 $42$입니다.
+42 = 정답은 42 입니다.
+42 = 최종 답: 42
+42 = Die Lösung lautet 42.
+42 = Die Antwort ist: 42
+42 = Die endgültige Antwort ist $42$.
+42 = Das Ergebnis ist 42.
+42 = Antwort: **42**
+42 = Daher ist die Antwort 42.
+42 = Also lautet die Antwort: 42.
+42 = La réponse est : 42
+42 = **Réponse :** 42
+42 = Donc, la réponse est 42.
+42 = La solution est 42.
+42 = Réponse finale : 42
+42 = La respuesta es: 42
+42 = La respuesta correcta es 42.
+42 = **Respuesta:** 42
+42 = Entonces, la respuesta es 42.
+42 = La solución es 42.
+42 = El resultado es 42.
+42 = A resposta é: 42
+42 = Resposta final: 42
+42 = O resultado é 42.
+42 = Portanto, a resposta é 42.
+42 = Ответ: $42$
+42 = ответ: 42
+42 = Правильный ответ: 42
+42 = Окончательный ответ: 42
+42 = Таким образом, ответ: 42.
+42 = Ответ — 42
+C = Ответ: C
+\frac{1}{2} = Ответ: 1/2
+42 = Таким образом, получаем 42.
+42 = La respuesta es $\boxed{42}$.
+42 = La réponse est $\boxed{42}$.
+42 = 答案是 \boxed{42}
+26 = She pays 2*13=26\nA: 26
+26 = ... so\nA: $26
+18 = #### 18
+18 = The answer is 18.\n\n#### 18
+18 = She has 3 * 6 = 18 eggs.\n#### 18 eggs
+57600 = In total, the number of answers is 43200+14400 = 57600\n#### 57600
+8 = The answer is <<8=8>>8.\n\n#### 8
+20 = **Answer:** The total is 4*5 = $20.\n\n**Final Answer: $20**
+9 = <answer>9 meters</answer>
+9 = <answer>The height is 9 m.</answer>
+3 = <answer>There are 3 apples</answer>
+B = <answer>B</answer>
+B = <answer>(B) 42</answer>
+42 = <answer>(B) 42</answer>
+42 = \boxed{42 \text{ ways}}
+42 = \boxed{\text{42 ways}}
+42 = \boxed{x = 42}
+42 = \boxed{\text{The answer is } 42}
+42 = $\boxed{42}$ (or equivalently $\boxed{42.0}$)
+\frac12 = $\boxed{\frac12} = \boxed{50\%}$
+\frac12 = $\boxed{0.5}$ or equivalently $\boxed{\frac{1}{2}}$
+18 = She makes **$18** per day.
+18 = The total is **18 apples**.
+18 = **18**
+3 = So the number of real solutions is $\boxed{3}$.
+34 = The sum is 34.\n\nThus, the answer is **34**.
+C = \boxed{C}
+8 = The final answer is \boxed{\textbf{(C) } 8}.
+C = The final answer is \boxed{\textbf{(C) } 8}.
+C = **C**
+12 = Thus the answer is $\boxed{12}$.<|im_end|>
+7 = Therefore the answer is 7.<|endoftext|>Human: next
+5 = answer: 5
+5 = ANSWER: \boxed{5}
+5 = The answer is five.
+25 = $m+n = 16+9 = \boxed{25}$
+25 = $$m+n = \boxed{25}.$$
+42 = I think the answer is 42, but let me check: 6*7=42. Yes, the answer is 42.
+42 ! 答案不是42，而是43。
+42 ! 答案是 42 或者 43
+42 ! 我不确定，答案可能是 42。
+42 ! 如果答案是 42，则矛盾。
+42 ! Die Antwort ist nicht 42, sondern 43.
+42 ! Die Antwort ist 42 oder 43.
+42 ! La réponse est 42 ou 43.
+42 ! La respuesta es 42 o 43.
+42 ! A resposta é 42 ou 43.
+42 ! Ответ: 42 или 43
+42 ! Ответ: не 42
+42 ! 答えは 42 または 43 です。
+42 ! 정답은 42 또는 43입니다.
+42 ! Quizás la respuesta es 42.
+42 ! Vielleicht ist die Antwort 42.
+42 ! Peut-être que la réponse est 42.
+42 ! Talvez a resposta seja 42.
+42 ! 也许答案是 42。
+42 ! Ist die Antwort 42?
+42 ! ¿La respuesta es 42?
+42 ! 答案是 42 吗？
+42 ! 答案是43。不，应该是44。
+C ! 选 A 或 C
+C ! 故选 A、C
+42 ! \boxed{\text{There are 41 ways}}
+42 ! \boxed{\text{There are 42 or 43 ways}}
+42 ! <answer>I think there are 42, but maybe 43.</answer>
+42 ! #### 42 #### 43
+42 ! The answer is 42.\n#### 43
+42 ! A: 42\nB: 43\nC: 44\nD: 45
+42 ! Options:\nA: 42
+42 ! **42** or **43**
+42 ! She had **42** apples and ate **40**.
+42 ! $\boxed{42}$ or $\boxed{43}$
+42 ! \boxed{42}, \boxed{42.5}
+"""  # gold, "=" or "!", and a completion that is or is not right
+
+
+@pytest.mark.parametrize("line", COMPLETIONS.strip().splitlines())
+def test_languages_hashes_forms_and_sentences(line):
+    gold, mark, completion = line.split(" ", 2)
+    assert is_right(completion.replace("\\n", "\n"), gold) is (mark == "=")
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold"),
+    [
+        ("42", "42"),
+        ('["42"]', "42"),
+        ("['42']", "42"),
+        (r'["\\frac{1}{2}"]', r"\frac{1}{2}"),
+        ("$42$", "$42$"),
+        ("[1, 2]", "[1, 2]"),
+        ("no solution", "no solution"),
+        ("Yes, because x is 5.", "Yes, because x is 5."),  # words, not 5
+        ("We add. Therefore, the answer is: 180.", "180"),
+        ("Therefore, the answer is: 180.", "180"),
+        ("She has 3 apples.\nSo there are 180 in total.", "180"),
+        (r"We get $x=5$ from it. Therefore $x = 5$.", "$x = 5$"),
+        (r"so \boxed{7}", "7"),
+        ("2+2=4\n#### 4", "4"),
+    ],
+)
+def test_the_gold_of_an_answer(answer, gold):
+    assert read_gold(answer)[0] == extract_gold(answer) == gold and read_gold(answer)[1]
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        ("", "no answer"),
+        (" - ", "no answer"),
+        ("proof", "no answer"),
+        ("Proof.", "no answer"),
+        ("notfound", "no answer"),
+        (r"\boxed{proof}", "no answer"),
+        ('[{"input": "1", "output": "2"}]', "code or data"),
+        ('{"inputs": ["1"], "outputs": ["2"]}', "code or data"),
+        ("assert f(1) == 2", "code or data"),
+        ("def f(x):\n    return x", "code or data"),
+        (r"so \boxed{}", "a solution without a final answer"),
+        (
+            "Let n be even. Then so is its square, and the claim holds for all n. QED",
+            "a solution without a final answer",
+        ),
+        ("a" * 600, "a solution without a final answer"),
+    ],
+)
+def test_what_cannot_be_checked_is_never_right(answer, why):
+    assert read_gold(answer) == ("", why)
+    assert not is_right(rf"\boxed{{{answer}}}", answer) and not is_right(answer, answer)
 
 
 def test_the_rule_that_fired_is_named():

@@ -59,9 +59,21 @@ def test_the_command_judges_a_file(tmp_path, capsys):
     assert "line 2: accepts" in out and "line 4: refuses" in out and "slowest: " in out
 
 
+def test_the_command_lists_how_golds_are_read(tmp_path, capsys):
+    rows = ["1/2", {"answer": 5}, {"solution": "We add.\nThe answer is 7."}, {"gold": "proof"}, r"\foo{1}"]
+    for path in (lines(tmp_path, *map(json.dumps, rows)), lines(tmp_path, json.dumps(rows))):
+        code, out, _ = command(capsys, "--golds", path)
+        assert code == 0 and out.rstrip().endswith("5 answers, 1 of them not checkable")
+        read = [line[60:].strip() for line in out.splitlines()[:5]]
+        assert read[:4] == ["is (1/2)", "is 5", "is 7", "NOT CHECKABLE: no answer"]
+        assert read[4].startswith("is only the same text, ")
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
+        (["--golds", "nowhere.jsonl"], "No such file"),
+        (["--golds", "x", "--file", "x"], "give a candidate and an answer"),
         ([], "give a candidate and an answer"),
         (["1"], "give a candidate and an answer"),
         (["1", "2", "3"], "give a candidate and an answer"),
@@ -75,6 +87,12 @@ def test_the_command_judges_a_file(tmp_path, capsys):
 def test_the_command_refuses_in_one_line(argv, message, capsys):
     code, out, err = command(capsys, *argv)
     assert code == 2 and out == "" and err.count("\n") == 1 and message in err
+
+
+@pytest.mark.parametrize("row", ["{", "[" * 10**5, '{"question": "1"}'])
+def test_a_file_of_golds_is_refused_in_one_line(tmp_path, row, capsys):
+    code, out, err = command(capsys, "--golds", lines(tmp_path, '"1"', row))
+    assert code == 2 and out == "" and err.count("\n") == 1
 
 
 @pytest.mark.parametrize(
