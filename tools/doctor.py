@@ -33,7 +33,7 @@ from run.journal import say
 from run.models import Trained, load_adapted, make_policy
 from run.problems import load_problems, make_scorer, read_problems
 from run.setup import find_checkpoint
-from tasks.pictures import MARK, box_shares
+from tasks.pictures import MARK, box_shares, size_of
 
 # Parameters times sampled tokens of a rank's batch: half a minute of one slow core, measured; more on an accelerator.
 WORK, WORK_ACCELERATED = 4e11, 2e13
@@ -218,7 +218,7 @@ def check_picture(processor, problems: list[dict]) -> list[Check]:
     """A picture's size as it is and as the model gets it, and a gold box in it in both units; none without pictures."""
     shown = [row for row in problems if "images" in row][:100]
     for row in sorted(shown, key=lambda row: "box_size" not in row or not box_shares(row["answer"], (1, 1)))[:1]:
-        (width, height), (w, h) = processor.sizes(row["images"][0])
+        (width, height), (w, h) = size_of(row["images"][0]), processor.resized(row["images"][0])
         tokens = processor.picture_tokens(row["prompt_ids"])
         value = f"{width} x {height} pixels, for the model {w} x {h}, which are {tokens} tokens"
         if "box_size" in row and (shares := box_shares(row["answer"], row["box_size"])):
