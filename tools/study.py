@@ -48,6 +48,7 @@ TABLE_1_SGD = {name: f"{SGD} {words}" for name, words in TABLE_1.items()}
 # nearly the same: GRPO 1.48, F_norm = 1 and α = 1 0.69, std 1.44, Dr. GRPO 0.51
 RATES = zip(TABLE_1_SGD.items(), ("0.0169", "0.0363", "0.0174", "0.025", "0.025", "0.049"), strict=True)
 SGD_NORMS = {name: words.replace("0.025", lr) for (name, words), lr in RATES}
+TABLE_1_SGD |= {CONTROL: "--optimizer sgd --lr 0.0425 --no-age"}
 TABLE_9 = {
     GPG: "",
     "REINFORCE, mean of the group": "--no-age",
@@ -82,11 +83,7 @@ KL |= {"α = 1": "--no-age", "α = 1, KL 0.01, reward": "--no-age --kl-coef 0.01
 # name: (title, the variant that the others are compared with, {variant: flags of train.py})
 PRESETS = {
     "table1": ("Table 1, AdamW", GPG, TABLE_1 | {CONTROL: "--no-age --lr 1.275e-4"}),
-    "table1-sgd": (
-        "Table 1, SGD in place of AdamW",
-        GPG,
-        TABLE_1_SGD | {CONTROL: "--optimizer sgd --lr 0.0425 --no-age"},
-    ),
+    "table1-sgd": ("Table 1, SGD in place of AdamW", GPG, TABLE_1_SGD),
     "sgd-norms": ("Table 1, SGD, rates that make up for each method's gradient norm", GPG, SGD_NORMS),
     "table9": ("Table 9, all methods, AdamW", GPG, TABLE_9),
     "table10": ("Table 10, β_th", "β_th = 0", BETAS),
