@@ -69,7 +69,8 @@ SIZES = {f"G = {G}": f"--group-size {G} --prompts-per-step {64 // G}" for G in (
 SIZES_WITHOUT_AGE = {name: f"{words} --no-age" for name, words in SIZES.items()}
 F_NORMS = {f"F_norm = {name}": f"--f-norm {name} --no-age" for name in ("group", "batch")} | {"F_norm = 1": "--no-age"}
 # alpha*LR: the rate times the mean alpha of the reference's run of the same seed
-STEP_SIZE = {GPG: "", "α = 1": "--no-age", "α = 1, lr × the run's mean α": "--no-age --lr alpha*7.5e-5"}
+OWN = "α = 1, lr × the run's mean α"
+STEP_SIZE = {GPG: "", "α = 1": "--no-age", OWN: "--no-age --lr alpha*7.5e-5"}
 STEP_SIZE_SGD = {name: f"{SGD} {words.replace('7.5e-5', '0.025')}" for name, words in STEP_SIZE.items()}
 LENGTHS = {
     f"{norm}, α = {age}": f"--model tiny-lengths --eval-every 20 --norm {norm} {flag}"
