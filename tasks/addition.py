@@ -69,10 +69,10 @@ def problems(
 
 def solution(row: dict) -> str:
     """The right completion of a problem."""
-    return demonstration(row["problem"], 0.0, random.Random(0))
+    return demonstration(row["problem"], random.Random(0), forget=0.0)
 
 
-def demonstration(problem: str, forget: float, rng: random.Random) -> str:
+def demonstration(problem: str, rng: random.Random, forget: float = FORGET) -> str:
     """A worked answer in which each carry is forgotten with probability `forget`; later columns and the boxed result
     follow from that mistake. With probability 0 all is right."""
     a, b = problem.removesuffix("=?").split("+")
@@ -128,10 +128,6 @@ def encode(tokenizer: PreTrainedTokenizerFast, problem: str, completion: str) ->
     return tokens, [-100] * start + tokens[start:]
 
 
-def flawed(problem: str, rng: random.Random) -> str:
-    return demonstration(problem, FORGET, rng)
-
-
 def padded(pairs: list[tuple[list[int], list[int]]], pad: int) -> dict[str, torch.Tensor]:
     """N demonstrations, as encode gives them -> the model's input and its labels, (N, L + T), padded on the right."""
     tokens = pad_sequence([torch.tensor(ids) for ids, _ in pairs], True, pad)
@@ -156,9 +152,7 @@ def imitate(model, next_inputs: Callable[[], dict[str, torch.Tensor]], steps: in
     model.eval()
 
 
-def build(
-    folder: str | Path, seed: int, warmup_steps: int = WARMUP_STEPS, *, problems=problems, demonstrate=flawed
-) -> None:
+def build(folder: Path, seed: int, warmup_steps=WARMUP_STEPS, *, problems=problems, demonstrate=demonstration) -> None:
     """Makes tokenizer and model, warms the model up on demonstrations and saves both as one folder, atomically."""
     tokenizer, rng, rows = make_tokenizer(), random.Random(seed), problems("train")
     with torch.random.fork_rng(devices=[]):
@@ -171,7 +165,7 @@ def build(
         return padded(pairs, tokenizer.pad_token_id)  # a causal model needs no mask for padding on the right
 
     imitate(model, next_inputs, warmup_steps, WARMUP_LR)
-    save_at_once(Path(folder), model, tokenizer)
+    save_at_once(folder, model, tokenizer)
 
 
 def save_at_once(folder: Path, *parts) -> None:

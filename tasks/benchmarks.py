@@ -106,11 +106,7 @@ def load_sets(benches: str, folder: str | None, *, skip_bad_rows: bool) -> dict[
     for name, limit in parse_benches(benches).items():
         benchmark = BENCHMARKS[name]
         if name in BENCHES.values():
-            rows, bad, source = (
-                importlib.import_module(f"tasks.{name}").problems("test")[:limit],
-                0,
-                "the built-in task",
-            )
+            rows, bad, source = importlib.import_module(f"tasks.{name}").problems("test"), 0, "the built-in task"
             rows = [row | {"task": row["kind"]} if "kind" in row else row for row in rows]
         else:
             if folder and not Path(folder, benchmark.file).is_file():
@@ -121,7 +117,7 @@ def load_sets(benches: str, folder: str | None, *, skip_bad_rows: bool) -> dict[
             source = ",".join(part + f"[:{limit}]" * bool(limit) for part in source.split(","))
             ask = partial(as_asked, name) if benchmark.ask else None
             rows, bad = data.load(source, split=benchmark.split, ask=ask, skip_bad_rows=skip_bad_rows)
-            rows = rows[:limit]
+        rows = rows[:limit]
         expected = min(benchmark.size, limit or benchmark.size)
         sets[name] = check_golds(name, ProblemSet(rows, source, bad, benchmark, expected), skip_bad_rows)
     return sets
@@ -143,9 +139,8 @@ def check_golds(name: str, problem_set: ProblemSet, skip_bad_rows: bool) -> Prob
     ValueError: there are such rows, and skip_bad_rows is not set."""
     rows, grade = problem_set.rows, problem_set.benchmark.grade
     golds = [extract_answer(row["answer"]) or row["answer"] for row in rows]  # a worked solution submits its gold
-    equal = [
-        is_equiv(gold, gold) if grade == "accuracy" else grade != "iou" or bool(find_box(gold)[1]) for gold in golds
-    ]
+    checks = {"accuracy": lambda gold: is_equiv(gold, gold), "iou": lambda gold: bool(find_box(gold)[1])}
+    equal = [checks[grade](gold) if grade in checks else True for gold in golds]
     if not all(equal) and not skip_bad_rows:
         i = equal.index(False)
         wrong = f"{equal.count(False)} answers do not equal themselves; the first is problem {i}'s, {golds[i]!r:.80}"

@@ -25,7 +25,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 
 from grader.extraction import extract_gold
 from tasks.pictures import check_pictures
-from tasks.rows import to_row
+from tasks.rows import Spelled, to_row
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 HUB_CONFIGS = ("main", "default", "data", "")  # folders, in order of preference
@@ -54,46 +54,38 @@ def load(
     Options are put below the problem, and the answer is a letter. A number as answer keeps the file's spelling. If it
     ends in GSM8K's line "#### 1,234", it becomes "1234", and its text the column "solution" if there is none.
     ValueError: an unreadable file or data set, one without a good row, a bad row."""
-    rows, bad = [], []
-    for part in (part.strip() for part in source.split(",")):
-        num_rows, num_bad = len(rows), len(bad)
+    rows, num_bad = [], 0
+    for part in map(str.strip, source.split(",")):
+        good, bad = [], []
         for place, row, found in read(part, split, problem_field, answer_field, ask):
             if row is None and not skip_bad_rows:
                 raise ValueError(f"{place}: {found}; --skip-bad-rows leaves such rows out")
-            rows.append(row) if row else bad.append(f"{place}: {found}")
-        if len(rows) == num_rows:
-            bad_ones = bad[num_bad:]
-            first = f", but {len(bad_ones)} bad ones; the first: {bad_ones[0]}" if bad_ones else ""
-            raise ValueError(f"{part}: no rows{first}")
-    return rows, len(bad)
+            good.append(row) if row else bad.append(f"{place}: {found}")
+        if not good:
+            raise ValueError(f"{part}: no rows" + (f", but {len(bad)} bad ones; the first: {bad[0]}" if bad else ""))
+        rows, num_bad = rows + good, num_bad + len(bad)
+    return rows, num_bad
 
 
 def read(part: str, split: str, problem_field=None, answer_field=None, ask=None) -> Iterator[tuple]:
     """The rows of one part of a source -> (file and line or row number, the row or None, the columns that it was read
     from or what is wrong with it). Arguments as of `load`. ValueError: the source can't be read."""
-    for place, folder, record in records(part, split):
+    limit = re.search(r"\[:(\d+)\]\Z", part)
+    files = locate(part[: limit.start()] if limit else part, split)
+    records = ((name, path, *found) for name, path in files for found in reader(name)(path, split))
+    for name, path, place, record in itertools.islice(records, int(limit[1]) if limit else None):
         try:
-            columns, exact = parse_line(record) if isinstance(record, bytes) else record
-            columns, exact = (ask(columns), ask(exact)) if ask else (columns, exact)
-            row, found = to_row(columns, exact, problem_field, answer_field, folder)
+            columns = parse_line(record) if isinstance(record, bytes) else record
+            columns = ask(columns) if ask else columns
+            row, found = to_row(columns, problem_field, answer_field, path.parent)
             check_pictures(row)
         except (ValueError, RecursionError) as error:
             row, found = None, error
-        yield place, row, found
-
-
-def records(part: str, split: str) -> Iterator[tuple[str, Path, object]]:
-    """The rows of one part of a source -> (file and line or row number, the file's folder, line as bytes or pair as
-    from parse_line)."""
-    limit = re.search(r"\[:(\d+)\]\Z", part)
-    files = locate(part[: limit.start()] if limit else part, split)
-    read = ((name, path, *found) for name, path in files for found in reader(name)(path, split))
-    rows = ((f"{name}, {place}", path.parent, record) for name, path, place, record in read)
-    return itertools.islice(rows, int(limit[1]) if limit else None)
+        yield f"{name}, {place}", row, found
 
 
 def reader(name: str) -> Callable[[Path, str], Iterator[tuple[str, object]]]:
-    """The function that reads files with this ending."""
+    """The function that reads files with this ending: number of a line or row, and a line's bytes or a row."""
     if (suffix := Path(name).suffix.lower()) not in READERS:
         raise ValueError(f"{name}: can't read this type of file; {', '.join(READERS)} can be read")
     return READERS[suffix]
@@ -107,11 +99,10 @@ def read_jsonl(path: Path, _split: str) -> Iterator[tuple[str, object]]:
                 yield f"line {number}", line
 
 
-def parse_line(line: bytes) -> tuple[object, object]:
-    """JSON -> (value, the same with decimals as text)."""
+def parse_line(line: bytes) -> object:
+    """A JSON value, whose decimals are Spelled."""
     try:
-        text = line.decode("utf-8-sig")
-        return json.loads(text), json.loads(text, parse_float=str)
+        return json.loads(line.decode("utf-8-sig"), parse_float=Spelled)
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON ({error.msg} at character {error.pos + 1})") from None
     except UnicodeDecodeError as error:
@@ -124,19 +115,20 @@ def read_json(path: Path, split: str) -> Iterator[tuple[str, object]]:
     """A list of rows; an object with one list, or one by the name of the split; or, as in some files of the hub, JSONL
     despite the ending."""
     try:
-        pair = parse_line(path.read_bytes())
+        rows = parse_line(path.read_bytes())
     except ValueError as error:
         if "Extra data" not in str(error):
             raise ValueError(f"{path}: {error}") from None
         yield from read_jsonl(path, split)
         return
-    if isinstance(pair[0], dict):
-        lists = [name for name, value in pair[0].items() if isinstance(value, list)]
-        lists = [name for name in lists if re.fullmatch(HUB_SPLITS.get(split, split), name, re.I)] or lists
-        pair = tuple(value[lists[0]] for value in pair) if len(lists) == 1 else pair
-    if not isinstance(pair[0], list):
-        raise ValueError(f"{path}: {pair[0]!r:.60} is neither a list of rows nor an object with one list, or a {split}")
-    yield from ((f"row {number}", row) for number, row in enumerate(zip(*pair, strict=True), 1))
+    if isinstance(rows, dict):
+        lists = {name: value for name, value in rows.items() if isinstance(value, list)}
+        named = [value for name, value in lists.items() if re.fullmatch(HUB_SPLITS.get(split, split), name, re.I)]
+        found = named or list(lists.values())
+        rows = found[0] if len(found) == 1 else rows
+    if not isinstance(rows, list):
+        raise ValueError(f"{path}: {rows!r:.60} is neither a list of rows nor an object with one list, or a {split}")
+    yield from ((f"row {number}", row) for number, row in enumerate(rows, 1))
 
 
 def read_parquet(path: Path, _split: str) -> Iterator[tuple[str, object]]:
@@ -148,7 +140,7 @@ def read_parquet(path: Path, _split: str) -> Iterator[tuple[str, object]]:
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             rows = (row for batch in file.iter_batches(256) for row in batch.to_pylist())
-            yield from ((f"row {number}", (row, row)) for number, row in enumerate(rows, 1))
+            yield from ((f"row {number}", row) for number, row in enumerate(rows, 1))
     except pyarrow.ArrowException as error:
         raise ValueError(f"{path}: not a parquet file ({str(error).partition(chr(10))[0]})") from None
 

@@ -27,7 +27,7 @@ def problems(split: str) -> list[dict]:
 
 def demonstration(problem: str, rng: random.Random) -> str:
     """A flawed answer, as addition's, and dots."""
-    return addition.flawed(problem, rng) + "." * rng.randrange(RAMBLE + 1)
+    return addition.demonstration(problem, rng) + "." * rng.randrange(RAMBLE + 1)
 
 
 def ensure(seed: int, cache: str | Path | None = None) -> Path:

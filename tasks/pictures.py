@@ -4,7 +4,6 @@ A row's "images" are files (absolute paths) or encoded bytes, never pixels: they
 its place in the problem's text, a MARK.
 """
 
-import hashlib
 import io
 import json
 import os
@@ -70,11 +69,6 @@ def encoded(picture: str | bytes) -> bytes:
     """The bytes of the picture's file. ValueError: it can't be read."""
     with reading(picture) as file:
         return file.read()
-
-
-def digest(pictures: list[str | bytes]) -> str:
-    """Tells lists of pictures apart: a hash of their bytes."""
-    return hashlib.sha256(b"".join(hashlib.sha256(encoded(p)).digest() for p in pictures)).hexdigest()
 
 
 def pillow():
@@ -147,11 +141,8 @@ def controls(rows: list[dict]) -> dict[str, list[dict]]:
     rows, sizes = [row for row in rows if "images" in row], {}
     for row in rows:
         sizes.setdefault(tuple(map(size_of, row["images"])), []).append(row)
-    swapped = [
-        a | {"images": b["images"]}
-        for alike in sizes.values()
-        for a, b in zip(alike, alike[1:] + alike[:1], strict=True)
-    ]
+    pairs = [pair for alike in sizes.values() for pair in zip(alike, alike[1:] + alike[:1], strict=True)]
+    swapped = [row | {"images": other["images"]} for row, other in pairs]
     grey = [row | {"images": [grey_of(size_of(each)) for each in row["images"]]} for row in rows]
     return {"with another picture": swapped, "with a grey picture": grey} if rows else {}
 
@@ -234,9 +225,7 @@ class Processor:
         texts = self._text(pieces, system, template, turns, template_args).split(self.family.image_token)
         expansions = [self.layout(size_of(picture))[0] for picture in pictures] + [""]
         if len(texts) != len(expansions):
-            raise ValueError(
-                "the template holds a token that stands for a picture; <image> in the problem is its place"
-            )
+            raise ValueError("the template holds a token for a picture, whose place is <image> in the problem")
         ids = encode_text(self.tokenizer, "".join(a + b for a, b in zip(texts, expansions, strict=True)))
         if ids[-1] == self.image_id:
             raise ValueError("the prompt ends on a picture; let text follow it")
@@ -290,18 +279,17 @@ class Processor:
             *_, height, width = made["pixel_values"][0].shape
         return expansion, (width, height)
 
-    def sizes(self, picture) -> tuple[tuple[int, int], tuple[int, int]]:
-        """((width, height) of the picture, the same as the model gets it): pixels. Of a picture that is cut into tiles,
-        the second is a tile's."""
-        return (size := size_of(picture)), self.layout(size)[1]
+    def resized(self, picture) -> tuple[int, int]:
+        """(width, height) of a picture, or of a tile if it is cut into some, as the model gets it: pixels."""
+        return self.layout(size_of(picture))[1]
 
     def box_size(self, picture) -> tuple[int, int]:
         """The (width, height) of a picture in the units in which the model states boxes: 1000 x 1000 for Qwen2-VL and
         Qwen3-VL, and for Qwen2.5-VL its pixels once resized. ValueError: they are not known for this family."""
         if self.model_type not in BOX_SIZES:
-            known = ", ".join(BOX_SIZES)
-            raise ValueError(f"the units in which {self.model_type} states boxes are not known, only those of {known}")
-        return BOX_SIZES[self.model_type] or self.sizes(picture)[1]
+            known = f"only those of {', '.join(BOX_SIZES)}"
+            raise ValueError(f"the units in which {self.model_type} states boxes are not known, {known}")
+        return BOX_SIZES[self.model_type] or self.resized(picture)
 
     def picture_tokens(self, ids: list[int]) -> int:
         """How many tokens of a prompt are pictures."""
@@ -363,7 +351,6 @@ def load_processor(
         tokenizer.chat_template = family.chat_template
     if limits and not processor.pixels_per_token:
         raise ValueError(f"--min-pixels, --max-pixels: {folder} has one size for all pictures")
-    if limits and images.size["shortest_edge"] > images.size["longest_edge"]:
-        low, high = images.size["shortest_edge"], images.size["longest_edge"]
+    if limits and (low := images.size["shortest_edge"]) > (high := images.size["longest_edge"]):
         raise ValueError(f"--max-pixels {high} is below the least, {low}; --min-pixels changes that")
     return processor

@@ -17,26 +17,24 @@ from tasks.prompts import MARKER, TURN
 
 # Columns by what they hold, of which the first that is not null is used: in any case, with or without "_", spaces and
 # hyphens; a dot goes into a nested column. Worked solutions are the last resort.
-PROBLEM_FIELDS = ("problem", "question.stem", "question_stem", "question", "instruction", "prompt", "input", "query")
-PROBLEM_FIELDS += ("messages", "conversations", "conversation", "responses_create_params.input")
-ANSWER_FIELDS = ("answer", "reward_model.ground_truth", "answer_number", "final_answer", "expected_answer")
-ANSWER_FIELDS += ("correct_answer", "extracted_answer", "reference_answer", "ground_truth", "gold", "gt_answer")
-ANSWER_FIELDS += ("answer_key", "correct", "correct_option", "correct_choice_idx", "cop", "final_ans", "ideal")
-ANSWER_FIELDS += ("target", "label", "extra_info.answer", "extra_info.ground_truth", "answers")
-ANSWER_FIELDS += ("solution", "solutions", "output", "response", "completion")
+PROBLEM_FIELDS = """problem question.stem question_stem question instruction prompt input query messages conversations
+conversation responses_create_params.input""".split()
+ANSWER_FIELDS = """answer reward_model.ground_truth answer_number final_answer expected_answer correct_answer
+extracted_answer reference_answer ground_truth gold gt_answer answer_key correct correct_option correct_choice_idx cop
+final_ans ideal target label extra_info.answer extra_info.ground_truth answers solution solutions output response
+completion""".split()
 REPLY = "the assistant's message"  # the answer of a chat that has no other
-IMAGE_FIELDS = ("images", "image", "image_path", "img", "img_path", "image_url", "image_urls", "decoded_image")
-OPTION_FIELDS = ("options", "choices", "question.choices", "endings", "answer_choices", "answer_options", "answers")
+IMAGE_FIELDS = "images image image_path img img_path image_url image_urls decoded_image".split()
+OPTION_FIELDS = "options choices question.choices endings answer_choices answer_options answers".split()
 OPTION_COLUMN = re.compile(r"(?:option|choice|answer|op|sol|ending)?([a-f]|(?<=.)[0-5])")  # or one column for each
 # What belongs to the problem {1}, and where; the input to an instruction only
 PARTS = dict.fromkeys(("context", "passage", "article", "premise", "hint"), "{0}\n\n{1}")
 PARTS |= {"body": "{0} {1}", "input": "{1}\n\n{0}"}
 # What shows that there is no answer to compare, or more than is read: a column, and how its value begins
-OTHER_KINDS = {"reward_model.style": "(?!rule)", "ability": "cod(e|ing)", "task": "code", "task_type": ".*code"}
-OTHER_KINDS |= {"data_source": ".*countdown", "nums": "", "reward_model.ground_truth": r"\{['\"]"}
-OTHER_KINDS |= {"problem_is_valid": "(?!yes|true)"} | dict.fromkeys(("video", "videos", "audio"), "")
-OTHER_KINDS |= dict.fromkeys(("input_output", "test_cases", "unit_tests", "tests", "test_list", "entry_point"), "")
-OTHER_KINDS |= dict.fromkeys(("starter_code", "incorrect_answer_1", "distractor1"), "")
+OTHER_KINDS = r"""reward_model.style=(?!rule) ability=cod(e|ing) task=code task_type=.*code data_source=.*countdown
+nums= reward_model.ground_truth=\{['"] problem_is_valid=(?!yes|true) video= videos= audio= input_output= test_cases=
+unit_tests= tests= test_list= entry_point= starter_code= incorrect_answer_1= distractor1="""
+OTHER_KINDS = dict(kind.split("=", 1) for kind in OTHER_KINDS.split())
 NO_ANSWER = re.compile(r"(?i)\W*(proof|not ?found|n/?a|nan|none|null|no answer|see solution|todo)\W*")
 
 RESERVED = ("prompts", "completions", "completion_ids", "turns")  # a reward's own arguments, and ours: "prompts_"
@@ -48,14 +46,23 @@ GSM8K_ANSWER = re.compile(r"^#### *(\S.*?)\s*\Z", re.MULTILINE)  # the last line
 THOUSANDS_COMMA = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 
 
-def to_row(columns: object, exact: object, problem_field: str | None, answer_field: str | None, folder: Path):
-    """-> (a row as data.load returns it, the columns that it was read from). exact: the same columns with decimals as
-    text, as the file spells them. folder: where its pictures' paths begin. ValueError: what is wrong with the row."""
-    if turns_of(columns):
-        columns, exact = {"conversations": columns}, {"conversations": exact}
+class Spelled(float):
+    """A number whose text is as the file spells it."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def to_row(columns: object, problem_field: str | None, answer_field: str | None, folder: Path) -> tuple[dict, str]:
+    """-> (a row as data.load returns it, the columns that it was read from). folder: where its pictures' paths begin.
+    ValueError: what is wrong with the row."""
+    columns = {"conversations": columns} if turns_of(columns) else columns
     if not isinstance(columns, dict):
         raise ValueError(f"a row is an object of columns, not {columns!r:.60}")
-    known = by_name(exact)
+    known = by_name(columns)
     if not answer_field:
         check_kind(known)
     name, value = find(columns, known, problem_field, PROBLEM_FIELDS, "problem")
@@ -82,19 +89,19 @@ def to_row(columns: object, exact: object, problem_field: str | None, answer_fie
         raise ValueError(f"{MARK} is {problem.count(MARK)} times in {name}, but there are {len(pictures)} pictures")
 
     known |= {plain(REPLY): (REPLY, reply)} if reply is not None else {}
-    name, value = find(columns, known, answer_field, (*ANSWER_FIELDS, REPLY), "answer")
+    name, value = find(columns, known, answer_field, [*ANSWER_FIELDS, REPLY], "answer")
     row = {column + "_" * (column in RESERVED): value for column, value in columns.items() if column != held}
     row |= {column: value for column, value in (("images", pictures), ("turns", turns)) if value}
     if options := options_of(known, name):
         problem, answer = as_choice(problem, name, value, options)
+        names.append("options")
     else:
         answer = gold_of(name, unpacked(value), bool(pictures))
         if worked := GSM8K_ANSWER.search(answer):
             row.setdefault("solution", answer)
             answer = THOUSANDS_COMMA.sub("", worked[1])
         answer = checked_gold(name, answer, as_it_is=bool(answer_field))
-    read_from = ", ".join(names + ["options"] * bool(options))
-    return row | {"problem": problem, "answer": answer}, f"problem from {read_from}; answer from {name}"
+    return row | {"problem": problem, "answer": answer}, f"problem from {', '.join(names)}; answer from {name}"
 
 
 @lru_cache(10_000)
@@ -113,7 +120,7 @@ def by_name(columns: dict, within: str = "") -> dict[str, tuple[str, object]]:
     return known
 
 
-def find(columns: dict, known: dict, field: str | None, usual: tuple[str, ...], what: str) -> tuple[str, object]:
+def find(columns: dict, known: dict, field: str | None, usual: list[str], what: str) -> tuple[str, object]:
     """The given column, or else the first usual one that is not null -> (name, value), even if all are null."""
     found = [known[name] for name in ((field,) if field else map(plain, usual)) if name in known]
     if not found:
@@ -202,10 +209,11 @@ def as_choice(problem: str, name: str, value: object, options: list[tuple[object
     an option, its label or letter, or, as a number, its index from 0). ValueError: it is none, or may be two."""
     value = spelled(value, numbers=False)
     label = re.sub(r"\W|_|text", "", extract_answer(value) or value).upper() if isinstance(value, str) else str(value)
-    index = value if isinstance(value, int) and not isinstance(value, bool) else None
     places, lines, listed = set(), [problem], True
     for i, (letter, (own, option)) in enumerate(zip(LETTERS, options, strict=False)):
-        places |= {i} if value == option or label in (str(own).upper(), letter) or i == index else set()
+        is_index = type(value) is int and value == i  # which True is not
+        if is_index or value in (option, spelled(option)) or label in (str(own).upper(), letter):
+            places.add(i)
         mark = rf"\(?[{letter}{letter.lower()}]\s*[).:]\s*"
         text = re.sub("^" + mark, "", spelled(option).strip(" ,;\n"))
         listed = listed and re.search(mark + re.escape(text), problem)
@@ -257,7 +265,7 @@ def spelled(value: object, numbers: bool = True) -> object:
     """A number as text, a list of one as its element, an object's "value"; any other value is unchanged."""
     if isinstance(value, dict) and "value" in value or isinstance(value, list) and len(value) == 1:
         return spelled(value["value" if isinstance(value, dict) else 0], numbers)
-    is_number = numbers and isinstance(value, int | float | Decimal) and not isinstance(value, bool)
+    is_number = isinstance(value, float | Decimal) or numbers and isinstance(value, int) and not isinstance(value, bool)
     return str(value) if is_number and value - value == 0 else value  # inf - inf and nan - nan are nan
 
 

@@ -142,9 +142,13 @@ def make_config(tokenizer) -> Qwen2VLConfig:
     return Qwen2VLConfig(text_config=text, vision_config=vision, **options, **ids)
 
 
-def warm_up(model, processor: Processor, steps: int, rng: random.Random) -> None:
-    """Trains the model, in place, on flawed demonstrations of training problems."""
-    rows, tokenizer = problems("train"), processor.tokenizer
+def build(folder: Path, seed: int, warmup_steps=WARMUP_STEPS) -> None:
+    """Makes tokenizer, image processor and model, warms the model up and saves all as one folder, atomically."""
+    tokenizer, rng, rows = make_tokenizer(), random.Random(seed), problems("train")
+    processor = make_processor(tokenizer)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Qwen2VLForConditionalGeneration(make_config(tokenizer))
     prompts = [(processor.prompt(row["problem"], row["images"]), processor.features(row["images"])) for row in rows]
 
     def next_inputs() -> dict[str, torch.Tensor]:
@@ -158,18 +162,8 @@ def warm_up(model, processor: Processor, steps: int, rng: random.Random) -> None
         inputs["mm_token_type_ids"] = (ids == model.config.image_token_id).int()
         return inputs | {name: torch.cat([prompts[i][1][name] for i in chosen]) for name in prompts[0][1]}
 
-    addition.imitate(model, next_inputs, steps, WARMUP_LR)
-
-
-def build(folder: str | Path, seed: int, warmup_steps: int = WARMUP_STEPS) -> None:
-    """Makes tokenizer, image processor and model, warms the model up and saves all as one folder, atomically."""
-    tokenizer = make_tokenizer()
-    processor = make_processor(tokenizer)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = Qwen2VLForConditionalGeneration(make_config(tokenizer))
-    warm_up(model, processor, warmup_steps, random.Random(seed))
-    addition.save_at_once(Path(folder), model, processor)
+    addition.imitate(model, next_inputs, warmup_steps, WARMUP_LR)
+    addition.save_at_once(folder, model, processor)
 
 
 def ensure(seed: int, cache: str | Path | None = None) -> Path:

@@ -32,14 +32,12 @@ from PIL import Image
 
 from run.scores import mean_and_error, t_quantile
 from tools.plot import markdown
-from tools.runs import STYLE
+from tools.runs import STYLE, line_style
 
 CURVES = ("reward", "alpha", "easy_share", "hard_share", "grad_norm", "generated_tokens")  # recorded for every step
 MEASURES = {"last": "sampled, last quarter", "whole": "sampled, whole run"}
 MEASURES |= {"greedy": "greedy, end", "greedy all": "greedy, whole run"}
 BINS = 12  # points of a curve in the picture
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")  # Okabe and Ito's
-DASHES = ("-", "--", (0, (2, 2)))  # so that curves that coincide show through each other
 
 
 @dataclass(frozen=True)
@@ -267,7 +265,7 @@ def draw(study: Study):
             runs = [run for name, run in study.runs if name == variant]
             if not runs:
                 continue
-            style = {"color": COLOURS[i % len(COLOURS)], "ls": DASHES[i % len(DASHES)], "lw": 1.5}
+            style = line_style(i)
             band(reward, binned(runs, "reward", "steps", steps, 100), style)
             band(by_tokens, [(x / 1000, *y) for x, *y in binned(runs, "reward", "tokens", tokens, 100)], style)
             band(alpha, binned(runs, "alpha", "steps", steps), style)

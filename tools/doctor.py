@@ -8,6 +8,7 @@ continue and learn worse, or nothing. Nothing is trained, and nothing is written
 
 import argparse
 import math
+import re
 import sys
 import unicodedata
 from typing import NamedTuple
@@ -33,7 +34,7 @@ from run.journal import say
 from run.models import Trained, load_adapted, make_policy
 from run.problems import load_problems, make_scorer, read_problems
 from run.setup import find_checkpoint
-from tasks.pictures import MARK, box_shares
+from tasks.pictures import MARK, box_shares, size_of
 
 # Parameters times sampled tokens of a rank's batch: half a minute of one slow core, measured; more on an accelerator.
 WORK, WORK_ACCELERATED = 4e11, 2e13
@@ -120,14 +121,10 @@ def check_sampling(args, model) -> Check:
     """How completions are drawn; what the model's own generation_config.json would have changed silently."""
     top = f"top-p {args.top_p:g}, top-k {args.top_k or 'off'}"
     value = f"temperature {args.temperature:g}, {top}, up to {args.max_new_tokens} new tokens"
-    unused = {
-        name: x
-        for name, x in model.generation_config.to_diff_dict().items()
-        if x not in (None, False) and not name.startswith("_") and not name.endswith("_token_id")
-        if name not in ("transformers_version", "do_sample", "use_cache")
-    }
-    if unused:
-        value += "; not taken from generation_config.json: " + ", ".join(f"{k} {x}" for k, x in sorted(unused.items()))
+    ours = re.compile("_.*|.*_token_id|transformers_version|do_sample|use_cache")
+    others = sorted(model.generation_config.to_diff_dict().items())
+    unused = [f"{name} {x}" for name, x in others if x not in (None, False) and not ours.fullmatch(name)]
+    value += f"; not taken from generation_config.json: {', '.join(unused)}" * bool(unused)
     part = args.top_p < 1 or args.top_k
     note = "drawn from a part of the distribution, scored under the whole: --top-p 1 --top-k 0 for the exact gradient"
     return Check("sampling", value, True, note * bool(part))
@@ -200,25 +197,20 @@ def check_prompt(model, tokenizer, problems: list[dict]) -> Check:
 
 def holds(prompt: str, row: dict) -> bool:
     """Whether all of a problem's text, in its order, is in the prompt; at a MARK there is a picture."""
-    prompt, place = squeezed(prompt), 0
-    for piece in map(squeezed, row["problem"].split(MARK) if "images" in row else [row["problem"]]):
-        place = prompt.find(piece, place)
-        if place < 0:
-            return False
-        place += len(piece)
-    return True
 
+    def squeezed(text: str) -> str:
+        """What any tokenizer preserves of a text: no spaces, no case, one spelling of a character."""
+        return "".join(unicodedata.normalize("NFKC", text).casefold().split())
 
-def squeezed(text: str) -> str:
-    """What any tokenizer preserves of a text: no spaces, no case, one spelling of a character."""
-    return "".join(unicodedata.normalize("NFKC", text).casefold().split())
+    pieces = map(squeezed, row["problem"].split(MARK) if "images" in row else [row["problem"]])
+    return bool(re.search(".*".join(map(re.escape, pieces)), squeezed(prompt)))
 
 
 def check_picture(processor, problems: list[dict]) -> list[Check]:
     """A picture's size as it is and as the model gets it, and a gold box in it in both units; none without pictures."""
     shown = [row for row in problems if "images" in row][:100]
     for row in sorted(shown, key=lambda row: "box_size" not in row or not box_shares(row["answer"], (1, 1)))[:1]:
-        (width, height), (w, h) = processor.sizes(row["images"][0])
+        (width, height), (w, h) = size_of(row["images"][0]), processor.resized(row["images"][0])
         tokens = processor.picture_tokens(row["prompt_ids"])
         value = f"{width} x {height} pixels, for the model {w} x {h}, which are {tokens} tokens"
         if "box_size" in row and (shares := box_shares(row["answer"], row["box_size"])):
@@ -231,15 +223,10 @@ def check_picture(processor, problems: list[dict]) -> list[Check]:
 def check_rounding(model, lr: float) -> Check:
     """The share of weights that an AdamW step of size lr leaves unchanged: lr is below half a unit in the last place.
     In bfloat16 that is 1/512 to 1/256 of a weight, so most would not move; hence float32 weights, where it is 2^-25."""
-    lost, count = {model.dtype: 0, torch.bfloat16: 0}, 0
-    for parameter in model.parameters():
-        if not parameter.requires_grad:
-            continue
-        local = parameter.detach().to_local() if isinstance(parameter, DTensor) else parameter.detach()
-        count += local.numel()
-        for dtype in lost:
-            lost[dtype] += int((local.abs() >= stuck_from(lr, dtype)).sum())
-    counts = torch.tensor([*lost.values(), count], dtype=torch.float64, device=model.device)
+    weights = [p.detach() for p in model.parameters() if p.requires_grad]
+    weights = [p.to_local() if isinstance(p, DTensor) else p for p in weights]
+    counts = [sum(int((p.abs() >= stuck_from(lr, x)).sum()) for p in weights) for x in (model.dtype, torch.bfloat16)]
+    counts = torch.tensor([*counts, sum(p.numel() for p in weights)], dtype=torch.float64, device=model.device)
     kept, half, count = global_sum(counts).tolist()
     name = str(model.dtype).removeprefix("torch.")
     value = f"weights are {name}, in which {kept / count:.1%} of steps of --lr {lr:g} round to nothing"

@@ -20,9 +20,7 @@ from run.faults import keep_streams
 from run.flags import columns, fail, printable
 from run.scores import table
 from tools import report
-from tools.runs import BARS, STYLE, Run, accuracy, alike, column, draw_curves, line_style, read
-
-KINDS = {"valid": ("#CC79A7", "rewards differ"), "easy": ("#56B4E9", "all right"), "hard": ("#E69F00", "all wrong")}
+from tools.runs import PANELS, STYLE, Run, accuracy, alike, draw_curves, line_style, read
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -101,38 +99,23 @@ def markdown(lines: Sequence[Sequence[str | float]]) -> str:
 
 
 def draw(runs: dict[str, Run]):
-    """A figure of five panels over steps, and the legend; if only seeds differ, with the mean of the runs."""
+    """A figure of the first panels over steps, and the legend; if only seeds differ, with the mean of the runs."""
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(12, 7), layout="constrained")
+        figure = Figure(figsize=(16, 7), layout="constrained")
         figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)  # inches
-        (reward, held_out, alpha), (shares, length, legend) = figure.subplots(2, 3)
-        for axes, title, unit, points_of, marks in (
-            (reward, "Reward", "mean over completions", column("reward"), {}),
-            (held_out, "Held-out accuracy, greedy", "%, ± standard error", accuracy, BARS),
-            (alpha, "α, Eq. 7", "groups / valid groups", column("alpha"), {}),
-            (length, "Completion length", "tokens, mean", column("completion_tokens"), {}),
-        ):
-            draw_curves(axes, runs, points_of, **marks)
+        *panels, legend = figure.subplots(2, 4).flat
+        for axes, (title, unit, points_of) in zip(panels, PANELS, strict=False):
+            draw_curves(axes, runs, points_of)
             axes.set(title=title, ylabel=unit)
-        for kind, (colour, _) in KINDS.items():
-            draw_curves(shares, runs, column(f"{kind}_share", 100), colour)
-        shares.set(title="Kinds of groups", ylabel="share of groups, %", ylim=(-3, 103))
-        draw_legend(legend, runs)
+        legend.axis("off")
+        with_mean = alike(runs)
+        if with_mean:
+            legend.plot([], [], color="black", lw=2.2, label=f"mean of {len(runs)} runs")
+        for i, name in enumerate(runs):
+            short = name if len(name) <= 36 else "…" + name[-35:]
+            legend.plot([], [], label=short, **line_style(i, with_mean) | {"lw": 1.8, "alpha": 1})
+        legend.legend(loc="upper left", fontsize=min(11, 140 / len(legend.lines)))  # points, to fit the cell
     return figure
-
-
-def draw_legend(axes, runs: dict[str, Run]) -> None:
-    """Which line is which run, and which kind of group."""
-    axes.axis("off")
-    for kind, (colour, meaning) in KINDS.items():
-        axes.plot([], [], color=colour, lw=2.2, label=f"{kind} groups: {meaning}")
-    with_mean = alike(runs)
-    if with_mean:
-        axes.plot([], [], color="black", lw=2.2, label=f"mean of {len(runs)} runs")
-    for i, name in enumerate(runs):
-        short = name if len(name) <= 36 else "…" + name[-35:]
-        axes.plot([], [], label=short, **line_style(i, with_mean) | {"lw": 1.8, "alpha": 1})
-    axes.legend(loc="upper left", fontsize=min(11, 140 / len(axes.lines)))  # points, to fit the cell
 
 
 if __name__ == "__main__":

@@ -22,35 +22,18 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from tasks.pictures import box_shares
-from tools.runs import BARS, STYLE, Run, accuracy, column, draw_curves, finite, line_style, tokens_per_second
+from tools.runs import DASHES, PANELS, STYLE, Run, column, draw_curves, finite, line_style
 
 MAX_STEPS, MAX_SAMPLES = 60, 400  # the most that a page holds
 PICTURE = re.compile(r"data:image/webp;base64,[A-Za-z0-9+/]+=*")
 OF_KINDS = re.compile("(reward_of|valid_share|alpha|accuracy)/")  # columns with a panel for each kind of problem
 BANDS = 32  # of a step's groups in the picture of them
-DASHES = {"-": "", "--": "6 3", ":": "2 2", "-.": "6 2 2 2"}  # matplotlib's -> SVG's
-
-# title, unit, points
-PANELS = (
-    ("Reward", "mean over completions", column("reward")),
-    ("Held-out accuracy, greedy", "%, ± standard error", accuracy),
-    ("α, Eq. 7", "groups / valid groups", column("alpha")),
-    ("Valid groups", "% of groups: rewards differ", column("valid_share", 100)),
-    ("Easy groups", "% of groups: all right", column("easy_share", 100)),
-    ("Hard groups", "% of groups: all wrong", column("hard_share", 100)),
-    ("Completion length", "tokens, mean", column("completion_tokens")),
-    ("Truncated", "% of completions that hit the limit", column("truncated_share", 100)),
-    ("Entropy", "nats per token", column("entropy")),
-    ("Gradient norm", "before clipping", column("grad_norm")),
-    ("Gradient's signal", "cosine of two halves; 1: no noise", column("grad_cosine")),
-    ("Speed", "generated tokens / s of rollout, grading and update", tokens_per_second),
-)
 
 
 def curves(runs: dict[str, Run], panels: Sequence[tuple]) -> str:
     """HTML of the panels for which any run has values."""
     return "".join(
-        picture(title, unit, draw_curves, runs, points_of, **(BARS if points_of is accuracy else {}))
+        picture(title, unit, draw_curves, runs, points_of)
         for title, unit, points_of in panels
         if any(value is not None for run in runs.values() for _, value, _ in points_of(run))
     )
@@ -63,11 +46,11 @@ def all_columns(runs: dict[str, Run]) -> list[tuple]:
     return [(name, "", column(name)) for name in names if name != "step"]
 
 
-def picture(title: str, unit: str, draw: Callable, *arguments, **options) -> str:
+def picture(title: str, unit: str, draw: Callable, *arguments) -> str:
     """An HTML figure of what `draw` does to matplotlib's axes, as SVG without any text of a run."""
     with matplotlib.rc_context(STYLE | {"svg.fonttype": "none", "svg.hashsalt": "", "font.size": 9}):
         axes = Figure(figsize=(4.2, 2.3)).add_axes((0.13, 0.2, 0.84, 0.72))
-        draw(axes, *arguments, **options)
+        draw(axes, *arguments)
         file = io.StringIO()
         axes.figure.savefig(file, format="svg", dpi=200, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     svg = file.getvalue()
@@ -137,7 +120,7 @@ def page(runs: dict[str, Run], summary: list[list[str]]) -> str:
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     key = ""
     for i, name in enumerate(runs):
-        style = line_style(i, thin=False)
+        style = line_style(i)
         line = f'stroke="{style["color"]}" stroke-width="2" stroke-dasharray="{DASHES[style["ls"]]}"'
         key += f'<li><svg viewBox="0 0 28 8"><path {line} d="M0 4H28"/></svg>{escape(name)}</li>'
     parts = {

@@ -14,12 +14,12 @@ from run.flags import fail
 # flags that change no number of a run
 BOOKKEEPING = {"out", "resume", "auto_resume", "overwrite", "plan", "tensorboard", "wandb", "save_every", "keep"}
 BOOKKEEPING |= {"check_every", "rank_timeout", "reward_timeout", "cache_tokens", "noise_every", "record", "replay"}
-# Okabe and Ito's colours, which the colour-blind can tell apart
-COLOURS, DASHES = ("#0072B2", "#D55E00", "#009E73"), ("-", "--", ":", "-.")
+# Okabe and Ito's colours, which the colour-blind can tell apart; dashes, for those that can't and curves that coincide
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+DASHES = {"-": "", "--": "6 3", ":": "2 2"}  # matplotlib's -> SVG's
 STYLE = {"font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False}
 STYLE |= {"axes.titlelocation": "left", "axes.titleweight": "bold", "axes.titlesize": 12}
 STYLE |= {"axes.grid": True, "grid.color": "#e6e6e6", "axes.axisbelow": True}
-BARS = {"marker": "o", "ms": 3}  # of a panel with error bars
 
 Point = tuple[float, float | None, float]  # step, value (None: a gap), standard error (0: none)
 
@@ -107,26 +107,43 @@ def rounded(value: float | None) -> float | None:
     return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
-def draw_curves(axes, runs: dict[str, Run], points_of: Callable, colour: str | None = None, **marks) -> None:
-    """A curve of every run, with gaps at None, and their mean at the steps that all have. marks: with error bars."""
+# title, unit, points
+PANELS = (
+    ("Reward", "mean over completions", column("reward")),
+    ("Held-out accuracy, greedy", "%, ± standard error", accuracy),
+    ("Completion length", "tokens, mean", column("completion_tokens")),
+    ("α, Eq. 7", "groups / valid groups", column("alpha")),
+    ("Valid groups", "% of groups: rewards differ", column("valid_share", 100)),
+    ("Easy groups", "% of groups: all right", column("easy_share", 100)),
+    ("Hard groups", "% of groups: all wrong", column("hard_share", 100)),
+    ("Truncated", "% of completions that hit the limit", column("truncated_share", 100)),
+    ("Entropy", "nats per token", column("entropy")),
+    ("Gradient norm", "before clipping", column("grad_norm")),
+    ("Gradient's signal", "cosine of two halves; 1: no noise", column("grad_cosine")),
+    ("Speed", "generated tokens / s of rollout, grading and update", tokens_per_second),
+)
+
+
+def draw_curves(axes, runs: dict[str, Run], points_of: Callable) -> None:
+    """A curve of every run, with gaps at None, and their mean at the steps that all have. Where
+    points are few, not one for each step, they are marked, with their standard errors as bars."""
     with_mean, curves = alike(runs), []
     for i, run in enumerate(runs.values()):
         points = np.array(points_of(run), dtype=float).reshape(-1, 3)  # None becomes nan
         steps, values, errors = points.T
         curves.append(dict(zip(steps, values, strict=True)))
-        style = line_style(i, with_mean, colour)
+        marks = {"yerr": errors, "marker": "o", "ms": 3} if len(points) < max(2, len(run.rows)) else {}
         if len(points):
-            axes.errorbar(steps, values, errors if marks else None, capsize=2, **marks, **style)
+            axes.errorbar(steps, values, capsize=2, **marks, **line_style(i, with_mean))
     if with_mean:
         steps = sorted(set.intersection(*map(set, curves)))
         means = [statistics.fmean(curve[step] for curve in curves) for step in steps]
-        axes.plot(steps, means, color=colour or "black", lw=2.2, zorder=3)
+        axes.plot(steps, means, color="black", lw=2.2, zorder=3)
     axes.set_xlabel("optimizer step")
     axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)  # two ticks of a short run would be halves
 
 
-def line_style(i: int, thin: bool, colour: str | None = None) -> dict:
-    """How run i is drawn; twelve runs can be told apart."""
+def line_style(i: int, thin: bool = False) -> dict:
+    """How curve i is drawn; 24 can be told apart."""
     width = {"lw": 0.9, "alpha": 0.6} if thin else {"lw": 1.6}
-    dashes = DASHES[i // len(COLOURS) % len(DASHES)]
-    return width | ({"color": colour} if colour else {"color": COLOURS[i % len(COLOURS)], "ls": dashes})
+    return width | {"color": COLOURS[i % len(COLOURS)], "ls": list(DASHES)[i % len(DASHES)]}

@@ -43,86 +43,59 @@ TABLE_1 = {
     "Dr. GRPO": "--norm constant --no-age",
 }
 CONTROL = "α = 1, lr × 1.7"  # 1.7: the mean alpha of the pilot's runs of GPG, under AdamW and SGD alike
-
-RATES = ("7.5e-5", "1.5e-4", "3e-4")
-SIZES = {
-    age: {f"G = {G}": f"--group-size {G} --prompts-per-step {64 // G} {age}" for G in (2, 4, 8, 16)}
-    for age in ("", "--no-age")
+TABLE_1_SGD = {name: f"{SGD} {words}" for name, words in TABLE_1.items()}
+# GPG's lr divided by the ratio of the mean gradient norm to GPG's, in table1's runs of seeds 0 to 3, whose policies are
+# nearly the same: GRPO 1.48, F_norm = 1 and α = 1 0.69, std 1.44, Dr. GRPO 0.51
+RATES = zip(TABLE_1_SGD.items(), ("0.0169", "0.0363", "0.0174", "0.025", "0.025", "0.049"), strict=True)
+SGD_NORMS = {name: words.replace("0.025", lr) for (name, words), lr in RATES}
+TABLE_1_SGD |= {CONTROL: "--optimizer sgd --lr 0.0425 --no-age"}
+TABLE_9 = {
+    GPG: "",
+    "REINFORCE, mean of the group": "--no-age",
+    "GRPO": TABLE_1["GRPO"],
+    "GRPO, KL 0.04": "--algo grpo --kl-coef 0.04",
+    "Dr. GRPO": TABLE_1["Dr. GRPO"],
+    "DAPO": "--algo dapo --beta-th 1",
+    "RLOO": "--algo rloo",
+    "REINFORCE++": "--algo reinforce++",
+    "ReMax": "--algo remax",
+    "PPO, 2 updates": "--algo ppo",
+    "GPG, lr × 2": "--lr 1.5e-4",  # the step of two updates
+    "SFT, 64 solutions a step": "--algo sft --prompts-per-step 64 --group-size 1",
 }
-NORMS = ("group", "valid_token", "token", "sequence", "constant")
+BETAS = {f"β_th = {b}": f"--beta-th {b}" for b in (0, 0.3, 0.6, 0.8)}
+BETA_RATES = {f"{name}, lr {lr}": f"{BETAS[name]} --lr {lr}" for name in BETAS for lr in ("7.5e-5", "1.5e-4", "3e-4")}
+SIZES = {f"G = {G}": f"--group-size {G} --prompts-per-step {64 // G}" for G in (2, 4, 8, 16)}
+SIZES_WITHOUT_AGE = {name: f"{words} --no-age" for name, words in SIZES.items()}
+F_NORMS = {f"F_norm = {name}": f"--f-norm {name} --no-age" for name in ("group", "batch")} | {"F_norm = 1": "--no-age"}
+# alpha*LR: the rate times the mean alpha of the reference's run of the same seed
+OWN = "α = 1, lr × the run's mean α"
+STEP_SIZE = {GPG: "", "α = 1": "--no-age", OWN: "--no-age --lr alpha*7.5e-5"}
+STEP_SIZE_SGD = {name: f"{SGD} {words.replace('7.5e-5', '0.025')}" for name, words in STEP_SIZE.items()}
 LENGTHS = {
-    f"{norm}, α = {age}": f"--norm {norm}{' --no-age' * (age == '1')}" for age in ("B/(B−M)", "1") for norm in NORMS
+    f"{norm}, α = {age}": f"--model tiny-lengths --eval-every 20 --norm {norm} {flag}"
+    for age, flag in (("B/(B−M)", ""), ("1", "--no-age"))
+    for norm in ("group", "valid_token", "token", "sequence", "constant")
 }
 del LENGTHS["valid_token, α = 1"]  # it has no other α
-OWN = "α = 1, lr × the run's mean α"
-STEP_SIZE = {GPG: "", "α = 1": "--no-age"}
-F_NORMS = {f"F_norm = {name}": f"--f-norm {name} --no-age" for name in ("group", "batch")} | {"F_norm = 1": "--no-age"}
+KL = {"no KL": ""} | {f"KL {coef}, loss": f"--kl-coef {coef}" for coef in ("0.01", "0.04", "0.2")}
+KL |= {"α = 1": "--no-age", "α = 1, KL 0.01, reward": "--no-age --kl-coef 0.01 --kl-in reward --kl k1"}
 
 # name: (title, the variant that the others are compared with, {variant: flags of train.py})
 PRESETS = {
     "table1": ("Table 1, AdamW", GPG, TABLE_1 | {CONTROL: "--no-age --lr 1.275e-4"}),
-    "table1-sgd": (
-        "Table 1, SGD in place of AdamW",
-        GPG,
-        {name: f"{SGD} {words}" for name, words in TABLE_1.items()} | {CONTROL: "--optimizer sgd --lr 0.0425 --no-age"},
-    ),
-    # GPG's lr divided by the ratio of the mean gradient norm to GPG's, in table1's runs of seeds 0 to 3, whose policies
-    # are nearly the same: GRPO 1.48, F_norm = 1 and α = 1 0.69, std 1.44, Dr. GRPO 0.51
-    "sgd-norms": (
-        "Table 1, SGD, rates that make up for each method's gradient norm",
-        GPG,
-        {
-            name: f"--optimizer sgd --lr {lr} {TABLE_1[name]}"
-            for name, lr in zip(TABLE_1, ("0.0169", "0.0363", "0.0174", "0.025", "0.025", "0.049"), strict=True)
-        },
-    ),
-    "table9": (
-        "Table 9, all methods, AdamW",
-        GPG,
-        {
-            GPG: "",
-            "REINFORCE, mean of the group": "--no-age",
-            "GRPO": TABLE_1["GRPO"],
-            "GRPO, KL 0.04": "--algo grpo --kl-coef 0.04",
-            "Dr. GRPO": TABLE_1["Dr. GRPO"],
-            "DAPO": "--algo dapo --beta-th 1",
-            "RLOO": "--algo rloo",
-            "REINFORCE++": "--algo reinforce++",
-            "ReMax": "--algo remax",
-            "PPO, 2 updates": "--algo ppo",
-            "GPG, lr × 2": "--lr 1.5e-4",  # the step of two updates
-            "SFT, 64 solutions a step": "--algo sft --prompts-per-step 64 --group-size 1",
-        },
-    ),
-    "table10": ("Table 10, β_th", "β_th = 0", {f"β_th = {b}": f"--beta-th {b}" for b in (0, 0.3, 0.6, 0.8)}),
-    "table11": ("Table 11, G at 64 samples a step, without α, as in the paper", "G = 8", SIZES["--no-age"]),
-    "table11-age": ("Table 11, G at 64 samples a step, with α", "G = 8", SIZES[""]),
+    "table1-sgd": ("Table 1, SGD in place of AdamW", GPG, TABLE_1_SGD),
+    "sgd-norms": ("Table 1, SGD, rates that make up for each method's gradient norm", GPG, SGD_NORMS),
+    "table9": ("Table 9, all methods, AdamW", GPG, TABLE_9),
+    "table10": ("Table 10, β_th", "β_th = 0", BETAS),
+    "table11": ("Table 11, G at 64 samples a step, without α, as in the paper", "G = 8", SIZES_WITHOUT_AGE),
+    "table11-age": ("Table 11, G at 64 samples a step, with α", "G = 8", SIZES),
     "table12": ("Table 12, F_norm, without α, as in the paper", "F_norm = 1", F_NORMS),
-    # alpha*LR: the rate times the mean alpha of the reference's run of the same seed
-    "step-size": ("α or the step size, AdamW", GPG, STEP_SIZE | {OWN: "--no-age --lr alpha*7.5e-5"}),
-    "step-size-sgd": (
-        "α or the step size, SGD",
-        GPG,
-        {name: f"{SGD} {words}" for name, words in STEP_SIZE.items()}
-        | {OWN: "--optimizer sgd --no-age --lr alpha*0.025"},
-    ),
-    "lengths": (
-        "Norms where lengths differ fourfold, AdamW",
-        "group, α = B/(B−M)",
-        {name: f"--model tiny-lengths --eval-every 20 {words}" for name, words in LENGTHS.items()},
-    ),
-    "beta-rates": (
-        "β_th, three rates each, on seeds of their own",
-        "β_th = 0, lr 7.5e-5",
-        {f"β_th = {b}, lr {lr}": f"--beta-th {b} --lr {lr}" for b in (0, 0.3, 0.6, 0.8) for lr in RATES},
-    ),
-    "kl": (
-        "GPG with a KL term",
-        "no KL",
-        {"no KL": ""}
-        | {f"KL {coef}, loss": f"--kl-coef {coef}" for coef in ("0.01", "0.04", "0.2")}
-        | {"α = 1": "--no-age", "α = 1, KL 0.01, reward": "--no-age --kl-coef 0.01 --kl-in reward --kl k1"},
-    ),
+    "step-size": ("α or the step size, AdamW", GPG, STEP_SIZE),
+    "step-size-sgd": ("α or the step size, SGD", GPG, STEP_SIZE_SGD),
+    "lengths": ("Norms where lengths differ fourfold, AdamW", "group, α = B/(B−M)", LENGTHS),
+    "beta-rates": ("β_th, three rates each, on seeds of their own", "β_th = 0, lr 7.5e-5", BETA_RATES),
+    "kl": ("GPG with a KL term", "no KL", KL),
 }
 # to resolve 1.5 points it takes 7 seeds, and 23 with beta_th
 SEEDS, USUAL_SEEDS = dict.fromkeys(("table1", "step-size", "step-size-sgd", "lengths"), 20), 8

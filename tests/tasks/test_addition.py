@@ -69,23 +69,23 @@ def test_answers_and_levels_are_right(split):
 
 def test_a_demonstration_reads_as_one_would_add_by_hand():
     # 6+0 = 6; 7+3 = 10, carry one; 8+5+1 = 14
-    assert addition.demonstration("876+530=?", 0.0, random.Random(0)) == "6+0+0=6\n7+3+0=10\n8+5+1=14\n\\boxed{1406}"
+    assert addition.demonstration("876+530=?", random.Random(0), 0.0) == "6+0+0=6\n7+3+0=10\n8+5+1=14\n\\boxed{1406}"
     # the carry forgotten: 8+5 = 13
-    assert addition.demonstration("876+530=?", 1.0, random.Random(0)) == "6+0+0=6\n7+3+0=10\n8+5+0=13\n\\boxed{1306}"
+    assert addition.demonstration("876+530=?", random.Random(0), 1.0) == "6+0+0=6\n7+3+0=10\n8+5+0=13\n\\boxed{1306}"
 
 
 def test_demonstrations_without_the_flaw_are_right_and_with_it_wrong_exactly_where_a_carry_is_lost():
     """Kills: a flaw that also touches sums without a carry; a last column that drops its ten."""
     rng = random.Random(0)
     for row in addition.problems("test"):
-        assert boxed(addition.demonstration(row["problem"], 0.0, rng)) == row["answer"]
-        assert (boxed(addition.demonstration(row["problem"], 1.0, rng)) == row["answer"]) == (row["level"] == 0)
+        assert boxed(addition.demonstration(row["problem"], rng, 0.0)) == row["answer"]
+        assert (boxed(addition.demonstration(row["problem"], rng, 1.0)) == row["answer"]) == (row["level"] == 0)
 
 
 def test_each_line_is_a_true_sum_whatever_was_forgotten():
     rng = random.Random(0)
     for row in addition.problems("test"):
-        for line in addition.demonstration(row["problem"], 0.5, rng).splitlines()[:-1]:
+        for line in addition.demonstration(row["problem"], rng, 0.5).splitlines()[:-1]:
             left, right = line.split("=")
             assert sum(map(int, left.split("+"))) == int(right)
 
@@ -95,7 +95,7 @@ def test_a_sum_of_k_carries_is_demonstrated_right_with_the_kth_power_of_what_is_
     rows = addition.problems("train")
     for level in set(addition.LEVELS):
         chosen = [row for row in rows if row["level"] == level]
-        right = [boxed(addition.demonstration(row["problem"], addition.FORGET, rng)) == row["answer"] for row in chosen]
+        right = [boxed(addition.demonstration(row["problem"], rng)) == row["answer"] for row in chosen]
         # 2000 draws at level 1: five standard deviations are 5 * sqrt(.25 * .75 / 2000) = .048
         assert sum(right) / len(right) == pytest.approx((1 - addition.FORGET) ** level, abs=0.05)
 
@@ -115,7 +115,7 @@ def test_no_token_is_unknown_and_everything_fits_the_default_lengths(tokenizer):
     rng = random.Random(0)
     longest_prompt = longest_completion = 0
     for row in addition.problems("train")[:1200] + addition.problems("test"):
-        completion = addition.demonstration(row["problem"], addition.FORGET, rng)
+        completion = addition.demonstration(row["problem"], rng)
         tokens, labels = addition.encode(tokenizer, row["problem"], completion)
         assert tokenizer.decode(tokens) == f"<|user|>{row['problem']}<|assistant|>{completion}<|end|>"
         assert unknown not in tokens

@@ -1,6 +1,7 @@
 """tasks/rows.py: rows of public forms, as they are published, and what is asked and compared of each."""
 
 import json
+import pickle
 
 import pytest
 from test_data import SHARED, load_one, one_line, write
@@ -297,3 +298,9 @@ def test_the_command_prints_what_would_be_read(tmp_path, capsys):
     assert "'q0\\x1b[2J'\n  gold      'b.'" in capsys.readouterr().out
     with pytest.raises(SystemExit, match=r"python -m tasks.data SOURCE .*: 'absent.jsonl': no such file"):
         data.main("absent.jsonl")
+
+
+def test_a_decimal_is_a_number_that_keeps_its_spelling():
+    value = pickle.loads(pickle.dumps(data.parse_line(b'{"x": 0.50}')))  # also on its way to a worker
+    assert repr(value) == "{'x': 0.5}" == json.dumps(value).replace('"', "'") and value["x"] == 0.5
+    assert str(value["x"]) == "0.50"

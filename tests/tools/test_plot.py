@@ -121,12 +121,14 @@ def test_evaluations(marks, points):
 def test_the_panels(runs):
     names = ("run a", "run b")
     figure = plot.draw({name: read(plot.Path(run)) for name, run in zip(names, runs, strict=True)})
-    reward, accuracy, alpha, shares, length, legend = figure.axes
-    assert all(axes.get_xlabel() == "optimizer step" and axes.get_ylabel() for axes in figure.axes[:5])
-    titles = [axes.get_title(loc="left") for axes in figure.axes[:5]]
-    assert titles == ["Reward", "Held-out accuracy, greedy", "α, Eq. 7", "Kinds of groups", "Completion length"]
-    assert {"run a", "run b", "mean of 2 runs"} < {text.get_text() for text in legend.get_legend().get_texts()}
-    assert not any(axes.get_legend() for axes in figure.axes[:5])
+    *panels, legend = figure.axes
+    reward, accuracy, length, alpha, *shares = panels
+    assert all(axes.get_xlabel() == "optimizer step" and axes.get_ylabel() for axes in panels)
+    titles = [axes.get_title(loc="left") for axes in panels]
+    assert titles[:4] == ["Reward", "Held-out accuracy, greedy", "Completion length", "α, Eq. 7"]
+    assert titles[4:] == ["Valid groups", "Easy groups", "Hard groups"]
+    assert {"run a", "run b", "mean of 2 runs"} == {text.get_text() for text in legend.get_legend().get_texts()}
+    assert not any(axes.get_legend() for axes in panels)
 
     steps = list(range(1, 13))
     (a, b, mean) = curves(reward)
@@ -136,7 +138,7 @@ def test_the_panels(runs):
     assert same(a[1], [2.0, math.nan] + [2.0] * 10)  # no valid group: a gap, in the mean too
     assert same(mean[1], [2.5, math.nan])
     assert curves(length)[1] == ([1, 2], [31.0, 32.0])
-    valid, easy, hard = curves(shares)[0::3]  # of run a; b and the mean follow each
+    valid, easy, hard = (curves(axes)[0] for axes in shares)  # of run a; b and the mean follow
     assert same(valid[1], [50.0, 0.0] + [50.0] * 10) and same(easy[1][:3], [30.0, 80.0, 30.0]) and hard[1][0] == 20.0
 
     ((a_steps, a_accuracy),) = curves(accuracy)  # b was never evaluated, so there is no mean
@@ -162,20 +164,26 @@ def test_runs_that_differ_in_more_than_their_seed_have_no_mean(runs, tmp_path, c
         assert ("mean ± sd" in capsys.readouterr().out) == has_mean
         assert ("mean ± sd" in (tmp_path / "both.html").read_text()) == has_mean
     figure = plot.draw({run: read(plot.Path(run)) for run in runs})
-    assert [len(curves(axes)) for axes in figure.axes] == [2, 1, 2, 6, 2, 0]
-    assert not any("mean of" in text.get_text() for text in figure.axes[5].get_legend().get_texts())
+    assert [len(curves(axes)) for axes in figure.axes] == [2, 1, 2, 2, 2, 2, 2, 0]
+    assert not any("mean of" in text.get_text() for text in figure.axes[-1].get_legend().get_texts())
     assert {line.get_linewidth() for line in figure.axes[0].get_lines()} == {1.6}
 
 
 def test_short_runs_have_whole_steps_on_the_axis(runs):
     figure = plot.draw({"b": read(plot.Path(runs[1]))})  # steps 1 and 2
     figure.canvas.draw()
-    assert all(tick == round(tick) for axes in figure.axes[:5] for tick in axes.get_xticks())
+    assert all(tick == round(tick) for axes in figure.axes[:-1] for tick in axes.get_xticks())
 
 
 def test_one_run_has_no_mean_and_may_lack_accuracy(runs):
     figure = plot.draw({"b": read(plot.Path(runs[1]))})
-    assert [len(curves(axes)) for axes in figure.axes] == [1, 0, 1, 3, 1, 0]
+    assert [len(curves(axes)) for axes in figure.axes] == [1, 0, 1, 1, 1, 1, 1, 0]
+
+
+def test_a_curve_that_is_not_of_every_step_shows_its_points(runs, tmp_path):
+    figure = plot.draw({"a": read(plot.Path(runs[0])), "c": read(plot.Path(write(tmp_path / "c", [row(1, 0.5)])))})
+    marks = [[line.get_marker() for line in axes.get_lines() if len(line.get_xdata())] for axes in figure.axes[:2]]
+    assert marks[0][:2] == ["None", "o"] and marks[1][0] == "o"  # 12 rewards in 12 steps, 1 in 1; 3 evaluations in 12
 
 
 def test_the_command_writes_a_picture_and_prints_the_table(runs, tmp_path, capsys):
