@@ -159,7 +159,7 @@ def _english_members(tokens):
 
 OF_LISTS = frozenset("gcd lcm max min".split())
 _UNIT_STARTS = BARE_UNITS | MULTIPLIERS.keys() | COMPOUND_UNITS.keys() | {"sq", "cu"}
-_LETTER_UNITS = frozenset("mgshLNJKWV")  # a lone letter after a number and a space may be one of these
+_LETTER_UNITS = frozenset("mgshLNJKWVACFT")  # a lone letter after a number and a space may be one of these
 _ENGLISH = frozenset("It He She has was are the of".split())  # not letters to be multiplied
 _REFUSED_SIGNS = frozenset('@#`"=<>^{}[]_\\*|~;')
 TRIGONOMETRIC = frozenset("sin cos tan cot sec csc cis".split())

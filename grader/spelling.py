@@ -8,6 +8,8 @@ import re
 import unicodedata
 from typing import NamedTuple
 
+from grader.words import CHOICE_BEFORE
+
 MAX_TOKENS = 400  # per answer; the usual benchmarks have 210 characters at most
 
 
@@ -119,6 +121,8 @@ _SUBSTITUTIONS = [
             r" \\mod \1 ",
         ),
         (r"\{?\}?(?<!\w)[_^] *\{?([0-9]+)\}? *C *_ *\{?([0-9]+)\}?", r"\\binom{\1}{\2}"),  # {}_{10}C_3
+        (r"(?<!\w)C *_ *\{?([0-9]+)\}? *\^ *\{?([0-9]+)\}?", r"\\binom{\1}{\2}"),  # C_{10}^{3}
+        (r"(?<!\w)A *_ *\{?([0-9]+)\}? *\^ *\{?([0-9]+)\}?", r"\\frac{\1!}{(\1-\2)!}"),  # A_5^2
         (r"(?<!\w)([0-9]+|[a-zA-Z]) choose ([0-9]+|[a-zA-Z])(?!\w)", r"\\binom{\1}{\2}"),
         (r"\\(?:mathrm|text|rm) *\{ *([kMmGu]?) *\\(?:Omega|ohm) *\}", r"\\text{\1Ω}"),
         (r"(?<=[0-9}]) *([kMmG]?) *\\Omega$", r" \\text{\1Ω}"),
@@ -159,7 +163,7 @@ _SIGNS = {r"\%": "%", r"\|": "|", "<=": r"\le", ">=": r"\ge", "!=": r"\ne", "**"
 
 def clean(text):
     """The text with one spelling for spaces, thousands separators and degrees, and without a box around all of it."""
-    text = " ".join(text.translate(_CHARACTERS).split())
+    text = " ".join(CHOICE_BEFORE.sub(r"\1) ", text).translate(_CHARACTERS).split())
     Unreadable.raise_if(not text.isprintable(), "characters that no answer has")
     Unreadable.raise_if(re.match(r"\[[0-9., ]*\] ?\* ?[0-9]", text), "a list of Python")
     text = (
