@@ -30,8 +30,8 @@ for _names in (_METRIC + ";" + _OTHER).replace("\n", "").split(";"):
     UNITS |= dict.fromkeys(_names.split(), _names.split()[0])
 # right after a number, without \text, these are units of two letters; 2MN and 3ns may be products
 BARE_UNITS = frozenset(
-    """cc cm mm km nm um kg mg ms us ml mL ft yd in mi hr yr lb oz eV Hz Pa AU au pc pm am AA kW MW mW GW kV mV kN kJ MJ mJ
-    kA mA uA uC uF nF pF mT dB kB MB GB TB""".split()
+    """cm mm km nm um kg mg ms us ml mL ft yd in mi hr yr lb oz eV Hz Pa AU au pc pm am AA kW MW mW GW kV mV kN kJ MJ mJ
+    kA mA uA uC uF nF pF mT dB kB MB GB TB cc""".split()
 ) | {name for name in UNITS if len(name) > 2}
 COMPOUND_UNITS = {"mph": (("mile", 1), ("hour", -1)), "kph": (("km", 1), ("hour", -1))}
 COMPOUND_UNITS |= {"fps": (("foot", 1), ("s", -1))}
@@ -74,7 +74,9 @@ CHOICE_BEFORE = re.compile(r"(?<!\w)([A-J])(?:[．、] ?|\.)(?=[-−0-9$\\(√π
 
 def in_english(text):
     """The text with the phrases that decide what an answer is in English, and plain punctuation."""
-    return _PHRASE.sub(lambda found: [*_PHRASES][found.lastindex - 1], CHOICE_BEFORE.sub(r"\1) ", text).translate(_WIDE))
+    return _PHRASE.sub(
+        lambda found: [*_PHRASES][found.lastindex - 1], CHOICE_BEFORE.sub(r"\1) ", text).translate(_WIDE)
+    )
 
 
 def unit_name(word):
