@@ -820,9 +820,10 @@ choice right before its value
 = B．12 ~ B ;; B．12 ~ 12 ;; B、12 ~ B ;; B、12 ~ 12 ;; B.12 ~ B ;; B.12 ~ 12 ;; (c) 8 ~ 8 ;; (c) 8 ~ C
 ! B．12 ~ C ;; B、12 ~ 13 ;; B.12 ~ .12 ;; (c) 8 ~ B ;; (c) 8 ~ 9 ;; A、B ~ A ;; (c) 8 ~ (d) 8
 
-units by volume and current
+units and lists of few signs
 = 5 cc ~ 5 ;; 5cc ~ 5 ;; 1.5 A ~ 1.5
-! 5 cc ~ 5 cm ;; 5 cc ~ 6 ;; 1.5 A ~ 1.6 ;; 5 A ~ 5 V ;; 5 A ~ 5 B
+= 5\ \mathrm{k\Omega} ~ 5 k\Omega ;; 4\text{ \Omega} ~ 4 ;; 4\,\mathrm{\Omega} ~ 4 \text{ ohms} ;; 1和2 ~ 2, 1 ;; 1与2 ~ 1, 2
+! 5\ \mathrm{k\Omega} ~ 5\ \mathrm{m\Omega} ;; 1和2 ~ 1, 3 ;; 5 cc ~ 5 cm ;; 5 cc ~ 6 ;; 1.5 A ~ 1.6 ;; 5 A ~ 5 V ;; 5 A ~ 5 B
 """  # noqa: E501
 ONE_WAY = {
     "percent",
@@ -833,7 +834,7 @@ ONE_WAY = {
     "left-side",
     "notations",
     "choice right before its value",
-    "units by volume and current",
+    "units and lists of few signs",
 }  # in which the policy looks at the gold
 
 
