@@ -12,8 +12,9 @@ from typing import NamedTuple
 from zlib import crc32
 
 from grader.reading import MAX_EXPRESSION, MAX_MEMBERS, MAX_NESTING, read
+from grader.spelling import Refused, refuse_if
 from grader.trees import Node, number_node, show
-from grader.values import MORE_PRECISION, PRECISION, SCALARS, At, Undefined, agree, evaluate, quotient, sign_of
+from grader.values import MORE_PRECISION, PRECISION, SCALARS, At, agree, evaluate, quotient, sign_of
 from grader.words import UNITS
 
 MAX_SYMBOLS = 8
@@ -137,7 +138,7 @@ _INFINITY = Node("constant", (), "infinity")
 
 def _same(one, gold, depth=0):
     """The rule by which two trees are equal, or "". Members are compared recursively; kind and brackets must match."""
-    Undefined.raise_if(depth > MAX_NESTING, "nested too deep")
+    refuse_if(depth > MAX_NESTING, "nested too deep")
     one, gold = _settled(_signs(one)), _settled(_signs(gold))
     kinds = {one.kind, gold.kind}
     for alternatives in one, gold:
@@ -219,7 +220,7 @@ def _rounds(one, other):
             try:
                 cut_off = _order(Node("abs", (rounded,)), Node("abs", (exact,))) < 0
                 return _order(distance, number_node(slack if cut_off else slack / 2)) <= 0
-            except Undefined:  # 2/0
+            except Refused:  # 2/0
                 return False
     return False
 
@@ -294,7 +295,7 @@ def _same_if_defined(one, gold, depth=0):
     """`_same`, where what has no value equals nothing."""
     try:
         return _same(one, gold, depth)
-    except Undefined:
+    except Refused:
         return ""
 
 
@@ -635,7 +636,7 @@ def _factor_between(one, gold):
 
     try:
         return sign_of(ratios[0]) if _where(same, _points(one, gold)) else 0
-    except Undefined:  # it is not real
+    except Refused:  # it is not real
         return 0
 
 
@@ -647,7 +648,7 @@ def _where(same, points):
             if not same(letters):
                 return []
             found.append(letters)
-        except Undefined:
+        except Refused:
             continue
     return found if len(found) > 2 else []
 
@@ -678,11 +679,11 @@ def _points(one, gold, turned=False):
 
 
 def _order(one, other):
-    """-1, 0 or 1: which of two real constants is larger. Undefined for anything else."""
+    """-1, 0 or 1: which of two real constants is larger. Refused for anything else."""
     low, high = _infinity(one), _infinity(other)
     if low or high:
         return (low > high) - (low < high)
-    Undefined.raise_if(one.symbols() or other.symbols(), "letters have no order")
+    refuse_if(one.symbols() or other.symbols(), "letters have no order")
     if _same_constants(one, other):
         return 0
     return sign_of(evaluate(one - other, At({}, MORE_PRECISION, True)))
@@ -709,7 +710,7 @@ def _signs(node):
 def _both(node):
     if not node.has("signs"):
         return (node,)
-    Undefined.raise_if(sum(part.kind == "signs" for part in node.walk()) > 4, "too many signs")
+    refuse_if(sum(part.kind == "signs" for part in node.walk()) > 4, "too many signs")
     plus = node.rewritten("signs", lambda part: part.args[0] if part.value else -part.args[0])
     return plus, node.rewritten("signs", lambda part: -part.args[0] if part.value else part.args[0])
 

@@ -38,7 +38,8 @@ _JOINT = re.compile(  # between the boxes of one list, or between alternatives
     r"|(?:and|or|或|和|either|else|maybe|perhaps|possibly)\b|(?<=[\s$(])[a-zA-Z](?:_\{?[0-9]\}?)? *= *)*"
 )
 _SECOND_THOUGHT = re.compile(
-    r"(?i)[\s.,;*$)\]\\]*(?:(?:but|or) )?(?:maybe|perhaps|possibly|it (?:could|might|may) (?:also )?be)\b"
+    r"(?i)[\s.,;*$)\]\\]*(?:(?:but|or|though|although) )?"
+    r"(?:maybe|perhaps|possibly|(?:(?:it|this|that) )?(?:could|might|may) (?:also |well )?be)\b"
     r"|[\s*$)\]\\]*\.\s+or\b(?! equivalently| in\b| as\b| simply\b)"
 )
 
@@ -252,7 +253,7 @@ def _marked(text, prose):
             continue
         if later and later[0] == "hashes" and not hashes:  # made for graders: no words before it matter
             return later[0], later[2]
-        answer, end = _statement(text, mark.end())
+        answer, stop, end = _statement(text, mark.end())
         if text[end : end + 1] == "?":
             continue
         is_value = _VALUE.match(answer) and not (hashes and re.match(r"[0-9]+[.:)]\s", answer))  # a heading
@@ -264,26 +265,26 @@ def _marked(text, prose):
             settled = alone not in ("", "or", "and") or is_equiv(stated, later[2]) or is_equiv(later[2], stated)
             return later[0], later[2] if settled else None
         rule = "hashes" if hashes else "phrase"
-        if _UNSURE.search(answer) or _SECOND_THOUGHT.match(text, end):
+        if _UNSURE.search(answer) or _SECOND_THOUGHT.match(text, stop) or _SECOND_THOUGHT.match(text, end):
             return rule, None
         later = rule, mark.start(), answer
     return (later[0], later[2]) if later else ("", None)
 
 
 def _statement(text, start):
-    """What is stated from `start` on, without the words around it, and where its sentence ends."""
+    """What is stated from `start` on, without the words around it; where that ends, and where its sentence ends."""
     start = _FILLER.match(text, start).end()
     end = next(match.start() for match in _MATH_OR_END.finditer(text, start) if not match["math"])
-    stated = ""
+    stop = start
     for piece in re.split(f"({_MATH})", text[start:end]):
         clause = None if re.fullmatch(_MATH, piece) else _CLAUSE.search(piece)
-        stated += piece[: clause.start()] if clause else piece
+        stop += clause.start() if clause else len(piece)
         if clause:
             break
-    stated = stated.replace("**", "").strip("*_ \t\r\n").removeprefix("}").rstrip(".,;:")
+    stated = text[start:stop].replace("**", "").strip("*_ \t\r\n").removeprefix("}").rstrip(".,;:")
     stated = re.sub(r"^[a-zA-Z' ]{1,60}\b(?:is|are|equals) ", "", stated)  # the number of apples is 42
     lone = _LONE.fullmatch(stated)
-    return lone[1] if lone and not re.search(r"\b(?:or|and|to)\b", stated) else stated, end
+    return lone[1] if lone and not re.search(r"\b(?:or|and|to)\b", stated) else stated, stop, end
 
 
 def _closing(text):

@@ -23,23 +23,9 @@ from itertools import groupby
 from typing import NamedTuple
 
 from grader import spelling, words
-from grader.spelling import Unreadable, accept, expect, peek, text_of
+from grader.spelling import UPRIGHT, Refused, accept, expect, peek, refuse_if, text_of
 from grader.trees import Node, number_node, show
-from grader.words import (
-    ALIASES,
-    BARE_UNITS,
-    COMPOUND_UNITS,
-    FUNCTIONS,
-    GREEK,
-    INFINITE,
-    MULTIPLIERS,
-    NOT_A_UNIT,
-    REALS,
-    UNITS,
-    is_english,
-    is_row,
-    words_of,
-)
+from grader.words import FUNCTIONS, MULTIPLIERS, NOT_A_UNIT, UNITS, is_english, is_row, words_of
 
 # all far above any gold answer in the usual benchmarks (210 characters, 8 digits, nesting 4)
 MAX_EXPRESSION = 500  # characters
@@ -83,7 +69,7 @@ def read(text):
     try:
         cleaned = spelling.clean(text)
         tokens = spelling.tokenize(spelling.without_commas(cleaned))
-    except Unreadable:
+    except Refused:
         key = re.sub(r"\s+", "", cleaned)
         return Answer(Node("unreadable", (), key), key)
     domain = _DOMAIN.search(cleaned)
@@ -93,16 +79,13 @@ def read(text):
     answer = _answer_of(tokens)
     if answer.node.kind == "number" and "," in cleaned:
         answer = answer._replace(node=answer.node._replace(args=(_answer_of(spelling.tokenize(cleaned)).node,)))
-    sentence = answer.node.kind in ("text", "unreadable") and " ".join(_UPRIGHT.sub(r" \1 ", cleaned).split())
+    sentence = answer.node.kind in ("text", "unreadable") and " ".join(UPRIGHT.sub(r" \1 ", cleaned).split())
     words_before = _SENTENCE.match(sentence) if sentence else None
     if words_before and not _DOUBT.search(words_before[0]):
         value = read(sentence[words_before.end() :])
         if value.node.kind not in ("text", "unreadable", "nothing"):
             answer = answer._replace(inner=value)
     return answer
-
-
-_UPRIGHT = re.compile(r"\\(?:text[a-z]*|mbox|mathrm) *\{([^{}]*)\}")
 
 
 def _answer_of(tokens):
@@ -131,12 +114,12 @@ def _tree(tokens, key):
     if members:
         return members
     try:
-        Unreadable.raise_if(sum(token.text in ("sum", "prod") for token in tokens) > MAX_SERIES, "too many sums")
+        refuse_if(sum(token.text in ("sum", "prod") for token in tokens) > MAX_SERIES, "too many sums")
         stack = spelling.bars(tokens)[::-1]
         node = _answer(stack, 0)
         if not stack:
             return node
-    except Unreadable:
+    except Refused:
         pass
     plain = all(token.kind != "command" and token.text not in _REFUSED_SIGNS for token in tokens)
     if plain and any(token.kind == "word" and (token.upright or len(token.text) > 1) for token in tokens):
@@ -148,18 +131,18 @@ def _english_members(tokens):
     """A text, or a list of texts, if there are only words and separators, and one of the words is English."""
     groups = groupby(tokens, lambda token: token.text.lower() in (",", ";", "and", "or"))
     members = [list(group) for separates, group in groups if not separates]
-    words = [word for member in members for word in member]
-    if len(members) > MAX_MEMBERS or any(word.kind != "word" for word in words) or not any(map(is_english, words)):
+    every = [word for member in members for word in member]
+    if len(members) > MAX_MEMBERS or any(word.kind != "word" for word in every) or not any(map(is_english, every)):
         return None
     texts = tuple(Node("text", (), words_of(member)) for member in members)
     if len(texts) > 1:
         return Node("list", texts, ",")
-    return _NAMED["R"] if texts[0].value in REALS else texts[0]
+    return _NAMED["R"] if texts[0].value in words.REALS else texts[0]
 
 
 OF_LISTS = frozenset("gcd lcm max min".split())
-_UNIT_STARTS = BARE_UNITS | MULTIPLIERS.keys() | COMPOUND_UNITS.keys() | {"sq", "cu"}
-_LETTER_UNITS = frozenset("mgshLNJKWV")  # a lone letter after a number and a space may be one of these
+_UNIT_STARTS = words.BARE_UNITS | MULTIPLIERS.keys() | words.COMPOUND_UNITS.keys() | {"sq", "cu"}
+_LETTER_UNITS = frozenset("mgshLNJKWVACFT")  # a lone letter after a number and a space may be one of these
 _ENGLISH = frozenset("It He She has was are the of".split())  # not letters to be multiplied
 _REFUSED_SIGNS = frozenset('@#`"=<>^{}[]_\\*|~;')
 TRIGONOMETRIC = frozenset("sin cos tan cot sec csc cis".split())
@@ -200,18 +183,18 @@ def _answer(tokens, depth):
             modulus = int(tokens.pop().text)
             items = [item if item.kind == "congruence" else Node("congruence", (item,), modulus) for item in items]
         separator = _separator(tokens)
-        Unreadable.raise_if(separator not in ("", ",", ";") and not tokens, "cut off")
+        refuse_if(separator not in ("", ",", ";") and not tokens, "cut off")
         if not separator or not tokens or peek(tokens, ")", "]", "}", r"\}"):
             break
         separators.append(separator)
         items.append(_item(tokens, depth))
-        Unreadable.raise_if(len(items) > MAX_MEMBERS, "too many members")
+        refuse_if(len(items) > MAX_MEMBERS, "too many members")
     if len(items) == 1:
         return items[0]
     items = [_member(item) for item in items]
     kinds = set(separators)
     if kinds & {r"\land", r"\lor"} and not all(item.kind in ("relation", "number", "decimal") for item in items):
-        Unreadable.raise_if(len(kinds) > 1, "a formula of logic without brackets")
+        refuse_if(len(kinds) > 1, "a formula of logic without brackets")
         return Node("logic", tuple(items), separators[0])
     kinds = {kind.lstrip("\\l") for kind in kinds}
     if {",", ";"} <= kinds:
@@ -251,7 +234,7 @@ def _item(tokens, depth):
         if relation is None:
             break
         tokens.pop()
-        Unreadable.raise_if(relation == "=" and accept(tokens, ">", "="), "an arrow")
+        refuse_if(relation == "=" and accept(tokens, ">", "="), "an arrow")
         operators.append(relation)
         sides.append(_side(tokens, depth))
     return Node("relation", tuple(sides), tuple(operators)) if operators else sides[0]
@@ -268,15 +251,15 @@ def _side(tokens, depth):
 
 def _word_label(tokens):
     """The words before "=", in `Area = 5`, as one letter."""
-    words = 0
-    while words < min(len(tokens) - 1, 4) and tokens[-1 - words].kind == "word":
-        words += 1
-    texts = [token.text for token in tokens[-1 : -1 - words : -1]]
-    if not words or text_of(tokens[-1 - words]) != "=" or any(text in FUNCTIONS | {"let", "Let"} for text in texts):
+    count = 0
+    while count < min(len(tokens) - 1, 4) and tokens[-1 - count].kind == "word":
+        count += 1
+    texts = [token.text for token in tokens[-1 : -1 - count : -1]]
+    if not count or text_of(tokens[-1 - count]) != "=" or any(text in FUNCTIONS | {"let", "Let"} for text in texts):
         return None
     if not any((len(text) > 2 and is_row(text) or tokens[-1].upright) and not text.isupper() for text in texts):
         return None
-    del tokens[-words:]
+    del tokens[-count:]
     return Node("symbol", (), " ".join(texts).lower())
 
 
@@ -295,7 +278,7 @@ def _ratio(tokens, depth):
         hour, minute, second = (*map(int, clock), 0, 0)[:3]
         if 0 <= hour < 24:
             return Node("time", tuple(parts), (hour, 60 * minute + second, half))
-    Unreadable.raise_if(half, "no time of the day")
+    refuse_if(half, "no time of the day")
     return parts[0] if len(parts) == 1 else Node("ratio", tuple(parts))
 
 
@@ -326,14 +309,14 @@ def _starts_unit(tokens):
     if len(token.text) == 1:
         alone = token.text in UNITS or not token.text.isascii() or (token.spaced and token.text.isupper())
         return token.upright and alone
-    known = token.text in BARE_UNITS or token.text.lower() in _UNIT_STARTS
+    known = token.text in words.BARE_UNITS or token.text.lower() in _UNIT_STARTS
     return known or token.upright or (len(token.text) > 3 and is_english(token))
 
 
 def _unit(tokens):
     """The factor and the unit of the next words: cm^2, square inches, m/s, miles per hour, million dollars.
 
-    The unit is a tuple of (name, exponent). Unreadable if there are words that units do not contain.
+    The unit is a tuple of (name, exponent). Refused if there are words that units do not contain.
     """
     parts, factor, sign, power = [], 1, 1, 1
     while tokens and len(parts) < 6:
@@ -346,11 +329,11 @@ def _unit(tokens):
         if word in MULTIPLIERS and not parts:
             factor *= MULTIPLIERS[word]
         elif word in NOT_A_UNIT or (not word.isascii() and re.search("[不没非无多余以左约]|[一-鿿぀-ヿ가-힣]{4}", word)):
-            raise Unreadable(f"{word} is no unit")
+            raise Refused(f"{word} is no unit")
         elif token.text == "/" or word == "per":
             sign = -1
-        elif word in COMPOUND_UNITS:
-            parts += COMPOUND_UNITS[word]
+        elif word in words.COMPOUND_UNITS:
+            parts += words.COMPOUND_UNITS[word]
         elif word in ("square", "sq", "cubic", "cu"):
             power = 2 if word[0] == "s" else 3
         elif word:
@@ -362,7 +345,7 @@ def _unit(tokens):
         elif token.text == "^" and parts:  # a digit, in braces or not
             braces, minus = accept(tokens, "{"), accept(tokens, "-")
             parts[-1] = (parts[-1][0], (-sign if minus else sign) * int(expect(tokens, *"123456789")))
-            Unreadable.raise_if(braces and not accept(tokens, "}"), "an exponent of a unit")
+            refuse_if(braces and not accept(tokens, "}"), "an exponent of a unit")
     return factor, tuple(parts)
 
 
@@ -402,9 +385,9 @@ def _product(tokens, depth):
         if not sign and divided:
             numbers = all(_is_number(factor) for factor in factors)
             if not (numbers and len(factors) == 2 and tokens[-1].kind == "word" and len(tokens[-1].text) == 1):
-                raise Unreadable("a/bc")
+                raise Refused("a/bc")
         juxtaposed = not sign and factors[-1].kind in ("number", "decimal") and not divided
-        Unreadable.raise_if(juxtaposed and tokens[-1].kind == "number", "two numbers side by side")
+        refuse_if(juxtaposed and tokens[-1].kind == "number", "two numbers side by side")
         apart = juxtaposed and (tokens[-1].spaced or factors[-1].kind == "decimal")
         unit = unit or (apart and tokens[-1].text in _LETTER_UNITS and len(factors) == 1)
         factor = _factor(tokens, depth)
@@ -438,7 +421,7 @@ def _starts_factor(tokens, previous):
 
 def _factor(tokens, depth):
     """factor = sign factor | atom postfix*"""
-    Unreadable.raise_if(depth > MAX_NESTING, "nested too deep")
+    refuse_if(depth > MAX_NESTING, "nested too deep")
     sign = accept(tokens, *_SIGNS)
     if sign:
         return _signed(sign, _factor(tokens, depth + 1))
@@ -447,9 +430,9 @@ def _factor(tokens, depth):
         mark = accept(tokens, "^", "!", r"\circ")
         if mark == "^":
             node = _raised(node, tokens, depth)
-            Unreadable.raise_if(peek(tokens, "^"), "a^b^c")
+            refuse_if(peek(tokens, "^"), "a^b^c")
         elif mark == "!":
-            Unreadable.raise_if(peek(tokens, "!"), "a!!")
+            refuse_if(peek(tokens, "!"), "a!!")
             node = Node("factorial", (node,))
         elif mark:
             scale = tokens.pop().text if peek(tokens, "C", "F") else ""
@@ -468,7 +451,7 @@ def _raised(node, tokens, depth):
         row = node.kind == "brackets" or 1 in node.value  # equal to the column
         if row and accept(tokens, "T", r"\top") and (not braces or accept(tokens, "}")):
             return node if node.kind == "matrix" else node._replace(value="()")
-        raise Unreadable("a power of a matrix")
+        raise Refused("a power of a matrix")
     return Node("power", (node, _exponent(tokens, depth)))
 
 
@@ -476,7 +459,7 @@ def _exponent(tokens, depth):
     """2^{10}, 2^10 as typed, e^-x, x^\\frac12"""
     if accept(tokens, "-"):
         return -_exponent(tokens, depth + 1)
-    Unreadable.raise_if(depth > MAX_NESTING, "nested too deep")
+    refuse_if(depth > MAX_NESTING, "nested too deep")
     if tokens and tokens[-1].kind == "number":
         return _literal(tokens.pop().text)
     return _argument(tokens, depth)
@@ -488,16 +471,16 @@ def _based(node, tokens):
     base = str(words.NUMBER_WORDS.get(text.lower(), text))
     closed = not braces or accept(tokens, "}")
     whole = node.value.denominator == 1 and node.value >= 0
-    Unreadable.raise_if(not (closed and whole and re.fullmatch("[0-9]{1,2}", base)), "a base")
+    refuse_if(not (closed and whole and re.fullmatch("[0-9]{1,2}", base)), "a base")
     return Node("base", (node,), int(base))
 
 
 def _argument(tokens, depth):
     """The argument of a LaTeX command: a group, a command, or one character (`\\frac12` is 1/2)."""
-    Unreadable.raise_if(not tokens, "no argument")
+    refuse_if(not tokens, "no argument")
     token = tokens[-1]
     if token.kind in ("number", "word") and len(token.text) > 1 and not token.upright:
-        Unreadable.raise_if(not token.text.isalnum(), "half a decimal")
+        refuse_if(not token.text.isalnum(), "half a decimal")
         tokens.pop()
         tokens += [token._replace(text=token.text[1:], spaced=False), token._replace(text=token.text[0])]
     if tokens[-1].kind == "number":
@@ -508,7 +491,7 @@ def _argument(tokens, depth):
 def _literal(text):
     """A number as written; a decimal keeps its places and significant digits."""
     mantissa, _, exponent = text.lower().partition("e")
-    Unreadable.raise_if(len(mantissa) > MAX_DIGITS or abs(int(exponent or 0)) > MAX_EXPONENT, "too many digits")
+    refuse_if(len(mantissa) > MAX_DIGITS or abs(int(exponent or 0)) > MAX_EXPONENT, "too many digits")
     whole, point, places = mantissa.partition(".")
     value = Fraction(int(whole + places or "0"), 10 ** len(places)) * Fraction(10) ** int(exponent or 0)
     if not point or exponent:
@@ -518,7 +501,7 @@ def _literal(text):
 
 def _atom(tokens, depth):
     """An atom; see the grammar."""
-    Unreadable.raise_if(depth > MAX_NESTING or not tokens, "nested too deep, or nothing there")
+    refuse_if(depth > MAX_NESTING or not tokens, "nested too deep, or nothing there")
     rule = {"number": _numeral, "word": _word, "command": _command}.get(tokens[-1].kind)
     if rule:
         return rule(tokens, depth)
@@ -548,7 +531,7 @@ def _numeral(tokens, depth):
     else:
         return whole
     if not (is_whole and bottom and 0 < top / bottom < 1):
-        raise Unreadable("2 3/2 is neither a mixed number nor clearly a product")
+        raise Refused("2 3/2 is neither a mixed number nor clearly a product")
     return number_node(whole.value + top / bottom)
 
 
@@ -563,7 +546,7 @@ def _repeating(fixed, places, tokens):
         block = tokens.pop().text if tokens and tokens[-1].kind == "number" else ""
         if braces:
             expect(tokens, "}")
-    Unreadable.raise_if(not block.isdigit() or len(block) > 40, "no digits repeat")
+    refuse_if(not block.isdigit() or len(block) > 40, "no digits repeat")
     return number_node(fixed + Fraction(int(block), (10 ** len(block) - 1) * 10 ** len(places)))
 
 
@@ -571,8 +554,8 @@ def _word(tokens, depth):
     """A function, a constant, or letters: the first is taken, the others are put back."""
     token = tokens.pop()
     text = token.text
-    if text in ("pi", "Pi") or text.lower() in INFINITE:
-        return _NAMED["infty" if text.lower() in INFINITE else "pi"]
+    if text in ("pi", "Pi") or text.lower() in words.INFINITE:
+        return _NAMED["infty" if text.lower() in words.INFINITE else "pi"]
     if text in _RULES:
         return _RULES[text](text, tokens, depth)
     if len(text) > 1:
@@ -582,7 +565,7 @@ def _word(tokens, depth):
             or (len(text) > 2 and text.istitle())
             or len(text) > (6 if text.isupper() else 3)
         ):
-            raise Unreadable(f"{text} is a word")
+            raise Refused(f"{text} is a word")
         tokens.append(token._replace(text=text[1:], spaced=False))
     return _letter(text[0], tokens, depth)
 
@@ -614,12 +597,12 @@ def _letter(name, tokens, depth):
 def _subscript(tokens):
     """The text of a subscript: one token, or a group without nested braces."""
     if not accept(tokens, "{"):
-        Unreadable.raise_if(not tokens or tokens[-1].kind == "sign", "no subscript")
+        refuse_if(not tokens or tokens[-1].kind == "sign", "no subscript")
         return tokens.pop().text
     parts = []
     while tokens and not peek(tokens, "}"):
         parts.append(tokens.pop().text)
-        Unreadable.raise_if(parts[-1] == "{", "a group in a subscript")
+        refuse_if(parts[-1] == "{", "a group in a subscript")
     expect(tokens, "}")
     return "".join(parts)
 
@@ -643,7 +626,7 @@ def _bracketed(opening, tokens, depth):
         return Node("set", tuple(map(_member, _members(inside))))
     if inside.kind == "list":
         return Node("brackets", inside.args, opening + closing)
-    Unreadable.raise_if(opening + closing not in ("()", "[]"), "half an interval")
+    refuse_if(opening + closing not in ("()", "[]"), "half an interval")
     return inside
 
 
@@ -656,7 +639,7 @@ def _command(tokens, depth):
     name = tokens.pop().text
     if name in _NAMED:
         return _NAMED[name]
-    Unreadable.raise_if(name not in _COMMAND_RULES, f"\\{name}")
+    refuse_if(name not in _COMMAND_RULES, f"\\{name}")
     return _COMMAND_RULES[name](name, tokens, depth)
 
 
@@ -679,7 +662,7 @@ def _accented(name, tokens, depth):
         expect(tokens, "}")
     elif tokens and (tokens[-1].kind in ("word", "command") or name == "angle" and tokens[-1].kind == "number"):
         parts.append(tokens.pop().text)
-    Unreadable.raise_if(not parts, "nothing under an accent")
+    refuse_if(not parts, "nothing under an accent")
     return _letter(name + " " + "".join(parts), tokens, depth)
 
 
@@ -712,7 +695,7 @@ def _root(name, tokens, depth):
 
 def _function(name, tokens, depth):
     """sin x, \\sin^2 x, \\sin^{-1} x, \\log_{10} 2, \\ln(x): without brackets, all that follows is the argument."""
-    name = ALIASES.get(name, name)
+    name = words.ALIASES.get(name, name)
     base = _argument(tokens, depth) if name == "log" and accept(tokens, "_") else None
     power = _exponent(tokens, depth + 1) if accept(tokens, "^") else None
     if power == number_node(-1) and (name in TRIGONOMETRIC or name in ("sinh", "cosh", "tanh")):
@@ -726,9 +709,9 @@ def _function(name, tokens, depth):
                 break
             factors.append(_factor(tokens, depth + 1))
         numbers = all(_is_number(factor) or factor == _NAMED["pi"] for factor in factors)
-        Unreadable.raise_if(peek(tokens, "/") and len(tokens) > 1 and numbers, "sin a/b is ambiguous")
+        refuse_if(peek(tokens, "/") and len(tokens) > 1 and numbers, "sin a/b is ambiguous")
         argument = _multiplied(factors)
-    Unreadable.raise_if(argument.kind in ("brackets", "set", "list", "relation", "quantity"), "a function of a list")
+    refuse_if(argument.kind in ("brackets", "set", "list", "relation", "quantity"), "a function of a list")
     node = Node("function", (argument,) if base is None else (argument, base), name)
     return node if power is None else Node("power", (node, power))
 
@@ -745,7 +728,7 @@ def _series(name, tokens, depth):
     last = _exponent(tokens, depth)
     body = _product(tokens, depth + 1)
     if index is None or index.kind not in ("symbol", "constant") or index.value in first.symbols() | last.symbols():
-        raise Unreadable("no index")
+        raise Refused("no index")
     return Node(name, (first, last, body), index.value)
 
 
@@ -754,7 +737,7 @@ def _matrix(_name, tokens, depth):
     expect(tokens, "{")
     name = tokens.pop().text if tokens else ""
     expect(tokens, "}")
-    Unreadable.raise_if(name not in _MATRICES, f"environment {name}")
+    refuse_if(name not in _MATRICES, f"environment {name}")
     if name == "array" and accept(tokens, "{"):
         while tokens and tokens.pop().text != "}":
             pass
@@ -763,16 +746,16 @@ def _matrix(_name, tokens, depth):
         rule = _condition if name == "cases" and rows[-1] else _item
         rows[-1].append(rule(tokens, depth + 1))
         accept(tokens, *(",;." if name == "cases" else ""))
-        Unreadable.raise_if(sum(map(len, rows)) > MAX_CELLS, "too many cells")
+        refuse_if(sum(map(len, rows)) > MAX_CELLS, "too many cells")
         if accept(tokens, "\\\\") and not peek(tokens, r"\end"):
             rows.append([])
         elif not accept(tokens, "&") and not peek(tokens, r"\end"):
-            raise Unreadable("no end of a matrix")
+            raise Refused("no end of a matrix")
     for text in ("{", name, "}"):
         expect(tokens, text)
     if name == "cases" and all(len(row) == 2 for row in rows):  # in any order
         return Node("set", tuple(Node("brackets", tuple(row), "()") for row in rows))
-    Unreadable.raise_if(len({len(row) for row in rows}) != 1 or name == "cases", "rows of different lengths")
+    refuse_if(len({len(row) for row in rows}) != 1 or name == "cases", "rows of different lengths")
     return Node("matrix", tuple(cell for row in rows for cell in row), (len(rows), len(rows[0])))
 
 
@@ -784,15 +767,17 @@ def _condition(tokens, depth):
     part, tokens[end + 1 :] = tokens[end + 1 :], []
     while part and part[0].text in (",", ".", ";"):
         del part[0]
-    Unreadable.raise_if(not part or depth > MAX_NESTING, "no condition")
+    refuse_if(not part or depth > MAX_NESTING, "no condition")
     wordy = any(token.kind == "word" and token.upright and len(token.text) > 1 for token in part)
     node = Node("text", (), spelling.key_of(part[::-1]).replace("else", "otherwise")) if wordy else _answer(part, depth)
-    Unreadable.raise_if(part and not wordy, "no condition")
+    refuse_if(part and not wordy, "no condition")
     return node
 
 
-_RULES = dict.fromkeys(GREEK, _letter) | dict.fromkeys(OF_LISTS, _of_list) | dict.fromkeys(("sqrt", "cbrt"), _root)
-_RULES |= dict.fromkeys((*FUNCTIONS, *ALIASES), _function)
+_RULES = (
+    dict.fromkeys(words.GREEK, _letter) | dict.fromkeys(OF_LISTS, _of_list) | dict.fromkeys(("sqrt", "cbrt"), _root)
+)
+_RULES |= dict.fromkeys((*FUNCTIONS, *words.ALIASES), _function)
 _COMMAND_RULES = {name: rule for name, rule in _RULES.items() if name != "cbrt"}
 _COMMAND_RULES |= {"frac": _stacked, "binom": _stacked, "begin": _matrix, "sum": _series, "prod": _series}
 _COMMAND_RULES |= dict.fromkeys(("lfloor", "lceil", "langle"), _paired)

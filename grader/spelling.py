@@ -8,6 +8,8 @@ import re
 import unicodedata
 from typing import NamedTuple
 
+from grader.words import CHOICE_BEFORE
+
 MAX_TOKENS = 400  # per answer; the usual benchmarks have 210 characters at most
 
 
@@ -18,17 +20,13 @@ class Token(NamedTuple):
     upright: bool = False  # from \text{} and the like: a word, not letters
 
 
-class Refusal(Exception):
-    """A text that the grader will not judge by its value."""
-
-    @classmethod
-    def raise_if(cls, condition, why):
-        if condition:
-            raise cls(why)
+class Refused(Exception):
+    """The grammar does not cover a text, an expression has no value (a pole, 0/0), or a bound is exceeded."""
 
 
-class Unreadable(Refusal):
-    """The grammar does not cover this text, or a bound is exceeded."""
+def refuse_if(condition, why):
+    if condition:
+        raise Refused(why)
 
 
 _SYMBOLS = r"""π \pi ∞ \infty ° ^\circ √ \sqrt ∛ \sqrt[3] ∜ \sqrt[4] ± \pm ∓ \mp θ \theta ≤ \le ≥ \ge
@@ -119,6 +117,8 @@ _SUBSTITUTIONS = [
             r" \\mod \1 ",
         ),
         (r"\{?\}?(?<!\w)[_^] *\{?([0-9]+)\}? *C *_ *\{?([0-9]+)\}?", r"\\binom{\1}{\2}"),  # {}_{10}C_3
+        (r"(?<!\w)C *_ *\{?([0-9]+)\}? *\^ *\{?([0-9]+)\}?", r"\\binom{\1}{\2}"),  # C_{10}^{3}
+        (r"(?<!\w)A *_ *\{?([0-9]+)\}? *\^ *\{?([0-9]+)\}?", r"\\frac{\1!}{(\1-\2)!}"),  # A_5^2
         (r"(?<!\w)([0-9]+|[a-zA-Z]) choose ([0-9]+|[a-zA-Z])(?!\w)", r"\\binom{\1}{\2}"),
         (r"\\(?:mathrm|text|rm) *\{ *([kMmGu]?) *\\(?:Omega|ohm) *\}", r"\\text{\1Ω}"),
         (r"(?<=[0-9}]) *([kMmG]?) *\\Omega$", r" \\text{\1Ω}"),
@@ -143,7 +143,7 @@ _SUBSTITUTIONS = [
         (r"\\textcolor *\{[a-zA-Z]*\}|\\color *\{[a-zA-Z]*\}|\\phantom *(?:\{[^{}]*\}|\S)", " "),
     )
 ]
-_UPRIGHT = re.compile(r"\\(?:text|mbox|mathrm) *\{([^{}]*)\}")
+UPRIGHT = re.compile(r"\\(?:text[a-z]*|mbox|mathrm) *\{([^{}]*)\}")
 _INTEGER = re.compile(  # k\pi, where k is an integer; k\pi for any integer k
     r"(?<=\S)[,;( ]*(?:where|for|with)? *(?:\$?([a-zA-Z])\$? is (?:an|any)(?: arbitrary)? integer"
     r"|(?:any|all|every|each|some|an)? *integers? +\$?([a-zA-Z])\$?)[.) ]*$"
@@ -159,12 +159,10 @@ _SIGNS = {r"\%": "%", r"\|": "|", "<=": r"\le", ">=": r"\ge", "!=": r"\ne", "**"
 
 def clean(text):
     """The text with one spelling for spaces, thousands separators and degrees, and without a box around all of it."""
-    text = " ".join(text.translate(_CHARACTERS).split())
-    Unreadable.raise_if(not text.isprintable(), "characters that no answer has")
-    Unreadable.raise_if(re.match(r"\[[0-9., ]*\] ?\* ?[0-9]", text), "a list of Python")
-    text = (
-        _INTEGER.sub(r", \1\2 \\in \\Z", " ".join(_UPRIGHT.sub(r" \1 ", text).split())) if "integer" in text else text
-    )
+    text = " ".join(CHOICE_BEFORE.sub(r"\1) ", text).translate(_CHARACTERS).split())
+    refuse_if(not text.isprintable(), "characters that no answer has")
+    refuse_if(re.match(r"\[[0-9., ]*\] ?\* ?[0-9]", text), "a list of Python")
+    text = _INTEGER.sub(r", \1\2 \\in \\Z", " ".join(UPRIGHT.sub(r" \1 ", text).split())) if "integer" in text else text
     for pattern, replacement in _SUBSTITUTIONS:
         text = pattern.sub(replacement, text)
     text = text.translate(_RAISED).strip(' "').rstrip(".,; ")
@@ -201,7 +199,7 @@ def tokenize(text, upright=False, depth=0):
                 continue
             if token == "text":
                 inside, position = _group(text, position)
-                Unreadable.raise_if(depth > 3, "nested text")
+                refuse_if(depth > 3, "nested text")
                 inner = tokenize(inside, True, depth + 1)
                 tokens += [inner[0]._replace(spaced=spaced or inner[0].spaced), *inner[1:]] if inner else []
                 spaced = inside.endswith(" ")
@@ -211,7 +209,7 @@ def tokenize(text, upright=False, depth=0):
         kind, token = ("command", token[1:]) if token in (r"\le", r"\ge", r"\ne") else (kind, token)
         tokens.append(Token(kind, token, spaced, upright or not token.isascii()))
         spaced = False
-    Unreadable.raise_if(len(tokens) > MAX_TOKENS, "too many tokens")
+    refuse_if(len(tokens) > MAX_TOKENS, "too many tokens")
     return tokens
 
 
@@ -227,7 +225,7 @@ def _group(text, position):
             depth += (text[end] == "{") - (text[end] == "}")
         if depth == 0:
             return text[position + 1 : end], end + 1
-    raise Unreadable("a brace is not closed")
+    raise Refused("a brace is not closed")
 
 
 def peek(tokens, *texts):
@@ -250,7 +248,7 @@ def accept(tokens, *texts):
 
 def expect(tokens, *texts):
     text = accept(tokens, *texts)
-    Unreadable.raise_if(not text, "something else must come next")
+    refuse_if(not text, "something else must come next")
     return text
 
 

@@ -14,7 +14,7 @@ from zlib import crc32
 from mpmath import libmp  # sympy's numeric core; its functions of mpf tuples have no context, hence no state
 
 from grader.reading import OF_LISTS, TRIGONOMETRIC
-from grader.spelling import Refusal
+from grader.spelling import Refused, refuse_if
 from grader.trees import Node
 
 MAX_BITS = 50_000  # per exact number
@@ -24,10 +24,6 @@ MAX_PARTS = 500  # nodes of all its terms
 MAX_SIZE = 2000  # bits before the point of a value that is no longer exact, so that its units digit is known too
 # bits: 50 digits distinguish almost all that differ; two are called equal only if 1200 digits agree
 PRECISION, MORE_PRECISION = 190, 4000
-
-
-class Undefined(Refusal):
-    """This expression has no value there (a pole, 0/0), or it is too large to compute."""
 
 
 class Ball(NamedTuple):
@@ -50,10 +46,10 @@ _NOTHING = -(10**9)  # the size of an exact zero
 
 
 def evaluate(node, at):
-    """The value of an expression, a Fraction or a Ball. Raises Undefined if there is none."""
+    """The value of an expression, a Fraction or a Ball. Raises Refused if there is none."""
     if node.kind in _OF_TREES:
         return _OF_TREES[node.kind](node, at)
-    Undefined.raise_if(node.kind not in _OF_VALUES, f"{node.kind} is no number")
+    refuse_if(node.kind not in _OF_VALUES, f"{node.kind} is no number")
     return _OF_VALUES[node.kind]([evaluate(part, at) for part in node.args], node, at)
 
 
@@ -63,7 +59,7 @@ def _constant(node, at):
         return at.letters[name]
     if name == "i":
         return Ball((libmp.fzero, libmp.fone), _NOTHING)
-    Undefined.raise_if(name == "infinity", "infinity")
+    refuse_if(name == "infinity", "infinity")
     value = libmp.mpf_pi(at.precision) if name == "pi" else libmp.mpf_e(at.precision)
     return Ball((value, libmp.fzero), 2 - at.precision)
 
@@ -96,14 +92,14 @@ def _degrees_value(values, _node, at):
 def _factorial_value(values, node, _at):
     """n!, or a binomial coefficient."""
     numbers = [_whole(value) for value in values]
-    Undefined.raise_if(min(numbers) < 0 or numbers[0] > MAX_FACTORIAL, "a factorial")
+    refuse_if(min(numbers) < 0 or numbers[0] > MAX_FACTORIAL, "a factorial")
     return Fraction(factorial(*numbers) if node.kind == "factorial" else comb(*numbers))
 
 
 def _whole(value):
     """A whole number, exact or indistinguishable from one."""
     number = _nearest(value)
-    Undefined.raise_if(number.denominator != 1, "not a whole number")
+    refuse_if(number.denominator != 1, "not a whole number")
     return number.numerator
 
 
@@ -112,7 +108,7 @@ def _nearest(value):
     if isinstance(value, Fraction):
         return value
     real = _real(value)
-    Undefined.raise_if(_size(value.pair) > MAX_SIZE, "too large for a floor")
+    refuse_if(_size(value.pair) > MAX_SIZE, "too large for a floor")
     numerator, denominator = libmp.to_rational(real)
     number = Fraction(numerator, denominator)
     nearest = Fraction(round(number))
@@ -127,10 +123,10 @@ def _abs_value(values, _node, at):
 
 def _list_value(values, node, _at):
     """The largest, the smallest, the greatest common divisor or the least common multiple of rational numbers."""
-    Undefined.raise_if(not all(isinstance(value, Fraction) for value in values), "no exact numbers")
+    refuse_if(not all(isinstance(value, Fraction) for value in values), "no exact numbers")
     if node.kind in ("max", "min"):
         return {"max": max, "min": min}[node.kind](values)
-    Undefined.raise_if(sum(value.numerator.bit_length() for value in values) > MAX_BITS, "too large")
+    refuse_if(sum(value.numerator.bit_length() for value in values) > MAX_BITS, "too large")
     return Fraction({"gcd": gcd, "lcm": lcm}[node.kind](*map(_whole, values)))
 
 
@@ -142,7 +138,7 @@ def _series_value(node, at):
     index, body = node.value, node.args[2]
     count, parts = max(last - first + 1, 0), list(body.walk())
     nested = any(part.kind in ("sum", "prod") and part.value for part in parts)
-    Undefined.raise_if(nested or count > MAX_TERMS or count * len(parts) > MAX_PARTS, "too many terms")
+    refuse_if(nested or count > MAX_TERMS or count * len(parts) > MAX_PARTS, "too many terms")
     terms = [evaluate(body, at._replace(letters=at.letters | {index: Fraction(first + k)})) for k in range(count)]
     if node.kind == "sum":
         return sum_of(terms, at.precision) if terms else Fraction(0)
@@ -157,7 +153,7 @@ def _power_value(node, at):
     base = evaluate(node.args[0], at)
     if isinstance(exponent, Fraction) and exponent.denominator == 1 and isinstance(base, Fraction):
         power = exponent.numerator
-        Undefined.raise_if(base == 0 and power <= 0, "0^0 or 1/0")
+        refuse_if(base == 0 and power <= 0, "0^0 or 1/0")
         if _bits(base) * abs(power) <= MAX_BITS:
             return base**power
     if isinstance(exponent, Fraction) and exponent.denominator % 2 == 1 and _is_negative(base):
@@ -169,7 +165,7 @@ def _power_value(node, at):
         if isinstance(exponent, Fraction) and exponent > 0:
             error = _NOTHING if isinstance(base, Fraction) else int(base.error * min(exponent, 1))
             return Ball((libmp.fzero, libmp.fzero), error)
-        raise Undefined("a power of 0")
+        raise Refused("a power of 0")
     if exponent == Fraction(1, 2):
         ball = _ball(base, at.precision)
         root = libmp.mpc_sqrt(ball.pair, at.precision)
@@ -233,29 +229,29 @@ def _elementary(name, value, precision):
     """An entire or inverse function; an inverse one may have the square root of its argument's error, as at ±1."""
     ball = _ball(value, precision)
     size, error = _size(ball.pair), max(ball.error, _size(ball.pair) - precision, -precision)
-    Undefined.raise_if(size > precision // 2 or error > -20, "an argument too large")
+    refuse_if(size > precision // 2 or error > -20, "an argument too large")
     if name in _ENTIRE:
         growing = ball.pair[1] if name in ("sin", "cos") else ball.pair[0]
-        Undefined.raise_if(_mpf_size(growing) > 12, "an argument too large")
+        refuse_if(_mpf_size(growing) > 12, "an argument too large")
         result = _ENTIRE[name](ball.pair, precision)
         return _rounded(result, error + max(_size(result), 0) + 4)
     if name in ("arctan", "artanh"):
         pole = sum_of([product_of(ball, ball, precision), Fraction(1 if name == "arctan" else -1)], precision)
-        Undefined.raise_if(_is_zero(pole), "a pole")
+        refuse_if(_is_zero(pole), "a pole")
     return _rounded(_INVERSES[name](ball.pair, precision), error // 2 + 4)
 
 
 def _exponential(value, precision):
     ball = _ball(value, precision)
     size = _size(ball.pair)
-    Undefined.raise_if(size > 24 or ball.error > -20, "a power too large")
+    refuse_if(size > 24 or ball.error > -20, "a power too large")
     result = libmp.mpc_exp(ball.pair, precision)
     return _rounded(result, _size(result) + max(ball.error, max(size, 0) - precision) + 4)
 
 
 def _logarithm(value, precision):
     ball = _ball(value, precision)
-    Undefined.raise_if(_is_zero(ball), "the logarithm of 0")
+    refuse_if(_is_zero(ball), "the logarithm of 0")
     result = libmp.mpc_log(ball.pair, precision)
     return _rounded(result, max(ball.error - _size(ball.pair), _size(result) - precision, -precision) + 4)
 
@@ -294,8 +290,8 @@ def product_of(one, other, precision):
 
 
 def quotient(one, other, precision):
-    """A quotient; Undefined if the divisor is indistinguishable from 0."""
-    Undefined.raise_if(_is_zero(other), "a division by 0")
+    """A quotient; Refused if the divisor is indistinguishable from 0."""
+    refuse_if(_is_zero(other), "a division by 0")
     if isinstance(one, Fraction) and isinstance(other, Fraction) and _bits(one) + _bits(other) <= MAX_BITS:
         return one / other
     one, other = _ball(one, precision), _ball(other, precision)
@@ -320,8 +316,8 @@ def _ball(value, precision):
 
 
 def _rounded(pair, error):
-    """A ball; parts indistinguishable from 0 become 0, so that a real number stays real. Undefined if too large."""
-    Undefined.raise_if(_size(pair) > MAX_SIZE, "too large")
+    """A ball; parts indistinguishable from 0 become 0, so that a real number stays real. Refused if too large."""
+    refuse_if(_size(pair) > MAX_SIZE, "too large")
     return Ball(tuple(libmp.fzero if _mpf_size(part) <= error else part for part in pair), max(error, _NOTHING))
 
 
@@ -330,7 +326,7 @@ def _mpf_size(number):
     _, mantissa, exponent, bits = number
     if mantissa:
         return exponent + bits
-    Undefined.raise_if(exponent, "infinite")
+    refuse_if(exponent, "infinite")
     return _NOTHING
 
 
@@ -344,7 +340,7 @@ def _is_zero(value):
 
 
 def _real(ball):
-    Undefined.raise_if(ball.pair[1] != libmp.fzero, "not real")
+    refuse_if(ball.pair[1] != libmp.fzero, "not real")
     return ball.pair[0]
 
 
@@ -368,7 +364,7 @@ def agree(one, other, precision):
         return one == other
     one, other = _ball(one, precision), _ball(other, precision)
     error, size = max(one.error, other.error), max(_size(one.pair), _size(other.pair))
-    Undefined.raise_if(error > max(size, 0) - precision // 3, "known too badly")
+    refuse_if(error > max(size, 0) - precision // 3, "known too badly")
     return _size(libmp.mpc_sub(one.pair, other.pair, precision, "n")) <= error + 2
 
 

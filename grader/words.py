@@ -18,7 +18,7 @@ _METRIC = """m meter metre 米;g gram 克;s second sec 秒;L l liter litre 升;N
 Hz hertz;Pa pascal;F farad;C coulomb celsius;T tesla;eV electronvolt;Ω ohm;mol mole;cal calorie;B byte;bit;K kelvin"""
 _PREFIXES = "k kilo 千;M mega;G giga;T tera;c centi 厘;d deci 分;m milli 毫;u micro 微;n nano 纳;p pico"
 _OTHER = """km 公里;cm 厘米;mm 毫米;kg 公斤;ms;mile mi 英里;nmi 海里;inch in;foot feet ft;yard yd;minute min mins 分钟;
-hour h hr hrs 小时;day 天;week 周;month 个月;year yr yrs 年;pound lb lbs;ounce oz;ton 吨;gallon gal;jin 斤;
+hour h hr hrs 小时;day 天;week 周;month 个月;year yr yrs 年;cc;pound lb lbs;ounce oz;ton 吨;gallon gal;jin 斤;
 dollar USD buck 美元;cent 美分;euro EUR;yuan 元;jiao 角;degree deg 度;radian rad;unit 单位;pm;am;erg;AU au;pc parsec;
 AA angstrom;rupee;acre;percent pct;F fahrenheit;atm;bar;dB decibel;mmHg"""
 UNITS = {}
@@ -31,7 +31,7 @@ for _names in (_METRIC + ";" + _OTHER).replace("\n", "").split(";"):
 # right after a number, without \text, these are units of two letters; 2MN and 3ns may be products
 BARE_UNITS = frozenset(
     """cm mm km nm um kg mg ms us ml mL ft yd in mi hr yr lb oz eV Hz Pa AU au pc pm am AA kW MW mW GW kV mV kN kJ MJ mJ
-    kA mA uA uC uF nF pF mT dB kB MB GB TB""".split()
+    kA mA uA uC uF nF pF mT dB kB MB GB TB cc""".split()
 ) | {name for name in UNITS if len(name) > 2}
 COMPOUND_UNITS = {"mph": (("mile", 1), ("hour", -1)), "kph": (("km", 1), ("hour", -1))}
 COMPOUND_UNITS |= {"fps": (("foot", 1), ("s", -1))}
@@ -56,8 +56,8 @@ _MONTHS = {name: i for i, month in enumerate(_MONTHS, 1) for name in (month, mon
 _PHRASES = {
     "the answer is ": r"(?:答案|结果|选项|解答|答え|正解|정답|답|(?<!回)答(?=:))(?:应?[为是选]|は|은|:)+"
     r"|(?<![不未])选 ?:?(?= ?\(?[A-J])|\b(?:Antwort|Lösung|Ergebnis|réponse|résultat|solution|respuesta|resultado"
-    r"|soluci[oó]n|resposta|solução|ответ)(?: final[e]?| correct?[ae])?"
-    r" ?(?:\b(?:ist|lautet|beträgt|est|es|é|равен)\b|[:—])",
+    r"|soluci[oó]n|resposta|solução|ответ(?:ом)?)(?: final[e]?| correct?[ae])?"
+    r" ?(?:\b(?:ist|lautet|beträgt|est|es|é|равен|является)\b|[:—])",
     "therefore ": "所以|因此|综上|故|よって|したがって|따라서|그러므로"
     r"|\b(?:also ist|daher|folglich|somit|donc|por (?:lo )?tanto|portanto|следовательно|таким образом|итак|значит)\b",
     "not ": r"[不没非]|ない|ません|아니|아닙|\b(?:nicht|keine?|pas|não|не|нет)\b",
@@ -69,11 +69,14 @@ _PHRASES = {
 }
 _PHRASE = re.compile("(?i)" + "|".join(f"({pattern})" for pattern in _PHRASES.values()))
 _WIDE = {0xFF01 + i: 0x21 + i for i in range(94)} | {ord("。"): ". ", ord("，"): ", ", ord("、"): ", "}
+CHOICE_BEFORE = re.compile(r"(?<!\w)([A-J])(?:[．、] ?|\.)(?=[-−0-9$\\(√π])")  # B．12, B、12, B.12
 
 
 def in_english(text):
     """The text with the phrases that decide what an answer is in English, and plain punctuation."""
-    return _PHRASE.sub(lambda found: [*_PHRASES][found.lastindex - 1], text.translate(_WIDE))
+    return _PHRASE.sub(
+        lambda found: [*_PHRASES][found.lastindex - 1], CHOICE_BEFORE.sub(r"\1) ", text).translate(_WIDE)
+    )
 
 
 def unit_name(word):
@@ -147,7 +150,8 @@ def choice_of(tokens):
     else:
         return "", ()
     hedged = any(text.lower() in ("or", "and", "not") or re.fullmatch("[A-J]", text) for text in texts[-len(rest) :])
-    if not re.fullmatch("[A-J]" if rest else "[a-jA-J]", letter) or (rest and hedged):
+    lower = not rest or (texts[0] == "(" and rest[0].kind == "number" and rest[0].spaced)  # (c) 8
+    if not re.fullmatch("[a-jA-J]" if lower else "[A-J]", letter) or (rest and hedged):
         return "", ()
     return letter.upper(), tuple(rest)
 

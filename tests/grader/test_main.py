@@ -31,6 +31,11 @@ def test_the_command_judges_a_pair(capsys):
     assert command(capsys, "-x", "-x")[1].startswith("equal, by")
 
 
+def test_help_tells_what_a_row_is(capsys):
+    code, out, _ = command(capsys, "--help")
+    assert code == 0 and "--golds: a row is a text" in out and "--file: a row is an object" in out
+
+
 def lines(tmp_path, *rows):
     path = tmp_path / "cases.jsonl"
     path.write_text("\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows))
