@@ -336,11 +336,10 @@ def mistakes(args: argparse.Namespace) -> Iterator[tuple[str, object]]:
     grouped = args.baseline in ("group", "others") and args.algo != "sft"  # the baseline of a sample is its group
     penalised = args.kl_coef and args.kl_in == "reward"  # then no two rewards of a group are equal
     compared = args.kl_coef or args.baseline == "critic"
-    new = not args.replay  # a replay reads no data and writes nothing
+    new, data = not args.replay, args.data or args.eval_data or args.box_scale  # a replay reads none, writes nothing
     # fmt: off
     yield f"--model {args.model}: give --data, a file or a hub data set", new and not built_in and not args.data
-    yield ("--data, --box-scale: the built-in model reads only its own; give --model",
-           built_in and (args.data or args.eval_data or args.box_scale))
+    yield "--data, --box-scale: the built-in model reads only its own; give --model", built_in and data
     yield f"--group-size {args.group_size}: one has no baseline; use 2 or more", args.group_size < 2 and grouped
     yield f"--beta-th {args.beta_th}: must be a share, from 0 to 1 (paper: 0.6)", not 0 <= args.beta_th <= 1
     yield f"--lr-floor {args.lr_floor}: must be a share of --lr, from 0 to 1", not 0 <= args.lr_floor <= 1
@@ -375,8 +374,7 @@ def mistakes(args: argparse.Namespace) -> Iterator[tuple[str, object]]:
 
 
 def fail(message: str, *, any_rank: bool = False) -> None:
-    """A user's mistake: one line that says what, where, and what would be right; exit code 2. Printed by rank 0, as all
-    ranks find it; any_rank: by this one, which may be the only one to find it."""
+    """A user's mistake: one line, exit code 2. All ranks find it, so rank 0 prints it; any_rank: only this one may."""
     if any_rank or int(os.environ.get("RANK", 0)) == 0:
         below = "\n" * any_rank  # below the progress bar
         print(f"{below}{Path(sys.argv[0]).name}: {printable(' '.join(message.split()))}", file=sys.stderr)
@@ -389,8 +387,7 @@ def columns() -> int | None:
 
 
 def printable(text: str) -> str:
-    """The text with characters that could command a terminal, turn its lines or end its output as they are spelled in
-    Python: what a model wrote may hold any."""
+    """The text with characters that could command a terminal spelled as in Python: a model may write any."""
     wild = "[\0-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
     return re.sub(wild, lambda found: found[0].encode("unicode_escape").decode(), text)
 

@@ -96,8 +96,7 @@ def decoder(device: torch.device, say: Callable[[str], None]) -> Callable:
 
 
 def record(work: Callable[[], None], pool):
-    """Does work whose shapes and addresses are always the same, and records it -> a CUDA graph, to be replayed, in the
-    memory `pool` of an earlier one, if any."""
+    """Does work of fixed shapes and places, and records it -> a CUDA graph, in the memory `pool` of an earlier one."""
     side = torch.cuda.Stream()  # what libraries do at first must not be recorded
     side.wait_stream(torch.cuda.current_stream())
     torch.backends.cuda.enable_cudnn_sdp(True)  # the fastest to read a cache; only its gradient is wrong
