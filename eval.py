@@ -90,6 +90,8 @@ def evaluate(args: argparse.Namespace) -> None:
     except KeyboardInterrupt:
         say(f"stopped: --resume continues {args.out}")
         raise
+    except OSError as error:  # a full disk, say
+        fail(f"{error}; --resume continues it", any_rank=True)
     finally:
         dist.destroy_process_group()
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from run.flags import DTYPES, Help, add_shared_flags, check, complain, for_device, user_input
+from run.flags import DTYPES, Help, add_shared_flags, check, complain, user_input
 from tasks import benchmarks
 from tasks.built_in import BENCHES, DEFAULTS
 
@@ -25,7 +25,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         args = parser.parse_args(argv)
     args.out = args.out or ("eval.jsonl" if args.model else None)
     check(args, LEAST, mistakes(args))
-    return for_device(args)
+    from run import ranks  # imports torch
+
+    return ranks.for_device(args)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -49,12 +51,10 @@ def make_parser() -> argparse.ArgumentParser:
     add("--top-p", type=float, default=0.95, help="sample the fewest tokens of this mass; 1: off (1.5B code: 0.95)")
     add("--top-k", type=int, default=0, help="sample among this many likeliest tokens; 0: off (paper: not given)")
     add("--seed", type=int, default=0, help="of the samples, and of a built-in model")
-    add("--max-prompt-tokens", type=int, default=1024,
-        help="longer prompts are left out and counted (built-in tasks: 32, 40; paper: not given)")
+    add("--max-prompt-tokens", type=int, default=1024, help="longer ones are left out and counted (built-in: 32, 40)")
     add("--max-new-tokens", type=int, default=2048, help="of a completion (built-in tasks: 40, 14; 1.5B code: 32768)")
     add("--cache-tokens", type=int, default=2**18, help="tokens decoded at once: memory, not results")
-    add("--dtype", choices=DTYPES,
-        help="of matrix products, as in training (paper: not given) (default: bfloat16 on a GPU, float32 on a CPU)")
+    add("--dtype", choices=DTYPES, help="of matrix products, as in training (default: bfloat16 on a GPU, else float32)")
 
     add = parser.add_argument_group("result").add_argument
     add("--out", metavar="FILE", help="file for settings, completions and verdicts (default: eval.jsonl)")

@@ -85,16 +85,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(words)
     args.resume = resume
     check(args, LEAST, mistakes(args))
-    return for_device(args)
-
-
-def for_device(args: argparse.Namespace) -> argparse.Namespace:
-    """The flags, with those that depend on it as they suit this machine's device."""
     from run import ranks  # imports torch
 
-    args.dtype = args.dtype or ranks.default_dtype()
-    args.cache_tokens = ranks.cache_tokens() if args.cache_tokens is None else args.cache_tokens
-    return args
+    return ranks.for_device(args)
 
 
 def flags_of_run(config: Path) -> dict:
@@ -250,8 +243,7 @@ def add_shared_flags(add) -> None:
     add("--skip-bad-rows", action="store_true", help="count broken rows instead of stopping at the first")
     add("--system-prompt", default="none", metavar="NAME",
         help=f"{', '.join(SYSTEM_PROMPTS)}, or a text of your own (paper's 7B: qwen-7b)")
-    add("--template", metavar="FILE",
-        help="text of a prompt with {problem} in it, in place of a chat template; or sat, by name")
+    add("--template", metavar="FILE", help="text with {problem} in it, in place of a chat template; or sat, by name")
     add("--template-args", type=template_args, metavar="NAME=VALUE,...",
         help="what the chat template is called with, such as enable_thinking=false (paper: not given)")
     add("--min-pixels", type=int, metavar="N", help="enlarge smaller pictures to this many pixels (paper: 3136)")

@@ -271,13 +271,9 @@ def signs(row: dict, first: dict, args) -> list[tuple[bool, int, str]]:
     unscored = [name.partition("/")[2] for name, x in row.items() if name.startswith("reward/") and x is None]
     none = f"{', '.join(unscored)} returned None for every sample, so none is scored and nothing is learned"
     idle = f"no group was valid for {PATIENCE} steps, so nothing is learned: {helps}"
-    cut = (
-        f"{row['truncated_share']:.0%} of the completions hit --max-new-tokens {args.max_new_tokens}: allow more; or, "
-    )
+    cut = f"{row['truncated_share']:.0%} of the completions hit --max-new-tokens {args.max_new_tokens}: allow more; "
     cut += "if texts in samples.jsonl never end, the template or the end token is not the model's"
-    alike = (
-        f"entropy was below {COLLAPSED:.0%} of the first step's for {PATIENCE} steps: samples of a group are alike. "
-    )
+    alike = f"entropy was below {COLLAPSED:.0%} of the first step's for {PATIENCE} steps: samples become alike. "
     alike += "If the reward is high, the run is done; else resume from before it with a lower --lr"
     half = args.dtype == "bfloat16"
     rounding = "bfloat16 rounding alone has made 0.25, which is harmless" if half else "float32 rounding makes 1e-5"

@@ -9,7 +9,6 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -24,15 +23,6 @@ from run.journal import say, start_bar
 from run.memory import choose_parallel
 from run.models import Trained, load_trained
 from run.problems import fingerprint, load_problems, make_scorer, read_problems
-
-
-class Run(NamedTuple):
-    trained: Trained
-    problems: list[dict]
-    held_out: list[dict]
-    scorer: Callable  # rewards.score with all of --rewards
-    kind: str  # "ddp" or "fsdp"
-    state: State  # to continue from
 
 
 @contextmanager
@@ -58,8 +48,9 @@ def of_rank_0(find: Callable):
     return found[0]
 
 
-def set_up(args, device: torch.device) -> Run | None:
-    """The run, new or resumed. None where nothing is to be done: --plan, or all --steps are made."""
+def set_up(args, device: torch.device) -> tuple[Trained, list[dict], list[dict], Callable, str, State] | None:
+    """The run, new or resumed: models, problems to train on and held out, make_scorer's function, "ddp" or "fsdp", and
+    the state to continue from. None where nothing is to be done: --plan, or all --steps are made."""
     rewards = user_input(parse_rewards, args.rewards, args.max_new_tokens)
     resumed = find_checkpoint(args)
     found = None if args.plan else read_problems(args, resumed)
@@ -78,7 +69,7 @@ def set_up(args, device: torch.device) -> Run | None:
     frozen = {"frozen weights": trained.frozen} if trained.frozen else {}
     refuse_changes(args, before, frozen)
     state = open_run(args, resumed, trained.optimizer, made_of | frozen, before.get("wandb_id"))
-    return Run(trained, problems, held_out, scorer, kind, state) if state else None
+    return (trained, problems, held_out, scorer, kind, state) if state else None
 
 
 def find_checkpoint(args) -> Path | None:
