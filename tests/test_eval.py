@@ -571,7 +571,7 @@ def test_a_result_is_only_replaced_by_overwrite(folders, problems, tmp_path, cap
 
 
 def test_a_full_disk_ends_in_one_line(folders, problems, tmp_path, capsys, monkeypatch):
-    def full(file, row):
+    def full(file, _):
         raise OSError(f"{file} can't be written: No space left on device")
 
     monkeypatch.setattr(evaluation.checkpoint, "append", full)
