@@ -1,22 +1,11 @@
 """Evaluates a model on benchmarks (pass@1, avg@n, maj@n, pass@k), compares two results, grades a result again.
 
     python eval.py --model out/final --bench addition                          the built-in task, after `train.py`
-    python eval.py --model tiny                                                and before it
-    python eval.py --model out/final --bench aime24,math500,amc23,minerva,olympiadbench --samples 16
-    python eval.py --model out/final --data problems.jsonl                     your own problems
     torchrun --nproc_per_node 8 eval.py --model M --bench math500 --resume     continues an interrupted run
     python eval.py --compare before.jsonl after.jsonl                          paired by problem
-    python eval.py --regrade result.jsonl --out again.jsonl                    without generating
 
-The result, --out, begins with a line of settings. Then comes a line per problem, written once it is graded: set, place
-in it, problem, answer, grade (the function of rewards.py), prompt (as text), prompt_tokens, greedy (a list of one
-completion), samples (n), majority (the index of the sample that won the vote of maj@n), and seconds of decoding; with
-pictures, images (their files), picture (a hash of them), task, and box_size, the width and height in whose units boxes
-are. A completion has verdict (of a box: its IoU), submitted (its answer), text, tokens (with the EOS) and truncated (by
---max-new-tokens). A problem with too long a prompt has no completions and is excluded from all means. A finished result
-is in the order of the sets.
-
-Each process is a rank; a single process is a world of size 1. Letters: P problems, n samples of each.
+docs/evaluation.md has more, and what is in a result: settings in the first line, then a line per problem, written once
+it is graded. Each process is a rank, a single one a world of size 1. Letters: P problems, n samples of each.
 """
 
 import argparse
@@ -43,11 +32,11 @@ import rewards
 from engine.policy import autocast
 from grader.equality import is_equiv
 from rollout import completion_texts, rollout
-from run import faults, scores
+from run import checkpoint, faults, scores
 from run.flags import fail, user_input
 from run.journal import say, show, start_bar
 from run.models import first_model, read_model
-from run.problems import encode_row, features_and_pictures, room_for_pictures, tokenizer_of
+from run.problems import encode_row, features_and_pictures, processor_of, room_for_pictures, tokenizer_of
 from run.ranks import decoder, init_distributed
 from tasks import benchmarks, data, pictures, prompts
 
@@ -91,8 +80,8 @@ def evaluate(args: argparse.Namespace) -> None:
         with start_bar(len(todo), desc="eval", unit="problem") as bar:
             for batch in batches(todo, args):
                 rows = complete(model, tokenizer, processor, batch, args, decode)
-                with open(scores.rank_file(args.out, rank), "a", encoding="utf-8") as file:
-                    file.write("".join(map(scores.as_line, rows)))
+                for row in rows:
+                    checkpoint.append(scores.rank_file(args.out, rank), row)
                 bar.update(len(rows))
         dist.barrier()
         if rank == 0:
@@ -101,6 +90,8 @@ def evaluate(args: argparse.Namespace) -> None:
     except KeyboardInterrupt:
         say(f"stopped: --resume continues {args.out}")
         raise
+    except OSError as error:  # a full disk, say
+        fail(f"{error}; --resume continues it", any_rank=True)
     finally:
         dist.destroy_process_group()
 
@@ -120,8 +111,7 @@ def load_problems(args, sets: dict[str, benchmarks.ProblemSet], folder) -> tuple
     without completions, and "prompt_ids". Exits if prompts don't fit the model, before its weights are read."""
     tokenizer = tokenizer_of(args, folder)
     needed = any("images" in row for problem_set in sets.values() for row in problem_set.rows)
-    limits = {"min_pixels": args.min_pixels, "max_pixels": args.max_pixels}
-    processor = user_input(pictures.load_processor, folder, **limits, needed=needed, trust=args.trust_remote_code)
+    processor = processor_of(args, folder, tokenizer, needed)
     tokenizer = processor.tokenizer if processor else tokenizer
     template = prompts.load_template(args.template)
     args.template_args = user_input(prompts.template_arguments, tokenizer, template, args.template_args) or None
@@ -210,8 +200,7 @@ def prompt_names(args: argparse.Namespace, benchmark: benchmarks.Benchmark) -> t
 
 
 def unfinished(problems: list[dict], finished: list[dict], max_prompt_tokens: int) -> list[dict]:
-    """The problems still to do, of each set the longest first: a batch has prompts of similar length, and ranks that
-    take every world-size-th have about as much to do."""
+    """The problems still to do, of each set the longest first: so batches and ranks have about as much to do."""
     done = {(row["set"], row["place"]) for row in finished}
     todo = [p for p in problems if (p["set"], p["place"]) not in done and p["prompt_tokens"] <= max_prompt_tokens]
     groups = itertools.groupby(todo, key=lambda problem: problem["set"])
@@ -228,9 +217,7 @@ def batches(problems: list[dict], args: argparse.Namespace):
 
 
 def complete(model, tokenizer, processor, problems: list[dict], args: argparse.Namespace, decode) -> list[dict]:
-    """Completes problems of one set -> their graded rows.
-
-    A sample depends on seed, set, place of its problem in that and its own number, not on the batch or the rank."""
+    """Problems of one set -> their graded rows. A sample depends on seed, set, place and number, not on its batch."""
     rows = [without_ids(problem) | {"seconds": {}} for problem in problems]
     prompt_ids = [problem["prompt_ids"] for problem in problems]
     options = {"key": (args.seed, zlib.crc32(problems[0]["set"].encode())), "cache_tokens": args.cache_tokens}

@@ -111,9 +111,8 @@ def train(args, device: torch.device) -> None:
                     lr = rate(args, state)
                     take_step(trained.optimizer, lr, learn=share.count > 0 and gradient.is_finite())
                     row = metrics(batch, share, totals, gradient.norm, lr, args, state) | gradient.noise
-                    row |= more_updates(trained, share, lr, args) | journal.by_kind(
-                        problems, totals.groups[0], args, state
-                    )
+                    row |= more_updates(trained, share, lr, args)
+                    row |= journal.by_kind(problems, totals.groups[0], args, state)
                     row["seconds_update"] = time.perf_counter() - updating
                     state = advance(state, batch, totals.sums, gradient, args)
                     if kind == "ddp" and due(args.check_every, state):  # under fsdp no parameter is on two ranks

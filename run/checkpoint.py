@@ -14,6 +14,7 @@ by a disk or an incomplete copy, is found by its manifest. Randomness needs no s
 step, position in the data), see rollout.py and tasks/data.py.
 """
 
+import fcntl
 import hashlib
 import json
 import os
@@ -59,16 +60,14 @@ def locked(out: Path):
         for mode in "ra":  # NFS locks only what is open for writing; elsewhere that keeps a disk from turning read-only
             file = stack.enter_context(open(path, mode))
             try:
-                import fcntl  # Windows has none
-
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if os.fstat(file.fileno()).st_nlink:
                     break
                 raise BlockingIOError  # its owner, who has just ended, took it away
             except BlockingIOError:
                 raise ValueError(f"--out {out}: another job is writing there; give another folder") from None
-            except (ImportError, OSError):
-                pass  # nor have some file systems
+            except OSError:
+                pass  # some file systems know no locks
         try:
             yield
         finally:
@@ -118,12 +117,16 @@ def latest(out: Path) -> Path | None:
 
 
 def newest(out: Path, refuse: Callable[[str], None]) -> Path | None:
-    """The folder to resume from: the latest intact one, or None. refuse: called with the reason for each later one."""
-    for folder in _newest_first(out):
+    """The folder to resume from: the latest intact one, or None where there is none at all. refuse: called with the
+    reason for each later one. ValueError: none is intact."""
+    folders = _newest_first(out)
+    for folder in folders:
         wrong = damage(folder)
         if wrong is None:
             return folder
         refuse(f"{folder} is refused: {wrong}")
+    if folders:
+        raise ValueError(f"--resume: no checkpoint of {out} is intact; --overwrite starts a new run")
     return None
 
 
@@ -192,7 +195,11 @@ def clear(out: Path) -> None:
 def append(file: Path, row: dict) -> None:
     """One line of JSON at the end of a file. OSError, in one line, if it can't be; reopen drops half a row."""
     with _writing(file), open(file, "a", encoding="utf-8") as handle:
-        handle.write(json.dumps(row, ensure_ascii=False) + "\n")
+        handle.write(as_line(row))
+
+
+def as_line(row: dict) -> str:
+    return json.dumps(row, ensure_ascii=False) + "\n"
 
 
 def write(file: Path, content: str | bytes) -> None:

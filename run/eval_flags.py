@@ -1,16 +1,17 @@
 """The flags of eval.py. As in flags.py, a wrong one is found before torch is imported."""
 
 import argparse
-import math
 import os
 import re
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from run.flags import DTYPES, NO_FOLDER, Help, add_prompt_flags, complain, fail, for_device, no_folder, user_input
+from run.flags import DTYPES, Help, add_shared_flags, check, complain, user_input
 from tasks import benchmarks
 from tasks.built_in import BENCHES, DEFAULTS
-from tasks.prompts import load_template, system_prompt
+
+LEAST = {0: "samples top_k seed", 1: "max_prompt_tokens max_new_tokens cache_tokens"}
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -22,8 +23,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         lengths = {name: own[0][name] for name in ("max_prompt_tokens", "max_new_tokens")}
         parser.set_defaults(bench=bench, **lengths)
         args = parser.parse_args(argv)
-    check(args)
-    return for_device(args)
+    args.out = args.out or ("eval.jsonl" if args.model else None)
+    check(args, LEAST, mistakes(args))
+    from run import ranks  # imports torch
+
+    return ranks.for_device(args)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -34,13 +38,11 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("model and problems").add_argument
     add("--model", metavar="NAME",
         help="folder or hub name of a causal LM, such as OUT/final; tiny, tiny-pictures: built in, before training")
-    add("--trust-remote-code", action="store_true", help="run the code that comes with --model, if it needs any")
     add("--bench", metavar="NAME,...",
         help=f"{', '.join(benchmarks.BENCHMARKS)}; NAME[:N] takes the first N (paper: the first five, in full)")
     add("--data-dir", metavar="DIR", help="folder of benchmark files such as aime24.jsonl (default: from the hub)")
-    add("--data", metavar="SOURCE",
-        help="your own problems: .jsonl, .json, .parquet or hub data set (its test split); a,b joins")
-    add_prompt_flags(add)
+    add("--data", metavar="SOURCE", help="your own: .jsonl, .json, .parquet or hub data set (its test split)")
+    add_shared_flags(add)
 
     add = parser.add_argument_group("decoding").add_argument
     add("--samples", type=int, default=0, metavar="N", help="samples per problem, besides the greedy one (paper: 0)")
@@ -48,16 +50,11 @@ def make_parser() -> argparse.ArgumentParser:
     add("--temperature", type=float, default=0.6, help="of the samples (paper's 1.5B code: 0.6)")
     add("--top-p", type=float, default=0.95, help="sample the fewest tokens of this mass; 1: off (1.5B code: 0.95)")
     add("--top-k", type=int, default=0, help="sample among this many likeliest tokens; 0: off (paper: not given)")
-    add("--stop", nargs="+", metavar="TEXT", help="texts that end a completion, as its last part")
     add("--seed", type=int, default=0, help="of the samples, and of a built-in model")
-    add("--max-prompt-tokens", type=int, default=1024,
-        help="longer prompts are left out and counted (built-in tasks: 32, 40; paper: not given)")
-    add("--max-new-tokens", type=int, default=2048,
-        help="tokens of a completion (built-in tasks: 40, 14; 1.5B code: 32768)")
-    add("--cache-tokens", type=int, default=2**18,
-        help="prompt and completion tokens decoded at once: affects memory of the key-value cache, not results")
-    add("--dtype", choices=DTYPES,
-        help="of matrix products, as in training (paper: not given) (default: bfloat16 on a GPU, float32 on a CPU)")
+    add("--max-prompt-tokens", type=int, default=1024, help="longer ones are left out and counted (built-in: 32, 40)")
+    add("--max-new-tokens", type=int, default=2048, help="of a completion (built-in tasks: 40, 14; 1.5B code: 32768)")
+    add("--cache-tokens", type=int, default=2**18, help="tokens decoded at once: memory, not results")
+    add("--dtype", choices=DTYPES, help="of matrix products, as in training (default: bfloat16 on a GPU, else float32)")
 
     add = parser.add_argument_group("result").add_argument
     add("--out", metavar="FILE", help="file for settings, completions and verdicts (default: eval.jsonl)")
@@ -69,41 +66,31 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def check(args: argparse.Namespace) -> None:
-    """Exits on the first wrong flag, before anything slow."""
-    if sum(map(bool, (args.model, args.compare, args.regrade))) != 1:
-        fail("give one of --model (with --bench or --data), --compare BEFORE AFTER, --regrade FILE")
-    args.out = args.out or ("eval.jsonl" if args.model else None)
-    out = Path(args.out or "")
-    least = {"samples": 0, "top_k": 0, "seed": 0, "max_prompt_tokens": 1, "max_new_tokens": 1, "cache_tokens": 1}
-    for name, bound in least.items():
-        if getattr(args, name) < bound:
-            fail(f"--{name.replace('_', '-')} {getattr(args, name)}: must be {bound} or more")
-    fields, new = args.problem_field or args.answer_field, args.out and not (args.overwrite or args.resume)
-    for wrong, message in (
-        (no_folder(args.model), f"--model {args.model}: {NO_FOLDER}"),
-        (args.model and bool(args.bench) == bool(args.data), "give --bench or --data, one of the two"),
-        (args.data_dir and not args.bench, "--data-dir needs --bench; with --data, name the files"),
-        (fields and not args.data, "--problem-field and --answer-field need --data"),
-        (not 0 < args.temperature < math.inf, f"--temperature {args.temperature}: must be above 0; greedy needs none"),
-        ("" in (args.stop or ()), "--stop: an empty text ends every completion at its first token"),
-        (not 0 < args.top_p <= 1, f"--top-p {args.top_p}: must be above 0, and at most 1 (off)"),
-        (args.resume and not args.model, "--resume needs --model"),
-        (args.resume and args.overwrite, "--resume continues --out, --overwrite replaces it: give one of them"),
-        (args.out and out.is_dir(), f"--out {out}: is a folder; give a file"),
-        (new and out.is_file(), f"--out {out}: exists; --resume continues it, --overwrite replaces it"),
-        (args.resume and not out.exists(), f"--out {out}: does not exist; start it without --resume"),
-    ):
-        if wrong:
-            fail(message)
+def mistakes(args: argparse.Namespace) -> Iterator[tuple[str, object]]:
+    """What could be wrong with the flags, and whether it is."""
+    out, fields = Path(args.out or ""), args.problem_field or args.answer_field
+    new, one = (
+        args.out and not (args.overwrite or args.resume),
+        sum(map(bool, (args.model, args.compare, args.regrade))),
+    )
+    # fmt: off
+    yield "give one of --model (with --bench or --data), --compare BEFORE AFTER, --regrade FILE", one != 1
+    yield "give --bench or --data, one of the two", args.model and bool(args.bench) == bool(args.data)
+    yield "--data-dir needs --bench; with --data, name the files", args.data_dir and not args.bench
+    yield "--problem-field and --answer-field need --data", fields and not args.data
+    yield "--resume needs --model", args.resume and not args.model
+    yield f"--out {out}: is a folder; give a file", args.out and out.is_dir()
+    yield f"--out {out}: exists; --resume continues it, --overwrite replaces it", new and out.is_file()
+    yield f"--out {out}: does not exist; start it without --resume", args.resume and not out.exists()
+    # fmt: on
     user_input(benchmarks.parse_benches, args.bench or "addition")
-    user_input(system_prompt, args.system_prompt)
-    user_input(load_template, args.template)
     if args.model:
         user_input(parse_ks, args.pass_k, args.samples)
     user_input(out.parent.mkdir, parents=True, exist_ok=True)
-    if args.out and not os.access(out.parent, os.W_OK):
-        fail(f"--out {out}: can't write to the folder {out.parent}; give a file in another")
+    yield (
+        f"--out {out}: can't write to its folder; give a file in another",
+        args.out and not os.access(out.parent, os.W_OK),
+    )
 
 
 def parse_ks(text: str | None, n: int) -> list[int]:

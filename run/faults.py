@@ -15,7 +15,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import wraps
 
 import torch
@@ -39,8 +39,7 @@ class _Patient(io.FileIO):
 
 
 def keep_streams() -> None:
-    """From here on neither `| head` nor a terminal's code page ends the program: what nobody reads is dropped, and what
-    can't be encoded is escaped."""
+    """From here on what nobody reads (`| head`) is dropped, and what a terminal's code page lacks is escaped."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream and stream is getattr(sys, f"__{name}__"):  # not what a notebook or a test has put there
@@ -96,10 +95,8 @@ def doing(what: str) -> None:
 
 def ends(reason: str = "") -> None:
     """Notes that this rank ends by itself, and why, unless the others know: they will miss it."""
-    try:
+    with suppress(RuntimeError):  # whoever held the store has ended; nobody is left to read the note
         _store().set(f"ended/{dist.get_rank()}", reason)
-    except RuntimeError:
-        pass  # whoever held the store has ended; nobody is left to read the note
 
 
 def broke_off(error: BaseException) -> bool:
@@ -115,14 +112,13 @@ def ignore_signals() -> None:
 
 
 def end_without_others(error: BaseException, remark: str = "") -> None:
-    """Ends this rank with exit code 1 and one line that names the lost ranks and what they did last. At once:
-    destroying the group could wait for the very rank that is lost."""
+    """Ends this rank with exit code 1 and one line that names the lost ranks and what they did last."""
     ignore_signals()
     named = gone() or _elsewhere() or [" ".join(str(error).split()).partition(". ")[0]]
     ends()
     print(f"\ntrain.py: rank {dist.get_rank()}: {'; '.join(named)}{remark}", file=sys.stderr, flush=True)
     sys.stdout.flush()
-    os._exit(1)
+    os._exit(1)  # destroying the group could wait for the very rank that is lost
 
 
 def gone() -> list[str]:
@@ -153,10 +149,8 @@ def others() -> set[int]:
 def limited(name: str, reward: Callable, seconds: float) -> Callable:
     """The reward; a call that takes longer ends this process with one line that names it. 0 seconds: no limit.
 
-    Python can't stop a thread, and grading in processes would cost every reward its state: so the run ends, with its
-    last checkpoint intact. If a reward holds the interpreter lock, as a backtracking regular expression does, that line
-    can't be printed; then a traceback of where it hangs is, a little later, from outside Python.
-    """
+    Python can't stop a thread, and in a process of its own a reward would lose its state. If it holds the interpreter
+    lock, as a regular expression does, a traceback of where it hangs comes a little later, from outside Python."""
     if not seconds:
         return reward
 
@@ -231,8 +225,7 @@ def _handled(handler: Callable) -> Iterator[None]:
 
 @contextmanager
 def stop_signals(at_once: bool = True):
-    """STOPS are noted in the list it yields, and raise KeyboardInterrupt wherever the program is; without
-    at_once they are only noted, see stop_together."""
+    """STOPS are noted in the list it yields, and raise KeyboardInterrupt unless at_once is off, see stop_together."""
     noted = []
 
     def stop(number, _):

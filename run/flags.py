@@ -7,6 +7,7 @@ here imports torch before all flags are checked, as that takes seconds.
 import argparse
 import difflib
 import importlib.util
+import itertools
 import json
 import math
 import os
@@ -14,7 +15,7 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -27,10 +28,15 @@ ROOT = Path(__file__).parents[1]
 BUILT_IN = "tiny"
 # flags of a command, not of a run
 OF_COMMAND = ("out", "resume", "auto_resume", "overwrite", "allow_changes", "plan", "doctor", "replay")
-NO_FOLDER = "no such folder, nor a name of the hub, owner/name"
 DTYPES = ("float32", "bfloat16", "float64")
 F_NORMS, NORMS = ("none", "group", "batch"), ("group", "valid_token", "token", "sequence", "constant")  # gpg.py's
 BASELINES = ("group", "others", "batch", "greedy", "critic")
+
+LEAST = {
+    0: "top_k warmup weight_decay grad_clip seed lora_rank kl_coef overlong_buffer gae_lambda critic_lr_factor "
+    "eval_every save_every check_every noise_every record keep reward_timeout cache_tokens",
+    1: "steps prompts_per_step max_rounds max_prompt_tokens max_new_tokens updates tokens_per_micro_batch rank_timeout",
+}
 
 # The flags of each method, with the values of paper and code. What is not named keeps GPG's default.
 _EVERY_GROUP = {"age": False, "beta_th": 0.0}
@@ -78,17 +84,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.set_defaults(**{name: value for name, value in defaults.items() if name in vars(given)})
     args = parser.parse_args(words)
     args.resume = resume
-    check(args)
-    return for_device(args)
-
-
-def for_device(args: argparse.Namespace) -> argparse.Namespace:
-    """The flags, with those that depend on it as they suit this machine's device."""
+    check(args, LEAST, mistakes(args))
     from run import ranks  # imports torch
 
-    args.dtype = args.dtype or ranks.default_dtype()
-    args.cache_tokens = ranks.cache_tokens() if args.cache_tokens is None else args.cache_tokens
-    return args
+    return ranks.for_device(args)
 
 
 def flags_of_run(config: Path) -> dict:
@@ -129,13 +128,11 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("model and data").add_argument
     add("--model", default=BUILT_IN, metavar="NAME",
         help="folder or hub name of a causal LM; tiny, tiny-lengths, tiny-pictures: built-in (paper: Qwen2.5-Math-7B)")
-    add("--trust-remote-code", action="store_true", help="run the code that comes with --model, if it needs any")
     add("--data", metavar="SOURCE",
         help="problems: .jsonl, .json, .parquet or hub data set; a,b joins, a[:N] takes the first N (paper: DAPO-17k)")
     add("--eval-data", metavar="SOURCE", help="held-out problems, as --data; without it nothing is evaluated")
-    add_prompt_flags(add)
-    add("--box-scale", choices=GOLD_SIZES,
-        help="the units of golds that are boxes, to convert them to the model's (default: they are in the model's)")
+    add_shared_flags(add)
+    add("--box-scale", choices=GOLD_SIZES, help="the units of golds that are boxes (default: the model's own)")
     add("--rewards", default="accuracy", metavar="SPEC",
         help="NAME=WEIGHT,... of accuracy, format, accuracy_boxed, tag_count, cosine, choice, class_name, iou, "
              "iou>0.5, iou_or_name and path/to/file.py:function (paper's 7B: accuracy)")
@@ -151,7 +148,23 @@ def make_parser() -> argparse.ArgumentParser:
     add("--max-rounds", type=int, default=20, help="most rounds per step (paper: not given; released code: 19)")
     add("--mask-truncated", action="store_true", help="leave cut-off completions out of loss and baseline (paper: no)")
 
-    add_compared_flags(parser.add_argument_group("compared methods").add_argument)
+    # what GPG does without: by default each of these parts is absent
+    add = parser.add_argument_group("compared methods").add_argument
+    add("--algo", choices=ALGOS, default="gpg", help="another method's defaults, see docs/methods.md (paper: gpg)")
+    add("--baseline", choices=BASELINES, default="group",
+        help="taken off a reward: mean of its group, of the others in it (RLOO), of the step (REINFORCE++), a greedy "
+             "completion's reward (ReMax), a critic's values (PPO) (paper: group)")
+    add("--updates", type=int, default=1, help="optimizer steps on the same samples (paper: 1)")
+    add("--clip", type=clip_range, metavar="LOW[,HIGH]",
+        help="clip ratios to 1 - LOW, 1 + HIGH from the second update on; off: no ratio (GRPO: 0.2; DAPO: 0.2,0.28)")
+    add("--kl-coef", type=float, default=0.0, help="weight of KL(policy || start) per token (paper: 0; GRPO: 0.04)")
+    add("--kl", choices=("k1", "k2", "k3"), default="k3", help="its estimator, see methods.kl_estimate (Eq. 27: k3)")
+    add("--kl-in", choices=("loss", "reward"), default="loss", help="where the KL enters (GRPO: loss; PPO: reward)")
+    add("--overlong-buffer", type=int, default=0,
+        help="tokens before --max-new-tokens over which the reward falls by up to 1; 0: off (DAPO: 4096 of 20480)")
+    add("--gae-lambda", type=float, default=0.95, help="of the critic's advantages; 1: the plain return (usual: 0.95)")
+    add("--critic-lr-factor", type=float, default=10.0, help="learning rate of the critic, in multiples of --lr")
+    add("--solution-field", metavar="NAME", default="solution", help="column of the worked solution, for --algo sft")
 
     add = parser.add_argument_group("sampling").add_argument
     add("--max-prompt-tokens", type=int, default=1024, help="longer ones are skipped and counted (paper: not given)")
@@ -159,12 +172,17 @@ def make_parser() -> argparse.ArgumentParser:
     add("--temperature", type=float, default=1.0, help="of sampling and log-probabilities (paper: not given; code: 1)")
     add("--top-p", type=float, default=1.0, help="draw among the fewest tokens of this probability; 1: off (code: 1)")
     add("--top-k", type=int, default=0, help="draw among so many likeliest tokens; 0: off (code: 50, a hidden default)")
-    add("--stop", nargs="+", metavar="TEXT",
-        help="texts that end a completion, as its last part: it then counts as ended (paper: none)")
     add("--cache-tokens", type=int,
-        help="prompt and completion tokens decoded at once: memory, not results; 0: as many as fit (default on a GPU; "
-             "on a CPU: 262144)")
+        help="tokens decoded at once: memory, not results; 0: all that fit (default on a GPU; on a CPU: 262144)")
 
+    add_more_flags(parser)
+    # fmt: on
+    return parser
+
+
+def add_more_flags(parser: argparse.ArgumentParser) -> None:
+    """How weights are trained, where a run is stored, how it continues, and what it checks."""
+    # fmt: off
     add = parser.add_argument_group("optimizer").add_argument
     add("--optimizer", choices=("adamw", "sgd"), default="adamw", help="sgd: without momentum (paper: adamw)")
     add("--lr", type=float, default=1e-6, help="learning rate (paper: 1e-6)")
@@ -185,9 +203,28 @@ def make_parser() -> argparse.ArgumentParser:
         help="of matrix products: float32, float64 or bfloat16, which keeps float32 weights (paper: not given; code: "
              "bfloat16) (default: bfloat16 on a GPU that has it, else float32)")
 
-    add_run_flags(parser.add_argument_group("run").add_argument)
+    add = parser.add_argument_group("run").add_argument
+    add("--out", default="out", metavar="DIR", help="folder of the run")
+    add("--seed", type=int, default=0, help="of the data's order, of sampling, and of the built-in model")
+    add("--eval-every", type=int, default=50, help="steps between evaluations; 0: only before and after")
+    add("--save-every", type=int, default=50, help="steps between checkpoints; 0: only the final one")
+    add("--noise-every", type=int, default=0, help="steps between measurements of the gradient's noise; 0: none")
+    add("--check-every", type=int, default=50, help="steps between checks that all ranks hold the same bits; 0: none")
+    add("--rank-timeout", type=float, default=1800, metavar="SECONDS", help="how long a rank waits for the others")
+    add("--reward-timeout", type=float, default=600, metavar="SECONDS", help="most for a call of a reward; 0: no limit")
+    add("--record", type=int, default=0, metavar="N", help="write every Nth step's samples, for --replay; 0: none")
+    add("--replay", metavar="FILE", help="repeat a recorded step's update, print its result, and write nothing")
+    add("--keep", type=int, default=2, help="how many checkpoints to retain, besides the final one; 0: all")
+    add("--keep-best", action="store_true", help="also retain the checkpoint of the best held-out accuracy")
+    add("--resume", action="store_true", help="continue from --out's newest checkpoint; flags not given are the run's")
+    add("--auto-resume", action="store_true", help="--resume if --out holds a run, else start one: for cluster jobs")
+    add("--allow-changes", action="store_true", help="resume with other prompts, frozen weights or reward files")
+    add("--plan", action="store_true", help="print how much memory each rank will take, in GiB, and stop")
+    add("--doctor", action="store_true", help="try a small batch, print what is wrong and how to mend it, and stop")
+    add("--overwrite", action="store_true", help="delete the run in --out and start a new one")
+    add("--tensorboard", action="store_true", help="log to OUT/tensorboard too (needs tensorboard)")
+    add("--wandb", metavar="PROJECT", help="log to Weights & Biases too (needs wandb)")
     # fmt: on
-    return parser
 
 
 class Help(argparse.ArgumentDefaultsHelpFormatter):
@@ -197,42 +234,21 @@ class Help(argparse.ArgumentDefaultsHelpFormatter):
         return action.help if action.default in (None, True, False) else super()._get_help_string(action)
 
 
-def add_prompt_flags(add) -> None:
-    """How rows become prompts, in training and in evaluation."""
+def add_shared_flags(add) -> None:
+    """How rows become prompts and where completions end, in training and in evaluation."""
     # fmt: off
+    add("--trust-remote-code", action="store_true", help="run the code that comes with --model, if it needs any")
     add("--problem-field", metavar="NAME", help="column of the problem in --data, if it isn't found by itself")
     add("--answer-field", metavar="NAME", help="column of the answer in --data, if it isn't found by itself")
     add("--skip-bad-rows", action="store_true", help="count broken rows instead of stopping at the first")
     add("--system-prompt", default="none", metavar="NAME",
         help=f"{', '.join(SYSTEM_PROMPTS)}, or a text of your own (paper's 7B: qwen-7b)")
-    add("--template", metavar="FILE",
-        help="text of a prompt with {problem} in it, in place of a chat template; or sat, by name")
+    add("--template", metavar="FILE", help="text with {problem} in it, in place of a chat template; or sat, by name")
     add("--template-args", type=template_args, metavar="NAME=VALUE,...",
         help="what the chat template is called with, such as enable_thinking=false (paper: not given)")
     add("--min-pixels", type=int, metavar="N", help="enlarge smaller pictures to this many pixels (paper: 3136)")
     add("--max-pixels", type=int, metavar="N", help="shrink larger ones to this many: less memory (paper: 401408)")
-    # fmt: on
-
-
-def add_compared_flags(add) -> None:
-    """What GPG does without: by default each of these parts is absent."""
-    # fmt: off
-    add("--algo", choices=ALGOS, default="gpg", help="another method's defaults, see docs/methods.md (paper: gpg)")
-    add("--baseline", choices=BASELINES, default="group",
-        help="what is subtracted from a reward: mean of its group, of the others in it (RLOO), of the step "
-             "(REINFORCE++), a greedy completion's reward (ReMax), a critic's values (PPO) (paper: group)")
-    add("--updates", type=int, default=1, help="optimizer steps on the same samples (paper: 1)")
-    add("--clip", type=clip_range, metavar="LOW[,HIGH]",
-        help="clip ratios to 1 - LOW, 1 + HIGH from the second update on; off: no ratio (GRPO: 0.2; DAPO: 0.2,0.28)")
-    add("--kl-coef", type=float, default=0.0,
-        help="weight of KL(policy || the model at the start) per token; 0: no reference (paper: 0; GRPO: 0.04)")
-    add("--kl", choices=("k1", "k2", "k3"), default="k3", help="its estimator, see methods.kl_estimate (Eq. 27: k3)")
-    add("--kl-in", choices=("loss", "reward"), default="loss", help="where the KL enters (GRPO: loss; PPO: reward)")
-    add("--overlong-buffer", type=int, default=0,
-        help="tokens before --max-new-tokens over which the reward falls by up to 1; 0: off (DAPO: 4096 of 20480)")
-    add("--gae-lambda", type=float, default=0.95, help="of the critic's advantages; 1: the plain return (usual: 0.95)")
-    add("--critic-lr-factor", type=float, default=10.0, help="learning rate of the critic, in multiples of --lr")
-    add("--solution-field", metavar="NAME", default="solution", help="column of the worked solution, for --algo sft")
+    add("--stop", nargs="+", metavar="TEXT", help="texts that end a completion, as its last part (paper: none)")
     # fmt: on
 
 
@@ -248,36 +264,6 @@ def clip_range(text: str) -> tuple[float, float] | None:
         return None
     low, high = [float(part) for part in text.split(",")] * (1 if "," in text else 2)
     return low, high
-
-
-def add_run_flags(add) -> None:
-    """Where a run is stored, how it continues, and what it checks."""
-    # fmt: off
-    add("--out", default="out", metavar="DIR", help="folder of the run")
-    add("--seed", type=int, default=0, help="of the data's order, of sampling, and of the built-in model")
-    add("--eval-every", type=int, default=50, help="steps between evaluations; 0: only before and after")
-    add("--save-every", type=int, default=50, help="steps between checkpoints; 0: only the final one")
-    add("--noise-every", type=int, default=0,
-        help="steps between measurements of the gradient's noise, the column grad_cosine; 0: none (paper: not given)")
-    add("--check-every", type=int, default=50, help="steps between checks that all ranks hold the same bits; 0: none")
-    add("--rank-timeout", type=float, default=1800, metavar="SECONDS", help="how long a rank waits for the others")
-    add("--reward-timeout", type=float, default=600, metavar="SECONDS",
-        help="how long one call of a reward may take before the run ends; 0: no limit (paper: not given)")
-    add("--record", type=int, default=0, metavar="N", help="write every Nth step's samples, for --replay; 0: none")
-    add("--replay", metavar="FILE",
-        help="repeat a recorded step's update, print its result, and write nothing; flags not given are the run's")
-    add("--keep", type=int, default=2, help="how many checkpoints to retain, besides the final one; 0: all")
-    add("--keep-best", action="store_true", help="also retain the checkpoint of the best held-out accuracy")
-    add("--resume", action="store_true", help="continue from --out's newest checkpoint; flags not given are the run's")
-    add("--auto-resume", action="store_true", help="--resume if --out holds a run, else start one: for cluster jobs")
-    add("--allow-changes", action="store_true",
-        help="resume although the prompts, the weights under adapters or a reward's file are not those of the run")
-    add("--plan", action="store_true", help="print how much memory each rank will take, in GiB, and stop")
-    add("--doctor", action="store_true", help="try a small batch, print what is wrong and how to mend it, and stop")
-    add("--overwrite", action="store_true", help="delete the run in --out and start a new one")
-    add("--tensorboard", action="store_true", help="log to OUT/tensorboard too (needs tensorboard)")
-    add("--wandb", metavar="PROJECT", help="log to Weights & Biases too (needs wandb)")
-    # fmt: on
 
 
 def expanded(words: Sequence[str], folder: Path = Path(), within: tuple[Path, ...] = ()) -> Iterator[str]:
@@ -310,22 +296,29 @@ def complain(parser: argparse.ArgumentParser, message: str) -> None:
     fail(message)
 
 
-def check(args: argparse.Namespace) -> None:
-    """Stops at the first wrong flag, before anything slow."""
-    for bound, names in (
-        (0, "top_k warmup weight_decay grad_clip seed lora_rank kl_coef overlong_buffer gae_lambda critic_lr_factor"),
-        (0, "eval_every save_every check_every noise_every record keep reward_timeout cache_tokens"),
-        (1, "steps prompts_per_step max_rounds max_prompt_tokens max_new_tokens updates"),
-        (1, "tokens_per_micro_batch rank_timeout"),
-    ):
+def check(args: argparse.Namespace, least: dict[int, str], wrongs: Iterable[tuple[str, object]]) -> None:
+    """Stops at the first wrong flag, before anything slow. least: what flags must be at least -> their names; wrongs:
+    what could be wrong with others, and whether it is."""
+    for bound, names in least.items():
         for name in names.split():
             if (value := getattr(args, name)) is not None and not bound <= value < math.inf:
                 fail(f"--{name.replace('_', '-')} {value}: must be {bound} or more")
-    for message, wrong in mistakes(args):
+    for message, wrong in itertools.chain(shared_mistakes(args), wrongs):
         if wrong:
             fail(message)
     user_input(system_prompt, args.system_prompt)
     user_input(load_template, args.template)
+
+
+def shared_mistakes(args: argparse.Namespace) -> Iterator[tuple[str, object]]:
+    """What could be wrong in training and in evaluation, and whether it is."""
+    name = args.model if args.model and not args.resume else "."  # a resumed run has its own
+    missing = (name[0] in "./~" or name.count("/") > 1) and not Path(name).exists()
+    yield f"--model {name}: no such folder, nor a name of the hub, owner/name", missing
+    yield f"--temperature {args.temperature}: must be above 0 (usual: 1)", not 0 < args.temperature < math.inf
+    yield f"--top-p {args.top_p}: must be above 0, and at most 1 (off)", not 0 < args.top_p <= 1
+    yield "--stop: an empty text ends every completion at its first token", "" in (args.stop or ())
+    yield "--resume continues what is in --out, --overwrite deletes it: give one", args.resume and args.overwrite
 
 
 def mistakes(args: argparse.Namespace) -> Iterator[tuple[str, object]]:
@@ -335,15 +328,11 @@ def mistakes(args: argparse.Namespace) -> Iterator[tuple[str, object]]:
     grouped = args.baseline in ("group", "others") and args.algo != "sft"  # the baseline of a sample is its group
     penalised = args.kl_coef and args.kl_in == "reward"  # then no two rewards of a group are equal
     compared = args.kl_coef or args.baseline == "critic"
-    new = not args.replay  # a replay reads no data and writes nothing
+    new, data = not args.replay, args.data or args.eval_data or args.box_scale  # a replay reads none, writes nothing
     # fmt: off
     yield f"--model {args.model}: give --data, a file or a hub data set", new and not built_in and not args.data
-    yield f"--model {args.model}: {NO_FOLDER}", not args.resume and no_folder(args.model)
-    yield ("--data, --box-scale: the built-in model reads only its own; give --model",
-           built_in and (args.data or args.eval_data or args.box_scale))
+    yield "--data, --box-scale: the built-in model reads only its own; give --model", built_in and data
     yield f"--group-size {args.group_size}: one has no baseline; use 2 or more", args.group_size < 2 and grouped
-    yield f"--temperature {args.temperature}: must be above 0 (usual: 1)", not 0 < args.temperature < math.inf
-    yield f"--top-p {args.top_p}: must be above 0, and at most 1 (off)", not 0 < args.top_p <= 1
     yield f"--beta-th {args.beta_th}: must be a share, from 0 to 1 (paper: 0.6)", not 0 <= args.beta_th <= 1
     yield f"--lr-floor {args.lr_floor}: must be a share of --lr, from 0 to 1", not 0 <= args.lr_floor <= 1
     yield f"--lr {args.lr}: must be above 0 (paper: 1e-6)", not 0 < args.lr < math.inf
@@ -359,13 +348,11 @@ def mistakes(args: argparse.Namespace) -> Iterator[tuple[str, object]]:
     yield (f"--parallel {args.parallel}: a reference and a critic need a full copy on each rank; give --parallel ddp",
            compared and args.parallel != "ddp")
     yield "--overlong-buffer: must be at most --max-new-tokens", args.overlong_buffer > args.max_new_tokens
-    yield "--stop: an empty text ends every completion at its first token", "" in (args.stop or ())
     yield ("--keep-best: needs --eval-data, and --eval-every above 0",
            args.keep_best and not (args.eval_every and (args.eval_data or built_in)))
     yield f"--seed {args.seed}: must be below 2^32", args.seed >= 2**32
     yield "--replay writes nothing: leave out --resume and --overwrite", not new and (args.resume or args.overwrite)
     yield f"--replay {args.replay}: the checkpoint before its step is not there; give it with --model", not args.model
-    yield "--resume continues the run in --out, --overwrite deletes it: give one", args.resume and args.overwrite
     yield "--replay: not with --lora-rank, whose checkpoints hold the merged model", args.lora_rank and args.replay
     yield "--lora-rank: pip install peft", args.lora_rank and not importlib.util.find_spec("peft")
     yield "--wandb: pip install wandb", args.wandb and not importlib.util.find_spec("wandb")
@@ -378,14 +365,8 @@ def mistakes(args: argparse.Namespace) -> Iterator[tuple[str, object]]:
     # fmt: on
 
 
-def no_folder(name: str | None) -> bool:
-    """Whether a model's name can only be that of a folder, and there is none."""
-    return bool(name) and (name[0] in "./~" or name.count("/") > 1) and not Path(name).exists()
-
-
 def fail(message: str, *, any_rank: bool = False) -> None:
-    """A user's mistake: one line that says what, where, and what would be right; exit code 2. Printed by rank 0, as all
-    ranks find it; any_rank: by this one, which may be the only one to find it."""
+    """A user's mistake: one line, exit code 2. All ranks find it, so rank 0 prints it; any_rank: only this one may."""
     if any_rank or int(os.environ.get("RANK", 0)) == 0:
         below = "\n" * any_rank  # below the progress bar
         print(f"{below}{Path(sys.argv[0]).name}: {printable(' '.join(message.split()))}", file=sys.stderr)
@@ -398,8 +379,7 @@ def columns() -> int | None:
 
 
 def printable(text: str) -> str:
-    """The text with characters that could command a terminal, turn its lines or end its output as they are spelled in
-    Python: what a model wrote may hold any."""
+    """The text with characters that could command a terminal spelled as in Python: a model may write any."""
     wild = "[\0-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
     return re.sub(wild, lambda found: found[0].encode("unicode_escape").decode(), text)
 

@@ -123,16 +123,14 @@ def metrics(batch: Batch, share: Share, totals: Totals, grad_norm: float, lr: fl
     row |= {name: x / sums.tokens for name, x in sums.methods.items()}
     boxes = {key: n for key, n in sums.graded.items() if key.startswith("box/")}
     rules = {f"answer_rule/{key}": n for key, n in sums.graded.items() if key not in boxes and key != "given_up"}
-    if rules:
-        row["given_up"] = int(sums.graded["given_up"])
+    row |= {"given_up": int(sums.graded["given_up"])} if rules else {}
     for found in (rules, boxes):
         row |= {key: n / max(1, sum(found.values())) for key, n in found.items()}
     return row | batch.seconds
 
 
 def by_kind(problems: list[dict], rewards: torch.Tensor, args, state: State) -> dict[str, float | None]:
-    """The columns of each kind of problem: reward, valid share and alpha of its groups, of rewards (S, G) of all ranks
-    as in Totals. {} where problems have no column "kind"."""
+    """Columns of each value of a column "kind": reward, valid share and alpha, of rewards (S, G) of all ranks."""
     S, row = len(rewards), {}
     kinds = [problems[i].get("kind") for i in order(len(problems), args.seed, state.position, S)]
     for kind in sorted({kind for kind in kinds if isinstance(kind, str)}):
@@ -226,9 +224,8 @@ def reward_lines(row: dict) -> list[str]:
 
 def fitted(lines: str) -> str:
     """Lines of the table, cut behind the last column that the terminal has room for."""
-    ends = [
-        word.end() for word in re.finditer(r"\S+", HEAD.rpartition("\n")[2]) if word.end() <= (columns() or math.inf)
-    ]
+    words, width = re.finditer(r"\S+", HEAD.rpartition("\n")[2]), columns() or math.inf
+    ends = [word.end() for word in words if word.end() <= width]
     return "\n".join(line[: ends[-1]] for line in lines.split("\n")) if ends else lines
 
 
@@ -268,29 +265,21 @@ def make_watch(args, rows: Path):
 
 def signs(row: dict, first: dict, args) -> list[tuple[bool, int, str]]:
     """Of each sign: whether the row shows it, how many steps in a row must, what it means and what may help."""
-    helps = "see in samples.jsonl whether completions end and whether their answer is found (answer_rule/none); then "
-    helps += "try easier problems, a larger --group-size, or a graded reward"
+    helps = "do completions in samples.jsonl end, is their answer found? Then easier problems or graded rewards help"
     if row["easy_share"] > row["hard_share"]:
         helps = "the problems are too easy for this model; give harder ones"
     unscored = [name.partition("/")[2] for name, x in row.items() if name.startswith("reward/") and x is None]
     none = f"{', '.join(unscored)} returned None for every sample, so none is scored and nothing is learned"
     idle = f"no group was valid for {PATIENCE} steps, so nothing is learned: {helps}"
-    cut = (
-        f"{row['truncated_share']:.0%} of the completions hit --max-new-tokens {args.max_new_tokens}: allow more; or, "
-    )
+    cut = f"{row['truncated_share']:.0%} of the completions hit --max-new-tokens {args.max_new_tokens}: allow more; "
     cut += "if texts in samples.jsonl never end, the template or the end token is not the model's"
-    alike = (
-        f"entropy was below {COLLAPSED:.0%} of the first step's for {PATIENCE} steps: a group's samples become alike. "
-    )
+    alike = f"entropy was below {COLLAPSED:.0%} of the first step's for {PATIENCE} steps: samples become alike. "
     alike += "If the reward is high, the run is done; else resume from before it with a lower --lr"
-    rounding = "in float32 rounding makes 1e-5"
-    if args.dtype == "bfloat16":
-        rounding = "in bfloat16 rounding alone has made 0.25, which is harmless"
+    half = args.dtype == "bfloat16"
+    rounding = "bfloat16 rounding alone has made 0.25, which is harmless" if half else "float32 rounding makes 1e-5"
     entropy, gap = row["entropy"], row["logprob_gap"] or 0.0
-    apart = (
-        f"logprob_gap is {gap:.2g}: the trained policy is not quite the one that sampled. {rounding}; if it is more, "
-    )
-    apart += "see whether --dtype float32 brings it down; if not, report a bug"
+    apart = f"logprob_gap is {gap:.2g}: the trained policy is not quite the one that sampled (in {rounding}); "
+    apart += "if it is more, see whether --dtype float32 brings it down; if not, report a bug"
     return [
         (bool(unscored), 1, none),
         # compared methods may learn from any group
@@ -301,16 +290,13 @@ def signs(row: dict, first: dict, args) -> list[tuple[bool, int, str]]:
     ]
 
 
-def accuracy_of(evaluation: Evaluation | None) -> dict[str, float]:
-    if evaluation is None:
-        return {}
-    kinds = {f"accuracy/{kind}": x for kind, x in evaluation.by_kind.items()}
-    return {"accuracy": evaluation.accuracy, "accuracy_se": evaluation.standard_error} | kinds
+def accuracy_of(result: Evaluation | None) -> dict[str, float]:
+    kinds = {f"accuracy/{kind}": x for kind, x in result.by_kind.items()} if result else {}
+    return {"accuracy": result.accuracy, "accuracy_se": result.standard_error} | kinds if result else {}
 
 
 def report(args, state: State, first: int, before: Evaluation | None, after: Evaluation | None, controls: dict) -> None:
-    """The run's result: accuracy before and after, with wrong pictures (controls: name -> Evaluation), and a problem's
-    completion before and after."""
+    """Says how accuracy changed, what it is with wrong pictures (the controls), and one completion that changed."""
     say(f"done: {args.out}/final loads with from_pretrained; see {args.out}/metrics.jsonl")
     if before is None or dist.get_rank():
         return
@@ -322,11 +308,11 @@ def report(args, state: State, first: int, before: Evaluation | None, after: Eva
         if each.by_kind or name in controls:
             kinds = ", ".join(f"{kind} {100 * share:.1f} %" for kind, share in each.by_kind.items())
             say(f"  {name}: {percent(each)}" + f" ({kinds})" * bool(kinds))
-    gains = [b - a for a, b in zip(before.right, after.right, strict=True)]
-    if not any(gains):
+    changed = {i: b - a for i, (a, b) in enumerate(zip(before.right, after.right, strict=True)) if a != b}
+    if not changed:
         say("no held-out problem is answered better or worse than before")
         return
-    i = max(filter(gains.__getitem__, range(len(gains))), key=gains.__getitem__)
+    i = max(changed, key=changed.get)
     say(f"one that changed: {before.rows[i]['problem']}")
     for name, evaluation in (("before", before), ("after", after)):
         verdict = {1: "right", 0: "wrong"}.get(evaluation.right[i], f"{evaluation.right[i]:.2f}")

@@ -1,9 +1,8 @@
 """How much memory a run takes on each rank, by arithmetic on the model's configuration, before anything slow.
 
-    python train.py --model NAME --data FILE --plan        prints the plan and stops
-
-The parts are counted at their largest: prompts and completions of full length, every micro-batch full. Three moments
-can be the peak: the rollout, the update, the optimizer's step. tests/run/test_memory.py compares it with measurements.
+--plan prints it and stops. The parts are counted at their largest: prompts and completions of full length, every
+micro-batch full. Three moments can be the peak: the rollout, the update, the optimizer's step. tests/run/test_memory.py
+compares it with measurements.
 """
 
 import math
@@ -75,11 +74,11 @@ class Load:
 
 
 def choose_parallel(args, resumed: Path | None, device: torch.device) -> str:
-    """ "ddp" or "fsdp", as --parallel says or the ranks' memory allows. --plan prints the plan; without it, a run that
-    takes more than there is ends here."""
+    """ "ddp" or "fsdp". --plan prints the plan; without it, a run that takes more than there is ends here."""
     if args.parallel != "ddp" and not hasattr(FSDPModule, "set_force_sum_reduction_for_comms"):
-        wrong = f"torch {torch.__version__} can't sum gradients of shards; install a newer one"
-        fail(f"--parallel {args.parallel}: {wrong}")
+        fail(
+            f"--parallel {args.parallel}: torch {torch.__version__} can't sum gradients of shards; install a newer one"
+        )
     kind, shape, load, limit = planned(args, resumed, device)
     if args.plan:
         say(describe(shape, load, limit))
@@ -118,9 +117,8 @@ def planned(args, resumed: Path | None, device: torch.device) -> tuple[str, Shap
 
 
 def shape_of(config, trust: bool = False) -> Shape:
-    """The shape of a Hugging Face configuration; parameters are counted on the meta device, which takes no memory. A
-    model without attention is counted as if it had one head."""
-    with torch.device("meta"):
+    """The shape of a Hugging Face configuration. A model without attention is counted as if it had one head."""
+    with torch.device("meta"):  # which takes no memory
         model = user_input(model_class(config).from_config, config, trust_remote_code=trust)
     tower, config = tower_of(config), config.get_text_config()
     heads = getattr(config, "num_attention_heads", None) or getattr(config, "num_heads", 1)
@@ -143,7 +141,7 @@ def tower_of(config) -> tuple[int, int, int, int]:
     """Shape.tower of a configuration, whose names differ by family; all 0 for a model of text."""
     vision = getattr(config, "vision_config", None)
     if vision is None:
-        return 0, 0, 0, 0
+        return Shape.tower
 
     def size(*names: str) -> int | None:
         return next((int(getattr(vision, name)) for name in names if getattr(vision, name, None)), None)
@@ -211,10 +209,9 @@ def lasting(shape: Shape, load: Load) -> dict[str, int]:
     stored = STORED[load.dtype]
     one = shape.parameters * stored // load.shards
     trained = load.lora_rank * shape.linear * stored // load.shards if load.lora_rank else one
-    compared = {"reference and critic": load.compared * one} if load.compared else {}
-    parts = {"weights": one, "gradients": trained, "optimizer": load.moments * trained} | compared
-    if load.lora_rank:
-        parts["adapters"] = trained
+    parts = {"weights": one, "gradients": trained, "optimizer": load.moments * trained}
+    parts |= {"reference and critic": load.compared * one} if load.compared else {}
+    parts |= {"adapters": trained} if load.lora_rank else {}
     if load.dtype == "bfloat16" and load.shards == 1:
         parts["copy for sampling"] = 2 * shape.parameters
     if load.gpu:
@@ -273,10 +270,9 @@ def training(shape: Shape, load: Load) -> dict[str, int]:
 
 
 def layer_bytes(shape: Shape, load: Load) -> int:
-    """Bytes per token that a decoder layer holds for its backward: each norm its input and output, and if it is not
-    fused (on a GPU it is) the normalised input; attention its query, keys and values (repeated for every query head)
-    and output; the gated feed-forward four intermediates. Under bfloat16 norms stay in float32, and their outputs are
-    held in both."""
+    """Bytes per token that a decoder layer holds for its backward: each norm its input and output, and off a GPU, where
+    it is not fused, the normalised input; attention query, keys and values (repeated for every query head) and output;
+    the gated feed-forward four intermediates. Under bfloat16 outputs of norms are held in both dtypes."""
     norms, products = (4 if load.gpu else 6) * shape.hidden, 4 * shape.query + 4 * shape.intermediate
     twice = 2 * shape.hidden if load.dtype == "bfloat16" else 0
     return norms * STORED[load.dtype] + (products + twice) * COMPUTED[load.dtype]
@@ -324,8 +320,7 @@ def room(device: torch.device) -> tuple[int, int]:
     """Bytes that this rank can use, its part of what is free, and how many of them process and libraries take."""
     if is_gpu(device):
         return memory(device)[0], DEVICE_BASE
-    lines = Path("/proc/meminfo").read_text().splitlines() if Path("/proc/meminfo").exists() else []
-    rooms = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    rooms = of_proc("meminfo", "MemAvailable")
     for names in (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):
         limit, used = (Path("/sys/fs/cgroup", name) for name in names)  # of a control group, v2 or v1
         if limit.exists() and used.exists() and limit.read_text().strip().isdecimal():
@@ -335,12 +330,15 @@ def room(device: torch.device) -> tuple[int, int]:
 
 
 def resident(field: str = "VmRSS") -> int:
-    """Bytes of this process in memory, now (VmRSS) or at its peak (VmHWM). ru_maxrss is only the fallback: it begins
-    with what the parent held."""
-    status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.exists() else []
-    sizes = [int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:")]
-    return sizes[0] if sizes else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """Bytes of this process in memory, now (VmRSS) or at its peak (VmHWM)."""
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # the fallback: it begins with what the parent held
+    return (of_proc("self/status", field) or [own])[0]
+
+
+def of_proc(file: str, field: str) -> list[int]:
+    """The bytes that a field in a file of /proc names; none outside Linux."""
+    lines = Path("/proc", file).read_text().splitlines() if Path("/proc", file).exists() else []
+    return [int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:")]
 
 
 def describe(shape: Shape, load: Load, limit: int) -> str:

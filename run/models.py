@@ -86,10 +86,9 @@ def first_model(args) -> str | Path:
 
 
 def load_model(args, folder, device: torch.device):
-    """The model to train, in the mode in which it samples, or another policy would be scored. Only what asks whether it
-    trains before it checkpoints is in training mode."""
+    """The model to train, in the mode in which it samples, or another policy would be scored."""
     model = read_model(args, folder, device)
-    for module in model.modules():
+    for module in model.modules():  # some ask whether they train before they checkpoint
         module.training = isinstance(module, (PreTrainedModel, GradientCheckpointingLayer))
     if args.freeze_vision:
         freeze_vision(model, args.model)
@@ -99,8 +98,8 @@ def load_model(args, folder, device: torch.device):
 
 
 def read_model(args, folder, device: torch.device, half: bool = False):
-    """A model in float32 (float64 with that --dtype; half: products in bfloat16, to sample only), without dropout and
-    without the losses of routers. A trial shows that it can be sampled."""
+    """A model in float32 (float64 with that --dtype; half: bfloat16, to sample only), without dropout and losses of
+    routers. A trial shows that it can be sampled."""
     kind = model_class(pretrained(AutoConfig, folder, args.trust_remote_code))
     options = {"dtype": torch.float32}
     if args.dtype == "float64":  # which the kernel for all experts at once does not know
@@ -151,8 +150,7 @@ def freeze_vision(model, name: str) -> None:
 
 
 def make_policy(model, kind: str, args, processor=None, problems: list[dict] = ()) -> torch.nn.Module:
-    """The trained policy on all ranks, with a line on each saving that this model does not allow. What no text reaches,
-    a tower or an unused layer, is frozen if no problem has a picture: weight decay alone would change it."""
+    """The trained policy on all ranks, with a line on each saving that this model does not allow."""
     features = processor.remembered if any("images" in row for row in problems) else None
     policy = suit(Policy(model, args.temperature, args.dtype, features))
     name = type(model).__name__
@@ -160,7 +158,7 @@ def make_policy(model, kind: str, args, processor=None, problems: list[dict] = (
         say(f"{name}: logits are more than a linear layer of hidden states, so they are made whole, not in slices")
     if not policy.shared:
         say(f"{name}: completions can't continue from a prompt's cache, so a prompt is forwarded once per sample")
-    found = unreached(policy)
+    found = unreached(policy)  # by text, if no problem has a picture: frozen, or weight decay alone would change it
     lost = {of: p.requires_grad_(False) for of, p in found.items() if "expert" not in of}  # one may be chosen later
     policy.partial |= len(found) > len(lost)
     if lost:
@@ -185,8 +183,7 @@ def make_compared(args, resumed: Path | None, device: torch.device, processor) -
 
 
 def pretrained(kind, name: str | Path, trust: bool = False, **options):
-    """The result of a class's from_pretrained for a folder or hub name, with all weights. A failure is one line.
-    trust: code that comes with the model may run."""
+    """What a class's from_pretrained makes of a folder or hub name. trust: code that comes with it may run."""
     if Path(name, "adapter_config.json").exists():
         fail(f"--model {name}: an adapter; merge it into its model (peft: merge_and_unload) and give that folder")
     if not Path(name).exists():

@@ -4,7 +4,6 @@ import hashlib
 import math
 import os
 import re
-import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -25,16 +24,15 @@ from tasks.prompts import MARKER, encode_prompt, load_template, system_prompt, t
 
 
 def read_problems(args, resumed: Path | None) -> tuple[object, list[dict], list[dict]]:
-    """The model's tokenizer, and the rows for training and evaluation: finds what is wrong with data and lengths, which
-    takes no more than their time."""
+    """The model's tokenizer, and the rows for training and evaluation. Finds mistakes in data and lengths at once."""
     read = built_in_rows if args.model in BUILT_INS else read_rows
     rows, held_out = read(args, (lambda _: None) if resumed else say)  # who resumes a run has seen what it says
     name = args.solution_field
-    if args.algo == "sft" and args.model in BUILT_INS:
-        rows = [row | {name: BUILT_INS[args.model].solution(row)} for row in rows]
-    missing = sum(not isinstance(row.get(name), str) for row in rows) if args.algo == "sft" else 0
-    if missing:
-        fail(f"--solution-field {name}: not a text in {missing} of {len(rows)} rows; give the column of solutions")
+    if args.algo == "sft":
+        if args.model in BUILT_INS:
+            rows = [row | {name: BUILT_INS[args.model].solution(row)} for row in rows]
+        if missing := sum(not isinstance(row.get(name), str) for row in rows):
+            fail(f"--solution-field {name}: not a text in {missing} of {len(rows)} rows; give the column of solutions")
     return tokenizer_of(args, resumed), rows, held_out
 
 
@@ -43,10 +41,11 @@ def load_problems(args, resumed: Path | None, found: tuple | None = None, reward
     processor of pictures or None, and the problems for training and evaluation, each with its "prompt_ids"."""
     tokenizer, rows, held_out = found or read_problems(args, resumed)
     processor = processor_of(args, resumed, tokenizer, any("images" in row for row in (*rows, *held_out)))
+    if processor and args.baseline == "critic":
+        fail(f"--baseline critic: {args.model} reads pictures, and a critic only text; use another method")
     tokenizer = processor.tokenizer if processor else tokenizer
-    template = load_template(args.template)
     # config.json keeps them
-    args.template_args = user_input(template_arguments, tokenizer, template, args.template_args)
+    args.template_args = user_input(template_arguments, tokenizer, load_template(args.template), args.template_args)
     if args.box_scale:
         convert = partial(user_input, in_model_units, scale=args.box_scale, processor=processor)
         rows, held_out = convert(rows), held_out and convert(held_out)
@@ -56,7 +55,8 @@ def load_problems(args, resumed: Path | None, found: tuple | None = None, reward
             say(f"the chat template asks for the date: {day} in all of this run, also once it is resumed")
         show_prompt(tokenizer, problems[0]["prompt_ids"])
     if args.algo == "sft":
-        problems = with_solutions(problems, tokenizer, args)
+        ids = [tokenizer(row[args.solution_field], add_special_tokens=False).input_ids for row in problems]
+        problems = with_ids(problems, "solution_ids", ids, "--max-new-tokens", args.max_new_tokens, eos=1)
     user_input(check_columns, rewards, {name for row in problems for name in row})
     folder = resumed or args.model
     if folder in BUILT_INS:
@@ -79,8 +79,8 @@ def built_in_rows(args, say_first: Callable) -> tuple[list[dict], list[dict]]:
 
 def read_rows(args, say_first: Callable) -> tuple[list[dict], list[dict]]:
     """The rows of --data and --eval-data."""
-    load = partial(data.load, problem_field=args.problem_field, answer_field=args.answer_field)
-    load = partial(user_input, load, skip_bad_rows=args.skip_bad_rows)
+    names = "problem_field", "answer_field", "skip_bad_rows"
+    load = partial(user_input, data.load, **{name: getattr(args, name) for name in names})
     rows, bad = load(args.data, split="train")
     held_out, bad_held_out = load(args.eval_data, split="test") if args.eval_data else ([], 0)
     say_first(f"{len(rows)} problems to train on, {len(held_out)} held out; bad rows skipped: {bad} and {bad_held_out}")
@@ -125,13 +125,9 @@ def digest(row: dict) -> bytes:
 def processor_of(args, resumed: Path | None, tokenizer, needed: bool) -> Processor | None:
     """The model's processor of pictures; None for a model of text. needed: there are pictures."""
     if task := None if resumed else BUILT_INS.get(args.model):
-        processor = task.make_processor(tokenizer) if hasattr(task, "make_processor") else None
-    else:
-        options = {"min_pixels": args.min_pixels, "max_pixels": args.max_pixels, "trust": args.trust_remote_code}
-        processor = user_input(load_processor, resumed or args.model, **options, needed=needed)
-    if processor and args.baseline == "critic":
-        fail(f"--baseline critic: {args.model} reads pictures, and a critic only text; use another method")
-    return processor
+        return task.make_processor(tokenizer) if hasattr(task, "make_processor") else None
+    limits = {"min_pixels": args.min_pixels, "max_pixels": args.max_pixels}
+    return user_input(load_processor, resumed or args.model, **limits, needed=needed, trust=args.trust_remote_code)
 
 
 def with_prompts(rows: list[dict], tokenizer, args, processor: Processor | None = None) -> list[dict]:
@@ -164,9 +160,8 @@ def show_prompt(tokenizer, ids: list[int]) -> None:
     foreign = [mark for mark in MARKER.findall(text) if len(tokenizer.encode(mark, add_special_tokens=False)) > 1]
     if foreign:
         say(f"warning: {foreign[0]} in prompts is no token of this model; another model's chat format?")
-    shown, width = repr(re.sub(r"(<[^<>]+>)\1+", r"\1", text)), shutil.get_terminal_size().columns - len("a prompt: ")
-    half = width // 2 - 3
-    say(f"a prompt: {shown if len(shown) <= width else f'{shown[:half]} ... {shown[-half:]}'}")
+    shown = repr(re.sub(r"(<[^<>]+>)\1+", r"\1", text))  # a picture's token once
+    say(f"a prompt: {shown if len(shown) <= 69 else f'{shown[:32]} ... {shown[-32:]}'}")
 
 
 def room_for_pictures(rows: list[dict], ids: list[list[int]], processor: Processor | None, most: int) -> str:
@@ -179,14 +174,9 @@ def room_for_pictures(rows: list[dict], ids: list[list[int]], processor: Process
     return ""
 
 
-def with_solutions(rows: list[dict], tokenizer, args) -> list[dict]:
-    """The rows with "solution_ids", for --algo sft. Solutions that leave no room for EOS are dropped and counted."""
-    ids = [tokenizer(row[args.solution_field], add_special_tokens=False).input_ids for row in rows]
-    return with_ids(rows, "solution_ids", ids, "--max-new-tokens", args.max_new_tokens, eos=1)
-
-
 def with_ids(rows, name: str, ids: list[list[int]], flag: str, limit: int, eos: int = 0, hint: str = "") -> list[dict]:
-    """The rows that leave room for `eos` more tokens under the limit of a flag, with their ids as the column `name`."""
+    """The rows with their ids as the column `name`. Those that leave no room for `eos` more tokens under the limit of a
+    flag are dropped and counted."""
     what, lengths = name.removesuffix("_ids") + "s", [len(i) + eos for i in ids]
     longer = sum(length > limit for length in lengths)
     if rows and longer == len(rows):
@@ -206,8 +196,7 @@ def features_and_pictures(processor, rows: list[dict]) -> tuple[list[dict], tupl
 
 
 def make_scorer(args, rewards: list, problems: list[dict], held_out: list[dict]) -> Callable:
-    """The function that scores completions by all of --rewards, each bounded in time; with a line on what one should
-    know of scoring: sampling that is not what is scored, answers that can't be parsed."""
+    """The function that scores completions by all of --rewards, each bounded in time; says what one should know."""
     if args.top_p < 1 or args.top_k:
         say("--top-p, --top-k: drawn from part of the distribution but scored under all of it, as in the released code")
     for flag, rows in (("--data", problems if compares_answers(rewards) else []), ("--eval-data", held_out)):

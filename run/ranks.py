@@ -51,9 +51,12 @@ def has_bfloat16() -> bool:
     return torch.cuda.is_bf16_supported(including_emulation=False)
 
 
-def cache_tokens() -> int:
-    """Of --cache-tokens: on a GPU as many as its memory holds, see run/memory.py."""
-    return 2**18 if this_device().type == "cpu" else 0
+def for_device(args):
+    """The flags, with those that depend on it as they suit this machine's device."""
+    args.dtype = args.dtype or default_dtype()
+    if args.cache_tokens is None:  # 0: on a GPU as many as its memory holds, see run/memory.py
+        args.cache_tokens = 0 if is_gpu(this_device()) else 2**18
+    return args
 
 
 def device_name(device: torch.device) -> str:
@@ -96,8 +99,7 @@ def decoder(device: torch.device, say: Callable[[str], None]) -> Callable:
 
 
 def record(work: Callable[[], None], pool):
-    """Does work whose shapes and addresses are always the same, and records it -> a CUDA graph, to be replayed, in the
-    memory `pool` of an earlier one, if any."""
+    """Does work of fixed shapes and places, and records it -> a CUDA graph, in the memory `pool` of an earlier one."""
     side = torch.cuda.Stream()  # what libraries do at first must not be recorded
     side.wait_stream(torch.cuda.current_stream())
     torch.backends.cuda.enable_cudnn_sdp(True)  # the fastest to read a cache; only its gradient is wrong

@@ -1,12 +1,9 @@
 """The samples of a step in one file, from which its update can be repeated: a bug report is one file.
 
-    python train.py ... --record 10                                   writes those of every tenth step
-    python train.py --replay OUT/rollouts/step-000010.safetensors     repeats its update and prints the result
-
-A tensor RANK/NAME is what a rank brought to the update: token ids, masks, log-probabilities, rewards;
-RANK/beside/NAME is what a compared method needs per token, RANK/pictures/... an encoded picture. The header holds
-config.json, the step, and a digest of all bytes. On as many ranks as recorded it, an update has the same bits; on
-others each takes the share of several, or none.
+--record writes it, --replay repeats the update. A tensor RANK/NAME is what a rank brought to the update: token ids,
+masks, log-probabilities, rewards; RANK/beside/NAME is what a compared method needs per token, RANK/pictures/... an
+encoded picture. The header holds config.json, the step, and a digest of all bytes. On as many ranks as recorded it, an
+update has the same bits; on others each takes the share of several, or none.
 """
 
 import hashlib
@@ -29,8 +26,7 @@ PICTURES = "pictures/"  # that of encoded pictures: pictures/PROMPT/PATCHES/NUMB
 
 
 def write(batch, args, state) -> None:
-    """Writes OUT/rollouts/step-N.safetensors by rank 0, if --record names the step. A collective. OSError, in one line,
-    if it can't be written."""
+    """Writes OUT/rollouts/step-N.safetensors by rank 0, if --record names the step; OSError if it can't. Collective."""
     step, ranks = state.step + 1, dist.get_world_size()
     if not args.record or step % args.record:
         return
@@ -56,8 +52,7 @@ def write(batch, args, state) -> None:
 
 
 def load(file: str, device: torch.device) -> tuple[dict, int]:
-    """What this rank brings to the update, by the names of Batch, and the number of the step. ValueError, in one line:
-    not a file that --record wrote, or damaged since."""
+    """What this rank brings to the update, by the names of Batch, and the number of the step. ValueError as `read`."""
     facts, _, tensors = read(file)
     mine = [str(k) for k in range(facts["ranks"]) if k % dist.get_world_size() == dist.get_rank()]
 
@@ -89,8 +84,7 @@ def pictures_of(tensors: dict[str, torch.Tensor], rank: str, count: int) -> tupl
 
 
 def flags_of(file: str) -> dict:
-    """The flags of the run that recorded a file, with --model as its step began: the checkpoint of the step before, or
-    the run's own model for step 1; None if that checkpoint is gone. ValueError as `load`."""
+    """The flags of the run that recorded a file, with --model as its step began; None if that checkpoint is gone."""
     facts, config, _ = read(file)
     before = Path(file).absolute().parent.parent / f"checkpoint-{facts['step'] - 1}"
     model = config["model"] if facts["step"] == 1 else str(before) if before.exists() else None
@@ -99,7 +93,7 @@ def flags_of(file: str) -> dict:
 
 
 def read(file: str) -> tuple[dict, dict, dict[str, torch.Tensor]]:
-    """Facts, config.json and tensors of a file, once its digest is checked. ValueError as `load`."""
+    """Facts, config.json and tensors. ValueError, in one line: not a file that --record wrote, or damaged since."""
     try:
         with safe_open(file, "pt") as opened:
             header = opened.metadata() or {}

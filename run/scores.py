@@ -17,6 +17,7 @@ from pathlib import Path
 
 import mpmath
 
+from run import checkpoint
 from run.flags import columns
 
 # Tables 3 and 4 of the paper, in %; the average is over the five sets, not over problems
@@ -28,10 +29,6 @@ PAPER_ROWS = (
     ("paper, Table 4: Qwen2.5-Math-7B", 13.3, 57.6, 45.0, 14.7, 23.7),
     ("paper, Table 4: GPG-7B", 36.7, 84.6, 82.5, 39.0, 45.8),
 )
-
-
-def as_line(value: dict) -> str:
-    return json.dumps(value, ensure_ascii=False) + "\n"
 
 
 def rank_file(out: str | Path, rank: int) -> Path:
@@ -69,9 +66,7 @@ def read_result(path: str | Path) -> tuple[dict, list[dict]]:
 
 def write_result(out: str | Path, settings: dict, rows: list[dict]) -> None:
     """Replaces the file atomically and removes those of other ranks, whose rows are included."""
-    temporary = Path(out).with_name(f".{Path(out).name}.tmp")
-    temporary.write_text("".join(map(as_line, [{"settings": settings}, *rows])), encoding="utf-8")
-    temporary.replace(out)
+    checkpoint.write(Path(out), "".join(map(checkpoint.as_line, [{"settings": settings}, *rows])))
     for other in other_rank_files(out):
         other.unlink()
 
@@ -111,8 +106,7 @@ def measures(row: dict, ks: Sequence[int]) -> dict[str, float]:
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
-    """The mean over P problems and its standard error, sqrt(sum of (value - mean)^2 / (P (P - 1))); nan for P = 1.
-    The n samples of a problem are not independent, so each problem contributes one value."""
+    """The mean over P problems and its standard error, sqrt(sum of (value - mean)^2 / (P (P - 1))); nan for P = 1."""
     mean = statistics.fmean(values)
     error = math.sqrt(statistics.variance(values, mean) / len(values)) if len(values) > 1 else math.nan
     return mean, error
@@ -185,8 +179,7 @@ def completion_table(rows: Sequence[dict], names: Sequence[str]) -> str:
 
 
 def paper_table(model: str, rows: Sequence[dict], complete_sets: Sequence[str]) -> str:
-    """The columns of the paper's Tables 3 and 4, with its own rows at the end. Sets that are not complete get
-    an asterisk. There is no average unless all five sets were run."""
+    """The columns of the paper's Tables 3 and 4, and its rows; an asterisk marks sets that are not complete."""
 
     def cell(score: tuple[float, float], *names: str) -> str:
         return percent(*score) + ("" if set(names) <= set(complete_sets) else " *")
@@ -208,8 +201,8 @@ def percent(mean: float, error: float) -> str:
 
 
 def table(lines: Sequence[Sequence[str]]) -> str:
-    """The cells in aligned columns, two spaces apart; all but the first column are flush right. If a terminal is too
-    narrow, the words of the head are stacked, and then, if that does not help, lines become columns."""
+    """The cells in aligned columns, all but the first flush right. On a narrow terminal the words of the head are
+    stacked, and then, if that does not help, lines become columns."""
     for form in (lines, stacked(lines), stacked(list(zip(*lines, strict=True))), lines):
         first, *others = [max(map(len, column)) for column in zip(*form, strict=True)]
         rows = ["  ".join([line[0].ljust(first), *map(str.rjust, line[1:], others)]) for line in form]
@@ -226,8 +219,8 @@ def stacked(lines: Sequence[Sequence[str]]) -> list[Sequence[str]]:
 
 
 def compare(before: Sequence[dict], after: Sequence[dict]) -> str:
-    """The paired difference, after - before, on the problems in both (same set, text, and picture or else gold answer),
-    with the 95 % interval of Student's t over problems; then the problems whose greedy verdict changed."""
+    """The paired difference, after - before, on the problems in both, with the 95 % interval of Student's t over
+    problems; then the problems whose greedy verdict changed."""
     earlier = {identity(row): row for row in before if row["greedy"]}
     pairs = [(earlier[identity(row)], row) for row in after if row["greedy"] and identity(row) in earlier]
     if not pairs:

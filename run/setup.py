@@ -9,7 +9,6 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -26,33 +25,32 @@ from run.models import Trained, load_trained
 from run.problems import fingerprint, load_problems, make_scorer, read_problems
 
 
-class Run(NamedTuple):
-    trained: Trained
-    problems: list[dict]
-    held_out: list[dict]
-    scorer: Callable  # rewards.score with all of --rewards
-    kind: str  # "ddp" or "fsdp"
-    state: State  # to continue from
-
-
 @contextmanager
 def held(args) -> Iterator[None]:
     """The run's folder is this job's alone until the block ends, or the process of rank 0. For what writes there."""
-    wrong = [None]
     with ExitStack() as stack:
-        if dist.get_rank() == 0 and not (args.plan or args.doctor or args.replay):
-            try:
-                stack.enter_context(checkpoint.locked(Path(args.out)))
-            except (ValueError, OSError) as error:
-                wrong = [str(error)]
-        dist.broadcast_object_list(wrong)
-        if wrong[0]:
-            fail(wrong[0])
+        if not (args.plan or args.doctor or args.replay):
+            of_rank_0(lambda: stack.enter_context(checkpoint.locked(Path(args.out))))
         yield
 
 
-def set_up(args, device: torch.device) -> Run | None:
-    """The run, new or resumed. None where nothing is to be done: --plan, or all --steps are made."""
+def of_rank_0(find: Callable):
+    """What a function returns on rank 0, on all ranks; what it complains of ends them all in one line. A collective."""
+    found = [None, None]
+    if dist.get_rank() == 0:
+        try:
+            found[0] = find()
+        except (ValueError, OSError) as error:
+            found[1] = str(error)
+    dist.broadcast_object_list(found)
+    if found[1]:
+        fail(found[1])
+    return found[0]
+
+
+def set_up(args, device: torch.device) -> tuple[Trained, list[dict], list[dict], Callable, str, State] | None:
+    """The run, new or resumed: models, problems to train on and held out, make_scorer's function, "ddp" or "fsdp", and
+    the state to continue from. None where nothing is to be done: --plan, or all --steps are made."""
     rewards = user_input(parse_rewards, args.rewards, args.max_new_tokens)
     resumed = find_checkpoint(args)
     found = None if args.plan else read_problems(args, resumed)
@@ -68,23 +66,15 @@ def set_up(args, device: torch.device) -> Run | None:
     say_changed_flags(args, before)
     refuse_changes(args, before, made_of)
     trained = load_trained(args, folder, tokenizer, processor, problems, kind, resumed, device)
-    made_of |= {"frozen weights": trained.frozen} if trained.frozen else {}
-    refuse_changes(args, before, made_of)
-    state = open_run(args, resumed, trained.optimizer, made_of, before.get("wandb_id"))
-    return Run(trained, problems, held_out, scorer, kind, state) if state else None
+    frozen = {"frozen weights": trained.frozen} if trained.frozen else {}
+    refuse_changes(args, before, frozen)
+    state = open_run(args, resumed, trained.optimizer, made_of | frozen, before.get("wandb_id"))
+    return (trained, problems, held_out, scorer, kind, state) if state else None
 
 
 def find_checkpoint(args) -> Path | None:
     """The checkpoint that a resumed run continues from: the newest intact one that rank 0 finds; None: a new run."""
-    found = [None, None]
-    if args.resume and dist.get_rank() == 0:
-        found[0] = user_input(checkpoint.newest, Path(args.out), say)
-        if found[0] is None and checkpoint.latest(Path(args.out)):
-            found[1] = f"--resume: no checkpoint of {args.out} is intact; --overwrite starts a new run"
-    dist.broadcast_object_list(found)
-    folder, wrong = found
-    if wrong:
-        fail(wrong)
+    folder = of_rank_0(lambda: checkpoint.newest(Path(args.out), say)) if args.resume else None
     if folder:
         say(f"resuming from {folder}")
         if not folder.exists():

@@ -570,6 +570,19 @@ def test_a_result_is_only_replaced_by_overwrite(folders, problems, tmp_path, cap
     assert "is a folder" in error_of(capsys, "--model", "m", "--data", "d", "--out", str(tmp_path), "--overwrite")
 
 
+def test_a_full_disk_ends_in_one_line(folders, problems, tmp_path, capsys, monkeypatch):
+    def full(file, _):
+        raise OSError(f"{file} can't be written: No space left on device")
+
+    monkeypatch.setattr(evaluation.checkpoint, "append", full)
+    flags = ["--model", folders["chain"], "--max-prompt-tokens", "32", "--max-new-tokens", "4", "--data", problems]
+    with pytest.raises(SystemExit) as caught:
+        evaluation.main([*flags, "--out", str(tmp_path / "out.jsonl")])
+    error = capsys.readouterr().err.strip()
+    assert caught.value.code == 2 and error.endswith("No space left on device; --resume continues it")
+    assert "\n" not in error
+
+
 def test_the_command(folders, problems, tmp_path):
     command = [sys.executable, str(ROOT / "eval.py"), "--model", folders["chain"], "--data", problems]
     flags = ["--max-prompt-tokens", "32", "--max-new-tokens", "8", "--samples", "2"]

@@ -201,7 +201,8 @@ def test_a_run_says_that_the_loss_is_no_progress_and_prints_a_line_a_step(world,
     assert [line.split()[0] for line in lines[start + 1 :] if line[:4].strip().isdecimal()] == ["0", "1", "2"]
     train.main(["--out", str(tmp_path / "log"), "--resume", "--steps", "3"])
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("resuming from ") and lines[1:3] == journal.HEAD.split("\n")
+    assert lines[0].startswith("resuming from ") and lines[1] == "--resume changes --steps from 2 to 3"
+    assert lines[2:4] == journal.HEAD.split("\n")
 
     monkeypatch.setattr("sys.stderr", Terminal())
     train.main(world(tmp_path / "terminal", steps=2, rank_timeout=60))
@@ -252,14 +253,14 @@ def test_the_problem_that_is_shown_is_one_that_changed(capsys, monkeypatch):
         texts = [f"said {right[i]}" for i in range(3)]
         return journal.Evaluation(sum(right) / 3, 0.1, {}, rows, texts, right)
 
-    args = SimpleNamespace(out="out", steps=5)
+    args = SimpleNamespace(out="out", steps=5, keep_best=False)
     for before, after, shown in (
         ([1.0, 0.0, 0.0], [1.0, 0.0, 1.0], "problem 2\n--- before, wrong:\nsaid 0.0\n--- after, right:"),
         ([1.0, 1.0, 0.0], [1.0, 0.0, 0.0], "problem 1\n--- before, right:\nsaid 1.0\n--- after, wrong:"),
         ([0.0, 0.2, 0.3], [0.1, 0.7, 0.3], "problem 1\n--- before, 0.20:\nsaid 0.2\n--- after, 0.70:"),
         ([1.0, 0.0, 0.0], [1.0, 0.0, 0.0], "no held-out problem is answered better or worse than before\n"),
     ):
-        journal.report(args, 0, evaluated(before), evaluated(after), {})
+        journal.report(args, None, 0, evaluated(before), evaluated(after), {})
         printed = capsys.readouterr().out
         assert shown in printed and ("one that changed" in printed) == (before != after)
 
