@@ -63,6 +63,9 @@ def take_step(optimizer: torch.optim.Optimizer, lr: float, learn: bool) -> None:
     """One step, and the gradient is gone. If not learn, no step: AdamW moves weights even for a gradient of 0."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("factor", 1.0)
+        for p in group["params"] if learn else ():
+            if p.requires_grad and p.grad is None:  # fsdp, of a tower without a picture in this step; ddp makes it 0
+                p.grad = torch.zeros_like(p)
     if learn:
         optimizer.step()
     optimizer.zero_grad()

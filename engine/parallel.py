@@ -27,6 +27,8 @@ def spread(policy: Policy, kind: str) -> torch.nn.Module:
     if kind == "ddp":
         spread_policy = DistributedDataParallel(policy, gradient_as_bucket_view=True)  # else gradients are held twice
         spread_policy.register_comm_hook(None, sum_gradients)
+        spread_policy(*trial(policy.model)).sum().backward()  # it then reorders its sums, once: before step 1
+        spread_policy.zero_grad()
         return spread_policy
     precision = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False)
     options = {"mp_policy": precision} if policy.dtype == "bfloat16" else {}

@@ -104,8 +104,7 @@ def completion_states(
     picture they are the model's own; a completion continues from its prompt's last position, on all axes by one.
     """
     forward = _forward(model, logits)
-    if any(images) and not shared:  # a model takes an image token that a completion drew for one more picture
-        raise ValueError(f"{type(model).__name__} can't continue from a prompt's cache, which pictures need")
+    assert shared or not any(images)  # an image token that a completion drew would be taken for one more picture
     seen = picture_inputs(model, prompt_ids, images) if any(images) else {}
     positions = prompt_positions(model, prompt_ids, prompt_mask, seen)  # (p, L), or (axes, p, L)
     if shared:

@@ -156,6 +156,8 @@ def make_policy(model, kind: str, args, processor=None, problems: list[dict] = (
     name = type(model).__name__
     if not policy.sliced:
         say(f"{name}: logits are more than a linear layer of hidden states, so they are made whole, not in slices")
+    if features and not policy.shared:
+        fail(f"{name}: completions can't continue from a prompt's cache, which pictures need; give another --model")
     if not policy.shared:
         say(f"{name}: completions can't continue from a prompt's cache, so a prompt is forwarded once per sample")
     found = unreached(policy)  # by text, if no problem has a picture: frozen, or weight decay alone would change it

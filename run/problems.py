@@ -168,8 +168,7 @@ def room_for_pictures(rows: list[dict], ids: list[list[int]], processor: Process
     """What to say of prompts that are too long because of their pictures; "" if none is."""
     for row, i in zip(rows, ids, strict=True):
         if processor and len(i) > most and (tokens := processor.picture_tokens(i)):
-            fitting = processor.fitting_pixels(i, len(row["images"]), most)
-            remedy = f", --max-pixels {fitting} would fit" if fitting else ""
+            remedy = f", --max-pixels {n} would fit" if (n := processor.fitting_pixels(i, row["images"], most)) else ""
             return f"; pictures take {tokens} tokens of one{remedy}"
     return ""
 

@@ -295,11 +295,16 @@ class Processor:
         """How many tokens of a prompt are pictures."""
         return ids.count(self.image_id)
 
-    def fitting_pixels(self, ids: list[int], num_pictures: int, max_prompt_tokens: int) -> int | None:
-        """The --max-pixels with which a prompt would just fit; None: there is none, or all pictures have one size."""
-        room = max_prompt_tokens - len(ids) + self.picture_tokens(ids)
-        fits = self.pixels_per_token and room >= num_pictures > 0
-        return room // num_pictures * self.pixels_per_token if fits else None
+    def fitting_pixels(self, ids: list[int], pictures: list, max_prompt_tokens: int) -> int | None:
+        """A --max-pixels with which a prompt fits, or None; thin pictures take more tokens than their pixels say."""
+        room, images = max_prompt_tokens - len(ids) + self.picture_tokens(ids), self.image_processor
+
+        def fits(limit: int) -> bool:
+            patches = [images.get_number_of_image_patches(*size_of(x)[::-1], {"max_pixels": limit}) for x in pictures]
+            return limit >= images.size["shortest_edge"] and sum(patches) <= room * images.merge_size**2
+
+        most = max(0, room) // len(pictures) * (self.pixels_per_token or 0)
+        return next(filter(fits, (most >> halvings for halvings in range(most.bit_length()))), None)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes what AutoProcessor, AutoImageProcessor and AutoTokenizer read."""

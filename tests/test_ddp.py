@@ -8,6 +8,7 @@ unseen.
 
 import itertools
 import json
+import math
 import multiprocessing
 import os
 import random
@@ -125,8 +126,25 @@ def test_n2_d2_a_run_on_two_and_three_ranks_is_the_run_on_one(world, tmp_path):
 RUNS = [(norm, f_norm, "float64") for norm in NORMS for f_norm in F_NORMS]
 RUNS += [(norm, "none", "float32") for norm in NORMS] + [("group", f_norm, "float32") for f_norm in F_NORMS[1:]]
 STEPS, P, G = 5, 5, 4
+EASY_IN_STEP_2 = """
+calls = 0
+def easy_in_step_2(completions, **_):
+    global calls
+    calls += 1
+    return [1.0 if calls == 2 else float(len(c) % 2) for c in completions]
+"""
 COSINE = {"float64": {"rel": 1e-10, "abs": 1e-12}, "float32": {"abs": 1e-3}}
 TOLERANCE = {"float64": {"rtol": 1e-10, "atol": 1e-13}, "float32": {"rtol": 1e-5, "atol": 1e-5}}
+
+
+def noting_evaluations(rollout, prompts):
+    """The function rollout, which also appends the prompts of greedy completions: those of an evaluation."""
+
+    def noting(*arguments, **options):
+        prompts.extend(() if options["temperature"] else map(tuple, arguments[2]))
+        return rollout(*arguments, **options)
+
+    return noting
 
 
 def runs_main(rank, world, folder, commands):
@@ -157,6 +175,8 @@ def runs_main(rank, world, folder, commands):
 
     def measured(*arguments, **options):
         now["gradient"] = gradient_of(*arguments, **options)
+        if now["args"].out.endswith("skips") and rank == 1 and steps[now["args"].out] == 3:
+            now["gradient"] = now["gradient"]._replace(loss=math.inf)
         return now["gradient"]
 
     def drifting(optimizer, lr, learn):
@@ -165,12 +185,15 @@ def runs_main(rank, world, folder, commands):
         if args.record or args.replay:
             parameters = [p.detach().clone() for group in optimizer.param_groups for p in group["params"]]
             seen[args.replay or f"step {step}", world, rank] = now["gradient"].norm, parameters
+        if args.out.endswith("skips"):
+            seen["skips", rank, step] = [p.detach().clone() for g in optimizer.param_groups for p in g["params"]]
         if args.out.endswith("drift") and rank == world - 1 and step == 3:
             with torch.no_grad():  # by one bit
                 x = optimizer.param_groups[0]["params"][1].view(-1)
                 x[3] = torch.nextafter(x[3], x[3] + 1)
 
     train.weigh, train.take_step, train.gradient_of = watched, drifting, measured
+    train.rollout = noting_evaluations(train.rollout, seen.setdefault(("evaluated", world, rank), []))
     for words in commands:
         args = flags.parse_args(words)
         try:
@@ -211,8 +234,16 @@ def worlds(world, tmp_path_factory):
             commands.append(world(folder / "moved", **options | {"steps": 3}))
         if n == 2:
             commands.append(["--out", str(folder / "moved"), "--resume", "--steps", str(STEPS)])
+        if n == 3:
+            commands.append(world(folder / "cut", **options | {"steps": 3, "dtype": "float32"}))
+            commands.append(["--out", str(folder / "cut"), "--resume", "--steps", str(STEPS)])
         commands.append(world(out / "drift", **options))
         if n == 2:
+            rewards = folder / "rewards.py"
+            rewards.write_text(EASY_IN_STEP_2)
+            skips = {"rewards": f"{rewards}:easy_in_step_2", "steps": 4, "beta_th": 0, "dtype": "float32"}
+            skips |= {"eval_data": f"{world.folder / 'test.jsonl'}[:11]", "noise_every": 0}
+            commands.append(world(folder / "skips", **options | skips))
             recorded = {"steps": 2, "record": 1, "save_every": 1, "dtype": "float32"}
             commands.append(world(folder / "recorded", **options | recorded))
         if n < 3:
@@ -270,6 +301,40 @@ def test_r5_a_run_of_four_ranks_resumes_on_two(worlds):
     assert_same_weights(folder / "moved", folder / "1" / "group-none-float64", "float64")
     samples = [(out / "samples.jsonl").read_text() for out in (folder / "moved", folder / "1" / "group-none-float64")]
     assert samples[0] == samples[1]
+
+
+@pytest.mark.slow
+def test_r1_a_resumed_run_of_three_ranks_has_the_same_bits(worlds):
+    """Sums of three float32 depend on their order, so the first step must add in the order of all later ones."""
+    folder, _ = worlds
+    cut, whole = (
+        load_file(out / "final" / "model.safetensors") for out in (folder / "cut", folder / "3/group-none-float32")
+    )
+    assert all(torch.equal(cut[name], x) for name, x in whole.items())
+
+
+@pytest.mark.slow
+def test_n6_d3_all_ranks_leave_out_a_step_together_and_take_the_next(worlds):
+    """Step 2 has no valid group; in step 3 the loss of rank 1 alone is infinite."""
+    folder, seen = worlds
+    one, two, three, four = ([seen[2]["skips", rank, step] for rank in range(2)] for step in range(1, 5))
+    for rank in range(2):
+        assert all(map(torch.equal, one[rank], two[rank])) and all(map(torch.equal, one[rank], three[rank]))
+        assert not all(map(torch.equal, three[rank], four[rank]))
+        assert all(map(torch.equal, four[rank], four[0]))
+    rows = [json.loads(line) for line in (folder / "skips" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["skipped"] for row in rows] == [0, 0, 1, 1]
+    assert [(row["valid_share"] > 0, row["loss"] is None) for row in rows] == [
+        (True, False), (False, False), (True, True), (True, False),
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_d5_an_evaluation_is_divided_among_the_ranks(worlds):
+    """11 problems, before the first step and after the last: 6 each time on one rank, 5 on the other."""
+    mine, other = (worlds[1][2]["evaluated", 2, rank] for rank in range(2))
+    assert (len(mine), len(other)) == (12, 10)
+    assert mine[:6] == mine[6:] and other[:5] == other[5:] and len({*mine, *other}) == 11
 
 
 @pytest.mark.slow

@@ -358,6 +358,18 @@ def test_n4_a_sample_with_an_empty_mask_has_no_weight_and_no_token(norm):
     assert not weights[0, 1].any() and not weights[1].any() and weights[0, 0, :2].all()
 
 
+def test_n4_an_empty_sample_counts_as_no_token_by_hand():
+    # lengths 2, 0, 1 and 1, 1, 1: 3 tokens a group, 6 in all; A = 2, -1, -1 and -1, -1, 2; two groups of three
+    rewards, mask = f64([[3, 0, 0], [0, 0, 3]]), mask_of([[2, 0, 1], [1, 1, 1]])
+    # group: A / (2 * 3); valid_token, token: A / 6; sequence: A / (2 * 3 * own length); constant: A / (2 * 3 * 4)
+    firsts = {"group": 2 / 6, "valid_token": 2 / 6, "token": 2 / 6, "sequence": 2 / 12, "constant": 2 / 24}
+    units = {"group": 1 / 6, "valid_token": 1 / 6, "token": 1 / 6, "sequence": 1 / 6, "constant": 1 / 24}
+    for norm in NORMS:
+        a, u = firsts[norm], units[norm]
+        expected = f64([[[a, a], [0, 0], [-u, 0]], [[-u, 0], [-u, 0], [2 * u, 0]]])
+        assert_close(token_weights(rewards, mask, norm=norm, max_len=4), expected, **EXACT)
+
+
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("seed", range(10))
 def test_n3_inputs_stay_and_dtype_and_kind_of_mask_do_not_matter(norm, seed):

@@ -164,6 +164,11 @@ def test_S4_L10_a_sample_is_the_same_whatever_else_is_in_the_batch(kind, change)
         torch.testing.assert_close(part.logprobs[i], expected, rtol=1e-4, atol=1e-4)
 
 
+def test_A1_two_copies_of_a_prompt_draw_apart():
+    first, second = tokens_of(R.rollout(make_model("llama"), TOKENIZER, [PROMPTS[0]] * 2, 4, 12))
+    assert len({tuple(row) for row in first + second}) == 8
+
+
 def test_uniform_streams_are_a_function_of_the_key_only():
     whole = R._uniforms((7, 1, 2), range(6), 4, 10)
     assert whole.shape == (6, 4, 10) and whole.dtype == np.float64

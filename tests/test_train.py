@@ -163,6 +163,37 @@ def test_n6_o3_without_a_valid_group_nothing_moves(world, tmp_path):
         assert row["alpha"] is None and row["valid_share"] == 0 and row["easy_share"] == 1 and row["grad_norm"] == 0
 
 
+def test_o3_an_invalid_step_leaves_weights_and_moments_of_a_valid_one_and_the_rate_goes_on(world, tmp_path):
+    reward = tmp_path / "later.py"
+    reward.write_text(
+        "calls = 0\n"
+        "def later_easy(completions, **_):\n"
+        "    global calls\n"
+        "    calls += 1\n"
+        "    return [float(len(c) % 2) if calls == 1 else 1.0 for c in completions]\n"
+    )
+    out = tmp_path / "out"
+    train.main(world(out, rewards=f"{reward}:later_easy", steps=2, warmup=4, save_every=1, eval_data=None))
+    first, after = (weights_of(out, name) for name in ("checkpoint-1", "final"))
+    before = load_file(world.folder / "model" / "model.safetensors")
+    assert all(torch.equal(after[name], x) for name, x in first.items())
+    assert any(not torch.equal(before[name].double(), x) for name, x in first.items())
+    first, after = (optimizer_of(out, name)["state"] for name in ("checkpoint-1", "final"))
+    assert first and all(torch.equal(after[i][name], x) for i in first for name, x in first[i].items())
+    assert [row["lr"] for row in rows_of(out)] == [1e-3 / 4, 2e-3 / 4]
+
+
+def test_m6_rewards_that_are_all_none_move_nothing(world, tmp_path):
+    reward = tmp_path / "nobody.py"
+    reward.write_text("def nobody(completions, **_):\n    return [None for _ in completions]\n")
+    out = tmp_path / "out"
+    after = run(world, out, rewards=f"{reward}:nobody", steps=2, eval_data=None, norm="valid_token")
+    before = load_file(world.folder / "model" / "model.safetensors")
+    assert all(torch.equal(x, before[name].double()) for name, x in after.items())
+    for row in rows_of(out):
+        assert row["left_out_share"] == 1 and row["grad_norm"] == row["valid_share"] == row["reward"] == 0
+
+
 def test_n10_clip_after_the_whole_gradient_and_log_the_norm_before(world, tmp_path):
     free = run(world, tmp_path / "free", steps=1, grad_clip=0)
     assert free
@@ -225,7 +256,7 @@ def test_invalid_groups_and_zero_advantages_never_meet_the_model_again(world, tm
     monkeypatch.setattr(train, "collect", lambda *a: batches.append(collect(*a)) or batches[-1])
     run(world, tmp_path, steps=1, prompts_per_step=12, group_size=3)
     r = batches[0].rewards
-    assert rows.pop(0) == 3  # a trial, of what text reaches
+    assert [rows.pop(0), rows.pop(0)] == [3, 3]  # trials: of what text reaches, and of the order of sums over ranks
     assert sum(rows) == int((r != r.mean(dim=1, keepdim=True)).sum()) < r.numel()
 
 
@@ -262,7 +293,7 @@ def test_o1_small_updates_survive_bfloat16(world, tmp_path):
 
 
 def test_a9_rounds_are_collected_until_beta_th_of_p_is_valid(world, tmp_path, monkeypatch):
-    batches = []
+    batches, tokenizer = [], AutoTokenizer.from_pretrained(world.folder / "model")
     collect = train.collect
     monkeypatch.setattr(train, "collect", lambda *a: batches.append(collect(*a)) or batches[-1])
     run(world, tmp_path, steps=4, beta_th=1.0, max_rounds=6, prompts_per_step=3, group_size=2)
@@ -275,6 +306,8 @@ def test_a9_rounds_are_collected_until_beta_th_of_p_is_valid(world, tmp_path, mo
         assert sum(valid[: 3 * (batch.rounds - 1)]) < 3  # it would have ended before
         assert batch.rounds == 6 or batch.num_valid >= 3
         assert row["alpha"] == max(1.0, 3 / batch.num_valid)
+        texts = rollout.completion_texts(tokenizer, batch.rollout)  # of all rounds, each beside its own reward
+        assert batch.rewards.flatten().tolist() == [len(text) % 2 for text in texts]
         position += 3 * batch.rounds
     assert max(row["rounds"] for row in rows) > 1
     state = torch.load(tmp_path / "final" / "trainer.pt", weights_only=True)["state"]
@@ -289,6 +322,19 @@ def test_a9_a_step_counts_as_p_groups_or_as_the_valid_ones_if_they_are_more(worl
     batch = Batch(sampled, rewards, sampled.completion_mask, num_valid, 2, None, {}, [])
     # six groups in two rounds of P = 3; without alpha a token of a valid group weighs 1/2 / (counted * 2 tokens)
     assert train.weigh(batch, args)[0, 0, 0].item() == pytest.approx(1 / (4 * counted), rel=1e-12)
+
+
+def test_n8_the_constant_is_max_new_tokens_not_the_padded_width(world, tmp_path):
+    args = flags.parse_args(world(tmp_path, prompts_per_step=1, norm="constant", max_new_tokens=8))
+    rewards, mask = torch.tensor([[1.0, 0.0]], dtype=torch.float64), torch.ones(1, 2, 3)
+    sampled = rollout.Rollout(None, None, None, mask, None, torch.zeros(1, 2))
+    batch = Batch(sampled, rewards, mask, 1, 1, None, {}, [])
+    for advantages in (
+        None,
+        rewards[:, :, None] - 0.5,
+    ):  # GPG's, and those of another method: 1/2 / (1 group * 2 samples * 8)
+        weights = train.weigh(replace(batch, advantages=advantages), args)
+        assert weights[0, 0].tolist() == pytest.approx([1 / 32] * 3, rel=1e-12)
 
 
 def test_max_rounds_ends_a_step_that_finds_nothing(world, tmp_path):
@@ -454,7 +500,26 @@ def test_e5_held_out_problems_that_are_trained_on_are_said(world, tmp_path, caps
     assert "warning: 7 problems of --eval-data are in --data too" in capsys.readouterr().out
 
 
-def test_a4_answer_i_is_graded_with_problem_and_tokens_i(world, tmp_path):
+def test_a4_answer_i_is_graded_with_problem_and_tokens_i(world, tmp_path, monkeypatch):
+    tokenizer, score_all, seen = AutoTokenizer.from_pretrained(world.folder / "model"), train.score_all, []
+
+    def watched(scorer, rows, texts, sampled, lengths):
+        """Holds what a reward gets against the rollout: completion i continues the prompt of problem i."""
+
+        def checked(problems, texts, ids, columns):
+            for i, problem in enumerate(problems):
+                p, g = divmod(i, 4)
+                prompt = tokenizer.decode(sampled.prompt_ids[p][sampled.prompt_mask[p].bool()])
+                drawn = sampled.completion_ids[p, g][sampled.completion_mask[p, g].bool()].tolist()
+                assert prompt.count(problem) == 1 and problem.count("=") == prompt.count("=") and ids[i] == drawn
+                seen.append(
+                    (problem, columns["answer"][i], texts[i] == tokenizer.decode(drawn, skip_special_tokens=True))
+                )
+            return scorer(problems, texts, ids, columns)
+
+        return score_all(checked, rows, texts, sampled, lengths)
+
+    monkeypatch.setattr(train, "score_all", watched)
     reward = tmp_path / "aligned.py"
     reward.write_text(
         "def aligned(prompts, completions, completion_ids, answer, level, **_):\n"
@@ -465,6 +530,7 @@ def test_a4_answer_i_is_graded_with_problem_and_tokens_i(world, tmp_path):
     )
     run(world, tmp_path / "out", rewards=f"{reward}:aligned", cache_tokens=160)
     assert all(row["reward"] == 1 and row["reward_errors"] == 0 for row in rows_of(tmp_path / "out"))
+    assert len(seen) == 60 and all(same for *_, same in seen) and len({problem for problem, *_ in seen}) > 10
 
 
 # --------------------------------------------------------------------------------------------------- a user's mistakes

@@ -261,6 +261,8 @@ def check_pad(model, tokenizer, r: Rollout) -> Check:
     num, seen = int(finished.sum()), int((trained & finished).sum())
     value = f"padded with {pad} {shown(tokenizer, [pad])}" + ", no pad token" * (tokenizer.pad_token_id is None)
     value += f"; the EOS of {seen} of {num} finished completions is trained on"
+    beyond = int((ids[mask.bool()] >= len(tokenizer)).sum())
+    value += f"; {beyond} of {int(mask.sum())} sampled tokens are above the tokenizer's, and read as ''" * bool(beyond)
     advice = "the model would not learn to stop: a fault of this code, no flag mends it" * (seen < num)
     if pad >= rows:
         advice = f"it is above the model's {rows} embeddings: name another pad_token in the model's tokenizer files"

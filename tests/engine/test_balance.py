@@ -5,6 +5,7 @@ when a group is halved, weights padded on the left, samples numbered by the rank
 """
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,6 +13,8 @@ import torch.distributed as dist
 from test_policy import random_rollout
 
 from engine import balance
+from engine.micro_batches import micro_batches
+from rollout import Pictures
 
 G = 3
 
@@ -37,6 +40,17 @@ def test_shares_by_hand():
     assert shares == [[[0, 1, 2, 3]], [[4, 5, 6, 7]]] and balance.imbalance(shares, tokens) == 1
     assert balance.imbalance([[groups[0]], []], tokens) == 2  # 90 over a mean of 45
     assert balance.even_shares([], tokens, 3) == [[], [], []] and balance.imbalance([[], []], tokens) == 1
+
+
+def test_patches_of_pictures_cost_a_forward_and_fill_a_budget():
+    mask = torch.tensor([[0, 1, 1], [1, 1, 1]])
+    ids, ones = torch.zeros(2, 1, 2, dtype=torch.long), torch.ones(2, 1, 2, dtype=torch.long)
+    r = balance.Rollout(mask, mask, ids, ones, -ones, torch.zeros(2, 1, dtype=torch.bool))
+    shown = replace(r, images=(Pictures(), Pictures((b"", b""), 40)))
+    assert balance.prompt_costs(r) == [2, 3] and balance.prompt_costs(shown) == [2, 3 + 40]
+    # both in one forward: 2 prompts of 3 and 2 completions of 2 are 10 tokens; with the patches 2 * 43 + 4 = 90
+    for rollout, budget, pieces in ((r, 10, 1), (r, 9, 2), (shown, 90, 1), (shown, 89, 2)):
+        assert len(micro_batches(rollout, torch.arange(2), budget)) == pieces
 
 
 @pytest.mark.parametrize("seed", range(40))

@@ -262,12 +262,16 @@ def test_a_text_prompt_in_between_leaves_no_trace(kind):
 def test_the_tower_runs_once_a_prompt_in_sampling_and_once_a_micro_batch_in_the_update(kind):
     model = make_model(kind)
     tower = next(module for name, module in model.named_modules() if name.rpartition(".")[2] in TOWERS)
-    seen = []
-    tower.register_forward_hook(lambda *_: seen.append(1))
+    seen, pixels = [], sum(f["pixel_values"].numel() for f in prompts_of(kind)[1] if f)
+
+    def note(_, args, options):
+        seen.append(sum(x.numel() for x in (*args, *options.values()) if torch.is_tensor(x) and x.is_floating_point()))
+
+    tower.register_forward_pre_hook(note, with_kwargs=True)
     r = rollout_of(kind, model, size=4)
-    assert len(seen) == 1  # for all prompts of the chunk together
+    assert seen == [pixels]  # for all prompts of the chunk together, and a picture once for its four samples
     gradients(model, r, torch.ones_like(r.logprobs) * r.completion_mask)
-    assert len(seen) == 2
+    assert seen == [pixels] * 2
 
 
 TOWERS = ("visual", "vision_tower", "vision_model")

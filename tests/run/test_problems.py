@@ -27,6 +27,30 @@ def chat_model(world, tmp_path):
     return make
 
 
+def test_what_one_should_know_of_scoring_is_said_and_held_out_prompts_are_made_alike(
+    world, tmp_path, monkeypatch, capsys
+):
+    """L5: sampling that is not what is scored. W3: answers that can't be parsed. E5: one way to make prompts."""
+    rows = (world.folder / "test.jsonl").read_text().splitlines()[:3]
+    rows.append(json.dumps(json.loads(rows[0]) | {"problem": "one?", "answer": "x )( ="}))
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows))
+    seen, evaluate = [], train.evaluate
+    monkeypatch.setattr(
+        train, "evaluate", lambda trained, rows, args: seen.append(rows) or evaluate(trained, rows, args)
+    )
+    flags = {"steps": 1, "eval_data": tmp_path / "rows.jsonl", "system_prompt": "be brief please"}
+    train.main(world(tmp_path / "out", **flags, top_p=0.9, prompts_per_step=2))
+    said = capsys.readouterr().out
+    assert "--top-p, --top-k: drawn from part of the distribution but scored under all of it" in said
+    assert "1 of 4 answers of --eval-data can't be parsed: they are compared as text only" in said
+    tokenizer = AutoTokenizer.from_pretrained(world.folder / "model")
+    (shown,) = [line for line in said.splitlines() if line.startswith("a prompt: ")]  # of --data
+    start = shown.removeprefix("a prompt: '").partition("be brief please")[0]
+    for row in seen[0]:
+        text = tokenizer.decode(row["prompt_ids"])
+        assert text.startswith(f"{start}be brief please") and row["problem"] in text
+
+
 def test_a_resumed_run_keeps_the_day_and_the_arguments_of_its_chat_template(
     world, chat_model, tmp_path, capsys, monkeypatch
 ):

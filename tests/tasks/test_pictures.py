@@ -387,6 +387,21 @@ def test_a_prompt_that_ends_on_a_picture_or_loses_one_is_one_line(tmp_path):
         deaf.prompt("see <image>", [noise()])
 
 
+@pytest.mark.parametrize("size", [(64, 48), (400, 8), (8, 400), (1200, 8)], ids=str)
+def test_the_limit_of_pixels_that_is_advised_fits(tmp_path, size):
+    """A thin picture is one token high at least, so it has more tokens than its pixels say."""
+    folder, coded = make_folder(tmp_path, "qwen2_vl"), [as_bytes(noise(*size)), as_bytes(noise(16, 16))]
+    processor, problem = load_processor(folder), "<image><image>?"
+    ids, found = processor.prompt(problem, coded), 0
+    for less in range(1, processor.picture_tokens(ids) + 1, 4):
+        if limit := processor.fitting_pixels(ids, coded, len(ids) - less):
+            found += 1
+            assert len(load_processor(folder, max_pixels=limit).prompt(problem, coded)) <= len(ids) - less
+    assert found > 9
+    high = load_processor(folder, min_pixels=64 * 48)  # the least, below which --max-pixels is refused
+    assert high.fitting_pixels(high.prompt(problem, coded), coded, 40) is None
+
+
 def test_limits_of_pixels(tmp_path):
     folder, coded = make_folder(tmp_path / "a", "qwen2_vl"), [as_bytes(noise(64, 48))]
     processor = load_processor(folder)
@@ -394,8 +409,8 @@ def test_limits_of_pixels(tmp_path):
     ids = processor.prompt("<image>?", coded)
     assert processor.picture_tokens(ids) == 8 * 6  # a token is 2 x 2 patches of 4 x 4 pixels
     room = len(ids) - 48 + 10
-    limit = processor.fitting_pixels(ids, 1, room)
-    assert limit == 640 and processor.fitting_pixels(ids, 1, room - 10) is None
+    limit = processor.fitting_pixels(ids, coded, room)
+    assert limit == 640 and processor.fitting_pixels(ids, coded, room - 10) is None
     smaller = load_processor(folder, max_pixels=limit)
     assert len(smaller.prompt("<image>?", coded)) <= room
     assert smaller.resized(coded[0]) == (24, 16)

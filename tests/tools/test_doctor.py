@@ -191,6 +191,16 @@ def test_the_eos_is_in_the_loss(model, tokenizer):
     assert "name another pad_token" in doctor.check_pad(model, tokenizer, r).advice
 
 
+def test_m7_tokens_that_the_tokenizer_lacks_are_counted(model, tokenizer):
+    n = len(tokenizer)
+    ids, mask = torch.tensor([[[5, n - 1, 0], [n, n + 3, n]]]), torch.tensor([[[1, 1, 0], [1, 1, 0]]])
+    none = torch.zeros(1, 1, dtype=torch.long)
+    r = R.Rollout(none, none, ids, mask, mask * -1.0, torch.tensor([[True, True]]))
+    assert "2 of 4 sampled tokens are above the tokenizer's" in doctor.check_pad(model, tokenizer, r).value
+    r = replace(r, completion_ids=ids.clamp(max=n - 1))
+    assert "sampled tokens" not in doctor.check_pad(model, tokenizer, r).value
+
+
 def test_the_gap_is_the_one_that_is_there():
     model = make_model("llama", dtype=torch.float64)
     sampled = R.rollout(model, TOKENIZER, [[3, 4], [5, 6, 7]], 2, 6)
