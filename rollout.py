@@ -210,25 +210,17 @@ def _first_above(cdf: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
 def join(rollouts: Sequence[Rollout]) -> Rollout:
     """Several rollouts of the same G as one, in order: prompts padded left, completions right, to the longest."""
-    L = max(r.prompt_ids.shape[1] for r in rollouts)
-    T = max(r.completion_ids.shape[2] for r in rollouts)
-    shows = any(r.images for r in rollouts)
+    names = [f.name for f in fields(Rollout) if f.name != "images"]
+    tensors = {name: cat([getattr(r, name) for r in rollouts], left=name.startswith("prompt")) for name in names}
+    images = sum((r.images or (Pictures(),) * len(r.truncated) for r in rollouts), ())
+    return Rollout(**tensors, images=images if any(r.images for r in rollouts) else ())
 
-    def left(x):
-        return torch.nn.functional.pad(x, (L - x.shape[-1], 0))
 
-    def right(x):
-        return torch.nn.functional.pad(x, (0, T - x.shape[-1]))
-
-    return Rollout(
-        prompt_ids=torch.cat([left(r.prompt_ids) for r in rollouts]),
-        prompt_mask=torch.cat([left(r.prompt_mask) for r in rollouts]),
-        completion_ids=torch.cat([right(r.completion_ids) for r in rollouts]),
-        completion_mask=torch.cat([right(r.completion_mask) for r in rollouts]),
-        logprobs=torch.cat([right(r.logprobs) for r in rollouts]),
-        truncated=torch.cat([r.truncated for r in rollouts]),
-        images=sum((r.images or (Pictures(),) * len(r.truncated) for r in rollouts), ()) if shows else (),
-    )
+def cat(parts: Sequence[torch.Tensor], left: bool = False) -> torch.Tensor:
+    """torch.cat of tensors (n, ..., t) with different t: padded with 0, on the right or left, to the longest."""
+    longest = max(x.shape[-1] for x in parts)
+    pads = [(longest - x.shape[-1], 0) if left else (0, longest - x.shape[-1]) for x in parts]
+    return torch.cat([torch.nn.functional.pad(x, pad) for x, pad in zip(parts, pads, strict=True)])
 
 
 def pick(r: Rollout, groups: torch.Tensor, device) -> Rollout:
@@ -312,7 +304,7 @@ def _complete(model, prompt_ids, prompt_mask, seen, uniforms, eos, dtype, option
         inputs = model._update_model_kwargs_for_generation(out, inputs) | {"cache": out.get("cache")}
         parents = torch.arange(p * G, device=ids.device) // G  # (n,): the prompt in each row
         # (n, V): all samples of a prompt draw their first token from its last logits
-        (decode or decode_packed)(model, _take(inputs, parents), parents, out.logits[:, -1][parents], draws)
+        decode(model, _take(inputs, parents), parents, out.logits[:, -1][parents], draws)
         return ids
 
     model.generate(prompt_ids, attention_mask=prompt_mask, max_new_tokens=T, custom_generate=loop, **seen)
@@ -337,7 +329,7 @@ def decode_packed(model, inputs: dict, parents: torch.Tensor, logits: torch.Tens
         if not unfinished.all():
             rows = _compact(unfinished)
             alive, drawn, inputs = alive[rows], drawn[rows], _take(inputs, rows)
-            _compact_cache(inputs["cache"], rows)
+            inputs["cache"].reorder_cache(rows)
             draws.report(len(parents) - len(alive))
         if t + 1 == T or len(alive) == 0:
             return
@@ -413,7 +405,7 @@ class _Rows(DynamicLayer):
         self.show(n, self.start, end)
         return self.keys, self.values
 
-    def compact(self, rows: torch.Tensor) -> None:
+    def reorder_cache(self, rows: torch.Tensor) -> None:
         """Row i becomes what row rows[i] was; see _compact."""
         moved = (rows != torch.arange(len(rows), device=rows.device)).nonzero().squeeze(1)
         for x in (self.keys, self.values):
@@ -447,11 +439,6 @@ def _rows_of_cache(cache, rows: torch.Tensor, room: int):
         else:
             layer.reorder_cache(rows)
     return cache
-
-
-def _compact_cache(cache, rows: torch.Tensor) -> None:
-    for layer in cache.layers:
-        layer.compact(rows) if isinstance(layer, _Rows) else layer.reorder_cache(rows)
 
 
 @contextmanager

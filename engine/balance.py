@@ -10,9 +10,8 @@ from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
-from torch.nn.functional import pad
 
-from rollout import Rollout, join, pick
+from rollout import Rollout, cat, join, pick
 
 SLACK = 1.1  # a group is split, and its prompt forwarded twice, if a rank has more than this times the mean
 
@@ -42,10 +41,7 @@ def share_out(r: Rollout, weights: torch.Tensor, extras: dict[str, torch.Tensor]
     parts = [None] * dist.get_world_size()
     dist.all_gather_object(parts, (mine, weighted[valid].cpu(), {name: x[valid].cpu() for name, x in tensors.items()}))
     joined = join([part for part, _, _ in parts])
-    T = joined.completion_ids.shape[2]
-    tensors = {
-        name: torch.cat([pad(x[name], (0, T - x[name].shape[2])) for _, _, x in parts]).to(device) for name in tensors
-    }  # (S, G, T) each
+    tensors = {name: cat([x[name] for _, _, x in parts]).to(device) for name in tensors}  # (S, G, T) each
 
     all_weighted = torch.cat([w for _, w, _ in parts])  # (S, G)
     G, prompts = all_weighted.shape[1], prompt_costs(joined)
