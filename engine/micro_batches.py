@@ -25,8 +25,8 @@ class MicroBatch(NamedTuple):
 def micro_steps(module: torch.nn.Module, share: Share, budget: int) -> Iterator[MicroBatch]:
     """The micro-batches of this rank's share. budget: padded tokens of a forward.
 
-    All ranks take part in collectives: one that has no sample, or fewer micro-batches where the model is in shards,
-    forwards a token of weight 0. Under fsdp one without a picture sees another's: the vision tower takes part, too.
+    All ranks take part in collectives: a rank with no samples, or under fsdp with fewer micro-batches, forwards a token
+    of weight 0. Under fsdp one without a picture sees another's, as the vision tower takes part, too.
     """
     plain = unwrapped(module)
     options = {"shared": plain.shared, "forward_tokens": plain.forward_tokens}

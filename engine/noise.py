@@ -22,11 +22,11 @@ def in_halves(backward: Callable, module: Module, share: Share, budget: int, gra
         return Gradient(0.0, 0.0, 0.0, {"grad_cosine": None})
     first, second = (share._replace(samples=samples) for samples in split_groups(share))
     one = backward(module, first, budget, grad_clip=0.0)
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    firsts = [parameter.grad.clone() for parameter in trained]  # summed over ranks, as after each half
+    trained = [p for p in module.parameters() if p.requires_grad]
+    firsts = [p.grad.clone() for p in trained]  # summed over ranks, as after each half
     module.zero_grad(set_to_none=False)
     two = backward(module, second, budget, grad_clip=0.0)
-    grads = [parameter.grad for parameter in trained]
+    grads = [p.grad for p in trained]
     ab, aa, bb = (dot(x, y) for x, y in ((firsts, grads), (firsts, firsts), (grads, grads)))
     for grad, other in zip(grads, firsts, strict=True):
         grad += other

@@ -37,10 +37,9 @@ def make_optimizer(
     """
     groups = []
     for module, factor in [(model, 1.0), (critic, critic_lr_factor)][: 2 if critic else 1]:
-        matrices = [p for p in module.parameters() if p.dim() >= 2]
-        others = [p for p in module.parameters() if p.dim() < 2]
-        groups.append({"params": matrices, "weight_decay": weight_decay, "factor": factor})
-        groups.append({"params": others, "weight_decay": 0.0, "factor": factor})
+        for is_matrix in (True, False):
+            params = [p for p in module.parameters() if (p.dim() >= 2) == is_matrix]
+            groups.append({"params": params, "weight_decay": weight_decay * is_matrix, "factor": factor})
     return {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[kind](groups, lr=lr, **{"fused": True} if fused else {})
 
 

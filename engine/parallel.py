@@ -47,8 +47,8 @@ def spread(policy: Policy, kind: str) -> torch.nn.Module:
 def sum_gradients(_, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
     """DistributedDataParallel's hook for a bucket of gradients: their sum over ranks; its default is the mean.
 
-    Eq. 8 is a sum whose weights already hold every count. A loss times the world size, to undo the mean, would be the
-    same number but not the same digits: models that normalise in float32 round differently for 3 ranks than for 1.
+    A loss times the world size, to undo the mean, would be the same number but not the same digits: models that
+    normalise in float32 round differently for 3 ranks than for 1.
     """
     work = dist.all_reduce(bucket.buffer(), async_op=True)
     return work.get_future().then(lambda future: future.value()[0])
@@ -120,14 +120,11 @@ def full_tensors(x, reader: int | None = None, seen: dict | None = None):
 def cut_state(saved: dict, optimizer: torch.optim.Optimizer) -> dict:
     """An optimizer's full state_dict, the same on all ranks, cut into shards as the optimizer's parameters are."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    state = {
-        i: {name: _cut_like(x, parameters[i]) for name, x in moments.items()} for i, moments in saved["state"].items()
-    }
-    return saved | {"state": state}
 
+    def cut(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        if not isinstance(like, DTensor) or x.shape != like.shape:  # no shard; the count of steps
+            return x
+        return distribute_tensor(x, like.device_mesh, like.placements, src_data_rank=None)
 
-def _cut_like(x: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
-    """x as it is if the parameter is no shard, or if x is the count of steps."""
-    if not isinstance(parameter, DTensor) or x.shape != parameter.shape:
-        return x
-    return distribute_tensor(x, parameter.device_mesh, parameter.placements, src_data_rank=None)
+    moments = saved["state"].items()
+    return saved | {"state": {i: {name: cut(x, parameters[i]) for name, x in of.items()} for i, of in moments}}
