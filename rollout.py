@@ -6,8 +6,7 @@ by inverting the CDF of softmax(logits / temperature) at its number. So the work
 
     prefill P prompts once -> repeat the cache G times -> decode a token -> finished rows leave -> decode a token -> ...
 
-Letters: P prompts, G samples of each, L prompt tokens (padded left), T completion tokens (padded right), N rows, V
-vocabulary.
+Letters: P prompts, G samples of each, L prompt tokens (padded left), T completion tokens (padded right), N rows.
 """
 
 import inspect
@@ -78,8 +77,7 @@ def rollout(
     decode: the loop over tokens, by default `decode_packed`; engine/fixed_shapes.py draws the same tokens another way.
     progress: called with the numbers of completions: all, ended in earlier batches, ended in this one.
     A completion ends at any EOS id of the model; nothing else is inherited from its generation_config. P may be 0.
-    ValueError: an empty prompt, an option out of range, a cache that can't be reordered. FloatingPointError: logits
-    that are not finite.
+    ValueError: an empty prompt, a bad option, a cache that can't be reordered. FloatingPointError: logits not finite.
     """
     _check_options(prompts, group_size, max_new_tokens, temperature, top_p, top_k)
     P, G, T, device = len(prompts), group_size, max_new_tokens, model.device

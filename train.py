@@ -10,9 +10,8 @@
     backward     lines 2 and 3: log pi of the completions, and the gradient of -(weights * log pi).sum()
     take_step    the optimizer's
 
-Each process is a rank; a single process is a world of size 1, with no separate code path. Letters: P prompts per step
-over all ranks, p of them on this rank, G samples of each, S groups of all rounds, T completion tokens, M of a
-micro-batch.
+Each process is a rank; a single process is a world of size 1, with no separate code path. Letters: P prompts per step,
+p of them on this rank, G samples of each, S groups of all rounds, T completion tokens, M of a micro-batch.
 """
 
 import gc
@@ -41,7 +40,7 @@ from engine.micro_batches import gather_tokens, micro_steps
 from engine.noise import in_halves
 from engine.optimizer import Gradient, clip_gradient, learning_rate, take_step
 from engine.parallel import full_tensors, gathered, unwrapped
-from gpg import global_sum, token_weights, valid_groups
+from gpg import global_sum, token_scale, token_weights, valid_groups
 from rewards import accuracy, iou_or_name
 from rollout import Rollout, completion_texts, rollout
 from run import checkpoint, faults, journal, record
@@ -257,7 +256,7 @@ def weigh(batch: Batch, args) -> torch.Tensor:
     options["num_groups"] = max(args.prompts_per_step, batch.num_valid)
     if batch.advantages is None:
         return token_weights(batch.rewards, batch.loss_mask, f_norm=args.f_norm, **options)
-    return methods.weights(batch, **options)
+    return batch.advantages * token_scale(batch.rewards, batch.loss_mask, **options)[:, :, None] * batch.loss_mask
 
 
 def backward(policy: torch.nn.Module, share: Share, budget: int, grad_clip: float) -> Gradient:
@@ -266,8 +265,6 @@ def backward(policy: torch.nn.Module, share: Share, budget: int, grad_clip: floa
     Only samples with a weight meet the model. budget: padded tokens of a forward.
     """
     loss, gap = share.weights.new_zeros(()), share.weights.new_zeros(())
-    if share.count == 0:  # no group is valid on any rank
-        return Gradient(0.0, 0.0, 0.0)
     for micro_batch in micro_steps(policy, share, budget):
         w = gather_tokens(share.weights, micro_batch)  # (M,)
         with micro_batch.context:
@@ -284,6 +281,8 @@ def backward(policy: torch.nn.Module, share: Share, budget: int, grad_clip: floa
 
 def gradient_of(trained: Trained, share: Share, args, halves: bool) -> Gradient:
     """The gradient of the policy by `backward`, or by methods.backward where a loss needs more; and the critic's."""
+    if share.count == 0:  # no group is valid on any rank
+        return Gradient(0.0, 0.0, 0.0, {"grad_cosine": None} if halves else {})
     update = backward if trained.method.is_linear() else partial(methods.backward, method=trained.method)
     limits = {"budget": args.tokens_per_micro_batch, "grad_clip": args.grad_clip}
     gradient = (partial(in_halves, update) if halves else update)(trained.policy, share, **limits)

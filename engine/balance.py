@@ -76,8 +76,7 @@ def prompt_costs(r: Rollout) -> list[int]:
 def even_shares(groups: list[list[int]], tokens: Callable, ranks: int) -> list[list[list[int]]]:
     """Groups of samples -> for each rank its groups, or parts of them, of about equally many tokens.
 
-    The largest part goes to the rank with the least so far. While a rank is above SLACK times the mean, the largest
-    part of the fullest rank is halved.
+    The largest part goes to the emptiest rank. While a rank is above SLACK times the mean, its largest part is halved.
     """
     parts = [group for group in groups if group]
     while True:

@@ -127,8 +127,7 @@ class FixedShapes:
         self.ends.copy_(draws.ends)
         self.at.fill_(L)
         self.t.zero_()
-        self.ended.fill_(True)
-        self.ended[:N] = False
+        torch.ge(self.alive, N, out=self.ended)
         self._draw(logits, N, draws.options)
 
     def _draw(self, logits: torch.Tensor, n: int, options: dict) -> None:
@@ -170,16 +169,15 @@ class FixedShapes:
             tokens, logprobs = self.tokens.clone(), self.logprobs.clone()
             again(graph.replay)
             others, gap = int((self.tokens != tokens).sum()), float((self.logprobs - logprobs).abs().max())
+            if not others and gap <= TOLERANCE:
+                self.recorded[key], self.pool = graph, graph.pool()
+                return
             wrong = f"a graph drew {others} other tokens, and log-probabilities differ by up to {gap:.2g}"
-            wrong = wrong if others or not gap <= TOLERANCE else None  # also where the gap is NaN
         except RuntimeError as error:
             wrong = str(error).partition("\n")[0]
-        if wrong:
-            self.record, self.recorded = None, {}
-            self.say(f"CUDA graphs are off, and sampling is slower: {wrong}")
-            again(token)
-        else:
-            self.recorded[key], self.pool = graph, graph.pool()
+        self.record, self.recorded = None, {}
+        self.say(f"CUDA graphs are off, and sampling is slower: {wrong}")
+        again(token)
 
     def _pack(self, left: torch.Tensor, n: int) -> int:
         """Moves the rows that have not ended to the front, if that is fewer rows: how many now take part."""

@@ -118,17 +118,10 @@ def overlong_penalty(lengths: torch.Tensor, max_len: int, buffer: int) -> torch.
     return ((max_len - buffer - lengths) / buffer).clamp(-1, 0)
 
 
-def weights(batch: Batch, **options) -> torch.Tensor:
-    """gpg.token_weights for a batch with advantages of its own, (S, G, T). Options as there."""
-    scale = token_scale(batch.rewards, batch.loss_mask, **options)  # (S, G)
-    return batch.advantages * scale.to(batch.rewards.dtype)[:, :, None] * batch.loss_mask
-
-
 def prepare(batch: Batch, method: Method, reference: Module | None, critic: Module | None, budget: int) -> Batch:
     """The batch with a method's advantages, and what its loss needs per token; GPG's as it is.
 
-    A penalty in the reward is -kl_coef * KL: of a sample, its sum over tokens; with a critic, of each token. budget:
-    padded tokens of a forward.
+    A penalty in the reward is -kl_coef * KL, summed over a sample's tokens or, with a critic, of each token.
     """
     r, mask, rewards = batch.rollout, batch.loss_mask, batch.rewards  # (S, G, T) and (S, G)
     advantages, counted, extras = None, {}, {}
@@ -167,8 +160,6 @@ def backward(policy: Module, share: Share, method: Method, budget: int, grad_cli
     Updates after the `first` on the same samples clip their ratios to the log-probabilities of the first, which are
     left in share.extras["old"]; then share.extras["clipped"] is 1 on tokens whose gradient the clip zeroed.
     """
-    if share.count == 0:
-        return Gradient(0.0, 0.0, 0.0)
     extras, sampled = share.extras, share.rollout.logprobs  # (S, G, T)
     clips = bool(method.clip) and not first  # in the first update every ratio is 1
     is_linear = not clips and "reference" not in extras  # then the gradient is known before the forward
@@ -202,21 +193,16 @@ def backward(policy: Module, share: Share, method: Method, budget: int, grad_cli
 def more_updates(
     policy: Module, critic: Module | None, optimizer: Optimizer, share: Share, method: Method, lr: float, **limits
 ) -> dict[str, float]:
-    """The updates after the first on the same samples -> {"clipped_share"}: of the last one's tokens, if any clip.
-
-    limits: budget and grad_clip, see backward.
-    """
-    for _ in range(method.updates - 1):
+    """The updates after the first on the same samples -> {"clipped_share"}: of the last one's tokens, if any clip."""
+    for _ in range(method.updates - 1 if share.count else 0):
         gradient = backward(policy, share, method, **limits, first=False)
         fit_critic(critic, share, **limits)
-        (loss,) = global_sum(torch.tensor([gradient.loss], dtype=torch.float64, device=share.weights.device)).tolist()
-        take_step(optimizer, lr, learn=share.count > 0 and gradient._replace(loss=loss).is_finite())
+        loss = global_sum(torch.tensor(gradient.loss, dtype=torch.float64, device=share.weights.device))
+        take_step(optimizer, lr, learn=gradient._replace(loss=float(loss)).is_finite())
     if method.updates == 1 or not method.clip:
         return {}
-    mine = share.rollout.completion_mask.flatten(0, 1)[share.samples]  # (n, T)
-    clipped = share.extras["clipped"].sum() if share.count else share.weights.new_zeros(())
-    clipped, tokens = global_sum(torch.stack([clipped.double(), mine.sum().double()])).tolist()
-    return {"clipped_share": clipped / tokens if tokens else 0.0}
+    clipped = float(global_sum(share.extras["clipped"].double().sum())) if share.count else 0.0
+    return {"clipped_share": clipped / max(1, share.tokens)}
 
 
 class Critic(Module):
@@ -245,7 +231,7 @@ class Critic(Module):
 
 def fit_critic(critic: Module | None, share: Share, budget: int, grad_clip: float) -> None:
     """The gradient of the values' squared error, (V - return)^2 / 2 per token (Eq. 21), with a clip of its own."""
-    if critic is None or share.count == 0:
+    if critic is None:
         return
     for micro_batch in micro_steps(critic, share, budget):
         with micro_batch.context:

@@ -12,14 +12,11 @@ from engine.parallel import full_tensors
 
 
 def in_halves(backward: Callable, module: Module, share: Share, budget: int, grad_clip: float) -> Gradient:
-    """The gradient as `backward` makes it, in two halves of the groups, and noise["grad_cosine"], the cosine between
-    these: None for a single group, or if a half has no gradient.
+    """The gradient as `backward` makes it, in two halves of the groups, and noise["grad_cosine"], their cosine or None.
 
     What groups have in common is signal, the rest is noise: with a cosine c, signal is about c of the squared norm of a
     half's gradient, and 2c / (1 + c) of the sum's.
     """
-    if share.count == 0:
-        return Gradient(0.0, 0.0, 0.0, {"grad_cosine": None})
     first, second = (share._replace(samples=samples) for samples in split_groups(share))
     one = backward(module, first, budget, grad_clip=0.0)
     trained = [p for p in module.parameters() if p.requires_grad]

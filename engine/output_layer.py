@@ -45,8 +45,7 @@ def sliced_logprobs(
 class _SlicedLogprobs(torch.autograd.Function):
     """One node for the whole output layer, so that a micro-batch has one backward, as DistributedDataParallel demands.
 
-    With z = (h W^T + b) / temperature and p = softmax(z):  d logp[id] / dz = onehot(id) - p. Logits are edited in
-    place: a slice of them is the largest thing alive.
+    With z = (h W^T + b) / temperature and p = softmax(z):  d logp[id] / dz = onehot(id) - p. Edited in place.
     """
 
     @staticmethod

@@ -103,8 +103,7 @@ def unwrapped(policy: torch.nn.Module) -> Policy:
 def full_tensors(x, reader: int | None = None, seen: dict | None = None):
     """A state_dict with every shard gathered, on the CPU. A collective if there are any.
 
-    reader: the rank that needs them; others hold none (None: all do). One tensor under two names, as in tied layers,
-    stays one.
+    reader: the rank that needs them; others hold none (None: all do). A tied tensor, under two names, stays one.
     """
     seen = {} if seen is None else seen
     if isinstance(x, dict):

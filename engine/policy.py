@@ -1,9 +1,8 @@
 """The log-probabilities of completions under the trained model, and their gradient, at the least work.
 
-A prompt goes through the model once per group, not once per sample: its keys and values stay in the graph and the
-group's completions attend to them, so G * (prompt + completion) tokens become prompt + G * completion, with the same
-gradient. Logits are made for completion tokens only, in slices (output_layer.py). Completions are batched by length, in
-as many forwards as the saved padding is worth.
+A prompt goes through the model once per group: its keys and values stay in the graph and the group's completions attend
+to them, so G * (prompt + completion) tokens become prompt + G * completion, with the same gradient. Logits are made for
+completion tokens only, in slices (output_layer.py). Completions are batched by length.
 
 Letters: N samples of p prompts, L prompt tokens (padded left), T completion tokens (padded right), M completion tokens
 of all N samples (no padding), D hidden width, V vocabulary.
@@ -201,8 +200,7 @@ def output_is_linear(model) -> bool:
 def prompts_can_be_shared(model) -> bool:
     """Whether completions that continue from their prompt's keys and values have the states of complete forwards.
 
-    Tried in the model's present mode, as gradient checkpointing may drop a cache. Recurrent layers, which keep another
-    kind of state, fail here.
+    Tried in the model's present mode, as gradient checkpointing may drop a cache. Recurrent layers fail here.
     """
     samples = trial(model)
     try:
