@@ -7,8 +7,6 @@ rollout.decode_packed, which draws the same tokens,
     finished rows keep drawing, unread; every LOOK tokens the others are packed if a smaller size in ROWS holds them
     attention reads the cache up to a multiple of WIDTH tokens, behind a mask
     cache, inputs and graphs are kept from rollout to rollout: one graph for each (rows, width, options)
-
-Without CUDA the same loop runs without graphs.
 """
 
 from collections.abc import Callable
@@ -50,8 +48,8 @@ class _Slots(DynamicLayer):
 class FixedShapes:
     """`rollout`'s decode. It keeps buffers and graphs: one object for one model, whose weights may change in place.
 
-    record: runs a function and makes a graph of it, in the memory of earlier ones (run.ranks.record). After a graph
-    that fails or draws otherwise none is used, and `say` is told why. look: tokens between looks at the ends.
+    record: runs a function and makes a graph of it, in the memory of earlier ones (run.ranks.record); None: no graphs.
+    After one that fails or draws otherwise none is used, and `say` is told why. look: tokens between looks at the ends.
     """
 
     def __init__(self, record: Callable | None = None, say: Callable[[str], None] = print, look: int = LOOK):

@@ -208,8 +208,7 @@ def more_updates(
 class Critic(Module):
     """The value of the text before each completion token: a copy of the model, and a linear head.
 
-    The head begins at zero, so the first advantages are those without a critic. Values are in the weights' dtype, even
-    where products are in bfloat16: a value has few digits to lose.
+    The head begins at zero, so the first advantages are those without a critic.
     """
 
     def __init__(self, model, dtype: str = "float32"):
@@ -222,7 +221,7 @@ class Critic(Module):
         self.shared, self.forward_tokens = prompts_can_be_shared(self.model), FORWARD_TOKENS
 
     def forward(self, *samples: torch.Tensor) -> torch.Tensor:
-        """Samples as Policy.forward -> values (M,)."""
+        """Samples as Policy.forward -> values (M,), in the weights' dtype: a value has few digits to lose."""
         with autocast(self.dtype, samples[0].device):
             options = {"shared": self.shared, "forward_tokens": self.forward_tokens}
             states = completion_states(self.model, *samples, **options)  # (M, D)

@@ -1,10 +1,8 @@
-"""A model on several ranks: a full copy on each, or shards. The numbers are the same.
+"""A model on several ranks: a full copy on each, or shards. The numbers are the same, and so are checkpoints.
 
-    ddp    weights, gradients and AdamW's state on each rank, 16 bytes per parameter; gradients are summed once a step
-    fsdp   all of them in shards; a layer's weights are gathered when it runs, its gradients are summed and cut after
-           each backward; while it samples, a rank holds all weights
-
-`full_tensors` gives the same either way, so a checkpoint does not depend on how it was made.
+ddp    weights, gradients and AdamW's state on each rank, 16 bytes per parameter; gradients are summed once a step
+fsdp   all of them in shards; a layer's weights are gathered when it runs, its gradients are summed and cut after
+       each backward; while it samples, a rank holds all weights
 """
 
 from collections.abc import Iterator
