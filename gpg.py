@@ -72,7 +72,7 @@ def group_advantages(rewards: torch.Tensor, f_norm: str = "none") -> torch.Tenso
     if f_norm == "group":
         advantages = advantages / rewards.std(dim=1, keepdim=True)
     elif f_norm == "batch":
-        advantages = advantages / _global_std(rewards)
+        advantages = advantages / global_moments(rewards)[1]
     return torch.where(valid_groups(rewards)[:, None], advantages, 0.0)  # removes 0 / 0 and the rounding of the mean
 
 
@@ -93,6 +93,14 @@ def global_sum(x: torch.Tensor) -> torch.Tensor:
     total = x.clone()
     dist.all_reduce(total)
     return total
+
+
+def global_moments(x: torch.Tensor, mask: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and sample standard deviation of a tensor, where its mask is 1, over all ranks; a collective."""
+    wide, mask = x.double(), torch.ones_like(x, dtype=torch.float64) if mask is None else mask.double()
+    total, count = global_sum(torch.stack([(wide * mask).sum(), mask.sum()]))
+    squares = global_sum(((wide - total / count) ** 2 * mask).sum())  # E[x^2] - mean^2 would cancel
+    return (total / count).to(x.dtype), (squares / (count - 1)).sqrt().to(x.dtype)
 
 
 def token_weights(
@@ -184,13 +192,6 @@ def gpg_loss(logprobs: torch.Tensor, rewards: torch.Tensor, completion_mask: tor
     train.backward computes its gradient, with the sum split over micro-batches and ranks.
     """
     return -(token_weights(rewards, completion_mask, **options) * logprobs).sum()
-
-
-def _global_std(rewards: torch.Tensor) -> torch.Tensor:
-    """Sample standard deviation of all rewards over all ranks. Two passes: E[x^2] - mean^2 would cancel."""
-    total, count = global_sum(torch.stack([rewards.double().sum(), rewards.new_tensor(rewards.numel()).double()]))
-    squares = global_sum(((rewards.double() - total / count) ** 2).sum())
-    return (squares / (count - 1)).sqrt().to(rewards.dtype)
 
 
 def _check_rewards(rewards: torch.Tensor, least: int = 2) -> None:

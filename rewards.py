@@ -45,8 +45,8 @@ def num_as_text(answers: list[str]) -> int:
 def format_reward(completion: str) -> float:
     """1.0 if the whole completion is `<think>…</think>` then `<answer>…</answer>`, each tag exactly once, else 0.0.
 
-    Whitespace around and between the two is ignored, and `<think>` may be missing (a chat template may have put it into
-    the prompt). The released code also requires line breaks, and accepts text after `</answer>` and repeated tags.
+    Whitespace around the two is ignored, and `<think>` may be missing: a chat template may put it into the prompt. The
+    released code also requires line breaks, and accepts text after `</answer>` and repeated tags.
     """
     thought, thought_end, rest = completion.strip().removeprefix("<think>").partition("</think>")
     rest = rest.strip()
@@ -69,8 +69,7 @@ def tag_count(completion: str) -> float:
 def cosine(right: bool, num_tokens: int, max_tokens: int) -> float:
     """Prefers short right answers and long wrong ones: half a cosine wave over the length, clamped at max_tokens.
 
-    Right: from 1 down to 0.5. Wrong: from -0.5 up to 0. The released code makes longer wrong answers worse, contrary to
-    its own description.
+    Right: from 1 down to 0.5. Wrong: from -0.5 up to 0; the released code lowers it instead, unlike its description.
     """
     wave = (1 + math.cos(math.pi * min(1.0, num_tokens / max_tokens))) / 2  # 1 -> 0
     return 0.5 + 0.5 * wave if right else -0.5 * wave
@@ -97,10 +96,9 @@ def _letter(answer: str) -> str:
 
 
 def class_name(completion: str, answer: str) -> float:
-    """1.0 if the completion's answer is the whole of the name `answer`, else 0.0.
+    """1.0 if the completion's answer, or an unmarked one's whole text, is the name `answer`, else 0.0.
 
-    Case, spaces, `_`, `-`, a leading article and a final full stop do not count. An answer that is not marked may be
-    the whole text.
+    Case, spaces, `_`, `-`, a leading article and a final full stop do not count.
     """
     name = _name(find_answer(completion)[1] or own_text(completion)[0])
     return float(name != "" and name == _name(extract_gold(answer)))
@@ -114,7 +112,7 @@ def _name(text):
 def choice_or_name(completion: str, answer: str) -> float:
     """1.0 if the completion's answer is the letter of the option `answer`, as `(A) left`, or all of its text, else 0.0.
 
-    As CV-Bench is graded, after training on answers in words. An answer that is not marked may be the whole text.
+    As CV-Bench is graded, after training on answers in words.
     """
     letter = _letter(find_answer(completion)[1] or own_text(completion)[0])
     return float(letter != "" and letter == _letter(answer)) or class_name(completion, answer.partition(" ")[2])
@@ -123,8 +121,7 @@ def choice_or_name(completion: str, answer: str) -> float:
 def iou(completion: str, answer: str) -> float:
     """Intersection over union of the completion's box and the gold's, in [0, 1]; 0.0 if either is not exactly one box.
 
-    Both are in the units in which the model states boxes: tasks.pictures.in_model_units brings the gold there. The gold
-    may be text or a list. See grader/boxes.py for what is a box.
+    Both in the model's units (tasks.pictures.in_model_units); the gold may be a list. A box: see grader/boxes.py.
     """
     boxes = [find_box(completion)[1], find_box(str(answer))[1]]
     return 0.0 if None in boxes else overlap(*boxes)
@@ -150,9 +147,9 @@ class _Graded:
         verdicts = dict(zip(to_compare, self.grader.verdicts(to_compare), strict=True))
         self.counts.update(rule for rule, _ in found)
         self.counts["given_up"] += self.grader.num_given_up - given_up
-        right = [verdicts.get(pair, False) for pair in pairs]
+        right = [float(verdicts.get(pair, False)) for pair in pairs]
         if self.max_tokens is None:
-            return [float(verdict) for verdict in right]
+            return right
         return [cosine(*each, self.max_tokens) for each in zip(right, map(len, completion_ids), strict=True)]
 
 
@@ -192,9 +189,9 @@ Rewards = list[tuple[str, Callable, float]]  # name, function, weight
 def parse_rewards(spec: str, max_tokens: int = 2048) -> Rewards:
     """Parses `accuracy=1.0,format=0.5,path/to/file.py:function=2`. The default weight is 1, 0 only logs, < 0 penalises.
 
-    Every function, built in or the user's, is called by keyword, as TRL does: f(prompts, completions, completion_ids,
-    **columns) -> list of numbers, or None where a sample cannot be scored; a column is a list with one entry per
-    completion. A user's reward is named after its function. `cosine` ends at max_tokens. ValueError if unusable.
+    Every function is called by keyword, as in TRL: f(prompts, completions, completion_ids, **columns) -> list of
+    numbers, or None where a sample cannot be scored; a column has one entry per completion. A user's reward is named
+    after its function. `cosine` ends at max_tokens. ValueError if unusable.
     """
     rewards, grader = [], Grader()
     for entry in spec.split(","):
@@ -205,10 +202,7 @@ def parse_rewards(spec: str, max_tokens: int = 2048) -> Rewards:
             raise ValueError(f"reward {name!r} is unknown: {_KNOWN}")
         if name in [other for other, _, _ in rewards]:
             raise ValueError(f"reward {name!r} is given twice: name each once; {_KNOWN}")
-        try:
-            number = float(weight) if equals else 1.0
-        except ValueError:
-            number = math.nan
+        number = _number(weight) if equals else 1.0
         if not math.isfinite(number):
             raise ValueError(f"reward {name!r} has the weight {weight!r}, not a finite number: {_KNOWN}")
         if colon:
@@ -235,7 +229,6 @@ def check_columns(rewards: Rewards, columns: Iterable[str]) -> None:
 
 
 def source_of(function: Callable) -> str | None:
-    """The file of a reward."""
     return getattr(sys.modules.get(function.__module__), "__file__", None)
 
 
@@ -247,8 +240,7 @@ def _load(path: str, name: str) -> Callable:
     module_spec = importlib.util.spec_from_file_location(module_name, path)
     if module_spec is None:
         raise ValueError(f"reward file {path!r} is not a Python file: {_KNOWN}")
-    module = importlib.util.module_from_spec(module_spec)
-    sys.modules[module_name] = module  # as the import system does: dataclasses look there
+    sys.modules[module_name] = module = importlib.util.module_from_spec(module_spec)  # there dataclasses look
     sys.path.append(str(Path(path).resolve().parent))  # last: a file there must not hide a package
     try:
         module_spec.loader.exec_module(module)
@@ -267,10 +259,9 @@ def score(rewards: Rewards, prompts, completions, completion_ids, columns: dict[
 
     total    B weighted sums; None where any reward is None: that sample cannot be scored
     by_name  {name: B numbers or None}, unweighted
-    errors   on how many samples a reward raised: it counts as 0 there, and other samples are not affected
+    errors   on how many samples a reward raised: it counts as 0 on these alone
     failed   {name: its error} of the rewards that raised on every sample
-    counts   {one of RULES: answers found by it, "given_up": comparisons} if a built-in reward compares answers, and
-             {"box/" and one of KINDS: completions} if one compares boxes
+    counts   {one of RULES: answers found, "given_up": comparisons}, {"box/" + one of KINDS: completions}; see _counts
 
     Each reward has its own copy of the batch. Its first error is printed on stderr; `shown` holds the names of rewards
     whose error was printed, so pass the same set each time. ValueError: it returns other than B finite numbers or None.
@@ -315,8 +306,7 @@ def _call(name, function, batch, first=0):
     If the batch raises, each sample is tried alone, so that one bad completion costs only itself; if each alone
     succeeds, the failures are [(None, the batch's error)].
     """
-    size = len(batch["completions"])
-    if size == 0:
+    if not (size := len(batch["completions"])):
         return [], []
     try:
         # ids are many, and only numbers: a copy of their lists is enough
@@ -344,17 +334,18 @@ def _checked(name, returned, size, first):
         what = f"{type(returned).__name__ if values is None else f'{len(values)} values'} for {size} completions"
         raise ValueError(f"reward {name!r} returned {what}: return a list of one number or None each")
     for i, value in enumerate(values):
-        values[i] = None if value is None else _number(value)
-        if value is not None and not math.isfinite(values[i]):
-            what = f"{repr(value)[:80]} for sample {first + i}"
-            raise ValueError(f"reward {name!r} returned {what}: return a finite number or None")
+        if value is not None:  # text is no number, though float reads it
+            values[i] = _number(value) if hasattr(value, "__float__") else math.nan
+            if not math.isfinite(values[i]):
+                what = f"{repr(value)[:80]} for sample {first + i}"
+                raise ValueError(f"reward {name!r} returned {what}: return a finite number or None")
     return values
 
 
 def _number(value):
     try:
-        return float(value) if hasattr(value, "__float__") else math.nan
-    except (TypeError, ValueError, RuntimeError):  # an array of several numbers has a __float__ too
+        return float(value)
+    except (ArithmeticError, TypeError, ValueError, RuntimeError):  # 10**400; an array of several numbers
         return math.nan
 
 

@@ -1,13 +1,12 @@
 """Prompts in, with or without pictures; completions out, through HF generate.
 
-A completion is a function of (seed, step, round, prompt's index, sample's index) and of the model: not of the batch it
+A completion is a function of the model and of (seed, step, round, prompt's index, sample's index): not of the batch it
 was in, the number of ranks, or a restart. Each sample owns a stream of uniform numbers, one per token; a token is drawn
 by inverting the CDF of softmax(logits / temperature) at its number. So the work can be cut in any way:
 
     prefill P prompts once -> repeat the cache G times -> decode a token -> finished rows leave -> decode a token -> ...
 
-Letters: P prompts, G samples of each, L prompt tokens (padded left), T completion tokens (padded right), N rows, V
-vocabulary.
+Letters: P prompts, G samples of each, L prompt tokens (padded left), T completion tokens (padded right), N rows.
 """
 
 import inspect
@@ -75,47 +74,44 @@ def rollout(
     are then those at 1). top_p, top_k (1 and 0: off) restrict what is drawn; logprobs stay those of the full softmax.
     stop: a completion also ends with the token that makes one of these texts whole, which belongs to it as an EOS does.
     cache_tokens: prompt and completion tokens of the rows decoded at once (at least one group); it bounds the cache.
-    decode: the loop over tokens, by default `decode_packed`; the same tokens in another way, engine/fixed_shapes.py.
-    progress: told meanwhile how many completions there are, and ended in earlier batches and in this one.
-    A completion ends at any EOS id of the model; nothing else is inherited from its generation_config. The model
-    samples in eval mode, and its modes are restored. P may be 0.
-    ValueError: an empty prompt, an option out of range, a cache that can't be reordered. FloatingPointError: logits
-    that are not finite.
+    decode: the loop over tokens, by default `decode_packed`; engine/fixed_shapes.py draws the same tokens another way.
+    progress: called with the numbers of completions: all, ended in earlier batches, ended in this one.
+    A completion ends at any EOS id of the model; nothing else is inherited from its generation_config. P may be 0.
+    ValueError: an empty prompt, a bad option, a cache that can't be reordered. FloatingPointError: logits not finite.
     """
     _check_options(prompts, group_size, max_new_tokens, temperature, top_p, top_k)
-    G, T = group_size, max_new_tokens
-    indices = range(len(prompts)) if indices is None else indices
+    P, G, T, device = len(prompts), group_size, max_new_tokens, model.device
     eos, pad = eos_ids(model, tokenizer), pad_id(model, tokenizer)
-    uniforms = torch.from_numpy(_uniforms(key, indices, G, T)).to(model.device)  # (P, G, T) float64
-
-    completion_ids = torch.full((len(prompts), G, T), pad, device=model.device)  # (P, G, T)
-    wide = torch.promote_types(model.dtype, torch.float32)
-    logprobs = torch.zeros((len(prompts), G, T), device=model.device, dtype=wide)  # (P, G, T)
+    uniforms = torch.from_numpy(_uniforms(key, range(P) if indices is None else indices, G, T)).to(device)  # (P, G, T)
+    completion_ids = torch.full((P, G, T), eos[0], device=device)
+    logprobs = torch.zeros((P, G, T), device=device, dtype=torch.promote_types(model.dtype, torch.float32))
+    ends = torch.tensor(eos, device=device)
     options = {"temperature": temperature, "top_p": top_p, "top_k": top_k}
     decode = decode or decode_packed
     if stop:
         decode = partial(decode, stopped=partial(_stopped, tokenizer, stop))
+    done = 0
     with _sampling_mode(model, eos, pad):
-        done = 0
         for chunk in _chunks([len(prompt) for prompt in prompts], G, T, cache_tokens):
-            ids, mask = pad_left([prompts[p] for p in chunk], pad, model.device)  # (p, L)
+            ids, mask = pad_left([prompts[p] for p in chunk], pad, device)  # (p, L)
             seen = picture_inputs(model, ids, [images[p] for p in chunk]) if images else {}
-            report = partial(progress, len(prompts) * G, done)
-            drawn = _complete(model, ids, mask, seen, uniforms[chunk], eos, wide, options, decode, report)
-            completion_ids[chunk], logprobs[chunk] = drawn
+            parts = (x[chunk].flatten(0, 1) for x in (uniforms, completion_ids, logprobs))  # copies, (p * G, T)
+            draws = Draws(*parts, ends, options, partial(progress, P * G, done))
+            _complete(model, ids, mask, seen, G, draws, decode)
+            completion_ids[chunk], logprobs[chunk] = draws.tokens.view(-1, G, T), draws.logprobs.view(-1, G, T)
             done += len(chunk) * G
 
-    ends = torch.isin(completion_ids, torch.tensor(eos, device=model.device))  # (P, G, T)
+    ends = torch.isin(completion_ids, ends)  # (P, G, T)
     if stop:
         ends |= _stops(tokenizer, stop, completion_ids, ends)
     # an EOS ends the completion and belongs to it: trained on, or the model would not learn to stop
     completion_mask = (ends.cumsum(dim=2) - ends.long() == 0).long()  # (P, G, T)
-    longest = int(completion_mask.sum(dim=2).max()) if len(prompts) else 0
+    longest = int(completion_mask.sum(dim=2).max()) if P else 0
     logprobs = logprobs * completion_mask
     if not bool(logprobs.isfinite().all()):
         raise FloatingPointError("the model's logits are not finite: its weights are damaged, or a value overflowed")
     return Rollout(
-        *pad_left(prompts, pad, model.device),
+        *pad_left(prompts, pad, device),
         completion_ids=completion_ids.where(completion_mask.bool(), pad)[:, :, :longest],
         completion_mask=completion_mask[:, :, :longest],
         logprobs=logprobs[:, :, :longest],
@@ -156,11 +152,7 @@ def draw(
     top_p: float = 1.0,
     top_k: int = 0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Inverts the CDF of softmax(logits / temperature) at one number per row -> token ids, log-probabilities (N,).
-
-    Of a large vocabulary it finds the block of tokens first, then the token in it: a float64 CDF of all tokens would be
-    most of the work.
-    """
+    """Inverts the CDF of softmax(logits / temperature) at one number per row -> token ids, log-probabilities (N,)."""
     wide = torch.promote_types(logits.dtype, torch.float32)
     top = logits.amax(dim=-1, keepdim=True).to(wide)  # (N, 1)
     mass = logits.to(wide) - top  # (N, V)
@@ -181,7 +173,10 @@ def draw(
 
 
 def _invert(mass: torch.Tensor, uniforms: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(N, V), (N,) -> tokens (N,) where the CDF of the masses exceeds uniforms * total, and the total (N,) float64."""
+    """(N, V), (N,) -> tokens (N,) where the CDF of the masses exceeds uniforms * total, and the total (N,) float64.
+
+    A large vocabulary's block first, then the token in it: a float64 CDF of all tokens would be most of the work.
+    """
     N, V = mass.shape
     first, before, total = 0, 0.0, None  # the first token that is still a candidate; the mass before it
     if V > BLOCK:
@@ -210,25 +205,17 @@ def _first_above(cdf: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
 def join(rollouts: Sequence[Rollout]) -> Rollout:
     """Several rollouts of the same G as one, in order: prompts padded left, completions right, to the longest."""
-    L = max(r.prompt_ids.shape[1] for r in rollouts)
-    T = max(r.completion_ids.shape[2] for r in rollouts)
-    shows = any(r.images for r in rollouts)
+    names = [f.name for f in fields(Rollout) if f.name != "images"]
+    tensors = {name: cat([getattr(r, name) for r in rollouts], left=name.startswith("prompt")) for name in names}
+    images = sum((r.images or (Pictures(),) * len(r.truncated) for r in rollouts), ())
+    return Rollout(**tensors, images=images if any(r.images for r in rollouts) else ())
 
-    def left(x):
-        return torch.nn.functional.pad(x, (L - x.shape[-1], 0))
 
-    def right(x):
-        return torch.nn.functional.pad(x, (0, T - x.shape[-1]))
-
-    return Rollout(
-        prompt_ids=torch.cat([left(r.prompt_ids) for r in rollouts]),
-        prompt_mask=torch.cat([left(r.prompt_mask) for r in rollouts]),
-        completion_ids=torch.cat([right(r.completion_ids) for r in rollouts]),
-        completion_mask=torch.cat([right(r.completion_mask) for r in rollouts]),
-        logprobs=torch.cat([right(r.logprobs) for r in rollouts]),
-        truncated=torch.cat([r.truncated for r in rollouts]),
-        images=sum((r.images or (Pictures(),) * len(r.truncated) for r in rollouts), ()) if shows else (),
-    )
+def cat(parts: Sequence[torch.Tensor], left: bool = False) -> torch.Tensor:
+    """torch.cat of tensors (n, ..., t) with different t: padded with 0, on the right or left, to the longest."""
+    longest = max(x.shape[-1] for x in parts)
+    pads = [(longest - x.shape[-1], 0) if left else (0, longest - x.shape[-1]) for x in parts]
+    return torch.cat([torch.nn.functional.pad(x, pad) for x, pad in zip(parts, pads, strict=True)])
 
 
 def pick(r: Rollout, groups: torch.Tensor, device) -> Rollout:
@@ -292,16 +279,11 @@ class Draws(NamedTuple):
     report: Callable[[int], object] = int  # is told how many rows have ended
 
 
-def _complete(model, prompt_ids, prompt_mask, seen, uniforms, eos, dtype, options, decode, report):
-    """Completions of one batch of prompts: tokens and their log-probabilities (p, G, T), undefined after the end.
+def _complete(model, prompt_ids, prompt_mask, seen, G: int, draws: Draws, decode: Callable) -> None:
+    """Draws G completions of each prompt of one batch.
 
     `generate` prepares inputs and cache as for any model and leaves the loop to the function that it is given.
     """
-    p, G, T = uniforms.shape
-    tokens = torch.full((p * G, T), eos[0], device=prompt_ids.device)  # (n, T), n = p * G
-    logprobs = torch.zeros((p * G, T), device=prompt_ids.device, dtype=dtype)  # (n, T)
-    ends = torch.tensor(eos, device=prompt_ids.device)
-    draws = Draws(uniforms.flatten(0, 1), tokens, logprobs, ends, options, report)
 
     def loop(model, ids, logits_processor, stopping_criteria, generation_config, **inputs):
         del logits_processor, stopping_criteria, generation_config  # drawing and stopping are done here
@@ -310,13 +292,13 @@ def _complete(model, prompt_ids, prompt_mask, seen, uniforms, eos, dtype, option
         for name in [*seen.keys() - TOKEN_TYPES, "mm_encoder_outputs"]:
             inputs.pop(name, None)  # pictures are in the cache now
         inputs = model._update_model_kwargs_for_generation(out, inputs) | {"cache": out.get("cache")}
-        parents = torch.arange(p * G, device=ids.device) // G  # (n,): the prompt in each row
+        parents = torch.arange(len(draws.tokens), device=ids.device) // G  # (n,): the prompt in each row
         # (n, V): all samples of a prompt draw their first token from its last logits
-        (decode or decode_packed)(model, _take(inputs, parents), parents, out.logits[:, -1][parents], draws)
+        decode(model, _take(inputs, parents), parents, out.logits[:, -1][parents], draws)
         return ids
 
-    model.generate(prompt_ids, attention_mask=prompt_mask, max_new_tokens=T, custom_generate=loop, **seen)
-    return tokens.view(p, G, T), logprobs.view(p, G, T)
+    new_tokens = draws.tokens.shape[1]
+    model.generate(prompt_ids, attention_mask=prompt_mask, max_new_tokens=new_tokens, custom_generate=loop, **seen)
 
 
 def decode_packed(model, inputs: dict, parents: torch.Tensor, logits: torch.Tensor, draws: Draws, stopped=None) -> None:
@@ -337,7 +319,7 @@ def decode_packed(model, inputs: dict, parents: torch.Tensor, logits: torch.Tens
         if not unfinished.all():
             rows = _compact(unfinished)
             alive, drawn, inputs = alive[rows], drawn[rows], _take(inputs, rows)
-            _compact_cache(inputs["cache"], rows)
+            inputs["cache"].reorder_cache(rows)
             draws.report(len(parents) - len(alive))
         if t + 1 == T or len(alive) == 0:
             return
@@ -361,7 +343,7 @@ def _stopped(tokenizer, stop: Sequence[str], tokens: torch.Tensor, rows: torch.T
 def _stops(tokenizer, stop: Sequence[str], ids: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
     """(P, G, T) bool: the token that makes a completion's first stop text whole, or its EOS if that comes first.
 
-    A function of the completion, whenever its row has left. All longer prefixes hold the text: bisection finds it.
+    Whenever its row left. All longer prefixes hold the text: bisection finds it.
     """
     lengths = (ends.cumsum(dim=2) == 0).sum(dim=2).flatten().tolist()  # tokens before the EOS
     rows = zip(ids.flatten(0, 1).tolist(), lengths, strict=True)
@@ -413,7 +395,7 @@ class _Rows(DynamicLayer):
         self.show(n, self.start, end)
         return self.keys, self.values
 
-    def compact(self, rows: torch.Tensor) -> None:
+    def reorder_cache(self, rows: torch.Tensor) -> None:
         """Row i becomes what row rows[i] was; see _compact."""
         moved = (rows != torch.arange(len(rows), device=rows.device)).nonzero().squeeze(1)
         for x in (self.keys, self.values):
@@ -447,11 +429,6 @@ def _rows_of_cache(cache, rows: torch.Tensor, room: int):
         else:
             layer.reorder_cache(rows)
     return cache
-
-
-def _compact_cache(cache, rows: torch.Tensor) -> None:
-    for layer in cache.layers:
-        layer.compact(rows) if isinstance(layer, _Rows) else layer.reorder_cache(rows)
 
 
 @contextmanager

@@ -10,8 +10,8 @@
     backward     lines 2 and 3: log pi of the completions, and the gradient of -(weights * log pi).sum()
     take_step    the optimizer's
 
-A process is a rank, and one process a world of size 1, not a path of its own. Letters: P prompts per step over all
-ranks, p of them on this rank, G samples of each, S groups of all rounds, T completion tokens, M of a micro-batch.
+Each process is a rank; a single process is a world of size 1, with no separate code path. Letters: P prompts per step,
+p of them on this rank, G samples of each, S groups of all rounds, T completion tokens, M of a micro-batch.
 """
 
 import gc
@@ -40,7 +40,7 @@ from engine.micro_batches import gather_tokens, micro_steps
 from engine.noise import in_halves
 from engine.optimizer import Gradient, clip_gradient, learning_rate, take_step
 from engine.parallel import full_tensors, gathered, unwrapped
-from gpg import global_sum, token_weights, valid_groups
+from gpg import global_sum, token_scale, token_weights, valid_groups
 from rewards import accuracy, iou_or_name
 from rollout import Rollout, completion_texts, rollout
 from run import checkpoint, faults, journal, record
@@ -57,7 +57,7 @@ MAX_SKIPPED_IN_A_ROW = 10  # steps without a finite gradient after which a run g
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Runs train, or with --doctor or --replay the tool of that name, and ends in one line whatever goes wrong."""
+    """Runs train, or with --doctor or --replay the tool of that name. Expected failures end in one line."""
     faults.keep_streams()
     args = parse_args(argv)
     transformers.utils.logging.disable_progress_bar()  # the run has a bar of its own
@@ -142,8 +142,8 @@ def train(args, device: torch.device) -> None:
 def collect(trained: Trained, problems: list[dict], scorer: Callable, args, state: State) -> Batch:
     """Algorithm 1, line 1: rounds of P prompts until the valid groups of all ranks reach beta_th of P.
 
-    At most --max-rounds rounds. All ranks decide by one count, so they make the same rounds. Every group of every round
-    is returned: invalid ones count in Eq. 7, though they never meet the model again.
+    At most --max-rounds rounds. All ranks decide by one count, so they make the same rounds. Every group is returned.
+    Invalid groups affect only the metrics, --norm token and --f-norm batch.
     """
     P, rounds = args.prompts_per_step, []
     faults.doing(f"rollout of step {state.step + 1}")
@@ -193,7 +193,9 @@ def grade(tokenizer, rows: list[dict], sampled: Rollout, scorer: Callable, args,
     """
     faults.doing(f"rewards of step {state.step + 1}")
     texts, lengths = completion_texts(tokenizer, sampled), sampled.completion_mask.sum(dim=2).cpu()  # (p, G)
-    result = score_all(scorer, rows, texts, sampled, lengths)
+    G = lengths.shape[1]
+    repeated = [row for row in rows for _ in range(G)]  # one per sample
+    result = score_all(scorer, repeated, texts, sampled, lengths)
     total = [math.nan if reward is None else reward for reward in result["total"]]
     # everything here is on the CPU: what is counted needs no wait for the device
     rewards, truncated = torch.tensor(total, dtype=torch.float64).view(lengths.shape), sampled.truncated.cpu()  # (p, G)
@@ -203,12 +205,11 @@ def grade(tokenizer, rows: list[dict], sampled: Rollout, scorer: Callable, args,
     rewards = fill_left_out(rewards, left_out)
     sums = count_samples(rewards, left_out, lengths, sampled, result)
 
-    device, G = sampled.truncated.device, lengths.shape[1]
-    rewards, left_out = rewards.to(device), left_out.to(device)
+    rewards, left_out = rewards.to(sampled.truncated.device), left_out.to(sampled.truncated.device)
     shown = [
         {"step": state.step + 1, "problem": row["problem"], "answer": row["answer"], "completion": text, "reward": r}
         | {name: row[name] for name in ("images", "box_size") if name in row}
-        for row, text, r in zip([row for row in rows[:2] for _ in range(G)], texts[:2], result["total"], strict=False)
+        for row, text, r in zip(repeated[:2], texts[:2], result["total"][:2], strict=True)
     ]
     return Batch(
         rollout=sampled,
@@ -223,12 +224,11 @@ def grade(tokenizer, rows: list[dict], sampled: Rollout, scorer: Callable, args,
 
 
 def score_all(scorer: Callable, rows: list[dict], texts: list[str], sampled: Rollout, lengths: torch.Tensor) -> dict:
-    """What rewards.score says of all completions; a reward that returns nonsense ends the run in one line."""
-    repeated = [row for row in rows for _ in range(lengths.shape[1])]
+    """What rewards.score says of all completions, with a row each; a reward that returns nonsense ends the run."""
     pairs = zip(sampled.completion_ids.flatten(0, 1).tolist(), lengths.flatten().tolist(), strict=True)
-    columns = {name: [row.get(name) for row in repeated] for name in dict.fromkeys(key for row in rows for key in row)}
+    columns = {name: [row.get(name) for row in rows] for name in dict.fromkeys(key for row in rows for key in row)}
     try:
-        return scorer([row["problem"] for row in repeated], texts, [ids[:n] for ids, n in pairs], columns)
+        return scorer([row["problem"] for row in rows], texts, [ids[:n] for ids, n in pairs], columns)
     except ValueError as error:  # the other ranks may not meet it: leave them a note
         faults.ends(str(error))
         fail(str(error), any_rank=True)
@@ -237,7 +237,7 @@ def score_all(scorer: Callable, rows: list[dict], texts: list[str], sampled: Rol
 def fill_left_out(rewards: torch.Tensor, left_out: torch.Tensor) -> torch.Tensor:
     """(P, G), (P, G) bool -> (P, G): those left out get the mean of the others, which leaves that mean unchanged.
 
-    Clamped to the others' range: rounding must not make equal rewards unequal, and so their group valid. 0 if all are.
+    Clamped to the others' range: rounding must not make equal rewards unequal. 0 if all are left out.
     """
     scored = ~left_out
     mean = rewards.where(scored, 0.0).sum(dim=1) / scored.sum(dim=1)  # (P,)
@@ -255,7 +255,7 @@ def weigh(batch: Batch, args) -> torch.Tensor:
     options["num_groups"] = max(args.prompts_per_step, batch.num_valid)
     if batch.advantages is None:
         return token_weights(batch.rewards, batch.loss_mask, f_norm=args.f_norm, **options)
-    return methods.weights(batch, **options)
+    return batch.advantages * token_scale(batch.rewards, batch.loss_mask, **options)[:, :, None] * batch.loss_mask
 
 
 def backward(policy: torch.nn.Module, share: Share, budget: int, grad_clip: float) -> Gradient:
@@ -264,8 +264,6 @@ def backward(policy: torch.nn.Module, share: Share, budget: int, grad_clip: floa
     Only samples with a weight meet the model. budget: padded tokens of a forward.
     """
     loss, gap = share.weights.new_zeros(()), share.weights.new_zeros(())
-    if share.count == 0:  # no group is valid on any rank
-        return Gradient(0.0, 0.0, 0.0)
     for micro_batch in micro_steps(policy, share, budget):
         w = gather_tokens(share.weights, micro_batch)  # (M,)
         with micro_batch.context:
@@ -282,6 +280,8 @@ def backward(policy: torch.nn.Module, share: Share, budget: int, grad_clip: floa
 
 def gradient_of(trained: Trained, share: Share, args, halves: bool) -> Gradient:
     """The gradient of the policy by `backward`, or by methods.backward where a loss needs more; and the critic's."""
+    if share.count == 0:  # no group is valid on any rank
+        return Gradient(0.0, 0.0, 0.0, {"grad_cosine": None} if halves else {})
     update = backward if trained.method.is_linear() else partial(methods.backward, method=trained.method)
     limits = {"budget": args.tokens_per_micro_batch, "grad_clip": args.grad_clip}
     gradient = (partial(in_halves, update) if halves else update)(trained.policy, share, **limits)
@@ -292,8 +292,7 @@ def gradient_of(trained: Trained, share: Share, args, halves: bool) -> Gradient:
 def more_updates(trained: Trained, share: Share, lr: float, args) -> dict[str, float]:
     """What other methods do after the first update; nothing for GPG. -> more columns of the row."""
     limits = {"budget": args.tokens_per_micro_batch, "grad_clip": args.grad_clip}
-    models = trained.policy, trained.critic, trained.optimizer
-    return methods.more_updates(*models, share, trained.method, lr, **limits)
+    return methods.more_updates(trained.policy, trained.critic, trained.optimizer, share, trained.method, lr, **limits)
 
 
 def rate(args, state: State) -> float:
@@ -353,7 +352,7 @@ def save(name: str, args, trained: Trained, state: State) -> None:
 
 
 def end_between_steps(kind: str, stopped: list[int], state: State) -> None:
-    """Ends a run whose gradients stay infinite, or, under fsdp, that any rank was told to stop: they save together."""
+    """Ends a run whose gradients stay non-finite, or, under fsdp, that any rank was told to stop: all save together."""
     if kind == "fsdp":
         faults.stop_together(stopped)
     if state.skipped_in_a_row == MAX_SKIPPED_IN_A_ROW:

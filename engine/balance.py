@@ -1,8 +1,8 @@
 """Who trains on what: the valid groups of all ranks, redistributed so that no rank waits for another.
 
-Every rank samples equally many prompts, but how many groups are valid, and how long, is chance. Token ids and weights
-are small compared with the update's work: every rank gets all of them and takes a share of about equally many tokens.
-The gradient is a sum over samples whose weights are already global, so any rank may compute any part of it.
+How many groups of a rank are valid, and how long, is chance. Token ids and weights are small compared with the update's
+work: every rank gets all of them and takes a share of about equally many tokens. The gradient is a sum over samples
+whose weights are already global, so any rank may compute any part of it.
 """
 
 from collections.abc import Callable
@@ -10,9 +10,8 @@ from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
-from torch.nn.functional import pad
 
-from rollout import Rollout, join, pick
+from rollout import Rollout, cat, join, pick
 
 SLACK = 1.1  # a group is split, and its prompt forwarded twice, if a rank has more than this times the mean
 
@@ -42,10 +41,7 @@ def share_out(r: Rollout, weights: torch.Tensor, extras: dict[str, torch.Tensor]
     parts = [None] * dist.get_world_size()
     dist.all_gather_object(parts, (mine, weighted[valid].cpu(), {name: x[valid].cpu() for name, x in tensors.items()}))
     joined = join([part for part, _, _ in parts])
-    T = joined.completion_ids.shape[2]
-    tensors = {
-        name: torch.cat([pad(x[name], (0, T - x[name].shape[2])) for _, _, x in parts]).to(device) for name in tensors
-    }  # (S, G, T) each
+    tensors = {name: cat([x[name] for _, _, x in parts]).to(device) for name in tensors}  # (S, G, T) each
 
     all_weighted = torch.cat([w for _, w, _ in parts])  # (S, G)
     G, prompts = all_weighted.shape[1], prompt_costs(joined)
@@ -55,8 +51,8 @@ def share_out(r: Rollout, weights: torch.Tensor, extras: dict[str, torch.Tensor]
     def tokens(samples: list[int]) -> int:
         return prompts[samples[0] // G] + sum(lengths[i] for i in samples)
 
-    owners = [rank for rank, (part, *_) in enumerate(parts) for _ in range(len(part.truncated))]
-    sampled = [[group for group, owner in zip(groups, owners, strict=True) if owner == k] for k in range(len(parts))]
+    each = iter(groups)
+    sampled = [[next(each) for _ in part.truncated] for part, *_ in parts]  # as each rank sampled them
     shares = even_shares(groups, tokens, len(parts))
     samples = [i for part in shares[dist.get_rank()] for i in part]
     return Share(
@@ -80,22 +76,21 @@ def prompt_costs(r: Rollout) -> list[int]:
 def even_shares(groups: list[list[int]], tokens: Callable, ranks: int) -> list[list[list[int]]]:
     """Groups of samples -> for each rank its groups, or parts of them, of about equally many tokens.
 
-    The largest part goes to the rank with the least so far. While a rank is above SLACK times the mean, the largest
-    part of the fullest rank is halved.
+    The largest part goes to the emptiest rank. While a rank is above SLACK times the mean, its largest part is halved.
     """
-    parts = [(tokens(group), group) for group in groups if group]
+    parts = [group for group in groups if group]
     while True:
         shares, loads = [[] for _ in range(ranks)], [0] * ranks
-        for load, part in sorted(parts, key=lambda item: (-item[0], item[1])):
+        for part in sorted(parts, key=lambda part: (-tokens(part), part)):
             least = loads.index(min(loads))
             shares[least].append(part)
-            loads[least] += load
+            loads[least] += tokens(part)
         splittable = [part for part in shares[loads.index(max(loads))] if len(part) > 1]
         if max(loads) * ranks <= SLACK * sum(loads) or not splittable:
             return shares
         largest = max(splittable, key=tokens)
-        parts.remove((tokens(largest), largest))
-        parts += [(tokens(half), half) for half in (largest[: len(largest) // 2], largest[len(largest) // 2 :])]
+        parts.remove(largest)
+        parts += [largest[: len(largest) // 2], largest[len(largest) // 2 :]]
 
 
 def imbalance(shares: list[list[list[int]]], tokens: Callable) -> float:

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 import torch
-from torch.nn.functional import pad
 
 from gpg import valid_groups
-from rollout import Rollout, join
+from rollout import Rollout, cat, join
 
 
 @dataclass(frozen=True)
@@ -97,14 +96,12 @@ class Batch:
 
 def join_rounds(rounds: Sequence[Batch], seconds: dict[str, float]) -> Batch:
     """The rounds of a step as one batch; the samples for people are the first round's."""
-    rollout = join([batch.rollout for batch in rounds])
-    T = rollout.completion_ids.shape[2]
     sums = zip(*(flatten(batch.sums) for batch in rounds), strict=True)
     return replace(
         rounds[0],
-        rollout=rollout,
+        rollout=join([batch.rollout for batch in rounds]),
         rewards=torch.cat([batch.rewards for batch in rounds]),
-        loss_mask=torch.cat([pad(batch.loss_mask, (0, T - batch.loss_mask.shape[2])) for batch in rounds]),
+        loss_mask=cat([batch.loss_mask for batch in rounds]),
         num_valid=sum(batch.num_valid for batch in rounds),
         rounds=len(rounds),
         sums=unflatten(rounds[0].sums, list(map(sum, sums))),

@@ -2,8 +2,7 @@
 
 Under --dtype bfloat16 trained weights stay in float32, and matrix products read them rounded, by autocast. To decode a
 token is to read all weights once, so sampling has a rounded copy, refreshed before each rollout: the same to the bit.
-Embeddings, norms and the sum of layers stay in float32, as under autocast. An RMS norm is one kernel on a GPU, where a
-model's own is six or more, each reading and writing all of its input.
+An RMS norm is one kernel on a GPU, where a model's own is six or more.
 """
 
 import copy
@@ -24,8 +23,8 @@ def half_copy(model: torch.nn.Module) -> torch.nn.Module:
 
 
 def halve(model: torch.nn.Module, frozen_only: bool = False) -> torch.nn.Module:
-    """Rounds the weights of matrix products, and freezes them. frozen_only: those that are frozen already, but for the
-    output layer, which may be tied to the embeddings."""
+    """Rounds and freezes the weights of matrix products. frozen_only: those that are frozen already, without the output
+    layer's, which may be tied to the embeddings."""
     for module, name, parameter in list(_products(model)):
         if not frozen_only or not (parameter.requires_grad or module is model.get_output_embeddings()):
             setattr(module, name, torch.nn.Parameter(parameter.detach().bfloat16(), requires_grad=False))
@@ -47,12 +46,10 @@ def _products(model: torch.nn.Module) -> Iterator[tuple[torch.nn.Module, str, to
                 yield module, name, parameter
 
 
-def fuse_norms(model: torch.nn.Module) -> int:
-    """Replaces the forward of every RMS norm that a trial shows to be torch's own -> how many."""
-    found = [module for module in model.modules() if _is_rms_norm(module)]
-    for module in found:
+def fuse_norms(model: torch.nn.Module) -> None:
+    """Replaces the forward of every RMS norm that a trial shows to be torch's own."""
+    for module in filter(_is_rms_norm, model.modules()):
         module.forward = partial(_norm, module)
-    return len(found)
 
 
 def _norm(module: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:

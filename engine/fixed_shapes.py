@@ -4,12 +4,9 @@ A decoded token is some thousand small kernels, and starting them from Python ta
 them. A graph starts all at once, but only with the shapes and addresses that it was recorded with. So, unlike
 rollout.decode_packed, which draws the same tokens,
 
-    rows that have ended stay, and draw on unread, until a look at the ends, every LOOK tokens; then the others are
-    packed if they fit fewer rows: ROWS holds the numbers that occur
+    finished rows keep drawing, unread; every LOOK tokens the others are packed if a smaller size in ROWS holds them
     attention reads the cache up to a multiple of WIDTH tokens, behind a mask
     cache, inputs and graphs are kept from rollout to rollout: one graph for each (rows, width, options)
-
-Without CUDA the same loop runs without graphs, and is tested so.
 """
 
 from collections.abc import Callable
@@ -51,9 +48,8 @@ class _Slots(DynamicLayer):
 class FixedShapes:
     """`rollout`'s decode. It keeps buffers and graphs: one object for one model, whose weights may change in place.
 
-    record: runs a function and makes a graph of it, in the memory of earlier ones (run.ranks.record); each graph is
-    compared with the run before it is used, and after a difference or an error none is. say: told why. look: tokens
-    between looks at the ends.
+    record: runs a function and makes a graph of it, in the memory of earlier ones (run.ranks.record); None: no graphs.
+    After one that fails or draws otherwise none is used, and `say` is told why. look: tokens between looks at the ends.
     """
 
     def __init__(self, record: Callable | None = None, say: Callable[[str], None] = print, look: int = LOOK):
@@ -65,8 +61,8 @@ class FixedShapes:
     ) -> None:
         """As rollout.decode_packed, to which it leaves other caches: sliding windows, recurrent states."""
         layers = getattr(inputs["cache"], "layers", [])
-        plain = layers and all(type(layer) is DynamicLayer and layer.is_initialized for layer in layers)
-        if not plain or inputs.get("position_ids") is None:
+        plain = all(type(layer) is DynamicLayer and layer.is_initialized for layer in layers)
+        if not layers or not plain or inputs.get("position_ids") is None:
             return decode_packed(model, inputs, parents, logits, draws, stopped)
         (N, T), L = draws.tokens.shape, layers[0].keys.shape[2]
         self._make_room(model, layers, inputs, N, L + T, draws)
@@ -129,8 +125,7 @@ class FixedShapes:
         self.ends.copy_(draws.ends)
         self.at.fill_(L)
         self.t.zero_()
-        self.ended.fill_(True)
-        self.ended[:N] = False
+        torch.ge(self.alive, N, out=self.ended)
         self._draw(logits, N, draws.options)
 
     def _draw(self, logits: torch.Tensor, n: int, options: dict) -> None:
@@ -172,16 +167,15 @@ class FixedShapes:
             tokens, logprobs = self.tokens.clone(), self.logprobs.clone()
             again(graph.replay)
             others, gap = int((self.tokens != tokens).sum()), float((self.logprobs - logprobs).abs().max())
+            if not others and gap <= TOLERANCE:
+                self.recorded[key], self.pool = graph, graph.pool()
+                return
             wrong = f"a graph drew {others} other tokens, and log-probabilities differ by up to {gap:.2g}"
-            wrong = wrong if others or not gap <= TOLERANCE else None  # also where the gap is NaN
         except RuntimeError as error:
             wrong = str(error).partition("\n")[0]
-        if wrong:
-            self.record, self.recorded = None, {}
-            self.say(f"CUDA graphs are off, and sampling is slower: {wrong}")
-            again(token)
-        else:
-            self.recorded[key], self.pool = graph, graph.pool()
+        self.record, self.recorded = None, {}
+        self.say(f"CUDA graphs are off, and sampling is slower: {wrong}")
+        again(token)
 
     def _pack(self, left: torch.Tensor, n: int) -> int:
         """Moves the rows that have not ended to the front, if that is fewer rows: how many now take part."""

@@ -1,13 +1,10 @@
 """Low-rank adapters (Hu et al. 2021): W x becomes W x + B A x, and only A and B are trained. --lora-rank R.
 
 A (R, in) begins random and B (out, R) zero, so a run begins with the unchanged model. Every linear layer but the output
-layer gets one. alpha = R, so the product is added as it is. Another alpha would be a constant factor on it, which AdamW
-nearly undoes: a second --lr.
+layer gets one. alpha = R, so the product is added as it is: another factor would be a second --lr.
 
 A checkpoint is the merged model, W + B A, which loads like any other; its adapter/ holds A and B, in peft's format. A
 resumed run reads W from --model again, and A and B from there: the merged sum is rounded, and W can't be recovered.
-
-peft, which is optional, inserts the adapters. Only this file imports it.
 """
 
 from dataclasses import replace

@@ -1,18 +1,13 @@
 """What the methods that GPG is compared with need, and GPG does not: ratios and clips, a reference, a critic.
 
-Everything else is an option of `gpg.token_weights`, so a comparison differs in the formula and nothing else: the same
-samples, masks, counts over ranks and micro-batches. On policy, with one update per rollout, every ratio is 1, no clip
-acts, and GRPO, Dr. GRPO and DAPO are just weights: their recipes in config/ need nothing from this file. Each part
+Everything else is an option of `gpg.token_weights`, so a comparison differs in the formula and nothing else. On policy,
+with one update per rollout, every ratio is 1 and no clip acts: GRPO, Dr. GRPO and DAPO are then just weights. Each part
 is a flag of train.py; `--algo NAME` sets a bundle of them (run/flags.py):
 
     A = r - (mean of the group, of its other samples, or of the step; reward of a greedy completion); or by GAE
     J = sum over tokens of  min(ratio * w, clip(ratio) * w) - kl_coef * scale * KL        w = scale * A
 
 `scale` is gpg.token_scale: one over the counts. Letters as in gpg.py; M completion tokens of a micro-batch.
-
-TRPO is left out. Its step solves F x = g for the Fisher matrix F by conjugate gradients. A product with F is a second
-derivative, through fused attention, which has none, and through logits, which are never whole; and its line search
-forwards the batch once per try. PPO's clip took its place.
 """
 
 from dataclasses import dataclass, replace
@@ -27,7 +22,7 @@ from engine.micro_batches import gather_tokens, micro_steps, per_token, scatter_
 from engine.optimizer import Gradient, clip_gradient, take_step
 from engine.parallel import unwrapped
 from engine.policy import FORWARD_TOKENS, autocast, body, completion_states, prompts_can_be_shared
-from gpg import global_sum, group_advantages, token_scale
+from gpg import global_moments, global_sum, group_advantages, token_scale
 from rollout import Rollout, eos_ids, pad_id, pad_left
 
 
@@ -65,7 +60,7 @@ def baseline_advantages(rewards: torch.Tensor, baseline: str, f_norm: str = "non
     if baseline in ("group", "others"):
         G = rewards.shape[1]
         return group_advantages(rewards, f_norm) * (G / (G - 1) if baseline == "others" else 1.0)
-    mean, std = _moments(rewards, torch.ones_like(rewards))
+    mean, std = global_moments(rewards)
     advantages = rewards - (greedy[:, None] if baseline == "greedy" else mean)  # (P, G)
     # without spread exactly 0, as in gpg.group_advantages
     return torch.where(std > 0, advantages / std, 0.0) if f_norm == "batch" else advantages
@@ -90,23 +85,18 @@ def gae(rewards: torch.Tensor, values: torch.Tensor, mask: torch.Tensor, lam: fl
 
 def whiten(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """(x - mean) / standard deviation over all tokens (P, G, T) of all ranks, as PPO does with its advantages."""
-    mean, std = _moments(x, mask)
+    mean, std = global_moments(x, mask)
     return torch.where(std > 0, (x - mean) / std, 0.0) * mask
 
 
 def clipped_objective(logprobs: torch.Tensor, old: torch.Tensor, weights: torch.Tensor, clip: tuple[float, float]):
-    """PPO's min(ratio * w, clip(ratio, 1 - low, 1 + high) * w), (M,); Eq. 20, 26; DAPO's has a larger high.
+    """PPO's min(ratio * w, clip(ratio, 1 - low, 1 + high) * w), Eq. 20, 26, and where the clip zeroed its gradient.
 
-    weights: scale * A; old: log-probabilities before the first update on these samples; (M,) each.
+    (M,) each, as logprobs; old, their values before the first update; weights, scale * A. DAPO's high is above low.
     """
     ratio = (logprobs - old).exp()
-    return torch.minimum(ratio * weights, ratio.clamp(1 - clip[0], 1 + clip[1]) * weights)
-
-
-def is_clipped(logprobs: torch.Tensor, old: torch.Tensor, weights: torch.Tensor, clip: tuple[float, float]):
-    """(M,) bool: tokens whose gradient the clip zeroed."""
-    ratio = (logprobs - old).exp()
-    return ((weights > 0) & (ratio > 1 + clip[1])) | ((weights < 0) & (ratio < 1 - clip[0]))
+    plain, clipped = ratio * weights, ratio.clamp(1 - clip[0], 1 + clip[1]) * weights
+    return torch.minimum(plain, clipped), clipped < plain
 
 
 def kl_estimate(logprobs: torch.Tensor, reference: torch.Tensor, kind: str) -> torch.Tensor:
@@ -128,20 +118,13 @@ def overlong_penalty(lengths: torch.Tensor, max_len: int, buffer: int) -> torch.
     return ((max_len - buffer - lengths) / buffer).clamp(-1, 0)
 
 
-def weights(batch: Batch, **options) -> torch.Tensor:
-    """gpg.token_weights for a batch that brings its own advantages, (S, G, T). Options as there."""
-    scale = token_scale(batch.rewards, batch.loss_mask, **options)  # (S, G)
-    return batch.advantages * scale.to(batch.rewards.dtype)[:, :, None] * batch.loss_mask
-
-
 def prepare(batch: Batch, method: Method, reference: Module | None, critic: Module | None, budget: int) -> Batch:
     """The batch with a method's advantages, and what its loss needs per token; GPG's as it is.
 
-    A penalty in the reward is -kl_coef * KL: of a sample, its sum over tokens; with a critic, of each token. budget:
-    padded tokens of a forward.
+    A penalty in the reward is -kl_coef * KL, summed over a sample's tokens or, with a critic, of each token.
     """
-    r, mask, counted, extras = batch.rollout, batch.loss_mask, {}, {}
-    rewards, advantages = batch.rewards, None  # (S, G)
+    r, mask, rewards = batch.rollout, batch.loss_mask, batch.rewards  # (S, G, T) and (S, G)
+    advantages, counted, extras = None, {}, {}
     penalty = torch.zeros_like(r.logprobs)  # (S, G, T)
     if reference is not None:
         log_reference = per_token(reference, r, budget)  # (S, G, T)
@@ -167,7 +150,7 @@ def prepare(batch: Batch, method: Method, reference: Module | None, critic: Modu
         norm = "token" if method.norm == "valid_token" else method.norm
         scale = token_scale(rewards, mask, age=False, norm=norm, max_len=method.max_new_tokens)
         extras["scale"] = scale[:, :, None] * mask  # (S, G, T): a mean over all tokens, whatever their reward
-    sums = replace(batch.sums, methods=batch.sums.methods | counted) if counted else batch.sums
+    sums = replace(batch.sums, methods=counted) if counted else batch.sums
     return replace(batch, advantages=advantages, extras=extras, sums=sums)
 
 
@@ -177,8 +160,6 @@ def backward(policy: Module, share: Share, method: Method, budget: int, grad_cli
     Updates after the `first` on the same samples clip their ratios to the log-probabilities of the first, which are
     left in share.extras["old"]; then share.extras["clipped"] is 1 on tokens whose gradient the clip zeroed.
     """
-    if share.count == 0:
-        return Gradient(0.0, 0.0, 0.0)
     extras, sampled = share.extras, share.rollout.logprobs  # (S, G, T)
     clips = bool(method.clip) and not first  # in the first update every ratio is 1
     is_linear = not clips and "reference" not in extras  # then the gradient is known before the forward
@@ -191,9 +172,8 @@ def backward(policy: Module, share: Share, method: Method, budget: int, grad_cli
             logprobs = policy(*micro_batch.samples, grad=-w if is_linear else None)  # (M,)
             if clips:
                 old = gather_tokens(extras["old"], micro_batch)  # (M,)
-                part = -clipped_objective(logprobs, old, w, method.clip).sum()
-            else:
-                part = -(w * logprobs).sum()
+                objective, clipped = clipped_objective(logprobs, old, w, method.clip)  # (M,)
+            part = -(objective if clips else w * logprobs).sum()
             if "reference" in extras:
                 kl = kl_estimate(logprobs, gather_tokens(extras["reference"], micro_batch), method.kl)  # (M,)
                 part = part + method.kl_coef * (gather_tokens(extras["scale"], micro_batch) * kl).sum()
@@ -203,7 +183,7 @@ def backward(policy: Module, share: Share, method: Method, budget: int, grad_cli
             continue
         gap = torch.maximum(gap, (logprobs.detach() - gather_tokens(sampled, micro_batch)).abs().max())
         if clips:
-            scatter_tokens(is_clipped(logprobs.detach(), old, w, method.clip), micro_batch, extras["clipped"])
+            scatter_tokens(clipped, micro_batch, extras["clipped"])
         elif "old" in extras:
             scatter_tokens(logprobs.detach(), micro_batch, extras["old"])
     norm = clip_gradient(policy, grad_clip).to(loss)
@@ -213,21 +193,16 @@ def backward(policy: Module, share: Share, method: Method, budget: int, grad_cli
 def more_updates(
     policy: Module, critic: Module | None, optimizer: Optimizer, share: Share, method: Method, lr: float, **limits
 ) -> dict[str, float]:
-    """The updates after the first on the same samples -> {"clipped_share"}: of the last one's tokens, if any clip.
-
-    limits: budget and grad_clip, see backward.
-    """
-    for _ in range(method.updates - 1):
+    """The updates after the first on the same samples -> {"clipped_share"}: of the last one's tokens, if any clip."""
+    for _ in range(method.updates - 1 if share.count else 0):
         gradient = backward(policy, share, method, **limits, first=False)
         fit_critic(critic, share, **limits)
-        (loss,) = global_sum(torch.tensor([gradient.loss], dtype=torch.float64, device=share.weights.device)).tolist()
-        take_step(optimizer, lr, learn=share.count > 0 and gradient._replace(loss=loss).is_finite())
+        loss = global_sum(torch.tensor(gradient.loss, dtype=torch.float64, device=share.weights.device))
+        take_step(optimizer, lr, learn=gradient._replace(loss=float(loss)).is_finite())
     if method.updates == 1 or not method.clip:
         return {}
-    mine = share.rollout.completion_mask.flatten(0, 1)[share.samples]  # (n, T)
-    clipped = share.extras["clipped"].sum() if share.count else share.weights.new_zeros(())
-    clipped, tokens = global_sum(torch.stack([clipped.double(), mine.sum().double()])).tolist()
-    return {"clipped_share": clipped / tokens if tokens else 0.0}
+    clipped = float(global_sum(share.extras["clipped"].double().sum())) if share.count else 0.0
+    return {"clipped_share": clipped / max(1, share.tokens)}
 
 
 class Critic(Module):
@@ -255,7 +230,7 @@ class Critic(Module):
 
 def fit_critic(critic: Module | None, share: Share, budget: int, grad_clip: float) -> None:
     """The gradient of the values' squared error, (V - return)^2 / 2 per token (Eq. 21), with a clip of its own."""
-    if critic is None or share.count == 0:
+    if critic is None:
         return
     for micro_batch in micro_steps(critic, share, budget):
         with micro_batch.context:
@@ -281,11 +256,3 @@ def demonstrations(model, tokenizer, prompts: list[list[int]], solutions: list[l
         logprobs=torch.full_like(ids, torch.nan, dtype=wide),
         truncated=torch.zeros_like(ids[:, :, 0], dtype=torch.bool),
     )
-
-
-def _moments(x: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and sample standard deviation where the mask is 1, over all ranks. Two passes, as in gpg.py."""
-    total, count = global_sum(torch.stack([(x * mask).double().sum(), mask.double().sum()]))
-    mean = total / count
-    squares = global_sum(((x - mean) ** 2 * mask).double().sum())
-    return mean.to(x.dtype), (squares / (count - 1)).sqrt().to(x.dtype)

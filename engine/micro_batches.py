@@ -13,7 +13,7 @@ from torch.distributed.fsdp import FSDPModule
 from engine.balance import Share, prompt_costs
 from engine.parallel import accumulating, common_count, unwrapped
 from engine.policy import FORWARD_TOKENS, cut_by_length
-from rollout import Pictures, Rollout
+from rollout import Pictures, Rollout, cat
 
 
 class MicroBatch(NamedTuple):
@@ -25,8 +25,8 @@ class MicroBatch(NamedTuple):
 def micro_steps(module: torch.nn.Module, share: Share, budget: int) -> Iterator[MicroBatch]:
     """The micro-batches of this rank's share. budget: padded tokens of a forward.
 
-    All ranks take part in collectives: one that has no sample, or fewer micro-batches where the model is in shards,
-    forwards a token of weight 0. Under fsdp one without a picture sees another's: the vision tower takes part, too.
+    All ranks take part in collectives: a rank with no samples, or under fsdp with fewer micro-batches, forwards a token
+    of weight 0. Under fsdp one without a picture sees another's, as the vision tower takes part, too.
     """
     plain = unwrapped(module)
     options = {"shared": plain.shared, "forward_tokens": plain.forward_tokens}
@@ -44,13 +44,10 @@ def micro_steps(module: torch.nn.Module, share: Share, budget: int) -> Iterator[
 
 def with_prompt(samples: tuple, r: Rollout, s: int) -> tuple:
     """The samples, and the prompt of group s with its pictures, but without a completion."""
-    *tensors, images = samples
-    both = [(tensors[0], tensors[1]), (r.prompt_ids[s : s + 1], r.prompt_mask[s : s + 1])]
-    L = max(ids.shape[1] for ids, _ in both)
-    both = [[torch.nn.functional.pad(x, (L - x.shape[1], 0)) for x in pair] for pair in both]
-    ids, mask = (torch.cat(pair) for pair in zip(*both, strict=True))  # (p + 1, L) each
-    images = images or (Pictures(),) * len(tensors[0])
-    return ids, mask, *tensors[2:], (*images, r.images[s])
+    ids, mask, *completions, images = samples
+    images = images or (Pictures(),) * len(ids)
+    ids = cat([ids, r.prompt_ids[s : s + 1]], left=True)  # (p + 1, L)
+    return ids, cat([mask, r.prompt_mask[s : s + 1]], left=True), *completions, (*images, r.images[s])
 
 
 def gather_tokens(x: torch.Tensor, micro_batch: MicroBatch) -> torch.Tensor:

@@ -12,21 +12,18 @@ from engine.parallel import full_tensors
 
 
 def in_halves(backward: Callable, module: Module, share: Share, budget: int, grad_clip: float) -> Gradient:
-    """The gradient as `backward` makes it, in two halves of the groups, and noise["grad_cosine"], the cosine between
-    these: None for a single group, or if a half has no gradient.
+    """The gradient as `backward` makes it, in two halves of the groups, and noise["grad_cosine"], their cosine or None.
 
     What groups have in common is signal, the rest is noise: with a cosine c, signal is about c of the squared norm of a
     half's gradient, and 2c / (1 + c) of the sum's.
     """
-    if share.count == 0:
-        return Gradient(0.0, 0.0, 0.0, {"grad_cosine": None})
     first, second = (share._replace(samples=samples) for samples in split_groups(share))
     one = backward(module, first, budget, grad_clip=0.0)
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    firsts = [parameter.grad.clone() for parameter in trained]  # summed over ranks, as after each half
+    trained = [p for p in module.parameters() if p.requires_grad]
+    firsts = [p.grad.clone() for p in trained]  # summed over ranks, as after each half
     module.zero_grad(set_to_none=False)
     two = backward(module, second, budget, grad_clip=0.0)
-    grads = [parameter.grad for parameter in trained]
+    grads = [p.grad for p in trained]
     ab, aa, bb = (dot(x, y) for x, y in ((firsts, grads), (firsts, firsts), (grads, grads)))
     for grad, other in zip(grads, firsts, strict=True):
         grad += other

@@ -21,26 +21,18 @@ class Gradient(NamedTuple):
 
 
 def make_optimizer(
-    model: torch.nn.Module,
-    critic: torch.nn.Module | None = None,
-    *,
-    kind: str,
-    lr: float,
-    weight_decay: float,
-    critic_lr_factor: float = 1.0,
-    fused: bool = False,
+    model, critic=None, *, kind: str, lr: float, weight_decay: float, critic_lr_factor: float = 1.0, fused: bool = False
 ) -> torch.optim.Optimizer:
     """kind "adamw", or "sgd" without momentum. Weight decay on matrices, none on norms and biases.
 
-    A critic learns at critic_lr_factor * lr. Frozen parameters have no gradient, and an optimizer leaves them alone.
-    fused: one kernel without temporaries, on a GPU.
+    A critic, a module like the model, learns at critic_lr_factor * lr. Frozen parameters have no gradient, and an
+    optimizer leaves them alone. fused: one kernel without temporaries, on a GPU.
     """
     groups = []
     for module, factor in [(model, 1.0), (critic, critic_lr_factor)][: 2 if critic else 1]:
-        matrices = [p for p in module.parameters() if p.dim() >= 2]
-        others = [p for p in module.parameters() if p.dim() < 2]
-        groups.append({"params": matrices, "weight_decay": weight_decay, "factor": factor})
-        groups.append({"params": others, "weight_decay": 0.0, "factor": factor})
+        for is_matrix in (True, False):
+            params = [p for p in module.parameters() if (p.dim() >= 2) == is_matrix]
+            groups.append({"params": params, "weight_decay": weight_decay * is_matrix, "factor": factor})
     return {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[kind](groups, lr=lr, **{"fused": True} if fused else {})
 
 

@@ -29,11 +29,10 @@ def sliced_logprobs(
 ) -> torch.Tensor:
     """token_logprobs(hidden @ weight.T + bias, ids, temperature), with at most slice_tokens rows of logits alive.
 
-    -> (...), float32 or wider. The same values and gradients. grad: d loss / d logprobs where it is known beforehand,
-    as GPG's -w is; then the gradient is made along with the values, from the same logits. Without it logits are made
-    again in the backward pass. Under autocast the matrix products run in its dtype, the softmax and the sums over
-    slices in float32. slice_tokens: without it as many rows as make SLICE_LOGITS logits, whatever V is.
-    AssertionError: the backward pass brings another gradient than `grad`.
+    -> (...), float32 or wider: the same values and gradients. grad: d loss / d logprobs where it is known beforehand;
+    without it, logits are made again in the backward pass. Under autocast products run in its dtype, the softmax and
+    the sums over slices in float32. slice_tokens: by default as many rows as make SLICE_LOGITS logits.
+    AssertionError: the backward pass delivers a gradient other than `grad`.
     """
     device = hidden.device.type
     compute_dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
@@ -46,8 +45,7 @@ def sliced_logprobs(
 class _SlicedLogprobs(torch.autograd.Function):
     """One node for the whole output layer, so that a micro-batch has one backward, as DistributedDataParallel demands.
 
-    With z = (h W^T + b) / temperature and p = softmax(z):  d logp[id] / dz = onehot(id) - p. Logits are edited in
-    place: a slice of them is the largest thing alive.
+    With z = (h W^T + b) / temperature and p = softmax(z):  d logp[id] / dz = onehot(id) - p. Edited in place.
     """
 
     @staticmethod
@@ -68,11 +66,15 @@ class _SlicedLogprobs(torch.autograd.Function):
 
 
 def _run(hidden, weight, bias, ids, grad, options, needed):
-    """log p of the ids (M,), and where their gradient (M,) is known those of hidden states, output layer and bias."""
+    """log p of the ids (M,), and, if their gradient (M,) is given, those of hidden states, output layer and bias."""
     temperature, slice_tokens, compute_dtype = options
     w, logprobs = weight.to(compute_dtype), []  # (V, D)
-    grads = None if grad is None else _zero_grads(hidden, weight, bias, needed)
-    for piece, z in _slices(hidden, w, bias, temperature, slice_tokens):
+    parts = zip((hidden, weight, bias), needed, strict=False)
+    grads = None if grad is None else [torch.zeros_like(x) if need else None for x, need in parts]
+    for start in range(0, len(hidden), slice_tokens):
+        piece = slice(start, start + slice_tokens)
+        z = (hidden[piece].to(w.dtype) @ w.T).to(torch.promote_types(w.dtype, torch.float32))  # (n, V)
+        z = (z if bias is None else z.add_(bias)).div_(temperature)
         picked, top = z.gather(1, ids[piece, None]), z.amax(dim=1, keepdim=True)  # (n, 1)
         total = z.sub_(top).exp_().sum(dim=1, keepdim=True)  # (n, 1)
         logprobs.append((picked - (total.log() + top)).squeeze(1))
@@ -81,21 +83,8 @@ def _run(hidden, weight, bias, ids, grad, options, needed):
     return torch.cat(logprobs), grads
 
 
-def _slices(hidden, w, bias, temperature: float, slice_tokens: int):
-    """Yields each slice of the rows, and its z (n, V), in float32 or wider whatever the dtype of the product."""
-    for start in range(0, len(hidden), slice_tokens):
-        piece = slice(start, start + slice_tokens)
-        z = (hidden[piece].to(w.dtype) @ w.T).to(torch.promote_types(w.dtype, torch.float32))
-        yield piece, (z if bias is None else z.add_(bias)).div_(temperature)
-
-
-def _zero_grads(hidden, weight, bias, needed) -> tuple[torch.Tensor | None, ...]:
-    """Room for the gradients of the hidden states, the output layer and its bias; None where not needed."""
-    return tuple(torch.zeros_like(x) if need else None for x, need in zip((hidden, weight, bias), needed, strict=False))
-
-
 def _add_grads(grads, p, hidden, w, ids, grad, piece, temperature) -> None:
-    """Adds what a slice with probabilities p (n, V), which are edited in place, gives to the three gradients."""
+    """Adds the part of a slice with probabilities p (n, V), which are edited in place, to the three gradients."""
     grad_hidden, grad_weight, grad_bias = grads
     dz = p.neg_().scatter_add_(1, ids[piece, None], torch.ones_like(p[:, :1]))  # (n, V): onehot(id) - p
     dz.mul_((grad[piece, None] / temperature).to(dz.dtype))  # a float64 factor would make all of it slow

@@ -1,10 +1,8 @@
-"""A model on several ranks: a full copy on each, or shards. The numbers are the same.
+"""A model on several ranks: a full copy on each, or shards. The numbers are the same, and so are checkpoints.
 
-    ddp    weights, gradients and AdamW's state on each rank, 16 bytes per parameter; gradients are summed once a step
-    fsdp   all of them in shards; a layer's weights are gathered when it runs, its gradients are summed and cut after
-           each backward; while it samples, a rank holds all weights
-
-`full_tensors` gives the same either way, so a checkpoint does not depend on how it was made.
+ddp    weights, gradients and AdamW's state on each rank, 16 bytes per parameter; gradients are summed once a step
+fsdp   all of them in shards; a layer's weights are gathered when it runs, its gradients are summed and cut after
+       each backward; while it samples, a rank holds all weights
 """
 
 from collections.abc import Iterator
@@ -49,8 +47,8 @@ def spread(policy: Policy, kind: str) -> torch.nn.Module:
 def sum_gradients(_, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
     """DistributedDataParallel's hook for a bucket of gradients: their sum over ranks; its default is the mean.
 
-    Eq. 8 is a sum whose weights already hold every count. A loss times the world size, to undo the mean, would be the
-    same number but not the same digits: models that normalise in float32 round differently for 3 ranks than for 1.
+    A loss times the world size, to undo the mean, would be the same number but not the same digits: models that
+    normalise in float32 round differently for 3 ranks than for 1.
     """
     work = dist.all_reduce(bucket.buffer(), async_op=True)
     return work.get_future().then(lambda future: future.value()[0])
@@ -105,8 +103,7 @@ def unwrapped(policy: torch.nn.Module) -> Policy:
 def full_tensors(x, reader: int | None = None, seen: dict | None = None):
     """A state_dict with every shard gathered, on the CPU. A collective if there are any.
 
-    reader: the rank that needs them; others hold none (None: all do). One tensor under two names, as in tied layers,
-    stays one.
+    reader: the rank that needs them; others hold none (None: all do). A tied tensor, under two names, stays one.
     """
     seen = {} if seen is None else seen
     if isinstance(x, dict):
@@ -122,14 +119,11 @@ def full_tensors(x, reader: int | None = None, seen: dict | None = None):
 def cut_state(saved: dict, optimizer: torch.optim.Optimizer) -> dict:
     """An optimizer's full state_dict, the same on all ranks, cut into shards as the optimizer's parameters are."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    state = {
-        i: {name: _cut_like(x, parameters[i]) for name, x in moments.items()} for i, moments in saved["state"].items()
-    }
-    return saved | {"state": state}
 
+    def cut(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        if not isinstance(like, DTensor) or x.shape != like.shape:  # no shard; the count of steps
+            return x
+        return distribute_tensor(x, like.device_mesh, like.placements, src_data_rank=None)
 
-def _cut_like(x: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
-    """x as it is if the parameter is no shard, or if x is the count of steps."""
-    if not isinstance(parameter, DTensor) or x.shape != parameter.shape:
-        return x
-    return distribute_tensor(x, parameter.device_mesh, parameter.placements, src_data_rank=None)
+    moments = saved["state"].items()
+    return saved | {"state": {i: {name: cut(x, parameters[i]) for name, x in of.items()} for i, of in moments}}

@@ -1,9 +1,8 @@
 """The log-probabilities of completions under the trained model, and their gradient, at the least work.
 
-What the method does not need is not computed. A prompt goes through the model once per group, not once per sample: its
-keys and values stay in the graph and the group's completions attend to them, so G * (prompt + completion) tokens become
-prompt + G * completion, with the same gradient. Logits are made for completion tokens only, in slices
-(output_layer.py). Completions are sorted by length and go through in as many forwards as the saved padding is worth.
+A prompt goes through the model once per group: its keys and values stay in the graph and the group's completions attend
+to them, so G * (prompt + completion) tokens become prompt + G * completion, with the same gradient. Logits are made for
+completion tokens only, in slices (output_layer.py). Completions are batched by length.
 
 Letters: N samples of p prompts, L prompt tokens (padded left), T completion tokens (padded right), M completion tokens
 of all N samples (no padding), D hidden width, V vocabulary.
@@ -25,10 +24,9 @@ FORWARD_TOKENS = 256  # one more forward pass is worth it where it saves this ma
 class Policy(torch.nn.Module):
     """Samples in, log-probabilities out. DistributedDataParallel wraps it: every trained forward must go through that.
 
-    temperature: of the log-probabilities, as in sampling. dtype: of matrix products; "bfloat16" leaves the weights in
-    float32. shared: a prompt is forwarded once for all its samples, if a trial shows that the model's cache allows it.
-    sliced: logits are never made whole, if a trial shows that they are just the output layer times the hidden states
-    (no soft cap, no scale). features: from a prompt's encoded pictures to the model's inputs; None for text models.
+    temperature: of the log-probabilities, as in sampling. dtype: of matrix products, "bfloat16" over float32 weights.
+    features: from a prompt's encoded pictures to the model's inputs; None for text models. Trials of the model show if
+    a prompt can be forwarded once for all its samples (shared), and if logits need not be made whole (sliced).
     """
 
     def __init__(self, model, temperature: float, dtype: str = "float32", features: Callable | None = None):
@@ -38,7 +36,7 @@ class Policy(torch.nn.Module):
             if isinstance(module, GradientCheckpointingLayer):
                 module._can_checkpoint_with_cache = True
         self.partial = features is not None  # whether a forward may miss a tower, or an expert
-        self.uniform = False  # whether every forward must run the model's layers equally often: twice
+        self.uniform = False  # fsdp: every forward runs each layer exactly twice
         self.exchanges = True  # whether ranks sum their gradients after the next forward, see parallel.accumulating
         self.forward_tokens, self.slice_logits = FORWARD_TOKENS, SLICE_LOGITS  # of a CPU, see run/ranks.py
         self.copies = []  # what sampling reads in place of the model; a list, as it is no part of the module
@@ -56,7 +54,7 @@ class Policy(torch.nn.Module):
     ) -> torch.Tensor:
         """log pi of the M completion tokens, (M,) float32 or wider, in the order of completion_ids[completion_mask].
 
-        grad: d loss / d log pi, where it is known beforehand: saves making the logits twice.
+        grad: d loss / d log pi, if it is known beforehand: see sliced_logprobs.
         """
         samples = prompt_ids, prompt_mask, completion_ids, completion_mask, prompt_of
         ids = completion_ids[completion_mask.bool()]  # (M,)
@@ -100,8 +98,8 @@ def completion_states(
     they have one token each. logits: the model's logits (M, V) in their place. images: the features of each prompt's
     pictures, or none at all. forward_tokens: see cut_by_length.
 
-    Positions count tokens, not padding, as in sampling: learned positions (GPT-2) would be off by it otherwise. In a
-    picture they are the model's own; a completion continues from its prompt's last position, on all axes by one.
+    Positions count tokens, not padding, as in sampling. In a picture they are the model's own; a completion continues
+    from its prompt's last position, on all axes by one.
     """
     forward = _forward(model, logits)
     assert shared or not any(images)  # an image token that a completion drew would be taken for one more picture
@@ -109,8 +107,8 @@ def completion_states(
     positions = prompt_positions(model, prompt_ids, prompt_mask, seen)  # (p, L), or (axes, p, L)
     if shared:
         prompts = Cache(layer_class_to_replicate=_Prompts)
-        last = forward(prompt_ids, prompt_mask, positions, last=1, cache=prompts, **seen)
-        last = last[:, 0]  # (p, D): predicts the first tokens
+        # (p, D): predicts the first tokens
+        last = forward(prompt_ids, prompt_mask, positions, last=1, cache=prompts, **seen)[:, 0]
     lengths = completion_mask.sum(dim=1).tolist()  # (N,)
     assert lengths == sorted(lengths, reverse=True), "completion_states: the longest completion goes first"
     pieces = []
@@ -201,8 +199,7 @@ def output_is_linear(model) -> bool:
 def prompts_can_be_shared(model) -> bool:
     """Whether completions that continue from their prompt's keys and values have the states of complete forwards.
 
-    Tried in the model's present mode, as gradient checkpointing may drop a cache. Recurrent layers, which keep another
-    kind of state, fail here.
+    Tried in the model's present mode, as gradient checkpointing may drop a cache. Recurrent layers fail here.
     """
     samples = trial(model)
     try:

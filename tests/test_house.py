@@ -97,7 +97,7 @@ def test_the_house_is_small():
     assert lines(ROOT / "train.py") <= 400
     core = [path for path in SOURCES if place(path) in ("gpg", "rollout", "rewards", "train", "engine")]
     # 2,800 is the promise: what sampling on a GPU needs in engine/ came in without as much taken away
-    assert lines(*core) <= 3060
+    assert lines(*core) <= 3010
     rest = [*ROOT.glob("results/**/*.py"), *ROOT.glob("tools/*.html")]
     # 12,000 is the promise: GPUs, recipes and evaluation of pictures came in, and about 420 lines are still owed
     assert lines(*SOURCES, *rest) <= 12420

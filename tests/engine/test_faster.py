@@ -80,7 +80,8 @@ def test_norms_are_fused_where_they_are_torchs_own(kind, norms):
     before.sum().backward()
     grads = [p.grad.clone() for p in model.parameters()]
     model.zero_grad()
-    assert fuse_norms(model) == norms
+    fuse_norms(model)
+    assert sum("forward" in vars(module) for module in model.modules()) == norms
     after = model(ids).logits
     after.sum().backward()
     # HF's norm is in float32 even here

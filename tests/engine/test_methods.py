@@ -26,7 +26,6 @@ from engine.methods import (
     baseline_advantages,
     clipped_objective,
     gae,
-    is_clipped,
     kl_estimate,
     overlong_penalty,
     whiten,
@@ -193,13 +192,12 @@ def test_whitened_tokens_by_hand():
 def test_the_clip_by_hand():
     ratios, weights = f64([1.0, 1.5, 1.5, 0.5, 0.5, 1.25]), f64([2, 2, -2, 2, -2, 2])
     logprobs = ratios.log().requires_grad_()
-    objective = clipped_objective(logprobs, torch.zeros(6, dtype=torch.float64), weights, (0.2, 0.28))
+    objective, clipped = clipped_objective(logprobs, torch.zeros(6, dtype=torch.float64), weights, (0.2, 0.28))
     # 2;  min(3, 2.56);  min(-3, -2.56);  min(1, 1.6);  min(-1, -1.6);  1.25 is below 1.28
     assert_close(objective, f64([2, 2.56, -3, 1, -1.6, 2.5]), **EXACT)
     # d (ratio * w) / d log pi = ratio * w; nothing where the clip was the smaller
     assert_close(gradient(objective.sum(), logprobs), f64([2, 0, -3, 1, 0, 2.5]), **EXACT)
-    got = is_clipped(logprobs, torch.zeros(6), weights, (0.2, 0.28))
-    assert got.tolist() == [False, True, False, False, True, False]
+    assert clipped.tolist() == [False, True, False, False, True, False]
 
 
 def test_kl_estimates_by_hand():
@@ -553,7 +551,7 @@ def test_loss_and_gradient_are_trls_on_the_same_tensors(name):
     scale = token_scale(rewards, mask, norm=norm, age=False, max_len=T)[:, :, None] * mask
     kept = mask.bool()
     w = (A[:, :, None] * scale)[kept]
-    ours = -clipped_objective(logprobs[kept], old[kept], w, (0.2, 0.28)).sum()
+    ours = -clipped_objective(logprobs[kept], old[kept], w, (0.2, 0.28))[0].sum()
     ours = ours + beta * (scale.expand_as(mask)[kept] * kl_estimate(logprobs[kept], reference[kept], "k3")).sum()
 
     flat = logprobs.flatten(0, 1)
