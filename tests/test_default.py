@@ -37,5 +37,5 @@ def test_the_default_job_learns_within_150_cpu_seconds(tmp_path):
 
     left = sorted((tmp_path / "out").rglob("*"))
     done = subprocess.run([*command, "--doctor"], env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0 and "none of 12 checks found something wrong" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 0 and "none of 13 checks found something wrong" in done.stdout, done.stdout + done.stderr
     assert sorted((tmp_path / "out").rglob("*")) == left
