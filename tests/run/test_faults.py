@@ -460,9 +460,13 @@ def test_rows_that_are_empty_or_enormous_are_errors_or_skipped_and_counted(world
     began = time.monotonic()
     train.main(world(tmp_path / "out", data=source, steps=1))
     assert "skipped 1 of 13 prompts, longer than --max-prompt-tokens" in capsys.readouterr().out
-    source.write_text(good.splitlines()[0] + "\n" + json.dumps({"problem": "7+7=?", "answer": "9" * 500_000}) + "\n")
-    train.main(world(tmp_path / "long", data=source, steps=1, rewards="accuracy"))
-    assert json.loads((tmp_path / "long" / "metrics.jsonl").read_text())["reward_errors"] == 0
+    source.write_text(good + json.dumps({"problem": "7+7=?", "answer": "9" * 500_000}) + "\n")
+    with pytest.raises(SystemExit) as stopped:
+        train.main(world(tmp_path / "long", data=source))
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2 and "line 13: answer is '999" in error and len(error) < 500
+    train.main(world(tmp_path / "long", data=source, steps=1, skip_bad_rows=True))
+    assert "bad rows skipped: 1 and 0" in capsys.readouterr().out
     assert time.monotonic() - began < 60
 
 

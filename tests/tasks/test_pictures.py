@@ -168,6 +168,13 @@ def test_without_pillow_it_says_what_to_install(tmp_path, monkeypatch):
     assert data.load(str(tmp_path / "rows.jsonl"))[1] == 0  # text needs none
 
 
+def test_a_digest_tells_pictures_apart_but_not_how_they_are_kept(tmp_path):
+    a, b = as_bytes(noise()), as_bytes(noise(seed=1))
+    (tmp_path / "a").write_bytes(a)
+    assert pictures.digest([a, b]) == pictures.digest([str(tmp_path / "a"), b])
+    assert len({pictures.digest(some) for some in ([], [a], [b], [a, b], [b, a], [a, a], [a + b])}) == 7
+
+
 def test_a_picture_is_a_path_bytes_or_base64(tmp_path):
     for kind in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"):
         coded = as_bytes(noise(16, 8), kind)
