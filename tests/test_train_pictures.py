@@ -187,6 +187,16 @@ def rank_main(rank, folder, commands):
     dist.destroy_process_group()
 
 
+def on_two_ranks(tmp_path, commands):
+    context = multiprocessing.get_context("forkserver")
+    ranks = [context.Process(target=rank_main, args=(rank, str(tmp_path), commands)) for rank in range(2)]
+    for process in ranks:
+        process.start()
+    for rank, process in enumerate(ranks):
+        process.join(120)
+        assert process.exitcode == 0, (tmp_path / f"log-{rank}").read_text()[-3000:]
+
+
 @pytest.mark.slow
 def test_on_two_ranks_other_families_and_a_step_without_a_picture_in_shards_are_the_run_of_one(pictures, tmp_path):
     """Of six problems that one has a picture which step 1 draws. In step 2 the tower has a gradient of 0 on one rank,
@@ -206,13 +216,7 @@ def test_on_two_ranks_other_families_and_a_step_without_a_picture_in_shards_are_
         train.main(pictures.command(tmp_path / name, **changes))
         kind = "fsdp" if name == "once" else "ddp"
         commands.append(pictures.command(tmp_path / f"{name}-on-2", **changes, parallel=kind))
-    context = multiprocessing.get_context("forkserver")
-    ranks = [context.Process(target=rank_main, args=(rank, str(tmp_path), commands)) for rank in range(2)]
-    for process in ranks:
-        process.start()
-    for rank, process in enumerate(ranks):
-        process.join(120)
-        assert process.exitcode == 0, (tmp_path / f"log-{rank}").read_text()[-3000:]
+    on_two_ranks(tmp_path, commands)
     for name, changes in runs.items():
         assert_same_weights(tmp_path / name, tmp_path / f"{name}-on-2")
         folder = tmp_path / name / "checkpoint-1" if name == "once" else changes["model"]
@@ -222,16 +226,19 @@ def test_on_two_ranks_other_families_and_a_step_without_a_picture_in_shards_are_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "changes", [{}, {"gradient_checkpointing": True}, {"freeze_vision": True}, {"lora_rank": 2}], ids=str
-)
-def test_shards_make_the_run_of_whole_copies_also_where_a_rank_has_no_picture(pictures, tmp_path, changes):
+def test_shards_make_the_run_of_whole_copies_also_where_a_rank_has_no_picture(pictures, tmp_path):
     """Every prompt is a micro-batch of its own, and some have no picture: each rank must run the tower all the same."""
-    changes = changes | {"tokens_per_micro_batch": 1, "prompts_per_step": 5}
-    train.main(pictures.command(tmp_path / "one", **changes))
-    torchrun(2, pictures.command(tmp_path / "two", **changes, parallel="fsdp"))
-    assert_same_weights(tmp_path / "one", tmp_path / "two")
-    assert (tmp_path / "one" / "groups.jsonl").read_bytes() == (tmp_path / "two" / "groups.jsonl").read_bytes()
+    common, commands = {"tokens_per_micro_batch": 1, "prompts_per_step": 5}, []
+    runs = {"plain": {}, "again": {"gradient_checkpointing": True}, "frozen": {"freeze_vision": True}}
+    runs |= {"lora": {"lora_rank": 2}}
+    for name, changes in runs.items():
+        train.main(pictures.command(tmp_path / name, **common, **changes))
+        commands.append(pictures.command(tmp_path / f"{name}-on-2", **common, **changes, parallel="fsdp"))
+    on_two_ranks(tmp_path, commands)
+    for name in runs:
+        one, two = tmp_path / name, tmp_path / f"{name}-on-2"
+        assert_same_weights(one, two)
+        assert (one / "groups.jsonl").read_bytes() == (two / "groups.jsonl").read_bytes()
 
 
 @pytest.mark.slow
