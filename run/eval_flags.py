@@ -69,10 +69,8 @@ def make_parser() -> argparse.ArgumentParser:
 def mistakes(args: argparse.Namespace) -> Iterator[tuple[str, object]]:
     """What could be wrong with the flags, and whether it is."""
     out, fields = Path(args.out or ""), args.problem_field or args.answer_field
-    new, one = (
-        args.out and not (args.overwrite or args.resume),
-        sum(map(bool, (args.model, args.compare, args.regrade))),
-    )
+    new = args.out and not (args.overwrite or args.resume)
+    one = sum(map(bool, (args.model, args.compare, args.regrade)))
     # fmt: off
     yield "give one of --model (with --bench or --data), --compare BEFORE AFTER, --regrade FILE", one != 1
     yield "give --bench or --data, one of the two", args.model and bool(args.bench) == bool(args.data)
