@@ -19,7 +19,8 @@ import importlib
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -48,10 +49,10 @@ from run.checkpoint import State
 from run.faults import stop_signals, uninterrupted
 from run.journal import Evaluation, accuracy_of, global_totals, metrics, say, show
 from run.models import Trained
-from run.problems import features_and_pictures
+from run.problems import features_and_pictures, problems_of_round, read_ahead
 from run.ranks import init_distributed, patience
 from run.setup import held, set_up
-from tasks import data, pictures
+from tasks import pictures
 
 MAX_SKIPPED_IN_A_ROW = 10  # steps without a finite gradient after which a run gives up
 
@@ -145,39 +146,40 @@ def collect(trained: Trained, problems: list[dict], scorer: Callable, args, stat
     At most --max-rounds rounds. All ranks decide by one count, so they make the same rounds. Every group is returned.
     Invalid groups affect only the metrics, --norm token and --f-norm batch.
     """
-    P, rounds = args.prompts_per_step, []
+    P, rounds, seconds = args.prompts_per_step, [], Counter()
     faults.doing(f"rollout of step {state.step + 1}")
-    seconds = {"seconds_rollout": 0.0, "seconds_reward": 0.0}
     for number in range(args.max_rounds):
+        rows, reading = problems_of_round(problems, state.position + number * P, args), time.perf_counter()
+        images = features_and_pictures(trained.processor, rows)
         began = time.perf_counter()
-        chosen = data.order(len(problems), args.seed, state.position + number * P, P)
-        places = range(dist.get_rank(), P, dist.get_world_size())  # this rank's places in the round
-        rows = [problems[chosen[place]] for place in places]
-        sampled, greedy = sample(trained, rows, (args.seed, state.step, number), places, args)
+        sampled, greedy = sample(trained, rows, images, (args.seed, state.step, number), args)
         grading = time.perf_counter()
         rounds.append(grade(trained.tokenizer, rows, sampled, scorer, args, state))
         if greedy:  # only ReMax
             baseline = grade(trained.tokenizer, rows, greedy, scorer, args, state)
             sums = replace(rounds[-1].sums, drawn=rounds[-1].sums.drawn + baseline.sums.drawn)
             rounds[-1] = replace(rounds[-1], sums=sums, greedy=baseline.rewards.squeeze(1))  # (p,)
-        seconds["seconds_rollout"] += grading - began
-        seconds["seconds_reward"] += time.perf_counter() - grading
+        seconds.update(seconds_rollout=grading - began, seconds_reward=time.perf_counter() - grading)
+        seconds.update({"seconds_pictures": began - reading} if trained.processor else {})
         if sum(batch.num_valid for batch in rounds) / P >= args.beta_th:
             break
-    return join_rounds(rounds, seconds)
+    if state.step + 1 < args.steps:  # the next step's pictures, while this one updates
+        read_ahead(trained.processor, problems_of_round(problems, state.position + len(rounds) * P, args))
+    return join_rounds(rounds, dict(seconds))
 
 
 def sample(
-    trained: Trained, rows: list[dict], key: tuple[int, ...], places: Sequence[int], args
+    trained: Trained, rows: list[dict], images: tuple, key: tuple[int, ...], args
 ) -> tuple[Rollout, Rollout | None]:
     """The groups of these problems; and a greedy completion of each, if that is the baseline."""
     model, tokenizer, prompts = trained.model, trained.tokenizer, [row["prompt_ids"] for row in rows]
-    images, shown = features_and_pictures(trained.processor, rows)
+    features, shown = images
+    places = range(dist.get_rank(), args.prompts_per_step, dist.get_world_size())  # of the rows in the round
     if args.algo == "sft":
         sampled = methods.demonstrations(model, tokenizer, prompts, [row["solution_ids"] for row in rows])
         return replace(sampled, images=shown), None
     limits = {"max_new_tokens": args.max_new_tokens, "cache_tokens": args.cache_tokens, "stop": args.stop}
-    limits |= {"images": images, "decode": trained.decode, "progress": partial(show, "sampling")}
+    limits |= {"images": features, "decode": trained.decode, "progress": partial(show, "sampling")}
     with gathered(trained.policy) as model:
         options = {"temperature": args.temperature, "top_p": args.top_p, "top_k": args.top_k} | limits
         sampled = rollout(model, tokenizer, prompts, args.group_size, key=key, indices=places, **options)

@@ -5,6 +5,7 @@ import math
 import os
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from run.models import BUILT_INS, first_model, pretrained
 from tasks import data
 from tasks.pictures import Processor, encoded, in_model_units, load_processor
 from tasks.prompts import MARKER, encode_prompt, load_template, system_prompt, template_arguments
+
+READER = ThreadPoolExecutor(1)  # of pictures
 
 
 def read_problems(args, resumed: Path | None) -> tuple[object, list[dict], list[dict]]:
@@ -185,10 +188,28 @@ def with_ids(rows, name: str, ids: list[list[int]], flag: str, limit: int, eos: 
     return [row | {name: i} for row, i, length in zip(rows, ids, lengths, strict=True) if length <= limit]
 
 
+def problems_of_round(problems: list[dict], position: int, args) -> list[dict]:
+    """This rank's problems of the round of P that begins at this position of the run's order."""
+    chosen = data.order(len(problems), args.seed, position, args.prompts_per_step)
+    return [problems[i] for i in chosen[dist.get_rank() :: dist.get_world_size()]]
+
+
 def features_and_pictures(processor, rows: list[dict]) -> tuple[list[dict], tuple[Pictures, ...]]:
     """What the model takes of each problem's pictures, and what they can be made again from; nothing for text."""
     if not any("images" in row for row in rows):
         return [], ()
+    if processor.ahead:
+        wait([processor.ahead])
+    return _made(processor, rows)
+
+
+def read_ahead(processor, rows: list[dict]) -> None:
+    """Begins to make, in a thread, what features_and_pictures will be asked for; what fails there fails again here."""
+    if any("images" in row for row in rows):
+        processor.ahead = READER.submit(_made, processor, rows)
+
+
+def _made(processor, rows: list[dict]) -> tuple[list[dict], tuple[Pictures, ...]]:
     shown = [tuple(map(encoded, row.get("images", ()))) for row in rows]
     features = list(map(processor.remembered, shown))
     return features, tuple(map(Pictures, shown, map(num_patches, features)))

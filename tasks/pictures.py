@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import BinaryIO
 
 from grader.boxes import find_box
@@ -211,7 +212,8 @@ class Processor:
         start, end = ("", "") if None in ends else map(name, ends)
         self.placeholder = start + family.image_token + end  # where no chat template writes it
         self.layout = lru_cache(4096)(self._layout)
-        self.remembered = lru_cache(32)(self.features)  # of tuples of encoded pictures: the update needs them again
+        self.remembered = lru_cache(64)(self.features)  # of tuples of encoded pictures: the update needs them again
+        self.ahead, self.lock = None, Lock()  # the future that makes the next step's; the tokenizer serves one thread
         images, self.pixels_per_token = self.image_processor, None  # None: all pictures have one size
         if "max_pixels" in images.valid_kwargs.__annotations__:
             self.pixels_per_token = (images.patch_size * images.merge_size) ** 2
@@ -269,7 +271,8 @@ class Processor:
         if not pictures:
             return {}
         images = [open_picture(picture) for picture in pictures]
-        made = self.family(images=images, text=[self.family.image_token * len(images)], return_tensors="pt")
+        with self.lock:
+            made = self.family(images=images, text=[self.family.image_token * len(images)], return_tensors="pt")
         ours = {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"}
         return {name: value for name, value in made.items() if name not in ours}
 

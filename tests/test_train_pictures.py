@@ -5,6 +5,7 @@ import gc
 import json
 import multiprocessing
 import os
+from threading import Event, current_thread, main_thread
 from types import SimpleNamespace
 
 import numpy as np
@@ -33,6 +34,7 @@ from engine import policy
 from engine.float64 import keep_float64
 from gpg import token_weights
 from run import flags, models, record
+from run.problems import features_and_pictures, read_ahead
 from tasks import data, shapes
 from tasks.pictures import Processor, load_processor
 
@@ -277,6 +279,35 @@ def test_features_are_made_once_for_sampling_and_update(pictures, tmp_path, monk
     train.main(pictures.command(tmp_path / "run", **changes))
     assert sum(row["trained_tokens"] > 0 for row in rows_of(tmp_path / "run")) == 2
     assert len(made) == len(set(made)) == 8 and made.count(()) == 1
+
+
+def test_the_next_steps_pictures_are_made_while_this_one_updates(pictures, tmp_path, monkeypatch):
+    made, waited, features, gradient_of = [], Event(), Processor.features, train.gradient_of
+
+    def spied(self, shown):
+        ahead = current_thread() is not main_thread()
+        assert not ahead or waited.wait(60)  # only once the update has begun
+        made.append((ahead, shown))
+        return features(self, shown)
+
+    monkeypatch.setattr(Processor, "features", spied)
+    monkeypatch.setattr(train, "gradient_of", lambda *a, **k: waited.set() or gradient_of(*a, **k))
+    # 7 of 8 problems have pictures; 4 + 4 are one epoch
+    train.main(pictures.command(tmp_path / "run", prompts_per_step=4, eval_data=None))
+    first, second = ([shown for ahead, shown in made if ahead == late and shown] for late in (False, True))
+    assert 3 <= len(first) <= 4 and len(first) + len(second) == len({*first, *second}) == 7
+    assert all(row["seconds_pictures"] >= 0 for row in rows_of(tmp_path / "run"))
+    monkeypatch.setattr(train, "read_ahead", lambda *_: None)
+    train.main(pictures.command(tmp_path / "plain", prompts_per_step=4, eval_data=None))
+    assert_same_weights(tmp_path / "run", tmp_path / "plain", rtol=0, atol=0)
+
+
+def test_a_picture_that_cannot_be_read_ahead_is_named_where_it_is_needed(pictures):
+    processor = load_processor(pictures.folder / "model")
+    rows = [{"images": [str(pictures.folder / "gone.png")]}]
+    read_ahead(processor, rows)
+    with pytest.raises(ValueError, match="gone.png.*no such file"):
+        features_and_pictures(processor, rows)
 
 
 def test_a_resumed_run_has_the_same_bits(pictures, tmp_path):
