@@ -170,7 +170,7 @@ def make_logger(args, state: State, before: Evaluation | None):
 
     def log(row: dict, samples: list[dict], groups: torch.Tensor) -> None:
         if row["step"] == 1 and before:
-            row |= {"accuracy_before": before.accuracy, "accuracy_before_se": before.standard_error}
+            row |= {name.replace("accuracy", "accuracy_before"): x for name, x in accuracy_of(before).items()}
         checkpoint.append(out / "metrics.jsonl", row)
         for sample in samples:
             checkpoint.append(out / "samples.jsonl", sample | preview(sample))
@@ -297,6 +297,9 @@ def accuracy_of(result: Evaluation | None) -> dict[str, float]:
 
 def report(args, state: State, first: int, before: Evaluation | None, after: Evaluation | None, controls: dict) -> None:
     """Says how accuracy changed, what it is with wrong pictures (the controls), and one completion that changed."""
+    if controls and not dist.get_rank():
+        scores = {name: accuracy_of(each) for name, each in controls.items()}
+        checkpoint.write(Path(args.out, "controls.json"), json.dumps(scores, indent=2).encode())
     say(f"done: {args.out}/final loads with from_pretrained; see {args.out}/metrics.jsonl")
     if before is None or dist.get_rank():
         return

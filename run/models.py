@@ -29,8 +29,17 @@ from tasks import addition, lengths, shapes
 from tasks.data import seek_hub
 from tasks.pictures import Processor
 
+
+def shapes_of(kind: str) -> SimpleNamespace:
+    """The built-in visual task with problems of one kind alone."""
+    return SimpleNamespace(
+        **vars(shapes) | {"problems": lambda part: [x for x in shapes.problems(part) if x["kind"] == kind]}
+    )
+
+
 # every --model that needs no download
 BUILT_INS = {"tiny": addition, "tiny-lengths": lengths, "tiny-pictures": shapes}
+BUILT_INS |= {"tiny-count": shapes_of("count"), "tiny-find": shapes_of("find")}
 
 
 class Trained(NamedTuple):

@@ -36,4 +36,5 @@ _PICTURES = COMMON | {
 }
 _LENGTHS = _SUMS | {"max_new_tokens": 92}  # the longest demonstration has 83
 DEFAULTS = {"tiny": _SUMS, "tiny-lengths": _LENGTHS, "tiny-pictures": _PICTURES}
+DEFAULTS |= {"tiny-count": _PICTURES, "tiny-find": _PICTURES}  # one of its two kinds of problems
 BENCHES = {"tiny": "addition", "tiny-pictures": "shapes"}  # their tasks, by the names of eval.py's --bench

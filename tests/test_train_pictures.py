@@ -310,6 +310,10 @@ def test_a_picture_that_cannot_be_read_ahead_is_named_where_it_is_needed(picture
         features_and_pictures(processor, rows)
 
 
+def test_one_kind_of_the_built_in_job_can_be_trained_alone():
+    assert {row["kind"] for row in models.BUILT_INS["tiny-find"].problems("test")} == {"find"}
+
+
 def test_a_resumed_run_has_the_same_bits(pictures, tmp_path):
     changes = {"dtype": "float32", "save_every": 2}
     train.main(pictures.command(tmp_path / "whole", **changes, steps=4))
@@ -475,6 +479,12 @@ def test_trap_7_a_held_out_box_scores_its_iou_and_a_value_right_or_wrong(picture
     assert row["accuracy"] == pytest.approx(5 / 6, rel=1e-12)
     assert row["accuracy_se"] == pytest.approx(((3 / 4 - 25 / 36) / 3) ** 0.5, rel=1e-12)
     assert (row["accuracy/find"], row["accuracy/angle"]) == (0.75, 1.0)
+    assert (row["accuracy_before/find"], row["accuracy_before/angle"]) == (0.75, 1.0)
+    controls = json.loads((tmp_path / "run" / "controls.json").read_text())
+    assert set(controls) == {"with another picture", "with a grey picture"}
+    assert controls["with a grey picture"] == {
+        name: x for name, x in row.items() if name.startswith("accuracy") and "before" not in name
+    }
 
 
 def test_gold_boxes_are_brought_into_the_models_units_for_rewards_and_evaluation(pictures, tmp_path, monkeypatch):

@@ -22,7 +22,6 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
-from operator import getitem
 from pathlib import Path
 
 import matplotlib
@@ -37,6 +36,7 @@ from tools.runs import STYLE, line_style
 CURVES = ("reward", "alpha", "easy_share", "hard_share", "grad_norm", "generated_tokens")  # recorded for every step
 MEASURES = {"last": "sampled, last quarter", "whole": "sampled, whole run"}
 MEASURES |= {"greedy": "greedy, end", "greedy all": "greedy, whole run"}
+TOKENS = {f"{name}, {part} quarter" for name in ("right", "wrong") for part in ("first", "last")}
 BINS = 12  # points of a curve in the picture
 
 
@@ -115,15 +115,18 @@ def measures(run: dict, axis: str, limit: float) -> dict[str, float | None]:
 
 
 def details(run: dict) -> dict[str, float]:
-    """Mean tokens of right and of wrong completions at both ends of a run, and held-out accuracy by kind of problem in
-    %, a mean over the run; of runs that recorded them."""
+    """Mean tokens of right and of wrong completions at both ends of a run; greedy scores by kind of problem in %,
+    before, at the end, and as a mean over the run; those of a control at the end. Without what it did not record."""
     n, found = len(run["reward"]), {}
     for name in ("right", "wrong"):
         for part, low in (("first", 0), ("last", 0.75)):
             lengths = run.get(f"tokens, {name}", [None] * n)
             found[f"{name}, {part} quarter"] = window_mean(lengths, range(1, n + 1), low * n, (low + 0.25) * n)
     kinds = {key.removeprefix("accuracy/"): points for key, points in run.items() if key.startswith("accuracy/")}
-    found |= {kind: 100 * line_mean(points, n) for kind, points in kinds.items()}
+    for kind, points in kinds.items():
+        first, last = [[f"{kind}, before", points[0]]][: points[0][0] == 0], [f"{kind}, end", points[-1]]
+        found |= {name: 100 * share for name, (_, share) in [*first, last]}
+        found |= {f"{kind}, whole run": 100 * line_mean(points, n)} if len(points) > 1 else {}
     return {name: value for name, value in found.items() if value is not None}
 
 
@@ -173,9 +176,10 @@ def page(study: Study, rows: list[dict]) -> str:
         limit = sorted(row[f"at equal {axis}"][axis] for row in rows)
         reach = f"{limit[0]:,}" if limit[0] == limit[-1] else f"{limit[0]:,} to {limit[-1]:,}, by seed"
         parts += [f"## At equal {name}: {reach}", comparison(rows, study, f"at equal {axis}", MEASURES)]
-    if names := [name for name in rows[0].get("details", ()) if all(name in row.get("details", ()) for row in rows)]:
-        title = "## Tokens of right and wrong completions; greedy accuracy by kind of problem, whole run, %"
-        parts += [title, comparison(rows, study, "details", dict(zip(names, names, strict=True)))]
+    names = dict.fromkeys(name for row in rows for name in row.get("details", ()))
+    for title, these in (("Tokens of completions", TOKENS), ("Greedy, by kind of problem, %", names.keys() - TOKENS)):
+        if shown := {name: name for name in names if name in these and all("details" in row for row in rows)}:
+            parts += [f"## {title}", comparison(rows, study, "details", shown)]
     flags = "\n".join(f"- {variant}: `{words}`" for variant, words in study.flags.items())
     parts += ["## How the runs behaved", behaviour(rows, study), "## Flags", flags, "![curves](curves.png)"]
     return "\n\n".join([*parts, foot(study, rows)]) + "\n"
@@ -195,7 +199,8 @@ def comparison(rows: list[dict], study: Study, where: str, measures: dict[str, s
 
 def by_seed(rows: list[dict], variant: str, *keys: str) -> dict[int, float]:
     """What a variant's rows hold under these keys, one within the other; without those that hold None."""
-    found = {row["seed"]: reduce(getitem, keys, row) for row in rows if row["variant"] == variant}
+    rows = [row for row in rows if row["variant"] == variant]
+    found = {row["seed"]: reduce(lambda part, key: part.get(key), keys, row) for row in rows}
     return {seed: value for seed, value in found.items() if value is not None}
 
 

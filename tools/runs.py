@@ -32,6 +32,7 @@ class Run:
     samples: list[dict] = field(default_factory=list)
     groups: list[dict] = field(default_factory=list)
     config: dict = field(default_factory=dict)
+    controls: dict = field(default_factory=dict)
 
 
 def read(folder: Path) -> Run:
@@ -43,7 +44,10 @@ def read(folder: Path) -> Run:
     if not rows:
         fail(f"{file}: holds no step yet; wait for the first, or give another run")
     groups = [each for each in groups if each.get("rewards")]
-    return Run(rows, samples, groups, json.loads(config.read_text("utf-8")) if config.is_file() else {})
+    found = (
+        json.loads(file.read_text("utf-8")) if file.is_file() else {} for file in (config, folder / "controls.json")
+    )
+    return Run(rows, samples, groups, *found)
 
 
 def read_lines(file: Path) -> list[dict]:

@@ -78,6 +78,21 @@ LENGTHS = {
     for norm in ("group", "valid_token", "token", "sequence", "constant")
 }
 del LENGTHS["valid_token, α = 1"]  # it has no other α
+# the job as --model tiny-pictures runs it, but without beta_th
+PICTURES = "--model tiny-pictures --steps 200 --prompts-per-step 32 --lr 5e-4 --warmup 10 --eval-every 20"
+TABLES_5_TO_8 = {name: f"{PICTURES} {TABLE_1[name]}" for name in (GPG, "GRPO", "Dr. GRPO")}
+TABLES_5_TO_8 |= {"GPG, β_th = 0.25": f"{PICTURES} --beta-th 0.25", "DAPO": f"{PICTURES} --algo dapo --beta-th 1"}
+TABLES_5_TO_8["SFT, 32 solutions a step"] = f"{PICTURES} --algo sft --group-size 1"
+ALPHA = {
+    GPG: "",
+    "α = 1": "--no-age",
+    "F_norm = std": "--f-norm group",
+    "F_norm = std, α = 1": "--f-norm group --no-age",
+}
+ALPHA_OF = {
+    kind: {name: f"{PICTURES.replace('pictures', kind)} {words}" for name, words in ALPHA.items()}
+    for kind in ("count", "find")
+}
 KL = {"no KL": ""} | {f"KL {coef}, loss": f"--kl-coef {coef}" for coef in ("0.01", "0.04", "0.2")}
 KL |= {"α = 1": "--no-age", "α = 1, KL 0.01, reward": "--no-age --kl-coef 0.01 --kl-in reward --kl k1"}
 
@@ -95,10 +110,14 @@ PRESETS = {
     "step-size-sgd": ("α or the step size, SGD", GPG, STEP_SIZE_SGD),
     "lengths": ("Norms where lengths differ fourfold, AdamW", "group, α = B/(B−M)", LENGTHS),
     "beta-rates": ("β_th, three rates each, on seeds of their own", "β_th = 0, lr 7.5e-5", BETA_RATES),
+    "pictures": ("Tables 5 to 8, the built-in visual job", GPG, TABLES_5_TO_8),
+    "pictures-alpha-count": ("α and F_norm where rewards are 0 or 1: counting", GPG, ALPHA_OF["count"]),
+    "pictures-alpha-find": ("α and F_norm where rewards are graded: boxes", GPG, ALPHA_OF["find"]),
     "kl": ("GPG with a KL term", "no KL", KL),
 }
 # to resolve 1.5 points it takes 7 seeds, and 23 with beta_th
 SEEDS, USUAL_SEEDS = dict.fromkeys(("table1", "step-size", "step-size-sgd", "lengths"), 20), 8
+SEEDS |= dict.fromkeys(("pictures", "pictures-alpha-count", "pictures-alpha-find"), 10)
 ROOT = Path(__file__).parents[1]
 # ends its output with its CPU seconds, those of imports not counted
 TIMED_RUN = "import sys, time, train; t = time.process_time(); train.main(sys.argv[1:]); print(time.process_time() - t)"
@@ -117,7 +136,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.study", description=__doc__.partition("\n")[0])
     parser.error = fail
     parser.add_argument("name", choices=PRESETS, metavar="NAME", help=f"preset: {', '.join(PRESETS)}")
-    parser.add_argument("--seeds", type=int, metavar="N", help=f"how many (default: 20 for {', '.join(SEEDS)}, else 8)")
+    parser.add_argument("--seeds", type=int, metavar="N", help="how many (default: 8, 10 or 20, by preset)")
     parser.add_argument("--first-seed", type=int, default=0, metavar="N", help="the others follow (default: 0)")
     parser.add_argument("--out", metavar="DIR", help="folder of table and picture (default: results/NAME)")
     args = parser.parse_args(ours)
@@ -219,21 +238,26 @@ def run_one(job: Job) -> tuple[dict | None, str]:
     run |= {"date": date.today().isoformat(), "cpu_seconds": cpu, "seconds": round(rows[-1]["seconds"], 2)}
     for name in compare.CURVES:
         run[name] = [rounded(row.get(name)) for row in rows]
-    if job.flags["algo"] == "sft":  # rewards and tokens are those of the given solutions
-        run |= dict.fromkeys(("reward", "easy_share", "hard_share"), [None] * len(rows))
-        run["generated_tokens"] = [0] * len(rows)
     run["accuracy"] = [[step, rounded(share)] for step, share, _ in accuracy(trained, 1)]
-    kinds = [name for name in rows[-1] if name.startswith("accuracy/")]
-    run |= {name: [[row["step"], rounded(row[name])] for row in rows if name in row] for name in kinds}
+    for name in [name for name in rows[-1] if name.startswith("accuracy/")]:
+        before = rows[0].get(name.replace("accuracy", "accuracy_before"))
+        run[name] = [[0, rounded(before)], *([row["step"], rounded(row[name])] for row in rows if name in row)]
+    for control, scores in trained.controls.items():
+        run |= {f"{name}, {control}": [[rows[-1]["step"], rounded(x)]] for name, x in scores.items() if "/" in name}
     for name, is_right in (("tokens, right", True), ("tokens, wrong", False)):
         run[name] = [mean_length(step, is_right) for step in trained.groups]
+    if job.flags["algo"] == "sft":  # rewards and tokens are those of the given solutions
+        run |= dict.fromkeys(
+            ("reward", "easy_share", "hard_share", "tokens, right", "tokens, wrong"), [None] * len(rows)
+        )
+        run["generated_tokens"] = [0] * len(rows)
     return run, f"{cpu:.1f} s of CPU"
 
 
 def mean_length(step: dict, is_right: bool) -> float | None:
-    """Mean tokens of the right, or the wrong, samples of a step, a line of groups.jsonl; None without any."""
+    """Mean tokens of a step's samples with a reward of 1, or of the others; None without any. step: of groups.jsonl."""
     pairs = zip(sum(step["rewards"], []), sum(step["tokens"], []), strict=True)
-    lengths = [tokens for reward, tokens in pairs if (reward > 0) == is_right]
+    lengths = [tokens for reward, tokens in pairs if (reward == 1) == is_right]
     return rounded(statistics.fmean(lengths)) if lengths else None
 
 

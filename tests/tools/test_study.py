@@ -95,14 +95,18 @@ def test_the_table_in_words():
 
 def test_lengths_and_kinds_have_a_table_where_runs_recorded_them():
     lengths = {"tokens, right": [10, None, 20, 30], "tokens, wrong": [40, 40, 60, 80]}
-    lengths |= {"accuracy/2 digits": [[2, 0.5], [4, 1.0]]}
+    lengths |= {"accuracy/2 digits": [[0, 0.5], [4, 1.0]], "accuracy/find, with a grey picture": [[4, 0.25]]}
     runs = [(name, run(0, [0.5] * 4, [1, 2, 3, 4], [], **lengths)) for name in "AB"]
     made = compare.Study("T", "A", {"A": "", "B": ""}, runs, "")
     (row, _), page = compare.make_rows(made), compare.page(made, compare.make_rows(made))
-    # one step is a quarter of four; between steps 2 and 4 the line's mean is (.5 + 1) / 2
+    # one step is a quarter of four; between steps 0 and 4 the line's mean is (.5 + 1) / 2
     expected = {"right, first quarter": 10, "right, last quarter": 30, "wrong, first quarter": 40}
-    assert row["details"] == expected | {"wrong, last quarter": 80, "2 digits": 75}
-    assert "## Tokens of right and wrong completions" in page and "| A | 10.0 | 30.0 | 40.0 | 80.0 | 75.0 |" in page
+    expected |= {"wrong, last quarter": 80, "2 digits, before": 50, "2 digits, end": 100, "2 digits, whole run": 75}
+    assert row["details"] == expected | {"find, with a grey picture, end": 25}
+    assert "## Tokens of completions" in page and "| A | 10.0 | 30.0 | 40.0 | 80.0 |" in page
+    assert "## Greedy, by kind" in page and "| A | 50.0 | 100.0 | 75.0 | 25.0 |" in page
+    runs[1] = ("B", run(0, [None] * 4, [0] * 4, [], **{"accuracy/2 digits": [[4, 1.0]]}))  # SFT samples nothing
+    assert "| B | –<br>– | 100.0<br>– | –<br>– | –<br>– |" in compare.page(made, compare.make_rows(made))
     runs[1] = ("B", run(0, [0.5] * 4, [1, 2, 3, 4], []))  # an older run
     rows = compare.make_rows(made)
     assert "details" not in rows[1] and "## Tokens" not in compare.page(made, rows)
