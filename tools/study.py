@@ -93,6 +93,13 @@ ALPHA_OF = {
     kind: {name: f"{PICTURES.replace('pictures', kind)} {words}" for name, words in ALPHA.items()}
     for kind in ("count", "find")
 }
+# of the data that results/smollm2/problems.py writes; GPG with the paper's beta_th
+SMOL = "--model HuggingFaceTB/SmolLM2-135M-Instruct --dtype bfloat16 --tokens-per-micro-batch 1024"
+SUMS = f"{SMOL} --data sums_train.jsonl --eval-data sums_test.jsonl --template results/smollm2/sums.txt"
+SUMS += " --max-new-tokens 6 --lr 5e-6 --eval-every 20"
+MAWPS = f"{SMOL} --data mawps_train.jsonl --eval-data mawps_test.jsonl[:160] --template results/smollm2/mawps.txt"
+MAWPS += " --max-new-tokens 14 --temperature 0.8 --prompts-per-step 6 --lr 1e-5 --eval-every 40"
+THREE = {GPG: "--beta-th 0.6", "GRPO": TABLE_1["GRPO"], "Dr. GRPO": TABLE_1["Dr. GRPO"]}
 KL = {"no KL": ""} | {f"KL {coef}, loss": f"--kl-coef {coef}" for coef in ("0.01", "0.04", "0.2")}
 KL |= {"α = 1": "--no-age", "α = 1, KL 0.01, reward": "--no-age --kl-coef 0.01 --kl-in reward --kl k1"}
 
@@ -113,11 +120,14 @@ PRESETS = {
     "pictures": ("Tables 5 to 8, the built-in visual job", GPG, TABLES_5_TO_8),
     "pictures-alpha-count": ("α and F_norm where rewards are 0 or 1: counting", GPG, ALPHA_OF["count"]),
     "pictures-alpha-find": ("α and F_norm where rewards are graded: boxes", GPG, ALPHA_OF["find"]),
+    "smollm2-sums": ("SmolLM2-135M on sums", GPG, {name: f"{SUMS} {words}" for name, words in THREE.items()}),
+    "smollm2-mawps": ("SmolLM2-135M on MAWPS", GPG, {name: f"{MAWPS} {words}" for name, words in THREE.items()}),
     "kl": ("GPG with a KL term", "no KL", KL),
 }
 # to resolve 1.5 points it takes 7 seeds, and 23 with beta_th
 SEEDS, USUAL_SEEDS = dict.fromkeys(("table1", "step-size", "step-size-sgd", "lengths"), 20), 8
 SEEDS |= dict.fromkeys(("pictures", "pictures-alpha-count", "pictures-alpha-find"), 10)
+SEEDS |= {"smollm2-sums": 3, "smollm2-mawps": 3}
 ROOT = Path(__file__).parents[1]
 # ends its output with its CPU seconds, those of imports not counted
 TIMED_RUN = "import sys, time, train; t = time.process_time(); train.main(sys.argv[1:]); print(time.process_time() - t)"
@@ -136,7 +146,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.study", description=__doc__.partition("\n")[0])
     parser.error = fail
     parser.add_argument("name", choices=PRESETS, metavar="NAME", help=f"preset: {', '.join(PRESETS)}")
-    parser.add_argument("--seeds", type=int, metavar="N", help="how many (default: 8, 10 or 20, by preset)")
+    parser.add_argument("--seeds", type=int, metavar="N", help="how many (default: 3 to 20, by preset)")
     parser.add_argument("--first-seed", type=int, default=0, metavar="N", help="the others follow (default: 0)")
     parser.add_argument("--out", metavar="DIR", help="folder of table and picture (default: results/NAME)")
     args = parser.parse_args(ours)
