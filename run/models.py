@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 import torch
 from safetensors.torch import load_file
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+from transformers.utils.peft_utils import find_adapter_config_file
 
 from engine import lora
 from engine.faster import fuse_norms, halve
@@ -83,6 +84,14 @@ def load_adapted(args, folder, resumed: Path | None, device: torch.device):
 def first_model(args) -> str | Path:
     """The model that the run began with."""
     return BUILT_INS[args.model].ensure(args.seed) if args.model in BUILT_INS else args.model
+
+
+def tokenizer_and_config(args, resumed: Path | None) -> tuple:
+    """Those of the run's model. A built-in one need not have been made for that."""
+    folder, trust = resumed or args.model, args.trust_remote_code
+    if task := BUILT_INS.get(folder):
+        return (tokenizer := task.make_tokenizer()), task.make_config(tokenizer)
+    return tuple(pretrained(kind, folder, trust) for kind in (AutoTokenizer, AutoConfig))
 
 
 def load_model(args, folder, device: torch.device):
@@ -186,16 +195,20 @@ def make_compared(args, resumed: Path | None, device: torch.device, processor) -
 
 def pretrained(kind, name: str | Path, trust: bool = False, **options):
     """What a class's from_pretrained makes of a folder or hub name. trust: code that comes with it may run."""
-    if Path(name, "adapter_config.json").exists():
-        fail(f"--model {name}: an adapter; merge it into its model (peft: merge_and_unload) and give that folder")
     if not Path(name).exists():
         seek_hub()
     try:
+        if find_adapter_config_file(str(name)):
+            fail(f"--model {name}: an adapter; merge it into its model (peft: merge_and_unload) and give that folder")
         loaded = kind.from_pretrained(name, trust_remote_code=trust, **options)
     except Exception as error:  # those of the hub, of configurations and of weights have no ancestor in common
         if "trust_remote_code" in str(error):
             fail(f"--model {name}: it needs code that comes with it; --trust-remote-code runs that, if you trust it")
         reason = str(error).strip().partition("\n")[0]
+        for file, what in {"config.json": "model", "tokenizer_config.json": "tokenizer"}.items():
+            if Path(name).is_dir() and not Path(name, file).exists():
+                reason = f"there is no {file}, so no {what} in this folder"
+                break
         fail(f"--model {name}: no causal LM could be read ({reason}); give its folder or its hub name")
     if options.get("output_loading_info"):
         loaded, info = loaded

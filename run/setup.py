@@ -61,8 +61,7 @@ def set_up(args, device: torch.device) -> tuple[Trained, list[dict], list[dict],
     scorer = make_scorer(args, rewards, problems, held_out)
     before = flags_of_run(Path(args.out) / "config.json") if resumed else {}
     made_of = {"prompts": fingerprint(problems)} | ({"held-out prompts": fingerprint(held_out)} if held_out else {})
-    for file in {source_of(function) for _, function, _ in rewards} - {source_of(parse_rewards), None}:
-        made_of[file] = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    made_of |= {file: hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files_of(rewards)}
     say_changed_flags(args, before)
     refuse_changes(args, before, made_of)
     trained = load_trained(args, folder, tokenizer, processor, problems, kind, resumed, device)
@@ -70,6 +69,14 @@ def set_up(args, device: torch.device) -> tuple[Trained, list[dict], list[dict],
     refuse_changes(args, before, frozen)
     state = open_run(args, resumed, trained.optimizer, made_of | frozen, before.get("wandb_id"))
     return (trained, problems, held_out, scorer, kind, state) if state else None
+
+
+def files_of(rewards: list) -> set[str]:
+    """The user's files that rewards are in, and what these have imported from the same folders."""
+    files = {source_of(function) for _, function, _ in rewards} - {source_of(parse_rewards), None}
+    folders = {Path(file).parent for file in files} - {Path(source_of(parse_rewards)).parent}
+    loaded = [str(getattr(module, "__file__", "")) for module in list(sys.modules.values())]
+    return files | {file for file in loaded if file.endswith(".py") and Path(file).parent in folders}
 
 
 def find_checkpoint(args) -> Path | None:
