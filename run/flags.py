@@ -32,9 +32,9 @@ DTYPES = ("float32", "bfloat16", "float64")
 F_NORMS, NORMS = ("none", "group", "batch"), ("group", "valid_token", "token", "sequence", "constant")  # gpg.py's
 BASELINES = ("group", "others", "batch", "greedy", "critic")
 
-LEAST = {
+LEAST = {  # of train.py and of eval.py
     0: "top_k warmup weight_decay grad_clip seed lora_rank kl_coef overlong_buffer gae_lambda critic_lr_factor "
-    "eval_every save_every check_every noise_every record keep reward_timeout cache_tokens",
+    "eval_every save_every check_every noise_every record keep reward_timeout cache_tokens samples",
     1: "steps prompts_per_step max_rounds max_prompt_tokens max_new_tokens updates tokens_per_micro_batch rank_timeout",
 }
 
@@ -57,13 +57,10 @@ ALGOS: dict[str, dict[str, object]] = {
 
 # our flags, each before what TRL, verl and nanoGPT call it
 ELSEWHERE = """--lr learning-rate; --group-size num-generations n; --steps max-steps max-iters epochs num-train-epochs;
---prompts-per-step batch-size train-batch-size per-device-train-batch-size; --out output-dir out-dir;
---tokens-per-micro-batch gradient-accumulation-steps micro-batch-size; --model model-name-or-path; @FILE config;
---data dataset dataset-name train-files; --eval-data eval-dataset val-files; --max-prompt-tokens max-prompt-length;
---max-new-tokens max-completion-length max-response-length; --kl-coef beta kl-loss-coef; --updates num-iterations;
---rewards reward-funcs; --norm loss-type; --clip epsilon clip-ratio; --schedule lr-scheduler-type decay-lr;
---grad-clip max-grad-norm; --eval-every eval-steps eval-interval; --dtype bf16 fp16 torch-dtype; --wandb report-to;
-CUDA_VISIBLE_DEVICES device"""
+--prompts-per-step batch-size train-batch-size per-device-train-batch-size; --out output-dir out-dir; --norm loss-type;
+--tokens-per-micro-batch gradient-accumulation-steps; --model model-name-or-path; --data dataset-name train-files;
+@FILE config; --max-prompt-tokens max-prompt-length; --max-new-tokens max-completion-length max-response-length;
+--kl-coef beta; --rewards reward-funcs; --updates num-iterations; CUDA_VISIBLE_DEVICES device"""
 OURS = {theirs: ours for part in ELSEWHERE.split(";") for ours, *names in [part.split()] for theirs in names}
 
 
@@ -84,7 +81,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.set_defaults(**{name: value for name, value in defaults.items() if name in vars(given)})
     args = parser.parse_args(words)
     args.resume = resume
-    check(args, LEAST, mistakes(args))
+    check(args, mistakes(args))
     from run import ranks  # imports torch
 
     return ranks.for_device(args)
@@ -131,7 +128,6 @@ def make_parser() -> argparse.ArgumentParser:
     add("--data", metavar="SOURCE",
         help="problems: .jsonl, .json, .parquet or hub data set; a,b joins, a[:N] takes the first N (paper: DAPO-17k)")
     add("--eval-data", metavar="SOURCE", help="held-out problems, as --data; without it nothing is evaluated")
-    add_shared_flags(add)
     add("--box-scale", choices=GOLD_SIZES, help="the units of golds that are boxes (default: the model's own)")
     add("--rewards", default="accuracy", metavar="SPEC",
         help="NAME=WEIGHT,... of accuracy, format, accuracy_boxed, tag_count, cosine, choice, class_name, iou, "
@@ -166,15 +162,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--critic-lr-factor", type=float, default=10.0, help="learning rate of the critic, in multiples of --lr")
     add("--solution-field", metavar="NAME", default="solution", help="column of the worked solution, for --algo sft")
 
-    add = parser.add_argument_group("sampling").add_argument
-    add("--max-prompt-tokens", type=int, default=1024, help="longer ones are skipped and counted (paper: not given)")
-    add("--max-new-tokens", type=int, default=2048, help="tokens of a completion (paper: not given; code: 2048)")
-    add("--temperature", type=float, default=1.0, help="of sampling and log-probabilities (paper: not given; code: 1)")
-    add("--top-p", type=float, default=1.0, help="draw among the fewest tokens of this probability; 1: off (code: 1)")
-    add("--top-k", type=int, default=0, help="draw among so many likeliest tokens; 0: off (code: 50, a hidden default)")
-    add("--cache-tokens", type=int,
-        help="tokens decoded at once: memory, not results; 0: all that fit (default on a GPU; on a CPU: 262144)")
-
+    add_shared_flags(parser)
     add_more_flags(parser)
     # fmt: on
     return parser
@@ -199,13 +187,9 @@ def add_more_flags(parser: argparse.ArgumentParser) -> None:
     add("--gradient-checkpointing", action="store_true", help="recompute activations in the backward: less memory")
     add("--parallel", choices=("ddp", "fsdp", "auto"), default="ddp",
         help="a full copy of the model on each rank, or shards; auto: shards if it does not fit (paper: ZeRO-2)")
-    add("--dtype", choices=(*DTYPES, "float16"), metavar="TYPE",
-        help="of matrix products: float32, float64 or bfloat16, which keeps float32 weights (paper: not given; code: "
-             "bfloat16) (default: bfloat16 on a GPU that has it, else float32)")
 
     add = parser.add_argument_group("run").add_argument
     add("--out", default="out", metavar="DIR", help="folder of the run")
-    add("--seed", type=int, default=0, help="of the data's order, of sampling, and of the built-in model")
     add("--eval-every", type=int, default=50, help="steps between evaluations; 0: only before and after")
     add("--save-every", type=int, default=50, help="steps between checkpoints; 0: only the final one")
     add("--noise-every", type=int, default=0, help="steps between measurements of the gradient's noise; 0: none")
@@ -234,9 +218,10 @@ class Help(argparse.ArgumentDefaultsHelpFormatter):
         return action.help if action.default in (None, True, False) else super()._get_help_string(action)
 
 
-def add_shared_flags(add) -> None:
-    """How rows become prompts and where completions end, in training and in evaluation."""
+def add_shared_flags(parser: argparse.ArgumentParser) -> None:
+    """How rows become prompts and prompts completions, in training and in evaluation."""
     # fmt: off
+    add = parser.add_argument_group("prompts").add_argument
     add("--trust-remote-code", action="store_true", help="run the code that comes with --model, if it needs any")
     add("--problem-field", metavar="NAME", help="column of the problem in --data, if it isn't found by itself")
     add("--answer-field", metavar="NAME", help="column of the answer in --data, if it isn't found by itself")
@@ -248,7 +233,23 @@ def add_shared_flags(add) -> None:
         help="what the chat template is called with, such as enable_thinking=false (paper: not given)")
     add("--min-pixels", type=int, metavar="N", help="enlarge smaller pictures to this many pixels (paper: 3136)")
     add("--max-pixels", type=int, metavar="N", help="shrink larger ones to this many: less memory (paper: 401408)")
+
+    add = parser.add_argument_group("sampling").add_argument
+    add("--max-prompt-tokens", type=int, default=1024, help="longer ones are skipped and counted (paper: not given)")
+    add("--max-new-tokens", type=int, default=2048,
+        help="tokens of a completion (paper: not given; code: 2048, to evaluate 1.5B 32768)")
+    add("--temperature", type=float, default=1.0,
+        help="of sampling, in training also of log-probabilities (paper: not given; code: 1, to evaluate 1.5B 0.6)")
+    add("--top-p", type=float, default=1.0,
+        help="draw among the fewest tokens of this probability; 1: off (code: 1, to evaluate 1.5B 0.95)")
+    add("--top-k", type=int, default=0, help="draw among so many likeliest tokens; 0: off (code: 50, a hidden default)")
     add("--stop", nargs="+", metavar="TEXT", help="texts that end a completion, as its last part (paper: none)")
+    add("--seed", type=int, default=0, help="of sampling, of the data's order, and of the built-in model")
+    add("--cache-tokens", type=int, help="tokens decoded at once: memory, not results; 0 in training: all that fit "
+        "(default: 262144; to train on a GPU 0)")
+    add("--dtype", choices=(*DTYPES, "float16"), metavar="TYPE",
+        help="of matrix products: float32, float64 or bfloat16, in training with float32 weights (paper: not given; "
+             "code: bfloat16) (default: bfloat16 on a GPU that has it, else float32)")
     # fmt: on
 
 
@@ -296,12 +297,12 @@ def complain(parser: argparse.ArgumentParser, message: str) -> None:
     fail(message)
 
 
-def check(args: argparse.Namespace, least: dict[int, str], wrongs: Iterable[tuple[str, object]]) -> None:
-    """Stops at the first wrong flag, before anything slow. least: what flags must be at least -> their names; wrongs:
-    what could be wrong with others, and whether it is."""
-    for bound, names in least.items():
+def check(args: argparse.Namespace, wrongs: Iterable[tuple[str, object]]) -> None:
+    """Stops at the first wrong flag, before anything slow. wrongs: what could be wrong beside what is in LEAST and
+    wrong in training and in evaluation, and whether it is."""
+    for bound, names in LEAST.items():
         for name in names.split():
-            if (value := getattr(args, name)) is not None and not bound <= value < math.inf:
+            if (value := getattr(args, name, None)) is not None and not bound <= value < math.inf:
                 fail(f"--{name.replace('_', '-')} {value}: must be {bound} or more")
     for message, wrong in itertools.chain(shared_mistakes(args), wrongs):
         if wrong:
@@ -317,6 +318,8 @@ def shared_mistakes(args: argparse.Namespace) -> Iterator[tuple[str, object]]:
     yield f"--model {name}: no such folder, nor a name of the hub, owner/name", missing
     yield f"--temperature {args.temperature}: must be above 0 (usual: 1)", not 0 < args.temperature < math.inf
     yield f"--top-p {args.top_p}: must be above 0, and at most 1 (off)", not 0 < args.top_p <= 1
+    reason = "--dtype float16: small gradients would be 0, or steps skipped to find a scale for the loss"
+    yield f"{reason}; give bfloat16, or float32 where a GPU has none", args.dtype == "float16"
     yield "--stop: an empty text ends every completion at its first token", "" in (args.stop or ())
     yield "--resume continues what is in --out, --overwrite deletes it: give one", args.resume and args.overwrite
 
@@ -342,8 +345,6 @@ def mistakes(args: argparse.Namespace) -> Iterator[tuple[str, object]]:
     yield ("alpha, --beta-th and --norm valid_token are for groups without gradient, and with --baseline "
            f"{args.baseline} and --kl-in {args.kl_in} all have one: give --no-age --beta-th 0 and another --norm",
            (not grouped or penalised) and (args.age or args.beta_th or args.norm == "valid_token"))
-    yield ("--dtype float16: small gradients would be 0, or steps skipped to find a scale for the loss; give bfloat16, "
-           "or float32 where a GPU has none", args.dtype == "float16")
     yield f"--f-norm group: not with --baseline {args.baseline}; batch or none", not grouped and args.f_norm == "group"
     yield (f"--parallel {args.parallel}: a reference and a critic need a full copy on each rank; give --parallel ddp",
            compared and args.parallel != "ddp")

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from transformers import AutoTokenizer
 
 from rewards import check_columns, compares_answers, num_as_text, score
 from rollout import Pictures, num_patches
 from run import faults
 from run.flags import fail, user_input
 from run.journal import say
-from run.models import BUILT_INS, first_model, tokenizer_and_config
+from run.models import BUILT_INS, first_model, pretrained, tokenizer_and_config
 from tasks import data
 from tasks.pictures import Processor, encoded, in_model_units, load_processor
 from tasks.prompts import MARKER, encode_prompt, load_template, system_prompt, template_arguments
@@ -60,6 +61,7 @@ def load_problems(args, resumed: Path | None, found: tuple | None = None, reward
             first_model(args)  # the first rank of a machine makes it, and the others find it
         dist.barrier()
         folder = first_model(args)
+        tokenizer = pretrained(AutoTokenizer, folder)  # which AutoTokenizer makes another class of, in checkpoints too
     return folder, tokenizer, processor, problems, held_out
 
 
