@@ -19,7 +19,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,10 +165,7 @@ def reopen(out: Path, step: int, taken: Path | None) -> None:
         if leftover.name[1:].startswith(("checkpoint-", "final.")):
             shutil.rmtree(leftover)
     for file in filter(Path.exists, map(out.joinpath, ROW_FILES)):
-        with open(file, encoding="utf-8", errors="replace") as rows:
-            # a last row without its end was cut short by a kill
-            kept = [row for row in rows if row.endswith("\n") and json.loads(row)["step"] <= step]
-        write(file, "".join(kept))
+        write(file, as_lines(row for row in read_lines(file) if row["step"] <= step))
     for folder in _newest_first(out):
         if folder == taken:
             break
@@ -193,13 +190,26 @@ def clear(out: Path) -> None:
 
 
 def append(file: Path, row: dict) -> None:
-    """One line of JSON at the end of a file. OSError, in one line, if it can't be; reopen drops half a row."""
+    """One line of JSON at the end of a file. OSError, in one line, if it can't be."""
     with _writing(file), open(file, "a", encoding="utf-8") as handle:
-        handle.write(as_line(row))
+        handle.write(as_lines([row]))
 
 
-def as_line(row: dict) -> str:
-    return json.dumps(row, ensure_ascii=False) + "\n"
+def as_lines(rows: Iterable[dict]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def read_lines(file: Path) -> list[dict]:
+    """The objects of a JSONL file; none if there is no file. A last line without its end is being written, or was cut
+    short by a kill, and is left out. ValueError: another line is no object."""
+    rows = []
+    lines = file.read_text(encoding="utf-8", errors="replace").split("\n")[:-1] if file.is_file() else []
+    for number, line in enumerate(lines, 1):
+        with suppress(json.JSONDecodeError):
+            rows.append(json.loads(line))
+        if len(rows) < number or not isinstance(rows[-1], dict):
+            raise ValueError(f"{file}, line {number}: not an object ({line[:40]!r}); give an undamaged file")
+    return rows
 
 
 def write(file: Path, content: str | bytes) -> None:

@@ -1,12 +1,13 @@
 """What can go wrong in a run apart from its numbers: signals, ranks that are lost or differ, rewards that hang.
 
 The store of the process group carries notes: `doing/R`, what rank R began last; `beat/R`, a count that a thread of
-rank R raises every second; `ended/R`, why it ended by itself. A rank whose collective fails reads them. They change no
-number: without them, a run would end with "Connection closed by peer", and nobody would know which peer.
+rank R raises every second; `ended/R`, why it ended by itself. A rank whose collective fails reads them: without them,
+a run would end with "Connection closed by peer", and nobody would know which peer.
 """
 
 import faulthandler
 import io
+import itertools
 import math
 import os
 import signal
@@ -20,6 +21,7 @@ from functools import wraps
 
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import _get_default_store as default_store
 
 from run import journal
 
@@ -53,12 +55,10 @@ def beating(patience: float = math.inf) -> Iterator[None]:
     """A thread that shows the other ranks that this process is alive, whatever its main thread waits for. patience:
     seconds of another rank's silence after which this one ends, for NCCL: its collectives wait for a lost rank until a
     watchdog aborts the process, which names nobody."""
-    store, rank, stop, heard = _store().clone(), dist.get_rank(), threading.Event(), {}
+    store, rank, stop, heard = default_store().clone(), dist.get_rank(), threading.Event(), {}
 
     def beat():
-        count = 0
-        while not stop.wait(BEAT if count else 0):
-            count += 1
+        for count in itertools.count():
             try:
                 store.set(f"beat/{rank}", str(count))
                 lost = patience < math.inf and any_lost(store, heard, time.monotonic(), patience)
@@ -66,6 +66,8 @@ def beating(patience: float = math.inf) -> Iterator[None]:
                 return
             if lost:
                 end_without_others(RuntimeError("another rank was lost"))
+            if stop.wait(BEAT):
+                return
 
     thread = threading.Thread(target=beat, daemon=True)
     thread.start()
@@ -90,13 +92,13 @@ def any_lost(store: dist.Store, heard: dict, now: float, patience: float) -> boo
 def doing(what: str) -> None:
     """Notes what this rank begins, so that the others can name it, and shows it beside the bar."""
     journal.show(what)
-    _store().set(f"doing/{dist.get_rank()}", what)
+    default_store().set(f"doing/{dist.get_rank()}", what)
 
 
 def ends(reason: str = "") -> None:
     """Notes that this rank ends by itself, and why, unless the others know: they will miss it."""
     with suppress(RuntimeError):  # whoever held the store has ended; nobody is left to read the note
-        _store().set(f"ended/{dist.get_rank()}", reason)
+        default_store().set(f"ended/{dist.get_rank()}", reason)
 
 
 def broke_off(error: BaseException) -> bool:
@@ -114,7 +116,11 @@ def ignore_signals() -> None:
 def end_without_others(error: BaseException, remark: str = "") -> None:
     """Ends this rank with exit code 1 and one line that names the lost ranks and what they did last."""
     ignore_signals()
-    named = gone() or _elsewhere() or [" ".join(str(error).split()).partition(". ")[0]]
+    if not (named := gone()):  # but alive, and busy with something else
+        last, mine = _read("doing"), dist.get_rank()
+        late = [r for r in sorted(others()) if last.get(r) != last.get(mine)]
+        named = [f"rank {r} did not come within --rank-timeout; it is in the {last.get(r, 'start')}" for r in late]
+    named = named or [" ".join(str(error).split()).partition(". ")[0]]
     ends()
     print(f"\ntrain.py: rank {dist.get_rank()}: {'; '.join(named)}{remark}", file=sys.stderr, flush=True)
     sys.stdout.flush()
@@ -133,13 +139,6 @@ def gone() -> list[str]:
     silent = [r for r in sorted(others() - ended.keys()) if before.get(r) == after.get(r)]
     words = [f"rank {r} ended: {reason}" for r, reason in ended.items() if r in others() and reason]
     return words + [f"rank {r} is gone; the last thing it began was the {last.get(r, 'start')}" for r in silent]
-
-
-def _elsewhere() -> list[str]:
-    """The other ranks that are alive but busy with something else, while this one waited for them in vain."""
-    last = _read("doing")
-    late = [r for r in sorted(others()) if last.get(r) != last.get(dist.get_rank())]
-    return [f"rank {r} did not come within --rank-timeout; it is in the {last.get(r, 'start')}" for r in late]
 
 
 def others() -> set[int]:
@@ -202,12 +201,8 @@ def hash_of(parameters: Sequence[torch.Tensor]) -> torch.Tensor:
 
 def _read(name: str, store: dist.Store | None = None) -> dict[int, str]:
     """All ranks' notes of one kind: rank -> text."""
-    store, ranks = store or _store(), range(dist.get_world_size())
+    store, ranks = store or default_store(), range(dist.get_world_size())
     return {r: store.get(f"{name}/{r}").decode() for r in ranks if store.check([f"{name}/{r}"])}
-
-
-def _store() -> dist.Store:
-    return dist.distributed_c10d._get_default_store()
 
 
 @contextmanager

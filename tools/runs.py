@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from run.flags import fail
+from run.checkpoint import ROW_FILES, read_lines
+from run.flags import fail, user_input
 
 # flags that change no number of a run
 BOOKKEEPING = {"out", "resume", "auto_resume", "overwrite", "plan", "tensorboard", "wandb", "save_every", "keep"}
@@ -39,29 +40,13 @@ def read(folder: Path) -> Run:
     file, config = folder / "metrics.jsonl", folder / "config.json"
     if not file.is_file():
         fail(f"{file}: no such file; give the folder of a run, train.py's --out")
-    rows, samples, groups = (read_lines(folder / f"{name}.jsonl") for name in ("metrics", "samples", "groups"))
+    rows, samples, groups = (user_input(read_lines, folder / name) for name in ROW_FILES)
+    if any("step" not in row for row in (*rows, *samples, *groups)):
+        fail(f"{file}: not the rows of train.py; give another run")
     if not rows:
         fail(f"{file}: holds no step yet; wait for the first, or give another run")
     groups = [each for each in groups if each.get("rewards")]
     return Run(rows, samples, groups, json.loads(config.read_text("utf-8")) if config.is_file() else {})
-
-
-def read_lines(file: Path) -> list[dict]:
-    """The objects of a run's JSONL file, each with its step; empty if there is no file. An incomplete last line is
-    ignored: it is being written, or a kill cut it."""
-    lines = file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True) if file.is_file() else []
-    rows = []
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            if number == len(lines) and not line.endswith("\n"):
-                break
-            row = None
-        if not isinstance(row, dict) or "step" not in row:
-            fail(f"{file}, line {number}: not a row of train.py ({line.strip()[:40]!r}); remove it, or give another")
-        rows.append(row)
-    return rows
 
 
 def alike(runs: dict[str, Run]) -> bool:

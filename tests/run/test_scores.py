@@ -271,7 +271,7 @@ def test_a_cut_line_and_parts_of_other_ranks(tmp_path):
     [
         ("", "not a result"),
         ('{"step": 1}\n', "not a result"),
-        ('{"settings": {}}\nnonsense\n{}\n', "line 2: not a line of eval.py"),
+        ('{"settings": {}}\nnonsense\n{}\n', "line 2: not an object"),
         ('{"settings": {}}\n5\n', "line 2"),
         ('{"settings": {}}\n{"step": 1}\n', "not a result"),
     ],
