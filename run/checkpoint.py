@@ -1,13 +1,7 @@
 """A run on disk: what is saved is complete or absent, and a resumed run continues to the same bits.
 
-    OUT/config.json            the flags, after defaults; where the run was made, and hashes of what it was made of
-    OUT/metrics.jsonl          one row per step
-    OUT/samples.jsonl          a few completions per step
-    OUT/groups.jsonl           rewards and lengths of all samples of a step, by group
-    OUT/rollouts/              the steps that --record names, see record.py
-    OUT/checkpoint-N/          after step N: a Hugging Face folder; in it trainer.pt, the optimizer and the state; and
-                               manifest.json, size and SHA-256 of every other file, written last
-    OUT/final/                 the same, after the last step
+OUT/checkpoint-N, after step N, and OUT/final are Hugging Face folders; in them trainer.pt, the optimizer and the state,
+and manifest.json, size and SHA-256 of every other file, written last. docs/metrics.md has the other files of OUT.
 
 A folder is written under a temporary name and renamed: a kill at any moment leaves the last complete one. Later damage,
 by a disk or an incomplete copy, is found by its manifest. Randomness needs no saving: a step is a function of (seed,
@@ -166,12 +160,15 @@ def reopen(out: Path, step: int, taken: Path | None) -> None:
             shutil.rmtree(leftover)
     for file in filter(Path.exists, map(out.joinpath, ROW_FILES)):
         write(file, as_lines(row for row in read_lines(file) if row["step"] <= step))
-    for folder in _newest_first(out):
-        if folder == taken:
-            break
-        _move(folder, folder.with_name(f"{folder.name}.damaged"))
-    if (out / "final").exists():
-        _move(out / "final", out / f"checkpoint-{step}")
+    folders = _newest_first(out)
+    refused = folders[: folders.index(taken) if taken in folders else None]
+    moves = {folder: folder.with_name(f"{folder.name}.damaged") for folder in refused}
+    if taken == out / "final":
+        moves[taken] = out / f"checkpoint-{step}"
+    for folder, target in moves.items():
+        if target.exists():
+            _delete(target)
+        folder.rename(target)
 
 
 def prune(out: Path, keep: int, best: int = 0) -> None:
@@ -231,12 +228,6 @@ def _checkpoints(out: Path) -> list[Path]:
     """The checkpoint-N folders, oldest first."""
     steps = {folder: folder.name.removeprefix("checkpoint-") for folder in out.glob("checkpoint-*")}
     return sorted((folder for folder, step in steps.items() if step.isdecimal()), key=lambda folder: int(steps[folder]))
-
-
-def _move(folder: Path, target: Path) -> None:
-    if target.exists():
-        _delete(target)
-    folder.rename(target)
 
 
 def _delete(folder: Path) -> None:

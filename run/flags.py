@@ -1,7 +1,7 @@
 """The flags of train.py, with their units and the paper's values. A wrong one ends in one line, with exit code 2.
 
-Later values win: the paper's, then the built-in model's or the resumed run's, then a recipe's, then the user's. Nothing
-here imports torch before all flags are checked, as that takes seconds.
+Later values win: the paper's, then the built-in model's or the resumed run's, then a recipe's, then the user's. All are
+checked before torch is imported, as that takes seconds.
 """
 
 import argparse
@@ -9,7 +9,6 @@ import difflib
 import importlib.util
 import itertools
 import json
-import math
 import os
 import re
 import shlex
@@ -27,16 +26,21 @@ from tasks.prompts import SYSTEM_PROMPTS, TEMPLATES, load_template, system_promp
 ROOT = Path(__file__).parents[1]
 BUILT_IN = "tiny"
 # flags of a command, not of a run
-OF_COMMAND = ("out", "resume", "auto_resume", "overwrite", "allow_changes", "plan", "doctor", "replay")
-DTYPES = ("float32", "bfloat16", "float64")
+OF_COMMAND = {"out", "resume", "auto_resume", "overwrite", "allow_changes", "plan", "doctor", "replay"}
 F_NORMS, NORMS = ("none", "group", "batch"), ("group", "valid_token", "token", "sequence", "constant")  # gpg.py's
 BASELINES = ("group", "others", "batch", "greedy", "critic")
 
-LEAST = {  # of train.py and of eval.py
-    0: "top_k warmup weight_decay grad_clip seed lora_rank kl_coef overlong_buffer gae_lambda critic_lr_factor "
-    "eval_every save_every check_every noise_every record keep reward_timeout cache_tokens samples",
-    1: "steps prompts_per_step max_rounds max_prompt_tokens max_new_tokens updates tokens_per_micro_batch rank_timeout",
-}
+MOST, LEAST = sys.float_info.max, sys.float_info.min
+RANGES = {  # of flags of train.py and of eval.py
+    "0 or more": (0, MOST, "top_k warmup weight_decay grad_clip seed lora_rank kl_coef overlong_buffer eval_every "
+                  "critic_lr_factor save_every check_every noise_every record keep reward_timeout cache_tokens "
+                  "samples"),
+    "1 or more": (1, MOST, "steps prompts_per_step max_rounds max_prompt_tokens max_new_tokens updates rank_timeout "
+                  "tokens_per_micro_batch"),
+    "from 0 to 1": (0, 1, "beta_th lr_floor gae_lambda"),
+    "above 0": (LEAST, MOST, "lr temperature"),
+    "above 0, and at most 1": (LEAST, 1, "top_p"),
+}  # fmt: skip
 
 # The flags of each method, with the values of paper and code. What is not named keeps GPG's default.
 _EVERY_GROUP = {"age": False, "beta_th": 0.0}
@@ -74,11 +78,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         from run import record  # imports torch
 
         defaults = user_input(record.flags_of, given.replay)
-    elif resume:
-        defaults = flags_of_run(config)
     else:
-        defaults = DEFAULTS.get(given.model, {}) | ALGOS[given.algo]
-    parser.set_defaults(**{name: value for name, value in defaults.items() if name in vars(given)})
+        defaults = config_of_run(config) if resume else DEFAULTS.get(given.model, {}) | ALGOS[given.algo]
+    of_run = vars(given).keys() - OF_COMMAND
+    parser.set_defaults(**{name: value for name, value in defaults.items() if name in of_run})
     args = parser.parse_args(words)
     args.resume = resume
     check(args, mistakes(args))
@@ -87,13 +90,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return ranks.for_device(args)
 
 
-def flags_of_run(config: Path) -> dict:
-    """What is in a run's config.json, without the flags that belong to a command."""
+def config_of_run(config: Path) -> dict:
+    """What is in a run's config.json."""
     if not config.exists():
         fail(f"--resume: no run in {config.parent}, it has no config.json; give the run's folder with --out")
     try:
-        found = json.loads(config.read_text(encoding="utf-8"))
-        return {name: value for name, value in found.items() if name not in OF_COMMAND}
+        return json.loads(config.read_text(encoding="utf-8"))
     except ValueError as error:
         fail(f"--resume: {config} is damaged ({error}); restore it, or start a new run with --overwrite")
 
@@ -247,7 +249,7 @@ def add_shared_flags(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0, help="of sampling, of the data's order, and of the built-in model")
     add("--cache-tokens", type=int, help="tokens decoded at once: memory, not results; 0 in training: all that fit "
         "(default: 262144; to train on a GPU 0)")
-    add("--dtype", choices=(*DTYPES, "float16"), metavar="TYPE",
+    add("--dtype", choices=("float32", "bfloat16", "float64", "float16"), metavar="TYPE",
         help="of matrix products: float32, float64 or bfloat16, in training with float32 weights (paper: not given; "
              "code: bfloat16) (default: bfloat16 on a GPU that has it, else float32)")
     # fmt: on
@@ -298,12 +300,11 @@ def complain(parser: argparse.ArgumentParser, message: str) -> None:
 
 
 def check(args: argparse.Namespace, wrongs: Iterable[tuple[str, object]]) -> None:
-    """Stops at the first wrong flag, before anything slow. wrongs: what could be wrong beside what is in LEAST and
-    wrong in training and in evaluation, and whether it is."""
-    for bound, names in LEAST.items():
+    """Stops at the first wrong flag, before anything slow. wrongs: what else could be wrong, and whether it is."""
+    for what, (low, high, names) in RANGES.items():
         for name in names.split():
-            if (value := getattr(args, name, None)) is not None and not bound <= value < math.inf:
-                fail(f"--{name.replace('_', '-')} {value}: must be {bound} or more")
+            if (value := getattr(args, name, None)) is not None and not low <= value <= high:
+                fail(f"--{name.replace('_', '-')} {value}: must be {what}")
     for message, wrong in itertools.chain(shared_mistakes(args), wrongs):
         if wrong:
             fail(message)
@@ -316,8 +317,6 @@ def shared_mistakes(args: argparse.Namespace) -> Iterator[tuple[str, object]]:
     name = args.model if args.model and not args.resume else "."  # a resumed run has its own
     missing = (name[0] in "./~" or name.count("/") > 1) and not Path(name).exists()
     yield f"--model {name}: no such folder, nor a name of the hub, owner/name", missing
-    yield f"--temperature {args.temperature}: must be above 0 (usual: 1)", not 0 < args.temperature < math.inf
-    yield f"--top-p {args.top_p}: must be above 0, and at most 1 (off)", not 0 < args.top_p <= 1
     reason = "--dtype float16: small gradients would be 0, or steps skipped to find a scale for the loss"
     yield f"{reason}; give bfloat16, or float32 where a GPU has none", args.dtype == "float16"
     yield "--stop: an empty text ends every completion at its first token", "" in (args.stop or ())
@@ -336,10 +335,6 @@ def mistakes(args: argparse.Namespace) -> Iterator[tuple[str, object]]:
     yield f"--model {args.model}: give --data, a file or a hub data set", new and not built_in and not args.data
     yield "--data, --box-scale: the built-in model reads only its own; give --model", built_in and data
     yield f"--group-size {args.group_size}: one has no baseline; use 2 or more", args.group_size < 2 and grouped
-    yield f"--beta-th {args.beta_th}: must be a share, from 0 to 1 (paper: 0.6)", not 0 <= args.beta_th <= 1
-    yield f"--lr-floor {args.lr_floor}: must be a share of --lr, from 0 to 1", not 0 <= args.lr_floor <= 1
-    yield f"--lr {args.lr}: must be above 0 (paper: 1e-6)", not 0 < args.lr < math.inf
-    yield f"--gae-lambda {args.gae_lambda}: must be from 0 to 1 (usual: 0.95)", args.gae_lambda > 1
     yield (f"--clip {args.clip}: LOW between 0 and 1, HIGH above 0",
            args.clip and not (0 < args.clip[0] < 1 and args.clip[1] > 0))
     yield ("alpha, --beta-th and --norm valid_token are for groups without gradient, and with --baseline "

@@ -4,7 +4,6 @@ metrics.jsonl, samples.jsonl and groups.jsonl are written by rank 0, one step at
 G samples of each, S groups of all rounds and ranks.
 """
 
-import json
 import math
 import re
 import sys
@@ -163,8 +162,7 @@ def make_logger(args, state: State, before: Evaluation | None):
     if args.wandb:
         import wandb
 
-        name = json.loads((out / "config.json").read_text(encoding="utf-8"))["wandb_id"]
-        run = wandb.init(project=args.wandb, config=vars(args), dir=out, id=name, resume="allow")
+        run = wandb.init(project=args.wandb, config=vars(args), dir=out, id=args.wandb_id, resume="allow")
         boards.append(lambda row: run.log(row, step=row["step"]))
 
     def log(row: dict, samples: list[dict], groups: torch.Tensor) -> None:
@@ -289,14 +287,16 @@ def report(args, state: State, first: int, before: Evaluation | None, after: Eva
     say(f"done: {args.out}/final loads with from_pretrained; see {args.out}/metrics.jsonl")
     if before is None or dist.get_rank():
         return
-    change = f"before (step {first}) {percent(before)}, after (step {args.steps}) {percent(after)}"
+    results = {"before": before, "after": after, **controls}
+    shares = {name: f"{100 * x.accuracy:.1f} ± {100 * x.standard_error:.1f} %" for name, x in results.items()}
+    change = f"before (step {first}) {shares['before']}, after (step {args.steps}) {shares['after']}"
     say(f"held-out accuracy, greedy: {change}")
     if args.keep_best:
         say(f"the best of this run: {100 * state.best_accuracy:.1f} %, after step {state.best_step}")
-    for name, each in {"before": before, "after": after, **controls}.items():
+    for name, each in results.items():
         if each.by_kind or name in controls:
             kinds = ", ".join(f"{kind} {100 * share:.1f} %" for kind, share in each.by_kind.items())
-            say(f"  {name}: {percent(each)}" + f" ({kinds})" * bool(kinds))
+            say(f"  {name}: {shares[name]}" + f" ({kinds})" * bool(kinds))
     changed = {i: b - a for i, (a, b) in enumerate(zip(before.right, after.right, strict=True)) if a != b}
     if not changed:
         say("no held-out problem is answered better or worse than before")
@@ -306,10 +306,6 @@ def report(args, state: State, first: int, before: Evaluation | None, after: Eva
     for name, evaluation in (("before", before), ("after", after)):
         verdict = {1: "right", 0: "wrong"}.get(evaluation.right[i], f"{evaluation.right[i]:.2f}")
         say(f"--- {name}, {verdict}:\n{evaluation.completions[i]}")
-
-
-def percent(evaluation: Evaluation) -> str:
-    return f"{100 * evaluation.accuracy:.1f} ± {100 * evaluation.standard_error:.1f} %"
 
 
 def say(text: str) -> None:

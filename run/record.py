@@ -88,8 +88,7 @@ def flags_of(file: str) -> dict:
     facts, config, _ = read(file)
     before = Path(file).absolute().parent.parent / f"checkpoint-{facts['step'] - 1}"
     model = config["model"] if facts["step"] == 1 else str(before) if before.exists() else None
-    unread = {"template": None, "system_prompt": "none", "record": 0, "resume": False, "overwrite": False}
-    return config | unread | {"model": model}
+    return config | {"template": None, "system_prompt": "none", "model": model}  # prompts are in the file
 
 
 def read(file: str) -> tuple[dict, dict, dict[str, torch.Tensor]]:
