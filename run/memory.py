@@ -19,7 +19,7 @@ from engine.fixed_shapes import WIDTH, fit, multiple
 from engine.output_layer import SLICE_LOGITS
 from run.flags import fail, user_input
 from run.journal import say
-from run.models import model_class, tokenizer_and_config
+from run.models import config_of, model_class
 from run.ranks import is_gpu, memory, slice_logits
 
 DRAW_BYTES = 24  # per logit in the rollout: as made, repeated, scaled, exponential, and its CDF in float64
@@ -88,8 +88,7 @@ def choose_parallel(args, resumed: Path | None, device: torch.device) -> str:
 
 def planned(args, resumed: Path | None, device: torch.device) -> tuple[str, Shape, Load, int]:
     """ "ddp" or "fsdp", the model's sizes, a rank's load, and the bytes that every rank can use."""
-    _, config = tokenizer_and_config(args, resumed)
-    shape, (limit, base) = shape_of(config, args.trust_remote_code), room(device)
+    shape, (limit, base) = shape_of(config_of(args, resumed), args.trust_remote_code), room(device)
     least = torch.tensor(limit, device=device)
     dist.all_reduce(least, dist.ReduceOp.MIN)  # all ranks must choose alike
     limit, ranks = int(least), dist.get_world_size()

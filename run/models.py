@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 from safetensors.torch import load_file
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 from transformers.utils.peft_utils import find_adapter_config_file
@@ -86,12 +86,12 @@ def first_model(args) -> str | Path:
     return BUILT_INS[args.model].ensure(args.seed) if args.model in BUILT_INS else args.model
 
 
-def tokenizer_and_config(args, resumed: Path | None) -> tuple:
-    """Those of the run's model. A built-in one need not have been made for that."""
-    folder, trust = resumed or args.model, args.trust_remote_code
+def config_of(args, resumed: Path | None):
+    """The configuration of the run's model. A built-in one need not have been made for that."""
+    folder = resumed or args.model
     if task := BUILT_INS.get(folder):
-        return (tokenizer := task.make_tokenizer()), task.make_config(tokenizer)
-    return tuple(pretrained(kind, folder, trust) for kind in (AutoTokenizer, AutoConfig))
+        return task.make_config(task.make_tokenizer())
+    return pretrained(AutoConfig, folder, args.trust_remote_code)
 
 
 def load_model(args, folder, device: torch.device):

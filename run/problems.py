@@ -17,7 +17,7 @@ from rollout import Pictures, num_patches
 from run import faults
 from run.flags import fail, user_input
 from run.journal import say
-from run.models import BUILT_INS, first_model, pretrained, tokenizer_and_config
+from run.models import BUILT_INS, config_of, first_model, pretrained
 from tasks import data
 from tasks.pictures import Processor, encoded, in_model_units, load_processor
 from tasks.prompts import MARKER, encode_prompt, load_template, system_prompt, template_arguments
@@ -89,8 +89,9 @@ def read_rows(args, say_first: Callable) -> tuple[list[dict], list[dict]]:
 
 def tokenizer_of(args, resumed: Path | None):
     """The model's tokenizer, once its positions are known to be enough."""
-    tokenizer, config = tokenizer_and_config(args, resumed)
-    config = config.get_text_config()
+    folder, config = resumed or args.model, config_of(args, resumed).get_text_config()
+    task = BUILT_INS.get(folder)
+    tokenizer = task.make_tokenizer() if task else pretrained(AutoTokenizer, folder, args.trust_remote_code)
     positions = getattr(config, "max_position_embeddings", None) or math.inf
     ropes = getattr(config, "rope_parameters", None) or {}
     for rope in (ropes, *ropes.values()):  # of all layers, or of each kind of layer
