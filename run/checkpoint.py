@@ -113,13 +113,11 @@ def latest(out: Path) -> Path | None:
 def newest(out: Path, refuse: Callable[[str], None]) -> Path | None:
     """The folder to resume from: the latest intact one, or None where there is none at all. refuse: called with the
     reason for each later one. ValueError: none is intact."""
-    folders = _newest_first(out)
-    for folder in folders:
-        wrong = damage(folder)
-        if wrong is None:
+    for folder in _newest_first(out):
+        if (wrong := damage(folder)) is None:
             return folder
         refuse(f"{folder} is refused: {wrong}")
-    if folders:
+    if latest(out):
         raise ValueError(f"--resume: no checkpoint of {out} is intact; --overwrite starts a new run")
     return None
 
@@ -133,10 +131,9 @@ def damage(folder: Path) -> str | None:
                 return f"{name} has {size} bytes, not the {fingerprint['size']} that were saved"
             if _fingerprint(folder / name) != fingerprint:
                 return f"the bytes of {name} are not those that were saved"
-    except FileNotFoundError as error:
-        return f"{Path(error.filename).name} is missing"
     except OSError as error:
-        return f"{error.filename} can't be read ({error.strerror})"
+        why = "is missing" if isinstance(error, FileNotFoundError) else f"can't be read ({error.strerror})"
+        return f"{Path(error.filename).name} {why}"
     except (ValueError, TypeError, KeyError, AttributeError):
         return f"{MANIFEST} is damaged"
     return None

@@ -61,10 +61,10 @@ def beating(patience: float = math.inf) -> Iterator[None]:
         for count in itertools.count():
             try:
                 store.set(f"beat/{rank}", str(count))
-                lost = patience < math.inf and any_lost(store, heard, time.monotonic(), patience)
+                missed = patience < math.inf and lost(heard, time.monotonic(), patience, store)
             except RuntimeError:  # the store is gone, with the rank or the agent that held it
                 return
-            if lost:
+            if missed:
                 end_without_others(RuntimeError("another rank was lost"))
             if stop.wait(BEAT):
                 return
@@ -79,14 +79,16 @@ def beating(patience: float = math.inf) -> Iterator[None]:
         thread.join()
 
 
-def any_lost(store: dist.Store, heard: dict, now: float, patience: float) -> bool:
-    """Whether another rank ended for a reason of its own, or was silent for too long. heard: rank -> (beat, since)."""
-    ended = _read("ended", store)
+def lost(heard: dict, now: float, patience: float, store: dist.Store | None = None) -> list[str]:
+    """The other ranks that ended for a reason of their own, or were silent for too long, in words. heard: rank -> (its
+    last beat, since when), of those that are missed; brought up to date."""
+    ended, last = _read("ended", store), _read("doing", store)
     for rank, beat in _read("beat", store).items():
         if rank not in heard or heard[rank][0] != beat:
             heard[rank] = beat, now
-    silent = [rank for rank, (_, since) in heard.items() if rank not in ended and now - since > patience]
-    return bool(others() & {*silent, *(rank for rank, reason in ended.items() if reason)})
+    words = [f"rank {r} ended: {reason}" for r, reason in ended.items() if r in others() and reason]
+    silent = [r for r in sorted(others() - ended.keys()) if r in heard and now - heard[r][1] > patience]
+    return words + [f"rank {r} is gone; the last thing it began was the {last.get(r, 'start')}" for r in silent]
 
 
 def doing(what: str) -> None:
@@ -129,16 +131,14 @@ def end_without_others(error: BaseException, remark: str = "") -> None:
 
 def gone() -> list[str]:
     """The other ranks that ended for a reason of their own, or show no sign of life, in words. Takes up to 3 s."""
+    now, heard = time.monotonic(), {}
     try:
-        before, ended = _read("beat"), _read("ended")
-        if others() - ended.keys():
+        lost(heard, now, math.inf)
+        if others() - _read("ended").keys():
             time.sleep(3 * BEAT)
-        after, ended, last = _read("beat"), _read("ended"), _read("doing")
+        return lost(dict.fromkeys(others(), (None, now)) | heard, time.monotonic(), 2 * BEAT)
     except RuntimeError:
         return ["the store does not answer: rank 0, or the agent of torchrun, is gone"]
-    silent = [r for r in sorted(others() - ended.keys()) if before.get(r) == after.get(r)]
-    words = [f"rank {r} ended: {reason}" for r, reason in ended.items() if r in others() and reason]
-    return words + [f"rank {r} is gone; the last thing it began was the {last.get(r, 'start')}" for r in silent]
 
 
 def others() -> set[int]:

@@ -25,12 +25,17 @@ from tasks.prompts import MARKER, encode_prompt, load_template, system_prompt, t
 
 def read_problems(args, resumed: Path | None) -> tuple[object, list[dict], list[dict]]:
     """The model's tokenizer, and the rows for training and evaluation. Finds mistakes in data and lengths at once."""
-    read = built_in_rows if args.model in BUILT_INS else read_rows
-    rows, held_out = read(args, (lambda _: None) if resumed else say)  # who resumes a run has seen what it says
-    name = args.solution_field
+    say_first = (lambda _: None) if resumed else say  # who resumes a run has seen what it says
+    task, name = BUILT_INS.get(args.model), args.solution_field
+    if task:
+        if "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(1)  # its matrices are so small that a second thread costs more than it brings
+        say_first(f"built-in model, shown {task.FLAW}: the reward repairs that. {args.out}/config.json has its flags")
+        rows, held_out = task.problems("train"), task.problems("test")
+    else:
+        rows, held_out = read_rows(args, say_first)
     if args.algo == "sft":
-        if args.model in BUILT_INS:
-            rows = [row | {name: BUILT_INS[args.model].solution(row)} for row in rows]
+        rows = [row | {name: task.solution(row)} for row in rows] if task else rows
         if missing := sum(not isinstance(row.get(name), str) for row in rows):
             fail(f"--solution-field {name}: not a text in {missing} of {len(rows)} rows; give the column of solutions")
     return tokenizer_of(args, resumed), rows, held_out
@@ -63,15 +68,6 @@ def load_problems(args, resumed: Path | None, found: tuple | None = None, reward
         folder = first_model(args)
         tokenizer = pretrained(AutoTokenizer, folder)  # which AutoTokenizer makes another class of, in checkpoints too
     return folder, tokenizer, processor, problems, held_out
-
-
-def built_in_rows(args, say_first: Callable) -> tuple[list[dict], list[dict]]:
-    """The problems of a built-in model, for training and held out."""
-    task = BUILT_INS[args.model]
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(1)  # its matrices are so small that a second thread costs more than it brings
-    say_first(f"built-in model, shown {task.FLAW}: the reward repairs that. Its flags are in {args.out}/config.json")
-    return task.problems("train"), task.problems("test")
 
 
 def read_rows(args, say_first: Callable) -> tuple[list[dict], list[dict]]:

@@ -115,12 +115,6 @@ def sign_test(better: int, worse: int) -> float:
     return min(1.0, 2 * tail / 2**n)
 
 
-def average_of_sets(estimates: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """The unweighted mean over sets, as in the paper; their errors are independent."""
-    means, errors = zip(*estimates, strict=True)
-    return statistics.fmean(means), math.sqrt(sum(error**2 for error in errors)) / len(errors)
-
-
 def labels(row: dict) -> tuple[str, ...]:
     """The lines of a table in which a row counts: that of its set, and that of its task, if it has one."""
     return (row["set"], f"{row['set']}, {row['task']}") if "task" in row else (row["set"],)
@@ -176,7 +170,9 @@ def paper_table(model: str, rows: Sequence[dict], complete_sets: Sequence[str]) 
     for measure in next(iter(estimates.values()), {}):
         scores = {name: values[measure] for name, values in estimates.items()}
         cells = {name: cell(score, name) for name, score in scores.items()}
-        average = cell(average_of_sets(list(scores.values())), *scores) if len(scores) == len(PAPER_SETS) else "–"
+        means, errors = zip(*scores.values(), strict=True)
+        mean = statistics.fmean(means), math.hypot(*errors) / len(errors)  # errors of sets are independent
+        average = cell(mean, *scores) if len(scores) == len(PAPER_SETS) else "–"
         lines.append([f"{model}, {measure}", average, *(cells.get(name, "–") for name in PAPER_SETS)])
     lines += [[name, f"{statistics.fmean(numbers):.1f}", *map(str, numbers)] for name, *numbers in PAPER_ROWS]
     footnote = any(cell.endswith(" *") for line in lines for cell in line)
