@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from run.flags import Help, add_shared_flags, check, complain, user_input
+from run.flags import Help, add_shared_flags, checked, complain, user_input
 from tasks import benchmarks
 from tasks.built_in import BENCHES, DEFAULTS
 
@@ -22,10 +22,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.set_defaults(bench=bench, **lengths)
         args = parser.parse_args(argv)
     args.out = args.out or ("eval.jsonl" if args.model else None)
-    check(args, mistakes(args))
-    from run import ranks  # imports torch
-
-    return ranks.for_device(args)
+    return checked(args, mistakes(args))
 
 
 def make_parser() -> argparse.ArgumentParser:

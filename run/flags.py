@@ -84,10 +84,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.set_defaults(**{name: value for name, value in defaults.items() if name in of_run})
     args = parser.parse_args(words)
     args.resume = resume
-    check(args, mistakes(args))
-    from run import ranks  # imports torch
-
-    return ranks.for_device(args)
+    return checked(args, mistakes(args))
 
 
 def config_of_run(config: Path) -> dict:
@@ -299,8 +296,9 @@ def complain(parser: argparse.ArgumentParser, message: str) -> None:
     fail(message)
 
 
-def check(args: argparse.Namespace, wrongs: Iterable[tuple[str, object]]) -> None:
-    """Stops at the first wrong flag, before anything slow. wrongs: what else could be wrong, and whether it is."""
+def checked(args: argparse.Namespace, wrongs: Iterable[tuple[str, object]]) -> argparse.Namespace:
+    """The flags, completed for this machine; ends at the first wrong one, before anything slow. wrongs: what else could
+    be wrong, and whether it is."""
     for what, (low, high, names) in RANGES.items():
         for name in names.split():
             if (value := getattr(args, name, None)) is not None and not low <= value <= high:
@@ -310,6 +308,9 @@ def check(args: argparse.Namespace, wrongs: Iterable[tuple[str, object]]) -> Non
             fail(message)
     user_input(system_prompt, args.system_prompt)
     user_input(load_template, args.template)
+    from run import ranks  # imports torch
+
+    return ranks.for_device(args)
 
 
 def shared_mistakes(args: argparse.Namespace) -> Iterator[tuple[str, object]]:
