@@ -56,7 +56,16 @@ def load_trained(args, folder, tokenizer, processor, problems, kind: str, resume
         slow = slow if has_bfloat16() else ": it has no bfloat16, and float16 is not offered (docs/gpu.md)"
         say(f"{device_name(device)}, --dtype {args.dtype}{slow if args.dtype == 'float32' else ''}")
     model = load_adapted(args, folder, resumed, device)
-    reference, critic = make_compared(args, resumed, device, processor)
+    reference, critic = None, None  # GPG needs neither
+    if args.kl_coef:
+        first = load_model(args, first_model(args), device).eval()
+        reference = suit(Policy(first, args.temperature, args.dtype, processor and processor.remembered))
+        reference.requires_grad_(False)
+    if args.baseline == "critic":
+        critic = Critic(load_model(args, first_model(args), device), args.dtype)
+        if resumed:
+            critic.load_state_dict(load_file(resumed / checkpoint.CRITIC))
+        critic = spread(critic, "ddp")
     parts = [p for part in (model, reference) if part for p in part.parameters() if not p.requires_grad]
     frozen = str(int(faults.hash_of(parts))) if parts else None
     policy = make_policy(model, kind, args, processor, problems)
@@ -176,21 +185,6 @@ def make_policy(model, kind: str, args, processor=None, problems: list[dict] = (
         count = sum(p.numel() for p in lost.values())
         say(f"{name}: no text reaches {count:,} of its parameters, so they are frozen; the first: {next(iter(lost))}")
     return spread(policy, kind)
-
-
-def make_compared(args, resumed: Path | None, device: torch.device, processor) -> tuple:
-    """The reference of a KL term, the model as the run began; and PPO's critic. None for GPG."""
-    reference, critic = None, None
-    if args.kl_coef:
-        first = load_model(args, first_model(args), device).eval()
-        reference = suit(Policy(first, args.temperature, args.dtype, processor and processor.remembered))
-        reference.requires_grad_(False)
-    if args.baseline == "critic":
-        critic = Critic(load_model(args, first_model(args), device), args.dtype)
-        if resumed:
-            critic.load_state_dict(load_file(resumed / checkpoint.CRITIC))
-        critic = spread(critic, "ddp")
-    return reference, critic
 
 
 def pretrained(kind, name: str | Path, trust: bool = False, **options):
