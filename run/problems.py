@@ -77,8 +77,8 @@ def read_rows(args, say_first: Callable) -> tuple[list[dict], list[dict]]:
     rows, bad = load(args.data, split="train")
     held_out, bad_held_out = load(args.eval_data, split="test") if args.eval_data else ([], 0)
     say_first(f"{len(rows)} problems to train on, {len(held_out)} held out; bad rows skipped: {bad} and {bad_held_out}")
-    shared = {digest(row) for row in rows} & {digest(row) for row in held_out}
-    if shared:
+    asked = [{(row["problem"], str(row.get("turns")), *row.get("images", ())) for row in x} for x in (rows, held_out)]
+    if shared := set.intersection(*asked):
         say_first(f"warning: {len(shared)} problems of --eval-data are in --data too; accuracy on them is not held out")
     return rows, held_out
 
@@ -103,15 +103,10 @@ def fingerprint(rows: list[dict]) -> str:
     """Of all that is asked: prompts as the model sees them, pictures and every column, in this order."""
     found = hashlib.sha256()
     for row in rows:
-        found.update(digest(row) + repr({name: x for name, x in row.items() if name != "images"}).encode())
+        found.update(repr({name: x for name, x in row.items() if name != "images"}).encode())
+        for picture in row.get("images", ()):
+            found.update(picture.encode() if isinstance(picture, str) else picture)
     return found.hexdigest()
-
-
-def digest(row: dict) -> bytes:
-    """Tells problems apart, also those that ask the same of different pictures."""
-    pictures = [picture.encode() if isinstance(picture, str) else picture for picture in row.get("images", ())]
-    turns = [turn["content"].encode() for turn in row.get("turns", ())]
-    return hashlib.sha256(b"\0".join([row["problem"].encode(), *turns, *pictures])).digest()
 
 
 def readers(args, resumed: Path | None, tokenizer, rows: Sequence[dict]) -> tuple[object, Processor | None]:

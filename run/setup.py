@@ -60,7 +60,7 @@ def set_up(args, device: torch.device) -> tuple[Trained, list[dict], list[dict],
     folder, tokenizer, processor, problems, held_out = load_problems(args, resumed, found, rewards)
     scorer = make_scorer(args, rewards, problems, held_out)
     before = config_of_run(Path(args.out) / "config.json") if resumed else {}
-    made_of = {"prompts": fingerprint(problems)} | ({"held-out prompts": fingerprint(held_out)} if held_out else {})
+    made_of = {"problems": fingerprint(problems)} | ({"held-out problems": fingerprint(held_out)} if held_out else {})
     made_of |= {file: hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files_of(rewards)}
     say_changed_flags(args, before)
     refuse_changes(args, before, made_of)
@@ -124,7 +124,6 @@ def open_run(args, resumed: Path | None, optimizer, made_of: dict[str, str]) -> 
     if dist.get_rank() == 0:
         if args.overwrite:
             checkpoint.clear(out)
-        user_input(out.mkdir, parents=True, exist_ok=True)
         checkpoint.reopen(out, state.step, resumed)
         record.cut_back(out, state.step)
         versions = {"torch": torch.__version__, "transformers": transformers.__version__, "commit": commit()}

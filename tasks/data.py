@@ -49,8 +49,8 @@ def load(
     source: one or several, separated by commas, of: a file .jsonl, .json (a list, or an object with one list, or with
     one by the name of the split) or .parquet; a data set of the hub, `owner/name` (the files of the split, found by
     their names); one of its files, `owner/name:path/of/file`. A final [:N] takes its first N rows, good or bad.
-    problem_field, answer_field: columns, in place of the usual ones; the answer is then taken as it is.
-    ask: makes the columns of a problem of those of the file; ValueError: it can't.
+    problem_field, answer_field: columns, in place of the usual ones; the answer is then taken as it is. ask: makes the
+    columns of a problem of those of the file; ValueError: it can't.
 
     Options are put below the problem, and the answer is a letter. A number as answer keeps the file's spelling. If it
     ends in GSM8K's line "#### 1,234", it becomes "1234", and its text the column "solution" if there is none.
@@ -223,8 +223,6 @@ def order(num_problems: int, seed: int, start: int, count: int) -> list[int]:
 
     Epoch e, from position e * num_problems on, is a permutation of all problems that depends on (seed, e) alone: none
     comes twice or is left out at its end, and a resumed run needs to know its position only."""
-    if num_problems < 1 or min(seed, start, count) < 0:
-        raise ValueError(f"order({num_problems}, {seed}, {start}, {count}): needs a problem, and no negative number")
     first, last = start // num_problems, (start + count - 1) // num_problems
     stream: list[int] = []
     for epoch in range(first, last + 1):

@@ -115,12 +115,12 @@ def test_other_prompts_and_rewards_are_named_and_need_leave(ended, tmp_path, cap
         file.write("# changed\n")
     before = {file: file.stat().st_mtime_ns for file in out.rglob("*")}
     error = refused(["--out", "out", "--resume", "--steps", "3"], capsys)
-    assert f"--resume: prompts, {tmp_path / 'rewards.py'}: not what out was trained with" in error
+    assert f"--resume: problems, {tmp_path / 'rewards.py'}: not what out was trained with" in error
     assert {file: file.stat().st_mtime_ns for file in out.rglob("*")} == before
     train.main(["--out", "out", "--resume", "--steps", "3", "--allow-changes", "--lr", "1e-4"])
     printed = capsys.readouterr().out
     assert "--resume changes --steps from 2 to 3, --lr from 0.001 to 0.0001; the cosine is stretched" in printed
-    assert f"--allow-changes: prompts, {tmp_path / 'rewards.py'}: not what" in printed
+    assert f"--allow-changes: problems, {tmp_path / 'rewards.py'}: not what" in printed
     train.main(["--out", "out", "--resume", "--steps", "4"])  # which knows the new ones
 
 
