@@ -8,6 +8,7 @@ update has the same bits; on others each takes the share of several, or none.
 
 import hashlib
 import json
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 
@@ -109,11 +110,9 @@ def digest(tensors: dict[str, torch.Tensor], header: dict[str, str]) -> str:
 def cut_back(out: Path, step: int) -> None:
     """Deletes the records of later steps, and the folder if nothing is left in it."""
     folder = out / "rollouts"
-    for leftover in folder.glob(".step-*.tmp"):  # of a kill
-        leftover.unlink()
-    for file in folder.glob("step-*.safetensors"):
-        number = file.stem.removeprefix("step-")
-        if number.isdecimal() and int(number) > step:
-            file.unlink()
-    if folder.exists() and not any(folder.iterdir()):
+    numbers = {file: file.stem.removeprefix("step-") for file in folder.glob("step-*.safetensors")}
+    later = [file for file, number in numbers.items() if number.isdecimal() and int(number) > step]
+    for file in [*later, *folder.glob(".step-*.tmp")]:  # the last of a kill
+        file.unlink()
+    with suppress(OSError):  # not empty, or not there
         folder.rmdir()

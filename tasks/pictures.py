@@ -339,6 +339,7 @@ def load_processor(
             what = "rows have pictures" if needed else "--min-pixels, --max-pixels limit pictures"
             raise ValueError(f"{what}, but {folder} reads text only; --model names one that reads pictures")
         return None
+    pillow()
 
     class WithoutFilm(kind):
         """The part for video alone needs torchvision, so it may be None."""
@@ -348,7 +349,6 @@ def load_processor(
 
     WithoutFilm.__name__ = kind.__name__  # which is saved
     try:
-        pillow()
         images = AutoImageProcessor.from_pretrained(folder, backend="pil", trust_remote_code=trust, **limits)
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust)
         options, _ = kind.get_processor_dict(folder)

@@ -448,7 +448,7 @@ def test_a_folder_without_what_its_processor_needs_is_one_line(tmp_path, monkeyp
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "PIL", None)
         with pytest.raises(ValueError, match="pip install pillow"):
-            load_processor(folder, needed=True)
+            load_processor(folder)
     (folder / "preprocessor_config.json").unlink()
     assert load_processor(folder) is None  # rows of text need none
     with pytest.raises(ValueError) as caught:
