@@ -199,10 +199,9 @@ def pretrained(kind, name: str | Path, trust: bool = False, **options):
         if "trust_remote_code" in str(error):
             fail(f"--model {name}: it needs code that comes with it; --trust-remote-code runs that, if you trust it")
         reason = str(error).strip().partition("\n")[0]
-        for file, what in {"config.json": "model", "tokenizer_config.json": "tokenizer"}.items():
-            if Path(name).is_dir() and not Path(name, file).exists():
-                reason = f"there is no {file}, so no {what} in this folder"
-                break
+        lacking = [file for file in ("config.json", "tokenizer_config.json") if not Path(name, file).exists()]
+        if lacking and Path(name).is_dir():
+            reason = f"the folder has no {lacking[0]}"
         fail(f"--model {name}: no causal LM could be read ({reason}); give its folder or its hub name")
     if options.get("output_loading_info"):
         loaded, info = loaded

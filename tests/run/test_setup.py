@@ -147,8 +147,8 @@ def test_what_is_no_model_is_said_in_a_line(world, tmp_path, capsys, monkeypatch
     for folder in (tmp_path / "adapter", snapshot):
         (folder / "adapter_config.json").write_text("{}")
     for model, message in (
-        (tmp_path / "empty", "there is no config.json, so no model in this folder"),
-        (tmp_path / "bare", "there is no tokenizer_config.json, so no tokenizer in this folder"),
+        (tmp_path / "empty", "the folder has no config.json"),
+        (tmp_path / "bare", "the folder has no tokenizer_config.json"),
         (tmp_path / "adapter", "an adapter; merge it into its model"),
         ("owner/adapter", "owner/adapter: an adapter; merge it into its model"),
     ):
