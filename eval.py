@@ -36,7 +36,7 @@ from run import checkpoint, faults, scores
 from run.flags import fail, user_input
 from run.journal import say, show, start_bar
 from run.models import first_model, read_model
-from run.problems import encode_row, features_and_pictures, processor_of, room_for_pictures, tokenizer_of
+from run.problems import encode_row, features_and_pictures, prompt_options, readers, room_for_pictures, tokenizer_of
 from run.ranks import decoder, init_distributed
 from tasks import benchmarks, data, pictures, prompts
 
@@ -109,18 +109,11 @@ def load_sets(args: argparse.Namespace) -> dict[str, benchmarks.ProblemSet]:
 def load_problems(args, sets: dict[str, benchmarks.ProblemSet], folder) -> tuple[object, object, list[dict]]:
     """The tokenizer; the processor of pictures, or None; and the problems of all sets in order: rows of the result
     without completions, and "prompt_ids". Exits if prompts don't fit the model, before its weights are read."""
-    tokenizer = tokenizer_of(args, folder)
-    needed = any("images" in row for problem_set in sets.values() for row in problem_set.rows)
-    processor = processor_of(args, folder, tokenizer, needed)
-    tokenizer = processor.tokenizer if processor else tokenizer
-    template = prompts.load_template(args.template)
-    args.template_args = user_input(prompts.template_arguments, tokenizer, template, args.template_args) or None
+    every = [row for problem_set in sets.values() for row in problem_set.rows]
+    tokenizer, processor = readers(args, folder, tokenizer_of(args, folder), every)
     problems = []
     for name, problem_set in sets.items():
-        system_prompt, template = prompt_names(args, problem_set.benchmark)
-        system, suffix = prompts.system_prompt(system_prompt)
-        options = {"system": system, "suffix": suffix, "template": prompts.load_template(template)}
-        options["template_args"] = args.template_args
+        options = prompt_options(*prompt_names(args, problem_set.benchmark), args.template_args)
         rows, grade = problem_set.rows, problem_set.benchmark.grade
         rows = user_input(pictures.in_model_units, rows, "pixels", processor) if grade == "iou" else rows  # of files
         for place, row in enumerate(rows):
@@ -143,7 +136,7 @@ def load_problems(args, sets: dict[str, benchmarks.ProblemSet], folder) -> tuple
 def make_settings(args: argparse.Namespace, sets: dict[str, benchmarks.ProblemSet], problems: list[dict]) -> dict:
     """What the result depends on, for its first line; problems and grader by a hash."""
     settings = {name: getattr(args, name) for name in SETTINGS}
-    settings["template"] = prompts.load_template(args.template)
+    settings |= {"template": prompts.load_template(args.template), "template_args": args.template_args or None}
     settings["sets"] = {}
     for name, problem_set in sets.items():
         own = [problem for problem in problems if problem["set"] == name]

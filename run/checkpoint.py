@@ -1,13 +1,7 @@
 """A run on disk: what is saved is complete or absent, and a resumed run continues to the same bits.
 
-    OUT/config.json            the flags, after defaults; where the run was made, and hashes of what it was made of
-    OUT/metrics.jsonl          one row per step
-    OUT/samples.jsonl          a few completions per step
-    OUT/groups.jsonl           rewards and lengths of all samples of a step, by group
-    OUT/rollouts/              the steps that --record names, see record.py
-    OUT/checkpoint-N/          after step N: a Hugging Face folder; in it trainer.pt, the optimizer and the state; and
-                               manifest.json, size and SHA-256 of every other file, written last
-    OUT/final/                 the same, after the last step
+OUT/checkpoint-N, after step N, and OUT/final are Hugging Face folders; in them trainer.pt, the optimizer and the state,
+and manifest.json, size and SHA-256 of every other file, written last. docs/metrics.md has the other files of OUT.
 
 A folder is written under a temporary name and renamed: a kill at any moment leaves the last complete one. Later damage,
 by a disk or an incomplete copy, is found by its manifest. Randomness needs no saving: a step is a function of (seed,
@@ -19,7 +13,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,13 +113,11 @@ def latest(out: Path) -> Path | None:
 def newest(out: Path, refuse: Callable[[str], None]) -> Path | None:
     """The folder to resume from: the latest intact one, or None where there is none at all. refuse: called with the
     reason for each later one. ValueError: none is intact."""
-    folders = _newest_first(out)
-    for folder in folders:
-        wrong = damage(folder)
-        if wrong is None:
+    for folder in _newest_first(out):
+        if (wrong := damage(folder)) is None:
             return folder
         refuse(f"{folder} is refused: {wrong}")
-    if folders:
+    if latest(out):
         raise ValueError(f"--resume: no checkpoint of {out} is intact; --overwrite starts a new run")
     return None
 
@@ -139,10 +131,9 @@ def damage(folder: Path) -> str | None:
                 return f"{name} has {size} bytes, not the {fingerprint['size']} that were saved"
             if _fingerprint(folder / name) != fingerprint:
                 return f"the bytes of {name} are not those that were saved"
-    except FileNotFoundError as error:
-        return f"{Path(error.filename).name} is missing"
     except OSError as error:
-        return f"{error.filename} can't be read ({error.strerror})"
+        why = "is missing" if isinstance(error, FileNotFoundError) else f"can't be read ({error.strerror})"
+        return f"{Path(error.filename).name} {why}"
     except (ValueError, TypeError, KeyError, AttributeError):
         return f"{MANIFEST} is damaged"
     return None
@@ -165,16 +156,16 @@ def reopen(out: Path, step: int, taken: Path | None) -> None:
         if leftover.name[1:].startswith(("checkpoint-", "final.")):
             shutil.rmtree(leftover)
     for file in filter(Path.exists, map(out.joinpath, ROW_FILES)):
-        with open(file, encoding="utf-8", errors="replace") as rows:
-            # a last row without its end was cut short by a kill
-            kept = [row for row in rows if row.endswith("\n") and json.loads(row)["step"] <= step]
-        write(file, "".join(kept))
-    for folder in _newest_first(out):
-        if folder == taken:
-            break
-        _move(folder, folder.with_name(f"{folder.name}.damaged"))
-    if (out / "final").exists():
-        _move(out / "final", out / f"checkpoint-{step}")
+        write(file, as_lines(row for row in read_lines(file) if row["step"] <= step))
+    folders = _newest_first(out)
+    refused = folders[: folders.index(taken) if taken in folders else None]
+    moves = {folder: folder.with_name(f"{folder.name}.damaged") for folder in refused}
+    if taken == out / "final":
+        moves[taken] = out / f"checkpoint-{step}"
+    for folder, target in moves.items():
+        if target.exists():
+            _delete(target)
+        folder.rename(target)
 
 
 def prune(out: Path, keep: int, best: int = 0) -> None:
@@ -193,13 +184,26 @@ def clear(out: Path) -> None:
 
 
 def append(file: Path, row: dict) -> None:
-    """One line of JSON at the end of a file. OSError, in one line, if it can't be; reopen drops half a row."""
+    """One line of JSON at the end of a file. OSError, in one line, if it can't be."""
     with _writing(file), open(file, "a", encoding="utf-8") as handle:
-        handle.write(as_line(row))
+        handle.write(as_lines([row]))
 
 
-def as_line(row: dict) -> str:
-    return json.dumps(row, ensure_ascii=False) + "\n"
+def as_lines(rows: Iterable[dict]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def read_lines(file: Path) -> list[dict]:
+    """The objects of a JSONL file; none if there is no file. A last line without its end is being written, or was cut
+    short by a kill, and is left out. ValueError: another line is no object."""
+    rows = []
+    lines = file.read_text(encoding="utf-8", errors="replace").split("\n")[:-1] if file.is_file() else []
+    for number, line in enumerate(lines, 1):
+        with suppress(json.JSONDecodeError):
+            rows.append(json.loads(line))
+        if len(rows) < number or not isinstance(rows[-1], dict):
+            raise ValueError(f"{file}, line {number}: not an object ({line[:40]!r}); give an undamaged file")
+    return rows
 
 
 def write(file: Path, content: str | bytes) -> None:
@@ -221,12 +225,6 @@ def _checkpoints(out: Path) -> list[Path]:
     """The checkpoint-N folders, oldest first."""
     steps = {folder: folder.name.removeprefix("checkpoint-") for folder in out.glob("checkpoint-*")}
     return sorted((folder for folder, step in steps.items() if step.isdecimal()), key=lambda folder: int(steps[folder]))
-
-
-def _move(folder: Path, target: Path) -> None:
-    if target.exists():
-        _delete(target)
-    folder.rename(target)
 
 
 def _delete(folder: Path) -> None:

@@ -7,11 +7,9 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from run.flags import DTYPES, Help, add_shared_flags, check, complain, user_input
+from run.flags import Help, add_shared_flags, checked, complain, user_input
 from tasks import benchmarks
 from tasks.built_in import BENCHES, DEFAULTS
-
-LEAST = {0: "samples top_k seed", 1: "max_prompt_tokens max_new_tokens cache_tokens"}
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -24,10 +22,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.set_defaults(bench=bench, **lengths)
         args = parser.parse_args(argv)
     args.out = args.out or ("eval.jsonl" if args.model else None)
-    check(args, LEAST, mistakes(args))
-    from run import ranks  # imports torch
-
-    return ranks.for_device(args)
+    return checked(args, mistakes(args))
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -42,19 +37,10 @@ def make_parser() -> argparse.ArgumentParser:
         help=f"{', '.join(benchmarks.BENCHMARKS)}; NAME[:N] takes the first N (paper: the first five, in full)")
     add("--data-dir", metavar="DIR", help="folder of benchmark files such as aime24.jsonl (default: from the hub)")
     add("--data", metavar="SOURCE", help="your own: .jsonl, .json, .parquet or hub data set (its test split)")
-    add_shared_flags(add)
-
-    add = parser.add_argument_group("decoding").add_argument
     add("--samples", type=int, default=0, metavar="N", help="samples per problem, besides the greedy one (paper: 0)")
     add("--pass-k", metavar="K,...", help="the k of unbiased pass@k, at most N each (default: N)")
-    add("--temperature", type=float, default=0.6, help="of the samples (paper's 1.5B code: 0.6)")
-    add("--top-p", type=float, default=0.95, help="sample the fewest tokens of this mass; 1: off (1.5B code: 0.95)")
-    add("--top-k", type=int, default=0, help="sample among this many likeliest tokens; 0: off (paper: not given)")
-    add("--seed", type=int, default=0, help="of the samples, and of a built-in model")
-    add("--max-prompt-tokens", type=int, default=1024, help="longer ones are left out and counted (built-in: 32, 40)")
-    add("--max-new-tokens", type=int, default=2048, help="of a completion (built-in tasks: 40, 14; 1.5B code: 32768)")
-    add("--cache-tokens", type=int, default=2**18, help="tokens decoded at once: memory, not results")
-    add("--dtype", choices=DTYPES, help="of matrix products, as in training (default: bfloat16 on a GPU, else float32)")
+    add_shared_flags(parser)
+    parser.set_defaults(temperature=0.6, top_p=0.95, cache_tokens=2**18)
 
     add = parser.add_argument_group("result").add_argument
     add("--out", metavar="FILE", help="file for settings, completions and verdicts (default: eval.jsonl)")
@@ -76,6 +62,7 @@ def mistakes(args: argparse.Namespace) -> Iterator[tuple[str, object]]:
     yield "give --bench or --data, one of the two", args.model and bool(args.bench) == bool(args.data)
     yield "--data-dir needs --bench; with --data, name the files", args.data_dir and not args.bench
     yield "--problem-field and --answer-field need --data", fields and not args.data
+    yield f"--cache-tokens {args.cache_tokens}: must be 1 or more", args.cache_tokens < 1
     yield "--resume needs --model", args.resume and not args.model
     yield f"--out {out}: is a folder; give a file", args.out and out.is_dir()
     yield f"--out {out}: exists; --resume continues it, --overwrite replaces it", new and out.is_file()
@@ -85,10 +72,8 @@ def mistakes(args: argparse.Namespace) -> Iterator[tuple[str, object]]:
     if args.model:
         user_input(parse_ks, args.pass_k, args.samples)
     user_input(out.parent.mkdir, parents=True, exist_ok=True)
-    yield (
-        f"--out {out}: can't write to its folder; give a file in another",
-        args.out and not os.access(out.parent, os.W_OK),
-    )
+    locked = args.out and not os.access(out.parent, os.W_OK)
+    yield f"--out {out}: can't write to its folder; give a file in another", locked
 
 
 def parse_ks(text: str | None, n: int) -> list[int]:

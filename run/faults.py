@@ -1,12 +1,13 @@
 """What can go wrong in a run apart from its numbers: signals, ranks that are lost or differ, rewards that hang.
 
 The store of the process group carries notes: `doing/R`, what rank R began last; `beat/R`, a count that a thread of
-rank R raises every second; `ended/R`, why it ended by itself. A rank whose collective fails reads them. They change no
-number: without them, a run would end with "Connection closed by peer", and nobody would know which peer.
+rank R raises every second; `ended/R`, why it ended by itself. A rank whose collective fails reads them: without them,
+a run would end with "Connection closed by peer", and nobody would know which peer.
 """
 
 import faulthandler
 import io
+import itertools
 import math
 import os
 import signal
@@ -20,6 +21,7 @@ from functools import wraps
 
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import _get_default_store as default_store
 
 from run import journal
 
@@ -53,19 +55,19 @@ def beating(patience: float = math.inf) -> Iterator[None]:
     """A thread that shows the other ranks that this process is alive, whatever its main thread waits for. patience:
     seconds of another rank's silence after which this one ends, for NCCL: its collectives wait for a lost rank until a
     watchdog aborts the process, which names nobody."""
-    store, rank, stop, heard = _store().clone(), dist.get_rank(), threading.Event(), {}
+    store, rank, stop, heard = default_store().clone(), dist.get_rank(), threading.Event(), {}
 
     def beat():
-        count = 0
-        while not stop.wait(BEAT if count else 0):
-            count += 1
+        for count in itertools.count():
             try:
                 store.set(f"beat/{rank}", str(count))
-                lost = patience < math.inf and any_lost(store, heard, time.monotonic(), patience)
+                missed = patience < math.inf and lost(heard, time.monotonic(), patience, store)
             except RuntimeError:  # the store is gone, with the rank or the agent that held it
                 return
-            if lost:
+            if missed:
                 end_without_others(RuntimeError("another rank was lost"))
+            if stop.wait(BEAT):
+                return
 
     thread = threading.Thread(target=beat, daemon=True)
     thread.start()
@@ -77,26 +79,28 @@ def beating(patience: float = math.inf) -> Iterator[None]:
         thread.join()
 
 
-def any_lost(store: dist.Store, heard: dict, now: float, patience: float) -> bool:
-    """Whether another rank ended for a reason of its own, or was silent for too long. heard: rank -> (beat, since)."""
-    ended = _read("ended", store)
+def lost(heard: dict, now: float, patience: float, store: dist.Store | None = None) -> list[str]:
+    """The other ranks that ended for a reason of their own, or were silent for too long, in words. heard: rank -> (its
+    last beat, since when), of those that are missed; brought up to date."""
+    ended, last = _read("ended", store), _read("doing", store)
     for rank, beat in _read("beat", store).items():
         if rank not in heard or heard[rank][0] != beat:
             heard[rank] = beat, now
-    silent = [rank for rank, (_, since) in heard.items() if rank not in ended and now - since > patience]
-    return bool(others() & {*silent, *(rank for rank, reason in ended.items() if reason)})
+    words = [f"rank {r} ended: {reason}" for r, reason in ended.items() if r in others() and reason]
+    silent = [r for r in sorted(others() - ended.keys()) if r in heard and now - heard[r][1] > patience]
+    return words + [f"rank {r} is gone; the last thing it began was the {last.get(r, 'start')}" for r in silent]
 
 
 def doing(what: str) -> None:
     """Notes what this rank begins, so that the others can name it, and shows it beside the bar."""
     journal.show(what)
-    _store().set(f"doing/{dist.get_rank()}", what)
+    default_store().set(f"doing/{dist.get_rank()}", what)
 
 
 def ends(reason: str = "") -> None:
     """Notes that this rank ends by itself, and why, unless the others know: they will miss it."""
     with suppress(RuntimeError):  # whoever held the store has ended; nobody is left to read the note
-        _store().set(f"ended/{dist.get_rank()}", reason)
+        default_store().set(f"ended/{dist.get_rank()}", reason)
 
 
 def broke_off(error: BaseException) -> bool:
@@ -114,7 +118,11 @@ def ignore_signals() -> None:
 def end_without_others(error: BaseException, remark: str = "") -> None:
     """Ends this rank with exit code 1 and one line that names the lost ranks and what they did last."""
     ignore_signals()
-    named = gone() or _elsewhere() or [" ".join(str(error).split()).partition(". ")[0]]
+    if not (named := gone()):  # but alive, and busy with something else
+        last, mine = _read("doing"), dist.get_rank()
+        late = [r for r in sorted(others()) if last.get(r) != last.get(mine)]
+        named = [f"rank {r} did not come within --rank-timeout; it is in the {last.get(r, 'start')}" for r in late]
+    named = named or [" ".join(str(error).split()).partition(". ")[0]]
     ends()
     print(f"\ntrain.py: rank {dist.get_rank()}: {'; '.join(named)}{remark}", file=sys.stderr, flush=True)
     sys.stdout.flush()
@@ -123,23 +131,14 @@ def end_without_others(error: BaseException, remark: str = "") -> None:
 
 def gone() -> list[str]:
     """The other ranks that ended for a reason of their own, or show no sign of life, in words. Takes up to 3 s."""
+    now, heard = time.monotonic(), {}
     try:
-        before, ended = _read("beat"), _read("ended")
-        if others() - ended.keys():
+        lost(heard, now, math.inf)
+        if others() - _read("ended").keys():
             time.sleep(3 * BEAT)
-        after, ended, last = _read("beat"), _read("ended"), _read("doing")
+        return lost(dict.fromkeys(others(), (None, now)) | heard, time.monotonic(), 2 * BEAT)
     except RuntimeError:
         return ["the store does not answer: rank 0, or the agent of torchrun, is gone"]
-    silent = [r for r in sorted(others() - ended.keys()) if before.get(r) == after.get(r)]
-    words = [f"rank {r} ended: {reason}" for r, reason in ended.items() if r in others() and reason]
-    return words + [f"rank {r} is gone; the last thing it began was the {last.get(r, 'start')}" for r in silent]
-
-
-def _elsewhere() -> list[str]:
-    """The other ranks that are alive but busy with something else, while this one waited for them in vain."""
-    last = _read("doing")
-    late = [r for r in sorted(others()) if last.get(r) != last.get(dist.get_rank())]
-    return [f"rank {r} did not come within --rank-timeout; it is in the {last.get(r, 'start')}" for r in late]
 
 
 def others() -> set[int]:
@@ -202,12 +201,8 @@ def hash_of(parameters: Sequence[torch.Tensor]) -> torch.Tensor:
 
 def _read(name: str, store: dist.Store | None = None) -> dict[int, str]:
     """All ranks' notes of one kind: rank -> text."""
-    store, ranks = store or _store(), range(dist.get_world_size())
+    store, ranks = store or default_store(), range(dist.get_world_size())
     return {r: store.get(f"{name}/{r}").decode() for r in ranks if store.check([f"{name}/{r}"])}
-
-
-def _store() -> dist.Store:
-    return dist.distributed_c10d._get_default_store()
 
 
 @contextmanager

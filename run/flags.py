@@ -1,7 +1,7 @@
 """The flags of train.py, with their units and the paper's values. A wrong one ends in one line, with exit code 2.
 
-Later values win: the paper's, then the built-in model's or the resumed run's, then a recipe's, then the user's. Nothing
-here imports torch before all flags are checked, as that takes seconds.
+Later values win: the paper's, then the built-in model's or the resumed run's, then a recipe's, then the user's. All are
+checked before torch is imported, as that takes seconds.
 """
 
 import argparse
@@ -9,7 +9,6 @@ import difflib
 import importlib.util
 import itertools
 import json
-import math
 import os
 import re
 import shlex
@@ -27,16 +26,21 @@ from tasks.prompts import SYSTEM_PROMPTS, TEMPLATES, load_template, system_promp
 ROOT = Path(__file__).parents[1]
 BUILT_IN = "tiny"
 # flags of a command, not of a run
-OF_COMMAND = ("out", "resume", "auto_resume", "overwrite", "allow_changes", "plan", "doctor", "replay")
-DTYPES = ("float32", "bfloat16", "float64")
+OF_COMMAND = {"out", "resume", "auto_resume", "overwrite", "allow_changes", "plan", "doctor", "replay"}
 F_NORMS, NORMS = ("none", "group", "batch"), ("group", "valid_token", "token", "sequence", "constant")  # gpg.py's
 BASELINES = ("group", "others", "batch", "greedy", "critic")
 
-LEAST = {
-    0: "top_k warmup weight_decay grad_clip seed lora_rank kl_coef overlong_buffer gae_lambda critic_lr_factor "
-    "eval_every save_every check_every noise_every record keep reward_timeout cache_tokens",
-    1: "steps prompts_per_step max_rounds max_prompt_tokens max_new_tokens updates tokens_per_micro_batch rank_timeout",
-}
+MOST, LEAST = sys.float_info.max, sys.float_info.min
+RANGES = {  # of flags of train.py and of eval.py
+    "0 or more": (0, MOST, "top_k warmup weight_decay grad_clip seed lora_rank kl_coef overlong_buffer eval_every "
+                  "critic_lr_factor save_every check_every noise_every record keep reward_timeout cache_tokens "
+                  "samples"),
+    "1 or more": (1, MOST, "steps prompts_per_step max_rounds max_prompt_tokens max_new_tokens updates rank_timeout "
+                  "tokens_per_micro_batch"),
+    "from 0 to 1": (0, 1, "beta_th lr_floor gae_lambda"),
+    "above 0": (LEAST, MOST, "lr temperature"),
+    "above 0, and at most 1": (LEAST, 1, "top_p"),
+}  # fmt: skip
 
 # The flags of each method, with the values of paper and code. What is not named keeps GPG's default.
 _EVERY_GROUP = {"age": False, "beta_th": 0.0}
@@ -57,13 +61,10 @@ ALGOS: dict[str, dict[str, object]] = {
 
 # our flags, each before what TRL, verl and nanoGPT call it
 ELSEWHERE = """--lr learning-rate; --group-size num-generations n; --steps max-steps max-iters epochs num-train-epochs;
---prompts-per-step batch-size train-batch-size per-device-train-batch-size; --out output-dir out-dir;
---tokens-per-micro-batch gradient-accumulation-steps micro-batch-size; --model model-name-or-path; @FILE config;
---data dataset dataset-name train-files; --eval-data eval-dataset val-files; --max-prompt-tokens max-prompt-length;
---max-new-tokens max-completion-length max-response-length; --kl-coef beta kl-loss-coef; --updates num-iterations;
---rewards reward-funcs; --norm loss-type; --clip epsilon clip-ratio; --schedule lr-scheduler-type decay-lr;
---grad-clip max-grad-norm; --eval-every eval-steps eval-interval; --dtype bf16 fp16 torch-dtype; --wandb report-to;
-CUDA_VISIBLE_DEVICES device"""
+--prompts-per-step batch-size train-batch-size per-device-train-batch-size; --out output-dir out-dir; --norm loss-type;
+--tokens-per-micro-batch gradient-accumulation-steps; --model model-name-or-path; --data dataset-name train-files;
+@FILE config; --max-prompt-tokens max-prompt-length; --max-new-tokens max-completion-length max-response-length;
+--kl-coef beta; --rewards reward-funcs; --updates num-iterations; CUDA_VISIBLE_DEVICES device"""
 OURS = {theirs: ours for part in ELSEWHERE.split(";") for ours, *names in [part.split()] for theirs in names}
 
 
@@ -77,26 +78,21 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         from run import record  # imports torch
 
         defaults = user_input(record.flags_of, given.replay)
-    elif resume:
-        defaults = flags_of_run(config)
     else:
-        defaults = DEFAULTS.get(given.model, {}) | ALGOS[given.algo]
-    parser.set_defaults(**{name: value for name, value in defaults.items() if name in vars(given)})
+        defaults = config_of_run(config) if resume else DEFAULTS.get(given.model, {}) | ALGOS[given.algo]
+    of_run = vars(given).keys() - OF_COMMAND
+    parser.set_defaults(**{name: value for name, value in defaults.items() if name in of_run})
     args = parser.parse_args(words)
     args.resume = resume
-    check(args, LEAST, mistakes(args))
-    from run import ranks  # imports torch
-
-    return ranks.for_device(args)
+    return checked(args, mistakes(args))
 
 
-def flags_of_run(config: Path) -> dict:
-    """What is in a run's config.json, without the flags that belong to a command."""
+def config_of_run(config: Path) -> dict:
+    """What is in a run's config.json."""
     if not config.exists():
         fail(f"--resume: no run in {config.parent}, it has no config.json; give the run's folder with --out")
     try:
-        found = json.loads(config.read_text(encoding="utf-8"))
-        return {name: value for name, value in found.items() if name not in OF_COMMAND}
+        return json.loads(config.read_text(encoding="utf-8"))
     except ValueError as error:
         fail(f"--resume: {config} is damaged ({error}); restore it, or start a new run with --overwrite")
 
@@ -131,7 +127,6 @@ def make_parser() -> argparse.ArgumentParser:
     add("--data", metavar="SOURCE",
         help="problems: .jsonl, .json, .parquet or hub data set; a,b joins, a[:N] takes the first N (paper: DAPO-17k)")
     add("--eval-data", metavar="SOURCE", help="held-out problems, as --data; without it nothing is evaluated")
-    add_shared_flags(add)
     add("--box-scale", choices=GOLD_SIZES, help="the units of golds that are boxes (default: the model's own)")
     add("--rewards", default="accuracy", metavar="SPEC",
         help="NAME=WEIGHT,... of accuracy, format, accuracy_boxed, tag_count, cosine, choice, class_name, iou, "
@@ -166,15 +161,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--critic-lr-factor", type=float, default=10.0, help="learning rate of the critic, in multiples of --lr")
     add("--solution-field", metavar="NAME", default="solution", help="column of the worked solution, for --algo sft")
 
-    add = parser.add_argument_group("sampling").add_argument
-    add("--max-prompt-tokens", type=int, default=1024, help="longer ones are skipped and counted (paper: not given)")
-    add("--max-new-tokens", type=int, default=2048, help="tokens of a completion (paper: not given; code: 2048)")
-    add("--temperature", type=float, default=1.0, help="of sampling and log-probabilities (paper: not given; code: 1)")
-    add("--top-p", type=float, default=1.0, help="draw among the fewest tokens of this probability; 1: off (code: 1)")
-    add("--top-k", type=int, default=0, help="draw among so many likeliest tokens; 0: off (code: 50, a hidden default)")
-    add("--cache-tokens", type=int,
-        help="tokens decoded at once: memory, not results; 0: all that fit (default on a GPU; on a CPU: 262144)")
-
+    add_shared_flags(parser)
     add_more_flags(parser)
     # fmt: on
     return parser
@@ -199,13 +186,9 @@ def add_more_flags(parser: argparse.ArgumentParser) -> None:
     add("--gradient-checkpointing", action="store_true", help="recompute activations in the backward: less memory")
     add("--parallel", choices=("ddp", "fsdp", "auto"), default="ddp",
         help="a full copy of the model on each rank, or shards; auto: shards if it does not fit (paper: ZeRO-2)")
-    add("--dtype", choices=(*DTYPES, "float16"), metavar="TYPE",
-        help="of matrix products: float32, float64 or bfloat16, which keeps float32 weights (paper: not given; code: "
-             "bfloat16) (default: bfloat16 on a GPU that has it, else float32)")
 
     add = parser.add_argument_group("run").add_argument
     add("--out", default="out", metavar="DIR", help="folder of the run")
-    add("--seed", type=int, default=0, help="of the data's order, of sampling, and of the built-in model")
     add("--eval-every", type=int, default=50, help="steps between evaluations; 0: only before and after")
     add("--save-every", type=int, default=50, help="steps between checkpoints; 0: only the final one")
     add("--noise-every", type=int, default=0, help="steps between measurements of the gradient's noise; 0: none")
@@ -234,9 +217,10 @@ class Help(argparse.ArgumentDefaultsHelpFormatter):
         return action.help if action.default in (None, True, False) else super()._get_help_string(action)
 
 
-def add_shared_flags(add) -> None:
-    """How rows become prompts and where completions end, in training and in evaluation."""
+def add_shared_flags(parser: argparse.ArgumentParser) -> None:
+    """How rows become prompts and prompts completions, in training and in evaluation."""
     # fmt: off
+    add = parser.add_argument_group("prompts").add_argument
     add("--trust-remote-code", action="store_true", help="run the code that comes with --model, if it needs any")
     add("--problem-field", metavar="NAME", help="column of the problem in --data, if it isn't found by itself")
     add("--answer-field", metavar="NAME", help="column of the answer in --data, if it isn't found by itself")
@@ -248,7 +232,23 @@ def add_shared_flags(add) -> None:
         help="what the chat template is called with, such as enable_thinking=false (paper: not given)")
     add("--min-pixels", type=int, metavar="N", help="enlarge smaller pictures to this many pixels (paper: 3136)")
     add("--max-pixels", type=int, metavar="N", help="shrink larger ones to this many: less memory (paper: 401408)")
+
+    add = parser.add_argument_group("sampling").add_argument
+    add("--max-prompt-tokens", type=int, default=1024, help="longer ones are skipped and counted (paper: not given)")
+    add("--max-new-tokens", type=int, default=2048,
+        help="tokens of a completion (paper: not given; code: 2048, to evaluate 1.5B 32768)")
+    add("--temperature", type=float, default=1.0,
+        help="of sampling, in training also of log-probabilities (paper: not given; code: 1, to evaluate 1.5B 0.6)")
+    add("--top-p", type=float, default=1.0,
+        help="draw among the fewest tokens of this probability; 1: off (code: 1, to evaluate 1.5B 0.95)")
+    add("--top-k", type=int, default=0, help="draw among so many likeliest tokens; 0: off (code: 50, a hidden default)")
     add("--stop", nargs="+", metavar="TEXT", help="texts that end a completion, as its last part (paper: none)")
+    add("--seed", type=int, default=0, help="of sampling, of the data's order, and of the built-in model")
+    add("--cache-tokens", type=int, help="tokens decoded at once: memory, not results; 0 in training: all that fit "
+        "(default: 262144; to train on a GPU 0)")
+    add("--dtype", choices=("float32", "bfloat16", "float64", "float16"), metavar="TYPE",
+        help="of matrix products: float32, float64 or bfloat16, in training with float32 weights (paper: not given; "
+             "code: bfloat16) (default: bfloat16 on a GPU that has it, else float32)")
     # fmt: on
 
 
@@ -296,18 +296,21 @@ def complain(parser: argparse.ArgumentParser, message: str) -> None:
     fail(message)
 
 
-def check(args: argparse.Namespace, least: dict[int, str], wrongs: Iterable[tuple[str, object]]) -> None:
-    """Stops at the first wrong flag, before anything slow. least: what flags must be at least -> their names; wrongs:
-    what could be wrong with others, and whether it is."""
-    for bound, names in least.items():
+def checked(args: argparse.Namespace, wrongs: Iterable[tuple[str, object]]) -> argparse.Namespace:
+    """The flags, completed for this machine; ends at the first wrong one, before anything slow. wrongs: what else could
+    be wrong, and whether it is."""
+    for what, (low, high, names) in RANGES.items():
         for name in names.split():
-            if (value := getattr(args, name)) is not None and not bound <= value < math.inf:
-                fail(f"--{name.replace('_', '-')} {value}: must be {bound} or more")
+            if (value := getattr(args, name, None)) is not None and not low <= value <= high:
+                fail(f"--{name.replace('_', '-')} {value}: must be {what}")
     for message, wrong in itertools.chain(shared_mistakes(args), wrongs):
         if wrong:
             fail(message)
     user_input(system_prompt, args.system_prompt)
     user_input(load_template, args.template)
+    from run import ranks  # imports torch
+
+    return ranks.for_device(args)
 
 
 def shared_mistakes(args: argparse.Namespace) -> Iterator[tuple[str, object]]:
@@ -315,8 +318,8 @@ def shared_mistakes(args: argparse.Namespace) -> Iterator[tuple[str, object]]:
     name = args.model if args.model and not args.resume else "."  # a resumed run has its own
     missing = (name[0] in "./~" or name.count("/") > 1) and not Path(name).exists()
     yield f"--model {name}: no such folder, nor a name of the hub, owner/name", missing
-    yield f"--temperature {args.temperature}: must be above 0 (usual: 1)", not 0 < args.temperature < math.inf
-    yield f"--top-p {args.top_p}: must be above 0, and at most 1 (off)", not 0 < args.top_p <= 1
+    reason = "--dtype float16: small gradients would be 0, or steps skipped to find a scale for the loss"
+    yield f"{reason}; give bfloat16, or float32 where a GPU has none", args.dtype == "float16"
     yield "--stop: an empty text ends every completion at its first token", "" in (args.stop or ())
     yield "--resume continues what is in --out, --overwrite deletes it: give one", args.resume and args.overwrite
 
@@ -333,17 +336,11 @@ def mistakes(args: argparse.Namespace) -> Iterator[tuple[str, object]]:
     yield f"--model {args.model}: give --data, a file or a hub data set", new and not built_in and not args.data
     yield "--data, --box-scale: the built-in model reads only its own; give --model", built_in and data
     yield f"--group-size {args.group_size}: one has no baseline; use 2 or more", args.group_size < 2 and grouped
-    yield f"--beta-th {args.beta_th}: must be a share, from 0 to 1 (paper: 0.6)", not 0 <= args.beta_th <= 1
-    yield f"--lr-floor {args.lr_floor}: must be a share of --lr, from 0 to 1", not 0 <= args.lr_floor <= 1
-    yield f"--lr {args.lr}: must be above 0 (paper: 1e-6)", not 0 < args.lr < math.inf
-    yield f"--gae-lambda {args.gae_lambda}: must be from 0 to 1 (usual: 0.95)", args.gae_lambda > 1
     yield (f"--clip {args.clip}: LOW between 0 and 1, HIGH above 0",
            args.clip and not (0 < args.clip[0] < 1 and args.clip[1] > 0))
     yield ("alpha, --beta-th and --norm valid_token are for groups without gradient, and with --baseline "
            f"{args.baseline} and --kl-in {args.kl_in} all have one: give --no-age --beta-th 0 and another --norm",
            (not grouped or penalised) and (args.age or args.beta_th or args.norm == "valid_token"))
-    yield ("--dtype float16: small gradients would be 0, or steps skipped to find a scale for the loss; give bfloat16, "
-           "or float32 where a GPU has none", args.dtype == "float16")
     yield f"--f-norm group: not with --baseline {args.baseline}; batch or none", not grouped and args.f_norm == "group"
     yield (f"--parallel {args.parallel}: a reference and a critic need a full copy on each rank; give --parallel ddp",
            compared and args.parallel != "ddp")

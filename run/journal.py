@@ -4,12 +4,12 @@ metrics.jsonl, samples.jsonl and groups.jsonl are written by rank 0, one step at
 G samples of each, S groups of all rounds and ranks.
 """
 
-import json
 import math
 import re
 import sys
 import textwrap
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -90,10 +90,7 @@ def global_totals(batch: Batch, gradient: Gradient, num_prompts: int, device: to
 
 def metrics(batch: Batch, share: Share, totals: Totals, grad_norm: float, lr: float, args, state: State) -> dict:
     """The row of metrics.jsonl, whose columns docs/metrics.md explains."""
-    sums, loss, gap = totals.sums, totals.loss, totals.gap
-    # nats. Its expectation is the policy's entropy, and it is free, as sampling knows log pi; but not with --top-p or
-    # --top-k, where tokens are drawn from another distribution
-    entropy = sums.surprise / sums.tokens
+    sums, loss = totals.sums, totals.loss
     row = {
         "step": state.step + 1,
         "reward": sums.reward / sums.samples,
@@ -108,10 +105,10 @@ def metrics(batch: Batch, share: Share, totals: Totals, grad_norm: float, lr: fl
         "truncated_share": sums.truncated / sums.samples,
         "left_out_share": sums.left_out / sums.samples,
         "reward_errors": int(sums.reward_errors),
-        "entropy": entropy if math.isfinite(entropy) else None,  # demonstrations were not drawn
-        "loss": loss if math.isfinite(loss) else None,
-        "grad_norm": grad_norm if math.isfinite(grad_norm) else None,
-        "logprob_gap": gap if math.isfinite(gap) else None,
+        "entropy": sums.surprise / sums.tokens,  # its expectation, without --top-p and --top-k; sampling knows log pi
+        "loss": loss,
+        "grad_norm": grad_norm,
+        "logprob_gap": totals.gap,
         "imbalance": share.after,
         "imbalance_sampled": share.before,
         "lr": lr,
@@ -126,6 +123,7 @@ def metrics(batch: Batch, share: Share, totals: Totals, grad_norm: float, lr: fl
     row |= {"given_up": int(sums.graded["given_up"])} if rules else {}
     for found in (rules, boxes):
         row |= {key: n / max(1, sum(found.values())) for key, n in found.items()}
+    row = {name: x if x is None or math.isfinite(x) else None for name, x in row.items()}  # of demonstrations, say
     return row | batch.seconds
 
 
@@ -164,8 +162,7 @@ def make_logger(args, state: State, before: Evaluation | None):
     if args.wandb:
         import wandb
 
-        name = json.loads((out / "config.json").read_text(encoding="utf-8"))["wandb_id"]
-        run = wandb.init(project=args.wandb, config=vars(args), dir=out, id=name, resume="allow")
+        run = wandb.init(project=args.wandb, config=vars(args), dir=out, id=args.wandb_id, resume="allow")
         boards.append(lambda row: run.log(row, step=row["step"]))
 
     def log(row: dict, samples: list[dict], groups: torch.Tensor) -> None:
@@ -245,10 +242,7 @@ def show(what: str, total: int = 0, *done: int) -> None:
 
 def make_watch(args, rows: Path):
     """The function from a step's row to warnings with advice, each once per run. rows: the file of earlier steps."""
-    first, in_a_row, warned = {}, Counter(), set()
-    if rows.exists():
-        with open(rows, encoding="utf-8") as file:
-            first = json.loads(file.readline() or "{}")
+    first, in_a_row, warned = (checkpoint.read_lines(rows) or [{}])[0], Counter(), set()
 
     def watch(row: dict) -> list[str]:
         first.update(row if not first else {})
@@ -263,31 +257,24 @@ def make_watch(args, rows: Path):
     return watch
 
 
-def signs(row: dict, first: dict, args) -> list[tuple[bool, int, str]]:
+def signs(row: dict, first: dict, args) -> Iterator[tuple[object, int, str]]:
     """Of each sign: whether the row shows it, how many steps in a row must, what it means and what may help."""
     helps = "do completions in samples.jsonl end, is their answer found? Then easier problems or graded rewards help"
     if row["easy_share"] > row["hard_share"]:
         helps = "the problems are too easy for this model; give harder ones"
-    unscored = [name.partition("/")[2] for name, x in row.items() if name.startswith("reward/") and x is None]
-    none = f"{', '.join(unscored)} returned None for every sample, so none is scored and nothing is learned"
-    idle = f"no group was valid for {PATIENCE} steps, so nothing is learned: {helps}"
-    cut = f"{row['truncated_share']:.0%} of the completions hit --max-new-tokens {args.max_new_tokens}: allow more; "
-    cut += "if texts in samples.jsonl never end, the template or the end token is not the model's"
-    alike = f"entropy was below {COLLAPSED:.0%} of the first step's for {PATIENCE} steps: samples become alike. "
-    alike += "If the reward is high, the run is done; else resume from before it with a lower --lr"
-    half = args.dtype == "bfloat16"
-    rounding = "bfloat16 rounding alone has made 0.25, which is harmless" if half else "float32 rounding makes 1e-5"
-    entropy, gap = row["entropy"], row["logprob_gap"] or 0.0
-    apart = f"logprob_gap is {gap:.2g}: the trained policy is not quite the one that sampled (in {rounding}); "
-    apart += "if it is more, see whether --dtype float32 brings it down; if not, report a bug"
-    return [
-        (bool(unscored), 1, none),
-        # compared methods may learn from any group
-        (row["valid_share"] == 0 == row["grad_norm"] and not unscored, PATIENCE, idle),
-        (row["truncated_share"] > 0.5, 1, cut),
-        (entropy is not None and entropy < COLLAPSED * (first.get("entropy") or 0.0), PATIENCE, alike),
-        (gap > GAP, 1, apart),
-    ]
+    unscored = ", ".join(name[len("reward/") :] for name, x in row.items() if name.startswith("reward/") and x is None)
+    cut, entropy, gap = row["truncated_share"], row["entropy"], row["logprob_gap"] or 0.0
+    yield unscored, 1, f"{unscored} returned None for every sample, so none is scored and nothing is learned"
+    idle = row["valid_share"] == 0 == row["grad_norm"] and not unscored  # compared methods may learn from any group
+    yield idle, PATIENCE, f"no group was valid for {PATIENCE} steps, so nothing is learned: {helps}"
+    text = f"{cut:.0%} of the completions hit --max-new-tokens {args.max_new_tokens}: allow more; if texts in "
+    yield cut > 0.5, 1, text + "samples.jsonl never end, the template or the end token is not the model's"
+    alike = entropy is not None and entropy < COLLAPSED * (first.get("entropy") or 0.0)
+    text = f"entropy was below {COLLAPSED:.0%} of the first step's for {PATIENCE} steps: samples become alike. If the "
+    yield alike, PATIENCE, text + "reward is high, the run is done; else resume from before it with a lower --lr"
+    made = "0.25 in bfloat16, which is harmless" if args.dtype == "bfloat16" else "1e-5"
+    text = f"logprob_gap is {gap:.2g}: the trained policy is not quite the one that sampled (rounding has made {made})"
+    yield gap > GAP, 1, text + "; if it is more, see whether --dtype float32 brings it down; if not, report a bug"
 
 
 def accuracy_of(result: Evaluation | None) -> dict[str, float]:
@@ -299,18 +286,20 @@ def report(args, state: State, first: int, before: Evaluation | None, after: Eva
     """Says how accuracy changed, what it is with wrong pictures (the controls), and one completion that changed."""
     if controls and not dist.get_rank():
         scores = {name: accuracy_of(each) for name, each in controls.items()}
-        checkpoint.write(Path(args.out, "controls.json"), json.dumps(scores, indent=2).encode())
+        checkpoint.write(Path(args.out, "controls.json"), checkpoint.as_lines([scores]))
     say(f"done: {args.out}/final loads with from_pretrained; see {args.out}/metrics.jsonl")
     if before is None or dist.get_rank():
         return
-    change = f"before (step {first}) {percent(before)}, after (step {args.steps}) {percent(after)}"
+    results = {"before": before, "after": after, **controls}
+    shares = {name: f"{100 * x.accuracy:.1f} ± {100 * x.standard_error:.1f} %" for name, x in results.items()}
+    change = f"before (step {first}) {shares['before']}, after (step {args.steps}) {shares['after']}"
     say(f"held-out accuracy, greedy: {change}")
     if args.keep_best:
         say(f"the best of this run: {100 * state.best_accuracy:.1f} %, after step {state.best_step}")
-    for name, each in {"before": before, "after": after, **controls}.items():
+    for name, each in results.items():
         if each.by_kind or name in controls:
             kinds = ", ".join(f"{kind} {100 * share:.1f} %" for kind, share in each.by_kind.items())
-            say(f"  {name}: {percent(each)}" + f" ({kinds})" * bool(kinds))
+            say(f"  {name}: {shares[name]}" + f" ({kinds})" * bool(kinds))
     changed = {i: b - a for i, (a, b) in enumerate(zip(before.right, after.right, strict=True)) if a != b}
     if not changed:
         say("no held-out problem is answered better or worse than before")
@@ -320,10 +309,6 @@ def report(args, state: State, first: int, before: Evaluation | None, after: Eva
     for name, evaluation in (("before", before), ("after", after)):
         verdict = {1: "right", 0: "wrong"}.get(evaluation.right[i], f"{evaluation.right[i]:.2f}")
         say(f"--- {name}, {verdict}:\n{evaluation.completions[i]}")
-
-
-def percent(evaluation: Evaluation) -> str:
-    return f"{100 * evaluation.accuracy:.1f} ± {100 * evaluation.standard_error:.1f} %"
 
 
 def say(text: str) -> None:

@@ -7,23 +7,19 @@ compares it with measurements.
 
 import math
 import os
-import resource
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from torch.distributed.fsdp import FSDPModule
-from transformers import AutoConfig
 from transformers.pytorch_utils import Conv1D
 
 from engine.fixed_shapes import WIDTH, fit, multiple
 from engine.output_layer import SLICE_LOGITS
 from run.flags import fail, user_input
 from run.journal import say
-from run.models import BUILT_INS, model_class, pretrained
+from run.models import config_of, model_class
 from run.ranks import is_gpu, memory, slice_logits
 
 DRAW_BYTES = 24  # per logit in the rollout: as made, repeated, scaled, exponential, and its CDF in float64
@@ -76,9 +72,7 @@ class Load:
 def choose_parallel(args, resumed: Path | None, device: torch.device) -> str:
     """ "ddp" or "fsdp". --plan prints the plan; without it, a run that takes more than there is ends here."""
     if args.parallel != "ddp" and not hasattr(FSDPModule, "set_force_sum_reduction_for_comms"):
-        fail(
-            f"--parallel {args.parallel}: torch {torch.__version__} can't sum gradients of shards; install a newer one"
-        )
+        fail(f"--parallel {args.parallel}: needs a newer torch than {torch.__version__}, to sum gradients of shards")
     kind, shape, load, limit = planned(args, resumed, device)
     if args.plan:
         say(describe(shape, load, limit))
@@ -94,10 +88,7 @@ def choose_parallel(args, resumed: Path | None, device: torch.device) -> str:
 
 def planned(args, resumed: Path | None, device: torch.device) -> tuple[str, Shape, Load, int]:
     """ "ddp" or "fsdp", the model's sizes, a rank's load, and the bytes that every rank can use."""
-    task = None if resumed else BUILT_INS.get(args.model)
-    folder, trust = resumed or args.model, args.trust_remote_code
-    config = task.make_config(task.make_tokenizer()) if task else pretrained(AutoConfig, folder, trust)
-    shape, (limit, base) = shape_of(config, trust), room(device)
+    shape, (limit, base) = shape_of(config_of(args, resumed), args.trust_remote_code), room(device)
     least = torch.tensor(limit, device=device)
     dist.all_reduce(least, dist.ReduceOp.MIN)  # all ranks must choose alike
     limit, ranks = int(least), dist.get_world_size()
@@ -285,27 +276,15 @@ def peak(shape: Shape, load: Load) -> tuple[str, int]:
 
 
 def remedy(args, shape: Shape, load: Load, limit: int) -> str | None:
-    """The flags that make it fit; None if none do. First those that change no result, then less of what is sampled."""
-    options = {name: getattr(load, name) for name in ("shards", "base", "gpu", "slice")}
-    plan = partial(load_of, ranks=dist.get_world_size(), **options)
-    for names in ((), *((name,) for name in SAMPLED), SAMPLED):
-        for power in range(1, 100 if names else 2):
-            less = {name: max(1, int(getattr(args, name) * 0.9**power)) for name in names}
-            free = free_remedy(type(args)(**vars(args) | less), shape, plan, limit)
-            if free is not None:
-                flags = [f"--{name.replace('_', '-')} {x}" for name, x in (less | free).items()]
-                return " ".join(flags).replace("checkpointing True", "checkpointing")
-    return None
+    """The flags that make it fit; None if none do. First those that change no result, the cheapest first, and then
+    less of what is sampled, each time a tenth less of what takes most."""
+    options, found = {name: getattr(load, name) for name in ("shards", "base", "gpu", "slice")}, {}
 
+    def plan(**less: int) -> Load:
+        return load_of(type(args)(**vars(args) | found | less), dist.get_world_size(), **options)
 
-def free_remedy(args, shape: Shape, plan: Callable, limit: int) -> dict | None:
-    """What makes it fit without changing a result, the cheapest first: flags and their values. plan: flags -> Load."""
-    found = {}
-    while True:
-        load = plan(type(args)(**vars(args) | found))
+    while peak(shape, load := plan())[1] > limit:
         moment, size = peak(shape, load)
-        if size <= limit:
-            return found
         if moment == "rollout" and load.rows > args.group_size:
             found["cache_tokens"] = fewer(load.rows, args.group_size) * load.width
         elif moment == "update" and load.tokens > load.width:
@@ -313,7 +292,12 @@ def free_remedy(args, shape: Shape, plan: Callable, limit: int) -> dict | None:
         elif moment == "update" and not load.checkpointing:
             found["gradient_checkpointing"] = True
         else:
-            return None
+            tenths = [{name: max(1, found.get(name, getattr(args, name)) * 9 // 10)} for name in SAMPLED]
+            found |= min(tenths, key=lambda less: peak(shape, plan(**less))[1])
+            if peak(shape, plan())[1] >= size:
+                return None
+    flags = [f"--{name.replace('_', '-')} {x}" for name, x in found.items()]
+    return " ".join(flags).replace("checkpointing True", "checkpointing")
 
 
 def room(device: torch.device) -> tuple[int, int]:
@@ -330,9 +314,8 @@ def room(device: torch.device) -> tuple[int, int]:
 
 
 def resident(field: str = "VmRSS") -> int:
-    """Bytes of this process in memory, now (VmRSS) or at its peak (VmHWM)."""
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # the fallback: it begins with what the parent held
-    return (of_proc("self/status", field) or [own])[0]
+    """Bytes of this process in memory, now (VmRSS) or at its peak (VmHWM); 0 outside Linux."""
+    return sum(of_proc("self/status", field))
 
 
 def of_proc(file: str, field: str) -> list[int]:

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+from transformers.utils.peft_utils import find_adapter_config_file
 
 from engine import lora
 from engine.faster import fuse_norms, halve
@@ -64,7 +65,16 @@ def load_trained(args, folder, tokenizer, processor, problems, kind: str, resume
         slow = slow if has_bfloat16() else ": it has no bfloat16, and float16 is not offered (docs/gpu.md)"
         say(f"{device_name(device)}, --dtype {args.dtype}{slow if args.dtype == 'float32' else ''}")
     model = load_adapted(args, folder, resumed, device)
-    reference, critic = make_compared(args, resumed, device, processor)
+    reference, critic = None, None  # GPG needs neither
+    if args.kl_coef:
+        first = load_model(args, first_model(args), device).eval()
+        reference = suit(Policy(first, args.temperature, args.dtype, processor and processor.remembered))
+        reference.requires_grad_(False)
+    if args.baseline == "critic":
+        critic = Critic(load_model(args, first_model(args), device), args.dtype)
+        if resumed:
+            critic.load_state_dict(load_file(resumed / checkpoint.CRITIC))
+        critic = spread(critic, "ddp")
     parts = [p for part in (model, reference) if part for p in part.parameters() if not p.requires_grad]
     frozen = str(int(faults.hash_of(parts))) if parts else None
     policy = make_policy(model, kind, args, processor, problems)
@@ -92,6 +102,14 @@ def load_adapted(args, folder, resumed: Path | None, device: torch.device):
 def first_model(args) -> str | Path:
     """The model that the run began with."""
     return BUILT_INS[args.model].ensure(args.seed) if args.model in BUILT_INS else args.model
+
+
+def config_of(args, resumed: Path | None):
+    """The configuration of the run's model. A built-in one need not have been made for that."""
+    folder = resumed or args.model
+    if task := BUILT_INS.get(folder):
+        return task.make_config(task.make_tokenizer())
+    return pretrained(AutoConfig, folder, args.trust_remote_code)
 
 
 def load_model(args, folder, device: torch.device):
@@ -178,33 +196,21 @@ def make_policy(model, kind: str, args, processor=None, problems: list[dict] = (
     return spread(policy, kind)
 
 
-def make_compared(args, resumed: Path | None, device: torch.device, processor) -> tuple:
-    """The reference of a KL term, the model as the run began; and PPO's critic. None for GPG."""
-    reference, critic = None, None
-    if args.kl_coef:
-        first = load_model(args, first_model(args), device).eval()
-        reference = suit(Policy(first, args.temperature, args.dtype, processor and processor.remembered))
-        reference.requires_grad_(False)
-    if args.baseline == "critic":
-        critic = Critic(load_model(args, first_model(args), device), args.dtype)
-        if resumed:
-            critic.load_state_dict(load_file(resumed / checkpoint.CRITIC))
-        critic = spread(critic, "ddp")
-    return reference, critic
-
-
 def pretrained(kind, name: str | Path, trust: bool = False, **options):
     """What a class's from_pretrained makes of a folder or hub name. trust: code that comes with it may run."""
-    if Path(name, "adapter_config.json").exists():
-        fail(f"--model {name}: an adapter; merge it into its model (peft: merge_and_unload) and give that folder")
     if not Path(name).exists():
         seek_hub()
     try:
+        if find_adapter_config_file(str(name)):
+            fail(f"--model {name}: an adapter; merge it into its model (peft: merge_and_unload) and give that folder")
         loaded = kind.from_pretrained(name, trust_remote_code=trust, **options)
     except Exception as error:  # those of the hub, of configurations and of weights have no ancestor in common
         if "trust_remote_code" in str(error):
             fail(f"--model {name}: it needs code that comes with it; --trust-remote-code runs that, if you trust it")
         reason = str(error).strip().partition("\n")[0]
+        lacking = [file for file in ("config.json", "tokenizer_config.json") if not Path(name, file).exists()]
+        if lacking and Path(name).is_dir():
+            reason = f"the folder has no {lacking[0]}"
         fail(f"--model {name}: no causal LM could be read ({reason}); give its folder or its hub name")
     if options.get("output_loading_info"):
         loaded, info = loaded

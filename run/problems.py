@@ -4,21 +4,21 @@ import hashlib
 import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoTokenizer
 
 from rewards import check_columns, compares_answers, num_as_text, score
 from rollout import Pictures, num_patches
 from run import faults
 from run.flags import fail, user_input
 from run.journal import say
-from run.models import BUILT_INS, first_model, pretrained
+from run.models import BUILT_INS, config_of, first_model, pretrained
 from tasks import data
 from tasks.pictures import Processor, encoded, in_model_units, load_processor
 from tasks.prompts import MARKER, encode_prompt, load_template, system_prompt, template_arguments
@@ -28,12 +28,17 @@ READER = ThreadPoolExecutor(1)  # of pictures
 
 def read_problems(args, resumed: Path | None) -> tuple[object, list[dict], list[dict]]:
     """The model's tokenizer, and the rows for training and evaluation. Finds mistakes in data and lengths at once."""
-    read = built_in_rows if args.model in BUILT_INS else read_rows
-    rows, held_out = read(args, (lambda _: None) if resumed else say)  # who resumes a run has seen what it says
-    name = args.solution_field
+    say_first = (lambda _: None) if resumed else say  # who resumes a run has seen what it says
+    task, name = BUILT_INS.get(args.model), args.solution_field
+    if task:
+        if "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(1)  # its matrices are so small that a second thread costs more than it brings
+        say_first(f"built-in model, shown {task.FLAW}: the reward repairs that. {args.out}/config.json has its flags")
+        rows, held_out = task.problems("train"), task.problems("test")
+    else:
+        rows, held_out = read_rows(args, say_first)
     if args.algo == "sft":
-        if args.model in BUILT_INS:
-            rows = [row | {name: BUILT_INS[args.model].solution(row)} for row in rows]
+        rows = [row | {name: task.solution(row)} for row in rows] if task else rows
         if missing := sum(not isinstance(row.get(name), str) for row in rows):
             fail(f"--solution-field {name}: not a text in {missing} of {len(rows)} rows; give the column of solutions")
     return tokenizer_of(args, resumed), rows, held_out
@@ -43,12 +48,9 @@ def load_problems(args, resumed: Path | None, found: tuple | None = None, reward
     """What read_problems found, or finds now, as the model takes it -> the model's folder, its tokenizer and its
     processor of pictures or None, and the problems for training and evaluation, each with its "prompt_ids"."""
     tokenizer, rows, held_out = found or read_problems(args, resumed)
-    processor = processor_of(args, resumed, tokenizer, any("images" in row for row in (*rows, *held_out)))
+    tokenizer, processor = readers(args, resumed, tokenizer, (*rows, *held_out))
     if processor and args.baseline == "critic":
         fail(f"--baseline critic: {args.model} reads pictures, and a critic only text; use another method")
-    tokenizer = processor.tokenizer if processor else tokenizer
-    # config.json keeps them
-    args.template_args = user_input(template_arguments, tokenizer, load_template(args.template), args.template_args)
     if args.box_scale:
         convert = partial(user_input, in_model_units, scale=args.box_scale, processor=processor)
         rows, held_out = convert(rows), held_out and convert(held_out)
@@ -67,17 +69,8 @@ def load_problems(args, resumed: Path | None, found: tuple | None = None, reward
             first_model(args)  # the first rank of a machine makes it, and the others find it
         dist.barrier()
         folder = first_model(args)
-        tokenizer = pretrained(AutoTokenizer, folder)
+        tokenizer = pretrained(AutoTokenizer, folder)  # which AutoTokenizer makes another class of, in checkpoints too
     return folder, tokenizer, processor, problems, held_out
-
-
-def built_in_rows(args, say_first: Callable) -> tuple[list[dict], list[dict]]:
-    """The problems of a built-in model, for training and held out."""
-    task = BUILT_INS[args.model]
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(1)  # its matrices are so small that a second thread costs more than it brings
-    say_first(f"built-in model, shown {task.FLAW}: the reward repairs that. Its flags are in {args.out}/config.json")
-    return task.problems("train"), task.problems("test")
 
 
 def read_rows(args, say_first: Callable) -> tuple[list[dict], list[dict]]:
@@ -87,18 +80,17 @@ def read_rows(args, say_first: Callable) -> tuple[list[dict], list[dict]]:
     rows, bad = load(args.data, split="train")
     held_out, bad_held_out = load(args.eval_data, split="test") if args.eval_data else ([], 0)
     say_first(f"{len(rows)} problems to train on, {len(held_out)} held out; bad rows skipped: {bad} and {bad_held_out}")
-    shared = {digest(row) for row in rows} & {digest(row) for row in held_out}
-    if shared:
+    asked = [{(row["problem"], str(row.get("turns")), *row.get("images", ())) for row in x} for x in (rows, held_out)]
+    if shared := set.intersection(*asked):
         say_first(f"warning: {len(shared)} problems of --eval-data are in --data too; accuracy on them is not held out")
     return rows, held_out
 
 
 def tokenizer_of(args, resumed: Path | None):
-    """The model's tokenizer, once its positions are known to be enough. The built-in model need not exist for that."""
-    task, folder = None if resumed else BUILT_INS.get(args.model), resumed or args.model
-    trust = args.trust_remote_code
-    tokenizer = task.make_tokenizer() if task else pretrained(AutoTokenizer, folder, trust)
-    config = (task.make_config(tokenizer) if task else pretrained(AutoConfig, folder, trust)).get_text_config()
+    """The model's tokenizer, once its positions are known to be enough."""
+    folder, config = resumed or args.model, config_of(args, resumed).get_text_config()
+    task = BUILT_INS.get(folder)
+    tokenizer = task.make_tokenizer() if task else pretrained(AutoTokenizer, folder, args.trust_remote_code)
     positions = getattr(config, "max_position_embeddings", None) or math.inf
     ropes = getattr(config, "rope_parameters", None) or {}
     for rope in (ropes, *ropes.values()):  # of all layers, or of each kind of layer
@@ -114,33 +106,42 @@ def fingerprint(rows: list[dict]) -> str:
     """Of all that is asked: prompts as the model sees them, pictures and every column, in this order."""
     found = hashlib.sha256()
     for row in rows:
-        found.update(digest(row) + repr({name: x for name, x in row.items() if name != "images"}).encode())
+        found.update(repr({name: x for name, x in row.items() if name != "images"}).encode())
+        for picture in row.get("images", ()):
+            found.update(picture.encode() if isinstance(picture, str) else picture)
     return found.hexdigest()
 
 
-def digest(row: dict) -> bytes:
-    """Tells problems apart, also those that ask the same of different pictures."""
-    pictures = [picture.encode() if isinstance(picture, str) else picture for picture in row.get("images", ())]
-    turns = [turn["content"].encode() for turn in row.get("turns", ())]
-    return hashlib.sha256(b"\0".join([row["problem"].encode(), *turns, *pictures])).digest()
+def readers(args, resumed: Path | None, tokenizer, rows: Sequence[dict]) -> tuple[object, Processor | None]:
+    """What makes prompts of the rows: the tokenizer, and the processor of pictures; None for a model of text. Completes
+    args.template_args, which config.json keeps."""
+    processor = processor_of(args, resumed, tokenizer, needed=any("images" in row for row in rows))
+    tokenizer = processor.tokenizer if processor else tokenizer
+    args.template_args = user_input(template_arguments, tokenizer, load_template(args.template), args.template_args)
+    return tokenizer, processor
 
 
 def processor_of(args, resumed: Path | None, tokenizer, needed: bool) -> Processor | None:
     """The model's processor of pictures; None for a model of text. needed: there are pictures."""
-    if task := None if resumed else BUILT_INS.get(args.model):
+    folder = resumed or args.model
+    if task := BUILT_INS.get(folder):
         return task.make_processor(tokenizer) if hasattr(task, "make_processor") else None
     limits = {"min_pixels": args.min_pixels, "max_pixels": args.max_pixels}
-    return user_input(load_processor, resumed or args.model, **limits, needed=needed, trust=args.trust_remote_code)
+    return user_input(load_processor, folder, **limits, needed=needed, trust=args.trust_remote_code)
 
 
 def with_prompts(rows: list[dict], tokenizer, args, processor: Processor | None = None) -> list[dict]:
     """The rows with "prompt_ids". Prompts above --max-prompt-tokens are dropped and counted, never cut."""
-    system, suffix = system_prompt(args.system_prompt)
-    options = {"system": system, "suffix": suffix, "template": load_template(args.template)}
-    options["template_args"] = args.template_args
+    options = prompt_options(args.system_prompt, args.template, args.template_args)
     ids = [user_input(encode_row, row, i, tokenizer, processor, options) for i, row in enumerate(rows, 1)]
     hint = room_for_pictures(rows, ids, processor, args.max_prompt_tokens)
     return with_ids(rows, "prompt_ids", ids, "--max-prompt-tokens", args.max_prompt_tokens, hint=hint)
+
+
+def prompt_options(name: str, template: str | None, template_args: dict) -> dict:
+    """What encode_row takes, from the names of a system prompt and of a template."""
+    system, suffix = system_prompt(name)
+    return {"system": system, "suffix": suffix, "template": load_template(template), "template_args": template_args}
 
 
 def encode_row(row: dict, number: int, tokenizer, processor: Processor | None, options: dict) -> list[int]:

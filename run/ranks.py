@@ -41,11 +41,6 @@ def this_device() -> torch.device:
     return torch.device("cuda", index) if torch.cuda.is_available() else torch.device("cpu")
 
 
-def default_dtype() -> str:
-    """Of --dtype: on a GPU float32 products, without TF32's shortened ones, take ten times as long as bfloat16's."""
-    return "bfloat16" if is_gpu(this_device()) and has_bfloat16() else "float32"
-
-
 def has_bfloat16() -> bool:
     """Whether this GPU multiplies in bfloat16, as those since 2020 do, and not by conversion."""
     return torch.cuda.is_bf16_supported(including_emulation=False)
@@ -53,7 +48,8 @@ def has_bfloat16() -> bool:
 
 def for_device(args):
     """The flags, with those that depend on it as they suit this machine's device."""
-    args.dtype = args.dtype or default_dtype()
+    if args.dtype is None:  # on a GPU float32 products, without TF32's shortened ones, take ten times as long
+        args.dtype = "bfloat16" if is_gpu(this_device()) and has_bfloat16() else "float32"
     if args.cache_tokens is None:  # 0: on a GPU as many as its memory holds, see run/memory.py
         args.cache_tokens = 0 if is_gpu(this_device()) else 2**18
     return args

@@ -8,16 +8,16 @@ update has the same bits; on others each takes the share of several, or none.
 
 import hashlib
 import json
-from dataclasses import fields, replace
+from contextlib import suppress
+from dataclasses import fields
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch.nn.functional import pad
 
-from rollout import Pictures, Rollout, join
+from rollout import Pictures, Rollout, cat
 from run import checkpoint
 
 ROLLOUT = [field.name for field in fields(Rollout) if field.name != "images"]
@@ -54,33 +54,26 @@ def write(batch, args, state) -> None:
 def load(file: str, device: torch.device) -> tuple[dict, int]:
     """What this rank brings to the update, by the names of Batch, and the number of the step. ValueError as `read`."""
     facts, _, tensors = read(file)
-    mine = [str(k) for k in range(facts["ranks"]) if k % dist.get_world_size() == dist.get_rank()]
-
-    def pieces(name: str) -> list[torch.Tensor]:
-        found = [tensors[f"{k}/{name}"] for k in mine] or [tensors[f"0/{name}"][:0]]
-        return [(x.long() if name.endswith("mask") else x).to(device) for x in found]
-
-    names = dict.fromkeys(key.partition("/")[2] for key in tensors)
-    columns = {name: pieces(name) for name in names if not name.startswith(PICTURES)}
-    rollouts = [Rollout(**dict(zip(ROLLOUT, row, strict=True))) for row in zip(*map(columns.pop, ROLLOUT), strict=True)]
-    shown = [pictures_of(tensors, rank, len(r.truncated)) for rank, r in zip(mine, rollouts, strict=False)] or [()]
-    rollout = join([replace(r, images=images) for r, images in zip(rollouts, shown, strict=True)])
-    T = rollout.completion_ids.shape[2]
-    rewards = torch.cat(columns.pop("rewards"))
-    tokens = {name: torch.cat([pad(x, (0, T - x.shape[2])) for x in column]) for name, column in columns.items()}
-    extras = {name.removeprefix(EXTRAS): x for name, x in tokens.items() if name.startswith(EXTRAS)}
-    parts = {"rollout": rollout, "rewards": rewards, "loss_mask": tokens["loss_mask"], "extras": extras}
-    parts |= {"advantages": tokens.get("advantages"), "num_valid": facts["num_valid"], "rounds": facts["rounds"]}
-    return parts, facts["step"]
+    mine, parts = [str(k) for k in range(facts["ranks"]) if k % dist.get_world_size() == dist.get_rank()], {}
+    for name in dict.fromkeys(key.partition("/")[2] for key in tensors if f"/{PICTURES}" not in key):
+        pieces = [tensors[f"{k}/{name}"] for k in mine] or [tensors[f"0/{name}"][:0]]
+        x = cat(pieces, left=name.startswith("prompt")).to(device)
+        parts[name] = x.long() if name.endswith("mask") else x
+    images = [each for k in mine for each in pictures_of(tensors, k, len(tensors[f"{k}/truncated"]))]
+    images = tuple(images) if any(pictures.encoded for pictures in images) else ()
+    rollout = Rollout(**{name: parts.pop(name) for name in ROLLOUT}, images=images)
+    extras = {name.removeprefix(EXTRAS): parts.pop(name) for name in list(parts) if name.startswith(EXTRAS)}
+    numbers = {name: facts[name] for name in ("num_valid", "rounds")}
+    return {"rollout": rollout, "extras": extras} | parts | numbers, facts["step"]
 
 
-def pictures_of(tensors: dict[str, torch.Tensor], rank: str, count: int) -> tuple[Pictures, ...]:
-    """What a rank's prompts show; () if none shows anything."""
+def pictures_of(tensors: dict[str, torch.Tensor], rank: str, count: int) -> list[Pictures]:
+    """What each of a rank's prompts shows."""
     images, mark = [Pictures()] * count, f"{rank}/{PICTURES}"
     found = {tuple(map(int, key[len(mark) :].split("/"))): x for key, x in tensors.items() if key.startswith(mark)}
     for (p, patches, _), x in sorted(found.items()):
         images[p] = Pictures((*images[p].encoded, x.numpy().tobytes()), patches)
-    return tuple(images) if any(pictures.encoded for pictures in images) else ()
+    return images
 
 
 def flags_of(file: str) -> dict:
@@ -88,8 +81,7 @@ def flags_of(file: str) -> dict:
     facts, config, _ = read(file)
     before = Path(file).absolute().parent.parent / f"checkpoint-{facts['step'] - 1}"
     model = config["model"] if facts["step"] == 1 else str(before) if before.exists() else None
-    unread = {"template": None, "system_prompt": "none", "record": 0, "resume": False, "overwrite": False}
-    return config | unread | {"model": model}
+    return config | {"template": None, "system_prompt": "none", "model": model}  # prompts are in the file
 
 
 def read(file: str) -> tuple[dict, dict, dict[str, torch.Tensor]]:
@@ -118,11 +110,9 @@ def digest(tensors: dict[str, torch.Tensor], header: dict[str, str]) -> str:
 def cut_back(out: Path, step: int) -> None:
     """Deletes the records of later steps, and the folder if nothing is left in it."""
     folder = out / "rollouts"
-    for leftover in folder.glob(".step-*.tmp"):  # of a kill
-        leftover.unlink()
-    for file in folder.glob("step-*.safetensors"):
-        number = file.stem.removeprefix("step-")
-        if number.isdecimal() and int(number) > step:
-            file.unlink()
-    if folder.exists() and not any(folder.iterdir()):
+    numbers = {file: file.stem.removeprefix("step-") for file in folder.glob("step-*.safetensors")}
+    later = [file for file, number in numbers.items() if number.isdecimal() and int(number) > step]
+    for file in [*later, *folder.glob(".step-*.tmp")]:  # the last of a kill
+        file.unlink()
+    with suppress(OSError):  # not empty, or not there
         folder.rmdir()

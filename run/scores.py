@@ -4,14 +4,12 @@ A row is a problem as eval.py writes it: `greedy`, a list of one graded completi
 empty if its prompt was too long. Letters: P problems, n samples of each, c correct samples.
 """
 
-import json
 import math
 import re
 import statistics
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from itertools import zip_longest
 from pathlib import Path
 
@@ -42,23 +40,12 @@ def other_rank_files(out: str | Path) -> list[Path]:
     return sorted(path for path in Path(out).parent.iterdir() if name.fullmatch(path.name))
 
 
-def read_lines(path: Path) -> list[dict]:
-    """The lines of a JSONL file without an unfinished last one. ValueError: a line is not an object."""
-    values = []
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8", errors="replace").split("\n")[:-1], 1):
-        with suppress(json.JSONDecodeError):
-            values.append(json.loads(line))
-        if len(values) < number or not isinstance(values[-1], dict):
-            raise ValueError(f"{path}, line {number}: not a line of eval.py ({line[:40]!r}); give an undamaged result")
-    return values
-
-
 def read_result(path: str | Path) -> tuple[dict, list[dict]]:
     """Settings and rows, including those not yet merged. ValueError: not a result of eval.py."""
     if not Path(path).is_file():
         raise ValueError(f"{path}: no such file; give a result of eval.py, its --out")
-    first, *rows = read_lines(path) or [{}]
-    rows += [row for other in other_rank_files(path) for row in read_lines(other)]
+    first, *rows = checkpoint.read_lines(Path(path)) or [{}]
+    rows += [row for other in other_rank_files(path) for row in checkpoint.read_lines(other)]
     if "settings" not in first or any("greedy" not in row for row in rows):
         raise ValueError(f"{path}: not a result of eval.py, which begins with a line of settings")
     return first["settings"], list({(row["set"], row["place"]): row for row in rows}.values())
@@ -66,7 +53,7 @@ def read_result(path: str | Path) -> tuple[dict, list[dict]]:
 
 def write_result(out: str | Path, settings: dict, rows: list[dict]) -> None:
     """Replaces the file atomically and removes those of other ranks, whose rows are included."""
-    checkpoint.write(Path(out), "".join(map(checkpoint.as_line, [{"settings": settings}, *rows])))
+    checkpoint.write(Path(out), checkpoint.as_lines([{"settings": settings}, *rows]))
     for other in other_rank_files(out):
         other.unlink()
 
@@ -128,12 +115,6 @@ def sign_test(better: int, worse: int) -> float:
     return min(1.0, 2 * tail / 2**n)
 
 
-def average_of_sets(estimates: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """The unweighted mean over sets, as in the paper; their errors are independent."""
-    means, errors = zip(*estimates, strict=True)
-    return statistics.fmean(means), math.sqrt(sum(error**2 for error in errors)) / len(errors)
-
-
 def labels(row: dict) -> tuple[str, ...]:
     """The lines of a table in which a row counts: that of its set, and that of its task, if it has one."""
     return (row["set"], f"{row['set']}, {row['task']}") if "task" in row else (row["set"],)
@@ -189,7 +170,9 @@ def paper_table(model: str, rows: Sequence[dict], complete_sets: Sequence[str]) 
     for measure in next(iter(estimates.values()), {}):
         scores = {name: values[measure] for name, values in estimates.items()}
         cells = {name: cell(score, name) for name, score in scores.items()}
-        average = cell(average_of_sets(list(scores.values())), *scores) if len(scores) == len(PAPER_SETS) else "–"
+        means, errors = zip(*scores.values(), strict=True)
+        mean = statistics.fmean(means), math.hypot(*errors) / len(errors)  # errors of sets are independent
+        average = cell(mean, *scores) if len(scores) == len(PAPER_SETS) else "–"
         lines.append([f"{model}, {measure}", average, *(cells.get(name, "–") for name in PAPER_SETS)])
     lines += [[name, f"{statistics.fmean(numbers):.1f}", *map(str, numbers)] for name, *numbers in PAPER_ROWS]
     footnote = any(cell.endswith(" *") for line in lines for cell in line)

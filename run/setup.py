@@ -18,7 +18,7 @@ from engine.parallel import cut_state
 from rewards import parse_rewards, source_of
 from run import checkpoint, record
 from run.checkpoint import State
-from run.flags import absolute_paths, fail, flags_of_run, user_input
+from run.flags import OF_COMMAND, absolute_paths, config_of_run, fail, user_input
 from run.journal import say, start_bar
 from run.memory import choose_parallel
 from run.models import Trained, load_trained
@@ -59,17 +59,26 @@ def set_up(args, device: torch.device) -> tuple[Trained, list[dict], list[dict],
         return None
     folder, tokenizer, processor, problems, held_out = load_problems(args, resumed, found, rewards)
     scorer = make_scorer(args, rewards, problems, held_out)
-    before = flags_of_run(Path(args.out) / "config.json") if resumed else {}
-    made_of = {"prompts": fingerprint(problems)} | ({"held-out prompts": fingerprint(held_out)} if held_out else {})
-    for file in {source_of(function) for _, function, _ in rewards} - {source_of(parse_rewards), None}:
-        made_of[file] = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    before = config_of_run(Path(args.out) / "config.json") if resumed else {}
+    made_of = {"problems": fingerprint(problems)} | ({"held-out problems": fingerprint(held_out)} if held_out else {})
+    made_of |= {file: hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files_of(rewards)}
     say_changed_flags(args, before)
     refuse_changes(args, before, made_of)
     trained = load_trained(args, folder, tokenizer, processor, problems, kind, resumed, device)
     frozen = {"frozen weights": trained.frozen} if trained.frozen else {}
     refuse_changes(args, before, frozen)
-    state = open_run(args, resumed, trained.optimizer, made_of | frozen, before.get("wandb_id"))
+    if args.wandb:
+        args.wandb_id = before.get("wandb_id") or uuid.uuid4().hex[:8]
+    state = open_run(args, resumed, trained.optimizer, made_of | frozen)
     return (trained, problems, held_out, scorer, kind, state) if state else None
+
+
+def files_of(rewards: list) -> set[str]:
+    """The user's files that rewards are in, and what these have imported from the same folders."""
+    files = {source_of(function) for _, function, _ in rewards} - {source_of(parse_rewards), None}
+    folders = {Path(file).parent for file in files} - {Path(source_of(parse_rewards)).parent}
+    loaded = [str(getattr(module, "__file__", "")) for module in list(sys.modules.values())]
+    return files | {file for file in loaded if file.endswith(".py") and Path(file).parent in folders}
 
 
 def find_checkpoint(args) -> Path | None:
@@ -85,7 +94,7 @@ def find_checkpoint(args) -> Path | None:
 def say_changed_flags(args, before: dict) -> None:
     """Says which flags a resumed run changes. before: what is in config.json."""
     old, new = (json.loads(json.dumps(absolute_paths(flags))) for flags in (before, vars(args)))
-    names = [name for name in new if old.get(name, new[name]) != new[name]]
+    names = [name for name in new if name not in OF_COMMAND and old.get(name, new[name]) != new[name]]
     if names:
         changes = (f"--{name.replace('_', '-')} from {old[name]} to {new[name]}" for name in names)
         stretched = "; the cosine is stretched to the new end" * (args.schedule == "cosine" and "steps" in names)
@@ -101,7 +110,7 @@ def refuse_changes(args, before: dict, made_of: dict[str, str]) -> None:
         say(f"--allow-changes: {changed}: not what the steps before were made with")
 
 
-def open_run(args, resumed: Path | None, optimizer, made_of: dict[str, str], wandb_id: str | None) -> State | None:
+def open_run(args, resumed: Path | None, optimizer, made_of: dict[str, str]) -> State | None:
     """The state to continue from, after restoring the optimizer; the folder is new, emptied, or cut back to it. None if
     nothing is left to do: a run that was stopped after its last step still lacks its final checkpoint."""
     out, state = Path(args.out), State()
@@ -115,12 +124,11 @@ def open_run(args, resumed: Path | None, optimizer, made_of: dict[str, str], wan
     if dist.get_rank() == 0:
         if args.overwrite:
             checkpoint.clear(out)
-        user_input(out.mkdir, parents=True, exist_ok=True)
         checkpoint.reopen(out, state.step, resumed)
         record.cut_back(out, state.step)
         versions = {"torch": torch.__version__, "transformers": transformers.__version__, "commit": commit()}
         origin = {"command": shlex.join(sys.argv), "ranks": dist.get_world_size(), "versions": versions}
-        origin |= {"made_of": made_of} | ({"wandb_id": wandb_id or uuid.uuid4().hex[:8]} if args.wandb else {})
+        origin["made_of"] = made_of
         checkpoint.write(out / "config.json", json.dumps(absolute_paths(vars(args)) | origin, indent=1) + "\n")
     return state
 

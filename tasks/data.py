@@ -15,6 +15,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -48,8 +49,8 @@ def load(
     source: one or several, separated by commas, of: a file .jsonl, .json (a list, or an object with one list, or with
     one by the name of the split) or .parquet; a data set of the hub, `owner/name` (the files of the split, found by
     their names); one of its files, `owner/name:path/of/file`. A final [:N] takes its first N rows, good or bad.
-    problem_field, answer_field: columns, in place of the usual ones; the answer is then taken as it is.
-    ask: makes the columns of a problem of those of the file; ValueError: it can't.
+    problem_field, answer_field: columns, in place of the usual ones; the answer is then taken as it is. ask: makes the
+    columns of a problem of those of the file; ValueError: it can't.
 
     Options are put below the problem, and the answer is a letter. A number as answer keeps the file's spelling. If it
     ends in GSM8K's line "#### 1,234", it becomes "1234", and its text the column "solution" if there is none.
@@ -160,10 +161,9 @@ def locate(name: str, split: str) -> Iterator[tuple[str, Path]]:
     if path.suffix.lower() in READERS and not file or not HUB_NAME.fullmatch(repo):
         raise ValueError(f"{name!r}: no such file, nor a data set of the hub, owner/name[:path/of/file]")
     seek_hub()
-    files = [file] if file else pick_files(repo, ask_hub(list_files, repo), split)
-    for file in files:
-        reader(file)  # fails for an unknown file type before the download
-        yield f"{repo}:{file}", Path(ask_hub(huggingface_hub.hf_hub_download, repo, file))
+    for chosen in [file] if file else pick_files(repo, ask_hub(repo), split):
+        reader(chosen)  # fails for an unknown file type before the download
+        yield f"{repo}:{chosen}", Path(ask_hub(repo, chosen))
 
 
 @lru_cache(1)
@@ -176,21 +176,18 @@ def seek_hub() -> None:
         constants.HF_HUB_OFFLINE = True
 
 
-def list_files(repo: str, repo_type: str) -> list[str]:
-    """The files of a repository: those on the hub, or without a network those in its cache."""
+def ask_hub(repo: str, file: str = ""):
+    """The path of a file of a data set, fetched if need be; without one the names of its files: those on the hub, or
+    without a network those in its cache. ValueError, in one line: any failure, as of the network or of permission."""
     try:
-        return huggingface_hub.list_repo_files(repo, repo_type=repo_type)
-    except OfflineModeIsEnabled:
-        folder = Path(huggingface_hub.snapshot_download(repo, repo_type=repo_type))
-        return [str(file.relative_to(folder)) for file in sorted(folder.rglob("*")) if file.is_file()]
-
-
-def ask_hub(ask: Callable, repo: str, *arguments: str) -> object:
-    """The hub's answer. ValueError, in one line: any failure, such as no network, no such data set or no permission."""
-    try:
-        return ask(repo, *arguments, repo_type="dataset")
+        if file:
+            return huggingface_hub.hf_hub_download(repo, file, repo_type="dataset")
+        with suppress(OfflineModeIsEnabled):
+            return huggingface_hub.list_repo_files(repo, repo_type="dataset")
+        folder = Path(huggingface_hub.snapshot_download(repo, repo_type="dataset"))
+        return [str(found.relative_to(folder)) for found in sorted(folder.rglob("*")) if found.is_file()]
     except Exception as error:  # hub, http and file errors have no common base class
-        what, reason = ":".join((repo, *arguments)), str(error).strip().partition("\n")[0]
+        what, reason = f"{repo}:{file}".removesuffix(":"), str(error).strip().partition("\n")[0]
         failure = f"the hub failed ({type(error).__name__}: {reason})"
         if isinstance(error, LocalEntryNotFoundError | OfflineModeIsEnabled):
             failure = "the hub can't be reached, and its cache lacks it"
@@ -226,8 +223,6 @@ def order(num_problems: int, seed: int, start: int, count: int) -> list[int]:
 
     Epoch e, from position e * num_problems on, is a permutation of all problems that depends on (seed, e) alone: none
     comes twice or is left out at its end, and a resumed run needs to know its position only."""
-    if num_problems < 1 or min(seed, start, count) < 0:
-        raise ValueError(f"order({num_problems}, {seed}, {start}, {count}): needs a problem, and no negative number")
     first, last = start // num_problems, (start + count - 1) // num_problems
     stream: list[int] = []
     for epoch in range(first, last + 1):

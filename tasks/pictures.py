@@ -327,10 +327,10 @@ class Processor:
 def load_processor(
     folder, *, min_pixels: int | None = None, max_pixels: int | None = None, needed: bool = False, trust: bool = False
 ):
-    """The Processor of a model's folder or name on the hub; None: the model reads text only.
-    min_pixels, max_pixels: pictures are resized to have so many. needed: there are pictures. trust: code that comes
-    with the model may run. ValueError: pictures or limits of theirs for a model that reads text only or whose pictures
-    all have one size; a folder without what its processor needs."""
+    """The Processor of a model's folder or name on the hub; None: the model reads text only, or no more is
+    needed and its processor does not load. min_pixels, max_pixels: pictures are resized to have so many. needed: there
+    are pictures. trust: code that comes with the model may run. ValueError: pictures or limits of theirs for a model
+    that reads text only, whose pictures all have one size, or whose folder lacks what its processor needs."""
     from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
@@ -359,6 +359,8 @@ def load_processor(
         family = WithoutFilm.from_args_and_dict([parts.get(name) for name in kind.get_attributes()], options)
         processor = Processor(family, config)
     except (AttributeError, ImportError, OSError, TypeError, ValueError) as error:
+        if not (needed or limits):
+            return None  # text needs none
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(f"{folder} reads pictures, but its processor does not load ({reason})") from None
     if isinstance(family.chat_template, str):  # older folders keep it apart from the tokenizer

@@ -6,6 +6,7 @@ in training mode, configurations without heads, caches that can't be repeated.
 """
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -222,7 +223,7 @@ def test_a_gpu_without_bfloat16_multiplies_in_float32(monkeypatch):
     monkeypatch.setattr(ranks, "this_device", lambda: torch.device("cuda", 0))
     for known, expected in ((True, "bfloat16"), (False, "float32")):
         monkeypatch.setattr(ranks, "has_bfloat16", lambda known=known: known)
-        assert ranks.default_dtype() == expected
+        assert ranks.for_device(SimpleNamespace(dtype=None, cache_tokens=1)).dtype == expected
 
 
 @pytest.mark.slow

@@ -543,7 +543,7 @@ MISTAKES = [
     ({"temperature": "nan"}, "--temperature nan: must be above 0"),
     ({"top_p": 1.5}, "--top-p 1.5: must be above 0, and at most 1"),
     ({"top_k": -1}, "--top-k -1: must be 0 or more"),
-    ({"beta_th": 1.1}, "--beta-th 1.1: must be a share, from 0 to 1"),
+    ({"beta_th": 1.1}, "--beta-th 1.1: must be from 0 to 1"),
     ({"lr": -1}, "--lr -1.0: must be above 0"),
     ({"lr": "inf"}, "--lr inf: must be above 0"),
     ({"seed": -1}, "--seed -1: must be 0 or more"),
@@ -632,7 +632,7 @@ def test_the_command_line_itself_prints_one_line_and_no_traceback(tmp_path):
     command = [sys.executable, str(ROOT / "train.py"), "--beta-th", "2", "--out", str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr == "train.py: --beta-th 2.0: must be a share, from 0 to 1 (paper: 0.6)\n"
+    assert done.stderr == "train.py: --beta-th 2.0: must be from 0 to 1\n"
 
 
 def test_help_names_every_flag_with_the_papers_value():

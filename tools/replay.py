@@ -31,7 +31,7 @@ def run(args, device: torch.device) -> None:
     folder = Path(first_model(args))
     resumed = folder if (folder / "trainer.pt").exists() else None
     kind = choose_parallel(args, folder, device)
-    processor = processor_of(args, folder, None, needed=False)
+    processor = processor_of(args, folder, None, needed=bool(recorded["rollout"].images))
     problems = [{"images": shown} for shown in recorded["rollout"].images]  # which say whether text alone is trained on
     trained = load_trained(args, folder, None, processor, problems, kind, resumed, device)
     batch, state = Batch(**recorded, sums=None, seconds={}, samples=[]), State(step=step - 1)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from run.flags import fail
+from run.checkpoint import ROW_FILES, read_lines
+from run.flags import fail, user_input
 
 # flags that change no number of a run
 BOOKKEEPING = {"out", "resume", "auto_resume", "overwrite", "plan", "tensorboard", "wandb", "save_every", "keep"}
@@ -40,7 +41,9 @@ def read(folder: Path) -> Run:
     file, config = folder / "metrics.jsonl", folder / "config.json"
     if not file.is_file():
         fail(f"{file}: no such file; give the folder of a run, train.py's --out")
-    rows, samples, groups = (read_lines(folder / f"{name}.jsonl") for name in ("metrics", "samples", "groups"))
+    rows, samples, groups = (user_input(read_lines, folder / name) for name in ROW_FILES)
+    if any("step" not in row for row in (*rows, *samples, *groups)):
+        fail(f"{file}: not the rows of train.py; give another run")
     if not rows:
         fail(f"{file}: holds no step yet; wait for the first, or give another run")
     groups = [each for each in groups if each.get("rewards")]
@@ -48,24 +51,6 @@ def read(folder: Path) -> Run:
         json.loads(file.read_text("utf-8")) if file.is_file() else {} for file in (config, folder / "controls.json")
     )
     return Run(rows, samples, groups, *found)
-
-
-def read_lines(file: Path) -> list[dict]:
-    """The objects of a run's JSONL file, each with its step; empty if there is no file. An incomplete last line is
-    ignored: it is being written, or a kill cut it."""
-    lines = file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True) if file.is_file() else []
-    rows = []
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            if number == len(lines) and not line.endswith("\n"):
-                break
-            row = None
-        if not isinstance(row, dict) or "step" not in row:
-            fail(f"{file}, line {number}: not a row of train.py ({line.strip()[:40]!r}); remove it, or give another")
-        rows.append(row)
-    return rows
 
 
 def alike(runs: dict[str, Run]) -> bool:

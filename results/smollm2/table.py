@@ -11,7 +11,8 @@ import statistics
 import sys
 from pathlib import Path
 
-from run.scores import mean_and_error, read_lines, read_result
+from run.checkpoint import read_lines
+from run.scores import mean_and_error, read_result
 
 
 def main(folder: str, task: str) -> None:

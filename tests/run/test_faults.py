@@ -476,18 +476,18 @@ def test_a_rank_is_lost_when_it_is_silent_for_too_long_or_ended_by_itself(monkey
     monkeypatch.setattr(dist, "get_world_size", lambda: 3)
     monkeypatch.setattr(dist, "get_rank", lambda: 0)
 
-    def lost(now, **notes):
+    def missed(now, **notes):
         for key, text in notes.items():
             store.set(key.replace("_", "/"), text)
-        return faults.any_lost(store, heard, now, patience=10)
+        return faults.lost(heard, now, 10, store)
 
-    assert not lost(0, beat_0="1", beat_1="1")  # rank 2 has not begun
-    assert not lost(9, beat_2="1")
-    assert not lost(10)
-    assert lost(10.5)  # rank 1 is silent since 0; rank 0, which asks, does not count
-    assert not lost(11, beat_1="2")
-    assert not lost(18, beat_1="3")
-    assert lost(19.5)  # rank 2 since 9
-    assert not lost(19.5, ended_2="")  # it was done
-    assert not lost(28)
-    assert lost(28, ended_1="the disk is full")
+    assert not missed(0, beat_0="1", beat_1="1")  # rank 2 has not begun
+    assert not missed(9, beat_2="1")
+    assert not missed(10)
+    assert missed(10.5)  # rank 1 is silent since 0; rank 0, which asks, does not count
+    assert not missed(11, beat_1="2")
+    assert not missed(18, beat_1="3")
+    assert missed(19.5)  # rank 2 since 9
+    assert not missed(19.5, ended_2="")  # it was done
+    assert not missed(28)
+    assert missed(28, ended_1="the disk is full")

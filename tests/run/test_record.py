@@ -161,6 +161,6 @@ def test_more_than_ten_pictures_keep_their_order():
     tensors = {f"0/pictures/1/7/{i}": torch.tensor([i], dtype=torch.uint8) for i in (10, 2, 0, 1)}
     tensors |= {"10/pictures/0/5/0": torch.tensor([99], dtype=torch.uint8)}
     shown = Pictures((b"\x00", b"\x01", b"\x02", b"\x0a"), patches=7)
-    assert record.pictures_of(tensors, "0", 2) == (Pictures(), shown)
-    assert record.pictures_of(tensors, "1", 2) == ()
-    assert record.pictures_of(tensors, "10", 1) == (Pictures((b"c",), patches=5),)
+    assert record.pictures_of(tensors, "0", 2) == [Pictures(), shown]
+    assert record.pictures_of(tensors, "1", 2) == [Pictures(), Pictures()]
+    assert record.pictures_of(tensors, "10", 1) == [Pictures((b"c",), patches=5)]

@@ -146,11 +146,6 @@ def test_sign_test_by_hand():
     assert scores.sign_test(2, 2) == 1.0 and scores.sign_test(0, 0) == 1.0
 
 
-def test_the_average_is_over_sets():
-    # errors 3 and 4 of independent sets: sqrt(9 + 16) / 2
-    assert scores.average_of_sets([(0.5, 0.03), (0.7, 0.04)]) == pytest.approx((0.6, 0.025), rel=1e-12)
-
-
 # -------------------------------------------------------------------------------------------------------------- tables
 
 
@@ -271,7 +266,7 @@ def test_a_cut_line_and_parts_of_other_ranks(tmp_path):
     [
         ("", "not a result"),
         ('{"step": 1}\n', "not a result"),
-        ('{"settings": {}}\nnonsense\n{}\n', "line 2: not a line of eval.py"),
+        ('{"settings": {}}\nnonsense\n{}\n', "line 2: not an object"),
         ('{"settings": {}}\n5\n', "line 2"),
         ('{"settings": {}}\n{"step": 1}\n', "not a result"),
     ],

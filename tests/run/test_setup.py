@@ -115,13 +115,44 @@ def test_other_prompts_and_rewards_are_named_and_need_leave(ended, tmp_path, cap
         file.write("# changed\n")
     before = {file: file.stat().st_mtime_ns for file in out.rglob("*")}
     error = refused(["--out", "out", "--resume", "--steps", "3"], capsys)
-    assert f"--resume: prompts, {tmp_path / 'rewards.py'}: not what out was trained with" in error
+    assert f"--resume: problems, {tmp_path / 'rewards.py'}: not what out was trained with" in error
     assert {file: file.stat().st_mtime_ns for file in out.rglob("*")} == before
     train.main(["--out", "out", "--resume", "--steps", "3", "--allow-changes", "--lr", "1e-4"])
     printed = capsys.readouterr().out
     assert "--resume changes --steps from 2 to 3, --lr from 0.001 to 0.0001; the cosine is stretched" in printed
-    assert f"--allow-changes: prompts, {tmp_path / 'rewards.py'}: not what" in printed
+    assert f"--allow-changes: problems, {tmp_path / 'rewards.py'}: not what" in printed
     train.main(["--out", "out", "--resume", "--steps", "4"])  # which knows the new ones
+
+
+def test_a_module_beside_a_reward_is_part_of_it(ended, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    (tmp_path / "beside_it.py").write_text("SCALE = 1\n")
+    with open(tmp_path / "rewards.py", "a") as file:
+        file.write("import beside_it\n")
+    ended(eval_data=None)
+    (tmp_path / "beside_it.py").write_text("SCALE = 2\n")
+    error = refused(["--out", "out", "--resume", "--steps", "3"], capsys)
+    assert f"--resume: {tmp_path / 'beside_it.py'}: not what out was trained with" in error
+    del sys.modules["beside_it"]
+
+
+def test_what_is_no_model_is_said_in_a_line(world, tmp_path, capsys, monkeypatch):
+    """A folder without a configuration, one without a tokenizer, an adapter, and one of the hub."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    snapshot = tmp_path / "hub" / "models--owner--adapter" / "snapshots" / ("0" * 40)
+    for folder in (tmp_path / "empty", tmp_path / "bare", tmp_path / "adapter", snapshot, snapshot.parents[1] / "refs"):
+        folder.mkdir(parents=True)
+    (snapshot.parents[1] / "refs" / "main").write_text("0" * 40)
+    shutil.copy(world.folder / "model" / "config.json", tmp_path / "bare")
+    for folder in (tmp_path / "adapter", snapshot):
+        (folder / "adapter_config.json").write_text("{}")
+    for model, message in (
+        (tmp_path / "empty", "the folder has no config.json"),
+        (tmp_path / "bare", "the folder has no tokenizer_config.json"),
+        (tmp_path / "adapter", "an adapter; merge it into its model"),
+        ("owner/adapter", "owner/adapter: an adapter; merge it into its model"),
+    ):
+        assert message in refused(world(tmp_path / "out", model=model), capsys)
 
 
 def test_weights_under_adapters_must_be_those_of_before(ended, tmp_path, capsys):

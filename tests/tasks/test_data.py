@@ -717,12 +717,6 @@ def test_the_order_leaves_the_global_generator_alone_and_stays_as_it_is():
     assert np.random.get_state()[1].tolist() == state
 
 
-@pytest.mark.parametrize("arguments", [(0, 0, 0, 1), (3, -1, 0, 1), (3, 0, -1, 1), (3, 0, 0, -1)])
-def test_order_refuses_what_makes_no_sense(arguments):
-    with pytest.raises(ValueError, match="order"):
-        data.order(*arguments)
-
-
 # ---------------------------------------------------------------------------------------------------------- real files
 
 needs_files = pytest.mark.skipif(not (SHARED / "MANIFEST.json").exists(), reason="the real files are not here")

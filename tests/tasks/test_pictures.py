@@ -450,8 +450,9 @@ def test_a_folder_without_what_its_processor_needs_is_one_line(tmp_path, monkeyp
         with pytest.raises(ValueError, match="pip install pillow"):
             load_processor(folder)
     (folder / "preprocessor_config.json").unlink()
+    assert load_processor(folder) is None  # rows of text need none
     with pytest.raises(ValueError) as caught:
-        load_processor(folder)
+        load_processor(folder, needed=True)
     assert f"{folder} reads pictures, but its processor does not load" in one_line(caught)
 
 

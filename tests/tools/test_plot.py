@@ -215,9 +215,9 @@ def error_of(capsys, *flags) -> str:
         (None, "no such file"),
         ("", "holds no step yet"),
         ('{"step": 1', "holds no step yet"),  # the first row is being written
-        ("GOOD\nnonsense\nGOOD\n", "line 2: not a row of train.py ('nonsense')"),
-        ("GOOD\nnonsense\n", "line 2: not a row"),
-        ("GOOD\n5\n", "line 2: not a row"),
+        ("GOOD\nnonsense\nGOOD\n", "line 2: not an object ('nonsense')"),
+        ("GOOD\nnonsense\n", "line 2: not an object"),
+        ("GOOD\n5\n", "line 2: not an object"),
     ],
 )
 def test_a_broken_file_ends_in_one_line(tmp_path, capsys, text, words):

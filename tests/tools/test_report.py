@@ -223,7 +223,7 @@ def test_broken_files_end_in_one_line(runs, tmp_path, capsys):
     with pytest.raises(SystemExit) as caught:
         plot.main([runs[0], "--html", str(tmp_path / "r.html")])
     error = capsys.readouterr().err
-    assert caught.value.code == 2 and error.count("\n") == 1 and "samples.jsonl, line 1: not a row" in error
+    assert caught.value.code == 2 and error.count("\n") == 1 and "samples.jsonl, line 1: not an object" in error
     with pytest.raises(SystemExit):
         plot.main([runs[1], "--html", str(tmp_path)])
     assert "--html" in capsys.readouterr().err
