@@ -9,7 +9,6 @@ Runs may be unfinished, and may differ in length.
 
 import argparse
 import statistics
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from run.faults import keep_streams
 from run.flags import columns, fail, printable
 from run.scores import table
 from tools import report
-from tools.runs import PANELS, STYLE, Run, accuracy, alike, draw_curves, line_style, read
+from tools.runs import PANELS, STYLE, Run, accuracy, alike, draw_curves, line_style, markdown, number, read
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -83,19 +82,6 @@ def cells(runs: dict[str, Run]) -> list[list[str]]:
     return lines + [
         [name, *(" ± ".join(map(number, pair)) for pair in each.values())] for name, each in summaries.items()
     ]
-
-
-def number(x: float | None) -> str:
-    """Three digits, or all before the point."""
-    if x is None:
-        return "–"
-    return f"{x:,.0f}" if abs(x) >= 100 else f"{x:.3g}"
-
-
-def markdown(lines: Sequence[Sequence[str | float]]) -> str:
-    """Lines of cells as a Markdown table; the first line is its head."""
-    rows = [f"| {' | '.join(cell if isinstance(cell, str) else number(cell) for cell in line)} |" for line in lines]
-    return "\n".join([rows[0], "|:--|" + "--:|" * (len(lines[0]) - 1), *rows[1:]])
 
 
 def draw(runs: dict[str, Run]):
