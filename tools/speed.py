@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import nullcontext, redirect_stdout, suppress
+from contextlib import redirect_stdout, suppress
 from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
@@ -156,11 +156,10 @@ def share_of(r: Rollout, valid: int, everyone: bool = False) -> Share:
     return Share(r, weights, {}, samples, len(samples), int(r.completion_mask.sum()), 1.0, 1.0)
 
 
-def update(policy, share: Share, budget: int, *, owner: object = None, **changes) -> Gradient:
-    """The gradient, as train.py makes it; changes: attributes that the policy, or another owner, has meanwhile."""
+def update(policy, share: Share, budget: int) -> Gradient:
+    """The gradient, as train.py makes it."""
     policy.zero_grad(set_to_none=False)
-    with patch.multiple(owner or unwrapped(policy), **changes) if changes else nullcontext():
-        return train.backward(policy, share, budget, grad_clip=0.0)
+    return train.backward(policy, share, budget, grad_clip=0.0)
 
 
 def fixed_rewards(places: list[int], texts: list[str], answers: list[str], valid: int) -> list[float]:
@@ -241,10 +240,7 @@ def levers(args, trained: Trained, rows: list[dict]) -> Iterator[tuple[str, str,
         """A loop over tokens whose rows end at random, after T / 2 on average."""
         return partial(draw, decode=partial(decode, stopped=lambda _, rows, end, *__: lengths[rows % (P * G)] <= end))
 
-    def patched(work: Callable, **changes):
-        with patch.multiple(rollout_module, **changes):
-            return work()
-
+    without = partial(patch.multiple, unwrapped(trained.policy))
     single = {"group_size": 1, "prompts_per_step": P * G}
     each = partial(sample, args, trained, [row for row in rows for _ in range(G)], **single)
     yield "one prefill per prompt", "rollout", draw, each
@@ -253,32 +249,32 @@ def levers(args, trained: Trained, rows: list[dict]) -> Iterator[tuple[str, str,
     if ranks.is_gpu(device):
         yield "graphs", "rollout", draw, partial(draw, decode=FixedShapes())
         yield "fixed shapes", "rollout", draw, partial(draw, decode=decode_packed)
-        still = FixedShapes(decode.record, say, look=10**9)
-        yield "rows leave when they end", "rollout, uneven", ending(decode), ending(still)
+        uneven = "rollout, uneven", ending(decode)
+        yield "rows leave when they end", *uneven, ending(FixedShapes(decode.record, say, look=10**9))
         if args.dtype == "bfloat16":
-            whole = patch.object(unwrapped(trained.policy), "copies", [trained.model])
-            yield "a bfloat16 copy", "rollout", draw, whole(partial(draw, decode=ranks.decoder(device, say)))
+            cast = without(copies=[trained.model])
+            yield "a bfloat16 copy", "rollout", draw, cast(partial(draw, decode=ranks.decoder(device, say)))
     else:
         concatenated = {"_rows_of_cache": lambda cache, rows, **_: cache.reorder_cache(rows) or cache}
-        yield "keys and values in a buffer", "rollout", draw, partial(patched, draw, **concatenated)
-        stay = partial(patched, ending(decode), _compact=lambda rows: torch.arange(len(rows)))
-        yield "rows leave when they end", "rollout, uneven", ending(decode), stay
-    yield "not generate", "rollout", draw, partial(by_generate, args, trained, rows)
+        yield "keys and values in a buffer", "rollout", draw, patch.multiple(rollout_module, **concatenated)(draw)
+        stay = patch.multiple(rollout_module, _compact=lambda rows: torch.arange(len(rows)))
+        yield "rows leave when they end", "rollout, uneven", ending(decode), stay(ending(decode))
+    yield "a loop of our own", "rollout", draw, partial(by_generate, args, trained, rows)
 
     step = partial(update, trained.policy, budget=args.tokens_per_micro_batch)
     mask = r.completion_mask * (torch.arange(T, device=device) < lengths.view(P, G, 1))
     even, ragged = (partial(step, share_of(x, valid)) for x in (r, replace(r, completion_mask=mask)))
     sliced = policy_module.sliced_logprobs
-    twice = {"owner": policy_module, "sliced_logprobs": lambda *x, **options: sliced(*x, **options | {"grad": None})}
+    twice = {"sliced_logprobs": lambda *x, **options: sliced(*x, **options | {"grad": None})}
     yield "valid groups only", "update", even, partial(step, share_of(r, valid, everyone=True))
-    yield "the prompt once per group", "update", even, partial(even, shared=False)
-    yield "logits in slices", "update", even, partial(even, sliced=False)
-    yield "logits computed once", "update", even, partial(even, **twice)
-    yield "completions cut by length", "update, uneven", ragged, partial(ragged, forward_tokens=10**9)
-    yield "bfloat16", "update", partial(even, dtype="bfloat16"), partial(even, dtype="float32")
+    yield "the prompt once per group", "update", even, without(shared=False)(even)
+    yield "logits in slices", "update", even, without(sliced=False)(even)
+    yield "logits computed once", "update", even, patch.multiple(policy_module, **twice)(even)
+    yield "completions cut by length", "update, uneven", ragged, without(forward_tokens=10**9)(ragged)
+    yield "bfloat16", "update", without(dtype="bfloat16")(even), without(dtype="float32")(even)
     if ranks.is_gpu(device):
-        yield "larger slices than a CPU's", "update", even, partial(even, slice_logits=SLICE_LOGITS)
-        few = partial(ragged, forward_tokens=policy_module.FORWARD_TOKENS)
+        yield "larger slices than a CPU's", "update", even, without(slice_logits=SLICE_LOGITS)(even)
+        few = without(forward_tokens=policy_module.FORWARD_TOKENS)(ragged)
         yield "fewer forwards than a CPU's", "update, uneven", ragged, few
 
 

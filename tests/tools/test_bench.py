@@ -30,7 +30,7 @@ def test_the_command_prints_tables_and_writes_them(tmp_path, monkeypatch, capsys
         *("machine", "device", "torch", "transformers", "float32 products, GFLOP/s", "copies, GB/s"),
         *("part", "prefill", "decode", "grading", "update", "optimizer"),
         *("lever", "one prefill per prompt", "all rows in one loop", "keys and values in a buffer"),
-        *("rows leave when they end", "not generate", "valid groups only", "the prompt once per group"),
+        *("rows leave when they end", "a loop of our own", "valid groups only", "the prompt once per group"),
         *("logits in slices", "logits computed once", "completions cut by length", "bfloat16"),
     ]
     assert all(float(on) > 0 and float(off) > 0 for name, (_, on, off, *_) in list(cells.items())[13:])

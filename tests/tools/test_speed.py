@@ -49,7 +49,7 @@ def test_a_part_without_a_lever_does_the_same(kind):
         if part.startswith("update"):
             close = 0.1 if name == "bfloat16" else 1e-4
             assert expected.norm() > 0 and torch.linalg.norm(other - expected) <= close * torch.linalg.norm(expected)
-        elif name == "not generate":
+        elif name == "a loop of our own":
             assert theirs.shape == (len(PROMPTS) * 4, max(map(len, PROMPTS)) + 14)
         elif name != "one prefill per prompt":  # whose samples are other ones
             same(ours, theirs, started=part == "rollout, uneven")
