@@ -14,6 +14,11 @@ import unicodedata
 from itertools import takewhile
 from typing import NamedTuple
 
+from run.flags import parse_args, user_input
+
+if __name__ == "__main__":
+    parse_args(["--doctor", *sys.argv[1:]])  # what is wrong with a flag is said before torch is loaded
+
 import torch
 import torch.distributed as dist
 from torch.distributed.tensor import DTensor
@@ -30,7 +35,6 @@ from rewards import parse_rewards
 from rollout import Rollout, eos_ids, pad_id
 from run import memory
 from run.checkpoint import State
-from run.flags import user_input
 from run.journal import say
 from run.models import Trained, load_adapted, make_policy
 from run.problems import load_problems, make_scorer, read_problems

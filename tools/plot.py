@@ -15,7 +15,6 @@ from pathlib import Path
 import matplotlib
 from matplotlib.figure import Figure
 
-from run.faults import keep_streams
 from run.flags import columns, fail, printable
 from run.scores import table
 from tools import report
@@ -23,13 +22,15 @@ from tools.runs import PANELS, STYLE, Run, accuracy, alike, draw_curves, line_st
 
 
 def main(argv: list[str] | None = None) -> None:
-    keep_streams()
     parser = argparse.ArgumentParser(prog="python -m tools.plot", description=__doc__.partition("\n")[0])
     parser.error = fail
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folder of a run, train.py's --out")
     parser.add_argument("--out", metavar="FILE.png", help="picture to write (default: metrics.png in the first RUN)")
     parser.add_argument("--html", metavar="FILE.html", help="page to write; without --out there is no picture then")
     args = parser.parse_args(argv)
+    from run.faults import keep_streams  # imports torch
+
+    keep_streams()
     runs = {name.rstrip("/"): read(Path(name)) for name in args.runs}
     print(printable((table if columns() else markdown)(cells(runs))), flush=True)
     saves = {}
