@@ -2,11 +2,16 @@
 
 import argparse
 import math
+import time
+from contextlib import ExitStack
+from functools import partial
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import pytest
 import torch
 import torch.distributed as dist
+from pretend_device import NAME, missing, pretend_device, workers
 from test_rollout import FOUR, PROMPTS, TOKENIZER, make_model
 
 from engine.fixed_shapes import FixedShapes
@@ -17,7 +22,7 @@ from rollout import rollout
 from run import flags, ranks
 from run.models import Trained
 from tasks import addition
-from tools import speed
+from tools import bench, speed
 
 CPU = torch.device("cpu")
 
@@ -66,6 +71,38 @@ def same(a, b, started=False):
     assert len(mask.sum(dim=2).unique()) > 3
     assert torch.equal(a.completion_ids[..., :longest][mask], b.completion_ids[..., :longest][mask])
     torch.testing.assert_close(a.logprobs[..., :longest][mask], b.logprobs[..., :longest][mask], rtol=1e-4, atol=1e-4)
+
+
+def on_a_gpu(words):
+    """The tables of the levers and of the check, on a device without clocks of its own."""
+    with pretend_device(), ExitStack() as stack:
+        start = partial(ranks.init_distributed, backend=f"cpu:gloo,{NAME}:gloo")
+        for place, name, value in (
+            (ranks, "init_distributed", start),
+            (ranks, "has_bfloat16", lambda: True),
+            (speed, "clock", lambda _: time.perf_counter()),
+            (speed, "settle", lambda _: None),
+            (speed, "held", lambda *_, **__: 0.0),
+            (speed, "limits_of", lambda *_: (1e9, 1e9)),
+        ):
+            stack.enter_context(patch.object(place, name, value))
+        args = bench.parse_args(words)
+        (checked,), (*_, measured) = speed.check(args), speed.parts_and_levers(args)
+        return checked["compared"], measured["lever"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(missing() is not None, reason=str(missing()))
+def test_a_gpus_own_levers_on_a_pretend_device(world):
+    words = ["--model", str(world.folder / "model"), "--data", str(world.folder / "train.jsonl"), "--repeats", "1"]
+    words += ["--prompts-per-step", "3", "--group-size", "2", "--max-new-tokens", "4", "--max-prompt-tokens", "64"]
+    with workers() as worker:
+        compared, levers = worker.submit(on_a_gpu, words).result()
+    assert compared["with and without graphs"]["equal"] == 6 and compared["CPU and device"]["gradients apart"] < 0.1
+    loops = {"graphs", "fixed shapes", "rows leave when they end", "a bfloat16 copy", "a loop of our own"}
+    assert loops | {"larger slices than a CPU's", "fewer forwards than a CPU's"} < levers.keys()
+    assert "keys and values in a buffer" not in levers
+    assert all(row["on, s"] > 0 and row["off, s"] > 0 for row in levers.values())
 
 
 def test_no_completion_ends_before_its_tokens():
