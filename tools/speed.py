@@ -234,10 +234,11 @@ def levers(args, trained: Trained, rows: list[dict]) -> Iterator[tuple[str, str,
     draw = partial(sample, args, trained, rows)
     r, device, valid, decode = draw(), trained.model.device, args.valid[0], trained.decode or decode_packed
     P, G, T = r.completion_ids.shape
-    lengths = torch.randint(1, T + 1, (P * G,), generator=torch.Generator().manual_seed(0)).to(device)
+    ends = torch.empty(P * G).geometric_(min(0.9, 2 / T), generator=torch.Generator().manual_seed(0))
+    lengths = ends.clamp(max=T).to(device)
 
     def ending(decode: Callable) -> Callable:
-        """A loop over tokens whose rows end at random, after T / 2 on average."""
+        """A loop over tokens whose rows end at random, at each with probability 2 / T."""
         return partial(draw, decode=partial(decode, stopped=lambda _, rows, end, *__: lengths[rows % (P * G)] <= end))
 
     without = partial(patch.multiple, unwrapped(trained.policy))
@@ -314,6 +315,8 @@ def compared(a: Rollout, b: Rollout) -> dict[str, float]:
 def peers(args) -> Iterator[Tables]:
     """A step by TRL and by train.py, each in a process of its own: memory used before does not count."""
     rows = {}
+    if args.model == flags.BUILT_IN:
+        addition.ensure(args.seed)  # once, before anything is measured
     for work, valid in ((trl_steps, args.valid[0]), *((our_steps, valid) for valid in args.valid)):
         name, steps, least = in_a_process(work, args, valid)
         seconds, peaks = zip(*steps[1:], strict=True)  # the first warms up
