@@ -4,6 +4,6 @@ doctor      checks model, data and machine before a run
 replay      computes one recorded step of a run again
 plot        curves of runs as a PNG or, with --html, as a page (report.py), and a table; runs.py reads a run's folder
 study       the paper's comparisons over many seeds; compare.py makes their tables and pictures
-gpu         what only a GPU can show: the same step as a CPU's, and speed against its limits
-bench       times a step, its parts and each optimization, also against TRL
+bench       times a step, its parts and each optimization, against the machine's limits and TRL; compares a GPU's step
+            with a CPU's. speed.py measures
 """

@@ -30,8 +30,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from run.scores import mean_and_error, t_quantile
-from tools.plot import markdown
-from tools.runs import STYLE, line_style
+from tools.runs import STYLE, line_style, markdown
 
 CURVES = ("reward", "alpha", "easy_share", "hard_share", "grad_norm", "generated_tokens")  # recorded for every step
 MEASURES = {"last": "sampled, last quarter", "whole": "sampled, whole run"}

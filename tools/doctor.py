@@ -11,7 +11,13 @@ import math
 import re
 import sys
 import unicodedata
+from itertools import takewhile
 from typing import NamedTuple
+
+from run.flags import parse_args, user_input
+
+if __name__ == "__main__":
+    parse_args(["--doctor", *sys.argv[1:]])  # what is wrong with a flag is said before torch is loaded
 
 import torch
 import torch.distributed as dist
@@ -29,7 +35,6 @@ from rewards import parse_rewards
 from rollout import Rollout, eos_ids, pad_id
 from run import memory
 from run.checkpoint import State
-from run.flags import user_input
 from run.journal import say
 from run.models import Trained, load_adapted, make_policy
 from run.problems import load_problems, make_scorer, read_problems
@@ -51,8 +56,8 @@ TRUNCATED = 0.5  # share of truncated completions above which most of a batch ha
 class Check(NamedTuple):
     name: str
     value: str  # what was seen
-    ok: bool
-    advice: str = ""  # how to mend it; or, if all is well, what to know
+    mend: str = ""  # how to mend it; "": nothing is wrong
+    note: str = ""  # what to know
 
 
 def run(args, device: torch.device) -> bool:
@@ -68,7 +73,9 @@ def run(args, device: torch.device) -> bool:
     model = load_adapted(args, folder, resumed, device)
     policy = make_policy(model, kind, args, processor, problems)
     trained = Trained(model, policy, tokenizer, optimizer=None, method=Method(), processor=processor)
-    eos = user_input(check_eos, model, tokenizer, args.template)  # or the run ends here, in one line, without any
+    # or the run ends here, in one line
+    eos = user_input(check_eos, model, tokenizer, args.template)
+    prompt = user_input(check_prompt, model, tokenizer, problems)
 
     def watched(prompts, texts, ids, columns):
         graded.append((texts, columns.get("answer", []), scorer(prompts, texts, ids, columns)))
@@ -83,7 +90,7 @@ def run(args, device: torch.device) -> bool:
         check_sampling(args, model),
         eos,
         check_bos(tokenizer, problems, args.template),
-        check_prompt(model, tokenizer, problems),
+        prompt,
         *check_picture(processor, problems),
         check_rounding(model, args.lr),
         check_gradient(policy),
@@ -96,7 +103,7 @@ def run(args, device: torch.device) -> bool:
     ]
     checks = findings(checks)
     say(table(checks))
-    return not all(check.ok for check in checks)
+    return any(check.mend for check in checks)
 
 
 def small_batch(args, parameters: int, device: torch.device) -> argparse.Namespace:
@@ -127,7 +134,7 @@ def check_sampling(args, model) -> Check:
     value += f"; not taken from generation_config.json: {', '.join(unused)}" * bool(unused)
     part = args.top_p < 1 or args.top_k
     note = "drawn from a part of the distribution, scored under the whole: --top-p 1 --top-k 0 for the exact gradient"
-    return Check("sampling", value, True, note * bool(part))
+    return Check("sampling", value, note=note * bool(part))
 
 
 def check_eos(model, tokenizer, template: str | None) -> Check:
@@ -141,10 +148,10 @@ def check_eos(model, tokenizer, template: str | None) -> Check:
     note = "generation_config.json does not list the tokenizer's EOS: other engines may not stop there" * lacking
     end = None if template else turn_end(tokenizer)
     if end is None:
-        return Check("eos", f"{value}; no chat template that ends a turn", True, note)
+        return Check("eos", f"{value}; no chat template that ends a turn", note=note)
     value += f"; the chat template ends a turn with {end} {shown(tokenizer, [end])}"
     add = "add that to eos_token_id in the model's generation_config.json, or give another prompt by --template"
-    return Check("eos", value, end in ids, note if end in ids else add)
+    return Check("eos", value, add * (end not in ids), note)
 
 
 def turn_end(tokenizer) -> int | None:
@@ -163,36 +170,29 @@ def check_bos(tokenizer, problems: list[dict], template: str | None) -> Check:
     """One BOS at the start, if the tokenizer has one. Later it may mark a role: SmolLM2 begins its turns with it."""
     bos = tokenizer.bos_token_id
     if bos is None:
-        return Check("bos", "the tokenizer has none", True)
-
-    def leading(ids: list[int]) -> int:
-        return next((i for i, token in enumerate(ids) if token != bos), len(ids))
-
-    most = max(leading(row["prompt_ids"]) for row in problems)
+        return Check("bos", "the tokenizer has none")
+    most = max(len(list(takewhile(bos.__eq__, row["prompt_ids"]))) for row in problems)
+    where = "the --template" if template else "the model's chat template, or give one of your own by --template"
+    note = "the tokenizer would put one there" * (not most and tokenizer("a").input_ids[0] == bos)
     value = f"prompts begin with {most} BOS, {bos} {shown(tokenizer, [bos])}"
-    if most > 1:
-        where = "the --template" if template else "the model's chat template, or give one of your own by --template"
-        return Check("bos", value, False, f"remove {most - 1} from {where}")
-    expected = tokenizer("a").input_ids[0] == bos
-    return Check("bos", value, True, "the tokenizer would put one there" * (expected and not most))
+    return Check("bos", value, f"remove {most - 1} from {where}" * (most > 1), note)
 
 
 def check_prompt(model, tokenizer, problems: list[dict]) -> Check:
-    """The first prompt as the model sees it; whether all contain their problem, and only tokens that the model has."""
+    """The first prompt as the model sees it, and whether all contain their problem. ValueError: the model lacks a token
+    of a prompt."""
     longest = max(len(row["prompt_ids"]) for row in problems)
-    ids = problems[0]["prompt_ids"]
-    value = f"{len(problems)} of up to {longest} tokens, the first: {shown(tokenizer, ids)}"
+    value = f"{len(problems)} of up to {longest} tokens, the first: {shown(tokenizer, problems[0]['prompt_ids'])}"
     rows, unknown = len(model.get_input_embeddings().weight), tokenizer.unk_token_id
-    beyond = [row for row in problems if max(row["prompt_ids"]) >= rows]
-    if beyond:
-        advice = f"{len(beyond)} have a token above the model's {rows} embeddings: model and tokenizer do not match"
-        return Check("prompt", value, False, f"{advice}; give a --model folder whose files belong together")
+    if beyond := sum(max(row["prompt_ids"]) >= rows for row in problems):
+        raise ValueError(f"{beyond} prompts have a token above the model's {rows} embeddings: give another --model")
     lost = [row for row in problems if not holds(tokenizer.decode(row["prompt_ids"]), row)]
-    if lost:
-        advice = f"{len(lost)} do not contain the text of their problem, the first {lost[0]['problem'][:60]!r}"
-        return Check("prompt", value, False, f"{advice}: give a prompt that does by --template")
+    mend = (
+        f"{len(lost)} do not contain the text of their problem, the first {lost[0]['problem'][:60]!r}" if lost else ""
+    )
     num = sum(unknown in row["prompt_ids"] for row in problems) if unknown is not None else 0
-    return Check("prompt", value, True, f"{num} have characters that the tokenizer does not know" * bool(num))
+    note = f"{num} have characters that the tokenizer does not know" * bool(num)
+    return Check("prompt", value, f"{mend}: give a prompt that does by --template" if lost else "", note)
 
 
 def holds(prompt: str, row: dict) -> bool:
@@ -216,7 +216,7 @@ def check_picture(processor, problems: list[dict]) -> list[Check]:
         if "box_size" in row and (shares := box_shares(row["answer"], row["box_size"])):
             pixels = ", ".join(f"{x * n:.0f}" for x, n in zip(shares, (width, height) * 2, strict=True))
             value += f"; the gold {row['answer']} is {pixels} in the file's pixels"
-        return [Check("picture", value, True)]
+        return [Check("picture", value)]
     return []
 
 
@@ -231,7 +231,7 @@ def check_rounding(model, lr: float) -> Check:
     name = str(model.dtype).removeprefix("torch.")
     value = f"weights are {name}, in which {kept / count:.1%} of steps of --lr {lr:g} round to nothing"
     value += f" (in bfloat16 it would be {half / count:.1%})"
-    return Check("updates", value, kept / count <= LOST, "raise --lr (paper: 1e-6)" * (kept / count > LOST))
+    return Check("updates", value, "raise --lr (paper: 1e-6)" * (kept / count > LOST))
 
 
 def stuck_from(lr: float, dtype: torch.dtype) -> float:
@@ -241,14 +241,11 @@ def stuck_from(lr: float, dtype: torch.dtype) -> float:
 
 
 def check_gradient(policy: torch.nn.Module) -> Check:
-    """A backward of a few tokens gives every trained parameter a gradient, of finite numbers."""
+    """A backward of a few tokens gives finite numbers. What no text reaches was found, and frozen, by make_policy."""
     policy(*trial(unwrapped(policy).model)).sum().backward()
-    trained = {name: p.grad for name, p in policy.named_parameters() if p.requires_grad}
-    lacking, norm = [name for name, grad in trained.items() if grad is None], float(clip_gradient(policy, 0.0))
+    norm = float(clip_gradient(policy, 0.0))
     policy.zero_grad()
-    value = f"of norm {norm:.2g} for {len(trained)} tensors" + f"; none for {', '.join(lacking[:3])}" * bool(lacking)
-    ok = not lacking and math.isfinite(norm)
-    return Check("gradient", value, ok, "" if ok else "no flag mends that; take another --model")
+    return Check("gradient", f"of norm {norm:.2g}", "take another --model" * (not math.isfinite(norm)))
 
 
 def check_pad(model, tokenizer, r: Rollout) -> Check:
@@ -263,19 +260,18 @@ def check_pad(model, tokenizer, r: Rollout) -> Check:
     value += f"; the EOS of {seen} of {num} finished completions is trained on"
     beyond = int((ids[mask.bool()] >= len(tokenizer)).sum())
     value += f"; {beyond} of {int(mask.sum())} sampled tokens are above the tokenizer's, and read as ''" * bool(beyond)
-    advice = "the model would not learn to stop: a fault of this code, no flag mends it" * (seen < num)
+    mend = "the model would not learn to stop: a fault of this code, no flag mends it" * (seen < num)
     if pad >= rows:
-        advice = f"it is above the model's {rows} embeddings: name another pad_token in the model's tokenizer files"
-    return Check("pad", value, not advice, advice)
+        mend = f"it is above the model's {rows} embeddings: name another pad_token in the model's tokenizer files"
+    return Check("pad", value, mend)
 
 
 def check_gap(gap: float, dtype: str) -> Check:
     """Sampling and update must be one policy: the same weights, positions, masks and no dropout."""
-    ok = gap <= ROUNDING[dtype]
-    advice = "the update scores another policy than the one that sampled, maybe by a wrong cache or mask; try "
-    advice += "--dtype float32" if dtype == "bfloat16" else "another version of transformers, or another --model"
+    mend = "the update scores another policy than the one that sampled, maybe by a wrong cache or mask; try "
+    mend += "--dtype float32" if dtype == "bfloat16" else "another version of transformers, or another --model"
     value = f"sampling and update differ by {gap:.1e} at most; rounding in {dtype} explains {ROUNDING[dtype]:g}"
-    return Check("log π", value, ok, advice * (not ok))
+    return Check("log π", value, mend * (not gap <= ROUNDING[dtype]))
 
 
 def check_truncated(totals: Sums, most: int, cut: int) -> Check:
@@ -283,9 +279,9 @@ def check_truncated(totals: Sums, most: int, cut: int) -> Check:
     share, length = totals.truncated / totals.samples, totals.tokens / totals.samples
     value = f"{share:.0%} of {totals.samples:.0f} completions; their mean length is {length:.0f} tokens"
     if cut:
-        return Check("truncated", f"{value}, cut at {cut} tokens here", True, f"says little about a run's {most}")
-    advice = f"raise --max-new-tokens {most}, or ask for less by --system-prompt"
-    return Check("truncated", value, share <= TRUNCATED, advice * (share > TRUNCATED))
+        return Check("truncated", f"{value}, cut at {cut} tokens here", note=f"says little about a run's {most}")
+    mend = f"raise --max-new-tokens {most}, or ask for less by --system-prompt"
+    return Check("truncated", value, mend * (share > TRUNCATED))
 
 
 def check_groups(totals: Sums, args, cut: int) -> Check:
@@ -297,36 +293,32 @@ def check_groups(totals: Sums, args, cut: int) -> Check:
         value += f": alpha {alpha(groups, valid):.2f}"
         value += f", about {rounds} rounds per step for --beta-th {args.beta_th:g}" * (rounds > 1)
         few = rounds > args.max_rounds
-        return Check("groups", value, True, f"--max-rounds {args.max_rounds} ends a step sooner" * few)
+        return Check("groups", value, note=f"--max-rounds {args.max_rounds} ends a step sooner" * few)
     if cut and totals.truncated > TRUNCATED * totals.samples:
-        return Check("groups", value, True, "says little: completions were cut before their answer")
+        return Check("groups", value, note="says little: completions were cut before their answer")
     way = "take harder problems (--data), or a higher --temperature"
     if hard >= easy:
         way = "is the answer of the sample below where --rewards looks? If not, ask for it by --system-prompt or "
         way += "--template; else take easier problems (--data)"
-    return Check("groups", value, False, f"nothing to learn from; {way}")
+    return Check("groups", value, f"nothing to learn from; {way}")
 
 
 def check_rewards(totals: Sums, texts: list[str], answers: list, result: dict) -> list[Check]:
     """For each reward the sample with its highest value; no check if this rank has no sample."""
     checks = []
     for name, values in result["by_name"].items():
-        if not values:
-            continue
         known = [value for value in values if value is not None]
-        best = values.index(max(known)) if known else 0
-        text = texts[best]
-        seen = f"…{text[-100:]!r}" if len(text) > 100 else repr(text)
-        value = f"{values[best]} for {seen}, answer {answers[best]!r:.40}"
-        if not known:
-            checks.append(Check(name, value, False, "None for all samples: it could not score any"))
-            continue
-        same = len(known) > 1 and len(set(known)) == 1
-        value += f"; mean {sum(known) / len(known):.3f}"
-        checks.append(Check(name, value, True, "the same for all samples" * same))
+        if values and not known:
+            checks.append(Check(name, "None for all samples", "it could not score any: see --rewards and --data"))
+        elif values:
+            best = values.index(max(known))
+            seen = "…" * (len(texts[best]) > 100) + repr(texts[best][-100:])
+            value = f"{values[best]} for {seen}, answer {answers[best]!r:.40}; mean {sum(known) / len(known):.3f}"
+            note = "the same for all samples" * (len(known) > 1 and len(set(known)) == 1)
+            checks.append(Check(name, value, note=note))
     errors = int(totals.reward_errors)
-    advice = "the first error is shown above: mend the function that --rewards names" * (errors > 0)
-    return [*checks, Check("rewards", f"{errors} errors in {totals.samples:.0f} samples", errors == 0, advice)]
+    mend = "the first error is shown above: mend the function that --rewards names" * (errors > 0)
+    return [*checks, Check("rewards", f"{errors} errors in {totals.samples:.0f} samples", mend)]
 
 
 def check_memory(args, shape: memory.Shape, load: memory.Load, limit: int) -> Check:
@@ -334,7 +326,7 @@ def check_memory(args, shape: memory.Shape, load: memory.Load, limit: int) -> Ch
     moment, size = memory.peak(shape, load)
     value = f"up to {size / memory.GIB:.2f} GiB per rank, in the {moment}, of {limit / memory.GIB:.2f}; see --plan"
     way = memory.remedy(args, shape, load, limit) if size > limit else ""
-    return Check("memory", value, size <= limit, "take a smaller --model, or larger devices" if way is None else way)
+    return Check("memory", value, "take a smaller --model, or larger devices" if way is None else way)
 
 
 def shown(tokenizer, ids: list[int]) -> str:
@@ -350,20 +342,19 @@ def findings(checks: list[Check]) -> list[Check]:
     merged = {}
     for rank, found in enumerate(ranks):
         for check in found:
-            if check.name not in merged or (merged[check.name].ok and not check.ok):
+            if check.name not in merged or (check.mend and not merged[check.name].mend):
                 merged[check.name] = check._replace(value=f"rank {rank}: {check.value}") if rank else check
     return list(merged.values())
 
 
 def table(checks: list[Check]) -> str:
-    """A line per check: ok or WRONG, its name, what was seen; and below it what mends it, or a note."""
-    width = max(len(check.name) for check in checks)
-    lines = []
-    for check in checks:
-        lines.append(f"{'ok' if check.ok else 'WRONG':7}{check.name:{width}}  {check.value}")
-        if check.advice:
-            lines.append(" " * (width + 9) + ("note: " if check.ok else "mend: ") + check.advice)
-    wrong = sum(not check.ok for check in checks)
+    """A line per check: ok or WRONG, its name, what was seen; and below it what mends it, or else a note."""
+    width, lines = max(len(check.name) for check in checks), []
+    for name, value, mend, note in checks:
+        lines.append(f"{'WRONG' if mend else 'ok':7}{name:{width}}  {value}")
+        if mend or note:
+            lines.append(" " * (width + 9) + (f"mend: {mend}" if mend else f"note: {note}"))
+    wrong = sum(bool(check.mend) for check in checks)
     return "\n".join([*lines, f"{wrong or 'none'} of {len(checks)} checks found something wrong"])
 
 

@@ -9,28 +9,28 @@ Runs may be unfinished, and may differ in length.
 
 import argparse
 import statistics
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import matplotlib
 from matplotlib.figure import Figure
 
-from run.faults import keep_streams
 from run.flags import columns, fail, printable
 from run.scores import table
 from tools import report
-from tools.runs import PANELS, STYLE, Run, accuracy, alike, draw_curves, line_style, read
+from tools.runs import PANELS, STYLE, Run, accuracy, alike, draw_curves, line_style, markdown, number, read
 
 
 def main(argv: list[str] | None = None) -> None:
-    keep_streams()
     parser = argparse.ArgumentParser(prog="python -m tools.plot", description=__doc__.partition("\n")[0])
     parser.error = fail
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folder of a run, train.py's --out")
     parser.add_argument("--out", metavar="FILE.png", help="picture to write (default: metrics.png in the first RUN)")
     parser.add_argument("--html", metavar="FILE.html", help="page to write; without --out there is no picture then")
     args = parser.parse_args(argv)
+    from run.faults import keep_streams  # imports torch
+
+    keep_streams()
     runs = {name.rstrip("/"): read(Path(name)) for name in args.runs}
     print(printable((table if columns() else markdown)(cells(runs))), flush=True)
     saves = {}
@@ -83,19 +83,6 @@ def cells(runs: dict[str, Run]) -> list[list[str]]:
     return lines + [
         [name, *(" ± ".join(map(number, pair)) for pair in each.values())] for name, each in summaries.items()
     ]
-
-
-def number(x: float | None) -> str:
-    """Three digits, or all before the point."""
-    if x is None:
-        return "–"
-    return f"{x:,.0f}" if abs(x) >= 100 else f"{x:.3g}"
-
-
-def markdown(lines: Sequence[Sequence[str | float]]) -> str:
-    """Lines of cells as a Markdown table; the first line is its head."""
-    rows = [f"| {' | '.join(cell if isinstance(cell, str) else number(cell) for cell in line)} |" for line in lines]
-    return "\n".join([rows[0], "|:--|" + "--:|" * (len(lines[0]) - 1), *rows[1:]])
 
 
 def draw(runs: dict[str, Run]):

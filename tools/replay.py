@@ -8,6 +8,11 @@ import math
 import sys
 from pathlib import Path
 
+from run.flags import fail, parse_args, user_input
+
+if __name__ == "__main__":
+    parse_args(["--replay", *sys.argv[1:]])  # what is wrong with a flag is said before torch is loaded
+
 import torch
 import torch.distributed as dist
 
@@ -18,7 +23,6 @@ from engine.parallel import cut_state
 from gpg import alpha, global_sum
 from run import checkpoint, record
 from run.checkpoint import State
-from run.flags import fail, user_input
 from run.journal import say
 from run.memory import choose_parallel
 from run.models import first_model, load_trained

@@ -3,7 +3,7 @@
 import json
 import math
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -94,6 +94,19 @@ def tokens_per_second(run: Run) -> list[Point]:
 def rounded(value: float | None) -> float | None:
     """To four significant digits, but for integers."""
     return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def number(x: float | None) -> str:
+    """Three digits, or all before the point."""
+    if x is None:
+        return "–"
+    return f"{x:,.0f}" if abs(x) >= 100 else f"{x:.3g}"
+
+
+def markdown(lines: Sequence[Sequence[str | float]]) -> str:
+    """Lines of cells as a Markdown table; the first line is its head."""
+    rows = [f"| {' | '.join(cell if isinstance(cell, str) else number(cell) for cell in line)} |" for line in lines]
+    return "\n".join([rows[0], "|:--|" + "--:|" * (len(lines[0]) - 1), *rows[1:]])
 
 
 # title, unit, points

@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from run.flags import fail, parse_args
-from run.models import BUILT_INS
 from tools import compare
 from tools.runs import BOOKKEEPING, accuracy, read, rounded
 
@@ -232,6 +231,8 @@ def run_one(job: Job) -> tuple[dict | None, str]:
 
     The store has the run's flags, and its curves to four significant digits per step.
     """
+    from run.models import BUILT_INS  # imports torch
+
     if task := BUILT_INS.get(job.flags["model"]):
         task.ensure(job.flags["seed"])  # its CPU seconds are no run's
     with tempfile.TemporaryDirectory(prefix="study-") as folder:

@@ -90,22 +90,22 @@ def test_a_batch_that_teaches_nothing(world, tmp_path, capsys):
 
 
 def test_a_turn_must_end_where_a_completion_does(model, tokenizer):
-    assert doctor.check_eos(model, tokenizer, None).ok
+    assert not doctor.check_eos(model, tokenizer, None).mend
     tokenizer.chat_template = addition.CHAT_TEMPLATE.replace("{{ eos_token }}", "\n<|system|>{{ eos_token }}")
     wrong = doctor.check_eos(model, tokenizer, None)
-    assert not wrong.ok and "ends a turn with 256 '<|system|>'" in wrong.value and "eos_token_id" in wrong.advice
-    assert doctor.check_eos(model, tokenizer, "prompt.txt").ok  # the chat template is not used
+    assert wrong.mend and "ends a turn with 256 '<|system|>'" in wrong.value and "eos_token_id" in wrong.mend
+    assert not doctor.check_eos(model, tokenizer, "prompt.txt").mend  # the chat template is not used
     tokenizer.chat_template = addition.CHAT_TEMPLATE.replace("{{ eos_token }}", "")
     assert "no chat template that ends a turn" in doctor.check_eos(model, tokenizer, None).value
     tokenizer.chat_template = "{{ raise_exception('no') }}"
-    assert doctor.check_eos(model, tokenizer, None).ok
+    assert not doctor.check_eos(model, tokenizer, None).mend
 
 
 def test_an_eos_that_other_engines_would_not_know_is_said(world, tokenizer):
     model = AutoModelForCausalLM.from_pretrained(world.folder / "model")
     model.generation_config.eos_token_id = [257]
     check = doctor.check_eos(model, tokenizer, None)
-    assert check.ok and "257 '<|user|>' or 259 '<|end|>'" in check.value and "does not list" in check.advice
+    assert not check.mend and "257 '<|user|>' or 259 '<|end|>'" in check.value and "does not list" in check.note
 
 
 def test_a_model_without_an_eos_is_a_mistake_in_one_line(world, tmp_path, capsys):
@@ -130,7 +130,7 @@ def test_a_model_without_an_eos_is_a_mistake_in_one_line(world, tmp_path, capsys
 def test_bos(tokenizer, prompts, ok, most):
     tokenizer.bos_token = "<|assistant|>"
     check = doctor.check_bos(tokenizer, [{"prompt_ids": ids} for ids in prompts], None)
-    assert check.ok == ok and f"begin with {most} BOS, 258" in check.value
+    assert (not check.mend) == ok and f"begin with {most} BOS, 258" in check.value
 
 
 def test_a_bos_of_the_template_and_one_of_the_tokenizer(world, tmp_path, capsys):
@@ -150,11 +150,11 @@ def test_prompts(model, tokenizer):
     def check(problem, text):
         return doctor.check_prompt(model, tokenizer, [{"problem": problem, "prompt_ids": tokenizer.encode(text)}])
 
-    assert check("What is\n 1+1?", "<|user|>what is 1+1?").ok
+    assert not check("What is\n 1+1?", "<|user|>what is 1+1?").mend
     lost = check("What is 1+1?", "<|user|><|assistant|>")
-    assert not lost.ok and "do not contain" in lost.advice and "'<|user|><|assistant|>'" in lost.value
-    above = doctor.check_prompt(model, tokenizer, [{"problem": "", "prompt_ids": [300]}])
-    assert not above.ok and "model's 262 embeddings" in above.advice
+    assert lost.mend and "do not contain" in lost.mend and "'<|user|><|assistant|>'" in lost.value
+    with pytest.raises(ValueError, match="model's 262 embeddings"):
+        doctor.check_prompt(model, tokenizer, [{"problem": "", "prompt_ids": [300]}])
 
 
 def test_steps_that_round_to_nothing_by_hand():
@@ -167,10 +167,10 @@ def test_steps_that_round_to_nothing_by_hand():
     model.weight.data[0] = values
     model.dtype, model.device = torch.float32, torch.device("cpu")
     check = doctor.check_rounding(model, lr)
-    assert check.ok and "float32, in which 0.0%" in check.value and "(in bfloat16 it would be 75.0%)" in check.value
+    assert not check.mend and "float32, in which 0.0%" in check.value and "it would be 75.0%)" in check.value
     # float32 has 24 bits: half a unit is 2^-25 from 1/2 up, 2^-24 from 1 up, 2^-23 from 2 up
     check = doctor.check_rounding(model, 2.0**-24 * 0.99)
-    assert not check.ok and "in which 50.0%" in check.value and "raise --lr" in check.advice
+    assert check.mend and "in which 50.0%" in check.value and "raise --lr" in check.mend
     model.weight.requires_grad_(False)
     model.bias = torch.nn.Parameter(torch.zeros(1))
     assert "0.0%" in doctor.check_rounding(model, 1e-30).value  # what is frozen takes no step
@@ -182,13 +182,13 @@ def test_the_eos_is_in_the_loss(model, tokenizer):
     none = torch.zeros(1, 1, dtype=torch.long)
     r = R.Rollout(none, none, ids, mask, mask * -1.0, torch.tensor([[False, True]]))
     check = doctor.check_pad(model, tokenizer, r)
-    assert check.ok and "padded with 260 '<|endoftext|>'; the EOS of 1 of 1 finished" in check.value
+    assert not check.mend and "padded with 260 '<|endoftext|>'; the EOS of 1 of 1 finished" in check.value
     without = replace(r, completion_mask=torch.tensor([[[1, 0, 0], [1, 1, 1]]]))
-    assert not doctor.check_pad(model, tokenizer, without).ok
+    assert doctor.check_pad(model, tokenizer, without).mend
     tokenizer.pad_token = None
     assert "padded with 259 '<|end|>', no pad token" in doctor.check_pad(model, tokenizer, r).value
     tokenizer.add_special_tokens({"pad_token": "[PAD]"})  # a new id, which the model has no embedding for
-    assert "name another pad_token" in doctor.check_pad(model, tokenizer, r).advice
+    assert "name another pad_token" in doctor.check_pad(model, tokenizer, r).mend
 
 
 def test_m7_tokens_that_the_tokenizer_lacks_are_counted(model, tokenizer):
@@ -208,9 +208,9 @@ def test_the_gap_is_the_one_that_is_there():
     assert doctor.logprob_gap(policy, sampled, budget=12) < 1e-6
     sampled.logprobs[1, 1, 0] += 0.25
     assert doctor.logprob_gap(policy, sampled, budget=12) == pytest.approx(0.25, abs=1e-6)
-    ok = {dtype: doctor.check_gap(0.25, dtype).ok for dtype in doctor.ROUNDING}
+    ok = {dtype: doctor.check_gap(0.25, dtype).mend == "" for dtype in doctor.ROUNDING}
     assert ok == {"float64": False, "float32": False, "bfloat16": True}
-    assert "--dtype float32" in doctor.check_gap(1.0, "bfloat16").advice
+    assert "--dtype float32" in doctor.check_gap(1.0, "bfloat16").mend
 
 
 def test_dropout_is_found(world, tmp_path, monkeypatch, capsys):
@@ -232,24 +232,24 @@ TOTALS = replace(TOTALS, samples=8, tokens=80, groups=2, hard=2, truncated=8)
 
 def test_a_batch_that_was_cut_short_says_little():
     args = SimpleNamespace(beta_th=0.6, max_rounds=3, baseline="group")
-    assert not doctor.check_truncated(TOTALS, 100, 0).ok and not doctor.check_groups(TOTALS, args, 0).ok
-    assert doctor.check_truncated(TOTALS, 100, 10).ok and doctor.check_groups(TOTALS, args, 10).ok
-    assert not doctor.check_groups(replace(TOTALS, truncated=4), args, 10).ok
+    assert doctor.check_truncated(TOTALS, 100, 0).mend and doctor.check_groups(TOTALS, args, 0).mend
+    assert not doctor.check_truncated(TOTALS, 100, 10).mend and not doctor.check_groups(TOTALS, args, 10).mend
+    assert doctor.check_groups(replace(TOTALS, truncated=4), args, 10).mend
     args.baseline = "greedy"  # against which a sample can stand out although its group is of one mind
-    assert doctor.check_groups(TOTALS, args, 0).ok
+    assert not doctor.check_groups(TOTALS, args, 0).mend
 
 
 def test_rounds_are_foretold():
     args = SimpleNamespace(beta_th=0.6, max_rounds=3, baseline="group")
     check = doctor.check_groups(replace(TOTALS, groups=20, valid=3, easy=17), args, 0)
     # 3 of 20 a round: 0.6 * 20 = 12 valid groups take 4 rounds; alpha is 20 / 3
-    assert "alpha 6.67, about 4 rounds" in check.value and check.ok and "--max-rounds 3" in check.advice
+    assert "alpha 6.67, about 4 rounds" in check.value and not check.mend and "--max-rounds 3" in check.note
 
 
 def test_a_reward_that_can_score_nothing():
     result = {"by_name": {"one": [None, None], "two": [0.0, None]}}
     one, two, errors = doctor.check_rewards(TOTALS, ["a", "b" * 200], ["1", "2"], result)
-    assert not one.ok and two.ok and errors.ok
+    assert one.mend and not two.mend and not errors.mend
     assert "0.0 for 'a', answer '1'; mean 0.000" in two.value
     assert [check.name for check in doctor.check_rewards(TOTALS, [], [], {"by_name": {"one": []}})] == ["rewards"]
 
@@ -259,10 +259,10 @@ def test_memory(world, tmp_path, monkeypatch):
     args, shape = flags.parse_args(world(tmp_path)), memory.Shape(1000, 1, 10, 30, 10, 10, 50)
     load = memory.load_of(args, 1)
     size = memory.peak(shape, load)[1]
-    assert doctor.check_memory(args, shape, load, size).ok
+    assert not doctor.check_memory(args, shape, load, size).mend
     check = doctor.check_memory(args, shape, load, size - 1)
-    assert not check.ok and check.advice == memory.remedy(args, shape, load, size - 1) != ""
-    assert "smaller --model" in doctor.check_memory(args, shape, load, 10).advice
+    assert check.mend and check.mend == memory.remedy(args, shape, load, size - 1) != ""
+    assert "smaller --model" in doctor.check_memory(args, shape, load, 10).mend
 
 
 def test_a_batch_of_seconds(monkeypatch):
@@ -279,8 +279,8 @@ def test_a_batch_of_seconds(monkeypatch):
 
 
 def test_a_problem_of_any_rank_is_seen(monkeypatch):
-    mine = [Check("eos", "fine", True), Check("log π", "fine", True)]
-    other = [Check("eos", "fine there", True), Check("log π", "0.3", False, "mend"), Check("length", "1.0", True)]
+    mine = [Check("eos", "fine"), Check("log π", "fine")]
+    other = [Check("eos", "fine there"), Check("log π", "0.3", "mend"), Check("length", "1.0")]
 
     def gather(ranks, checks):
         ranks[:] = [checks, other]
@@ -288,7 +288,7 @@ def test_a_problem_of_any_rank_is_seen(monkeypatch):
     monkeypatch.setattr(doctor.dist, "get_world_size", lambda: 2)
     monkeypatch.setattr(doctor.dist, "all_gather_object", gather)
     found = doctor.findings(mine)
-    expected = [mine[0], Check("log π", "rank 1: 0.3", False, "mend"), Check("length", "rank 1: 1.0", True)]
+    expected = [mine[0], Check("log π", "rank 1: 0.3", "mend"), Check("length", "rank 1: 1.0")]
     assert found == expected
     printed = doctor.table(found).splitlines()
     assert printed[1:3] == ["WRONG  log π   rank 1: 0.3", " " * 15 + "mend: mend"]
