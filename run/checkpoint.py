@@ -167,7 +167,10 @@ def reopen(out: Path, step: int, taken: Path | None) -> None:
     for file in filter(Path.exists, map(out.joinpath, ROW_FILES)):
         with open(file, encoding="utf-8", errors="replace") as rows:
             # a last row without its end was cut short by a kill
-            kept = [row for row in rows if row.endswith("\n") and json.loads(row)["step"] <= step]
+            try:
+                kept = [row for row in rows if row.endswith("\n") and json.loads(row)["step"] <= step]
+            except (ValueError, TypeError, LookupError):
+                raise ValueError(f"{file}: not the rows of a run; restore or remove it") from None
         write(file, "".join(kept))
     for folder in _newest_first(out):
         if folder == taken:

@@ -37,7 +37,6 @@ BAR: list[tqdm] = []  # that of the present run
 
 PATIENCE = 5  # steps in a row, for a sign that chance alone shows now and then
 COLLAPSED = 0.1  # of the first step's entropy; the default job learns its task with a quarter of it left
-GAP = 0.1  # between a token's log-probability in sampling and in the update; float32 rounding makes 1e-5
 
 
 @dataclass(frozen=True)
@@ -276,17 +275,16 @@ def signs(row: dict, first: dict, args) -> list[tuple[bool, int, str]]:
     alike = f"entropy was below {COLLAPSED:.0%} of the first step's for {PATIENCE} steps: samples become alike. "
     alike += "If the reward is high, the run is done; else resume from before it with a lower --lr"
     half = args.dtype == "bfloat16"
-    rounding = "bfloat16 rounding alone has made 0.25, which is harmless" if half else "float32 rounding makes 1e-5"
+    made = "bfloat16 rounding alone has made 0.25; if more, try float32" if half else "float32 rounding makes 1e-5"
     entropy, gap = row["entropy"], row["logprob_gap"] or 0.0
-    apart = f"logprob_gap is {gap:.2g}: the trained policy is not quite the one that sampled (in {rounding}); "
-    apart += "if it is more, see whether --dtype float32 brings it down; if not, report a bug"
+    apart = f"logprob_gap is {gap:.2g}: the trained policy is not quite the one that sampled (in {made}); see --doctor"
     return [
         (bool(unscored), 1, none),
         # compared methods may learn from any group
         (row["valid_share"] == 0 == row["grad_norm"] and not unscored, PATIENCE, idle),
         (row["truncated_share"] > 0.5, 1, cut),
         (entropy is not None and entropy < COLLAPSED * (first.get("entropy") or 0.0), PATIENCE, alike),
-        (gap > GAP, 1, apart),
+        (gap > (0.1 if half else 5e-3), 1, apart),
     ]
 
 

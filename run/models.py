@@ -195,16 +195,16 @@ def make_compared(args, resumed: Path | None, device: torch.device, processor) -
 
 def pretrained(kind, name: str | Path, trust: bool = False, **options):
     """What a class's from_pretrained makes of a folder or hub name. trust: code that comes with it may run."""
-    if Path(name, "adapter_config.json").exists():
-        fail(f"--model {name}: an adapter; merge it into its model (peft: merge_and_unload) and give that folder")
-    if not Path(name).exists():
-        seek_hub()
     try:
+        if Path(name, "adapter_config.json").exists():
+            fail(f"--model {name}: an adapter; merge it into its model (peft: merge_and_unload) and give that folder")
+        if not Path(name).exists():
+            seek_hub()
         loaded = kind.from_pretrained(name, trust_remote_code=trust, **options)
     except Exception as error:  # those of the hub, of configurations and of weights have no ancestor in common
         if "trust_remote_code" in str(error):
             fail(f"--model {name}: it needs code that comes with it; --trust-remote-code runs that, if you trust it")
-        reason = str(error).strip().partition("\n")[0]
+        reason = " ".join(str(error).split())[:300]
         fail(f"--model {name}: no causal LM could be read ({reason}); give its folder or its hub name")
     if options.get("output_loading_info"):
         loaded, info = loaded

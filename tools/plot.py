@@ -17,7 +17,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from run.faults import keep_streams
-from run.flags import columns, fail, printable
+from run.flags import columns, fail, printable, user_input
 from run.scores import table
 from tools import report
 from tools.runs import PANELS, STYLE, Run, accuracy, alike, draw_curves, line_style, read
@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", metavar="FILE.png", help="picture to write (default: metrics.png in the first RUN)")
     parser.add_argument("--html", metavar="FILE.html", help="page to write; without --out there is no picture then")
     args = parser.parse_args(argv)
-    runs = {name.rstrip("/"): read(Path(name)) for name in args.runs}
+    runs = {name.rstrip("/"): user_input(read, Path(name)) for name in args.runs}
     print(printable((table if columns() else markdown)(cells(runs))), flush=True)
     saves = {}
     if args.html:
