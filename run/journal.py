@@ -284,7 +284,7 @@ def signs(row: dict, first: dict, args) -> list[tuple[bool, int, str]]:
         (row["valid_share"] == 0 == row["grad_norm"] and not unscored, PATIENCE, idle),
         (row["truncated_share"] > 0.5, 1, cut),
         (entropy is not None and entropy < COLLAPSED * (first.get("entropy") or 0.0), PATIENCE, alike),
-        (gap > (0.1 if half else 5e-3), 1, apart),
+        (gap > (0.1 if half else 1e-3), 1, apart),
     ]
 
 

@@ -172,8 +172,8 @@ def test_weights_and_biases_goes_on_in_the_same_run(world, tmp_path, monkeypatch
 
 
 def test_a_gap_is_told_from_rounding():
-    said = watched([{"logprob_gap": 5e-3}, {"logprob_gap": None}, {"logprob_gap": 8e-3}])
-    assert [len(lines) for lines in said] == [0, 0, 1] and "logprob_gap is 0.008" in said[2][0]
+    said = watched([{"logprob_gap": 1e-3}, {"logprob_gap": None}, {"logprob_gap": 4e-3}])
+    assert [len(lines) for lines in said] == [0, 0, 1] and "logprob_gap is 0.004" in said[2][0]
     assert "1e-5" in said[2][0] and "0.25" not in said[2][0]
     said = watched([{"logprob_gap": 0.1}, {"logprob_gap": 0.2}], dtype="bfloat16")
     assert said[0] == [] and "in bfloat16 rounding alone has made 0.25" in said[1][0]
