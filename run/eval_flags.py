@@ -77,7 +77,7 @@ def mistakes(args: argparse.Namespace) -> Iterator[tuple[str, object]]:
     yield "--data-dir needs --bench; with --data, name the files", args.data_dir and not args.bench
     yield "--problem-field and --answer-field need --data", fields and not args.data
     yield "--resume needs --model", args.resume and not args.model
-    yield f"--out {out}: is no file; give one", args.out and out.exists() and not out.is_file()
+    yield f"--out {out}: is a folder or a device; give a file", args.out and out.exists() and not out.is_file()
     yield f"--out {out}: exists; --resume continues it, --overwrite replaces it", new and out.is_file()
     yield f"--out {out}: does not exist; start it without --resume", args.resume and not out.exists()
     # fmt: on
