@@ -357,7 +357,7 @@ def mistakes(args: argparse.Namespace) -> Iterator[tuple[str, object]]:
     yield "--rank-timeout, --reward-timeout: at most 1e9 seconds", max(args.rank_timeout, args.reward_timeout) > 1e9
     yield f"--seed {args.seed}: must be below 2^32", args.seed >= 2**32
     yield "--replay writes nothing: leave out --resume and --overwrite", not new and (args.resume or args.overwrite)
-    yield f"--replay {args.replay}: the checkpoint before its step is gone; give it with --model", args.model is None
+    yield f"--replay {args.replay}: the checkpoint before its step is not there; give it with --model", not args.model
     yield "--replay: not with --lora-rank, whose checkpoints hold the merged model", args.lora_rank and args.replay
     yield "--lora-rank: pip install peft", args.lora_rank and not importlib.util.find_spec("peft")
     yield "--wandb: pip install wandb", args.wandb and not importlib.util.find_spec("wandb")
