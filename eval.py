@@ -22,6 +22,8 @@ from pathlib import Path
 from run.eval_flags import parse_args, parse_ks
 
 if __name__ == "__main__":
+    # Ctrl-C needs no traceback
+    sys.excepthook = lambda kind, *error: kind is KeyboardInterrupt or sys.__excepthook__(kind, *error)
     parse_args()  # what is wrong with a flag is said before torch is loaded, which takes seconds
 
 import torch
@@ -336,7 +338,4 @@ def compare(before: str, after: str) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit(130)
+    main()

@@ -244,7 +244,7 @@ def _load(path: str, name: str) -> Callable:
     sys.path.append(str(Path(path).resolve().parent))  # last: a file there must not hide a package
     try:
         module_spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(f"reward file {path!r}: {_one_line(error, module.__file__)}; {_KNOWN}") from error
     function = getattr(module, name, None)
     if not callable(function):
@@ -312,7 +312,7 @@ def _call(name, function, batch, first=0):
         # ids are many, and only numbers: a copy of their lists is enough
         own = {name: list(map(list if name == "completion_ids" else deepcopy, x)) for name, x in batch.items()}
         returned = function(**own)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if size == 1:
             return [0.0], [(first, error)]
         batch_error = error

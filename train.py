@@ -28,6 +28,8 @@ from pathlib import Path
 from run.flags import fail, parse_args
 
 if __name__ == "__main__":
+    # Ctrl-C needs no traceback
+    sys.excepthook = lambda kind, *error: kind is KeyboardInterrupt or sys.__excepthook__(kind, *error)
     parse_args()  # what is wrong with a flag is said before torch is loaded, which takes seconds
 
 import torch
@@ -391,7 +393,4 @@ def give_up(reason: str) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit(130)
+    main()

@@ -156,7 +156,10 @@ def reopen(out: Path, step: int, taken: Path | None) -> None:
         if leftover.name[1:].startswith(("checkpoint-", "final.")):
             shutil.rmtree(leftover)
     for file in filter(Path.exists, map(out.joinpath, ROW_FILES)):
-        write(file, as_lines(row for row in read_lines(file) if row["step"] <= step))
+        rows = read_lines(file)
+        if not all(isinstance(row.get("step"), int) for row in rows):
+            raise ValueError(f"{file}: not the rows of a run; restore or remove it")
+        write(file, as_lines(row for row in rows if row["step"] <= step))
     folders = _newest_first(out)
     refused = folders[: folders.index(taken) if taken in folders else None]
     moves = {folder: folder.with_name(f"{folder.name}.damaged") for folder in refused}

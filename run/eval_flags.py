@@ -64,7 +64,7 @@ def mistakes(args: argparse.Namespace) -> Iterator[tuple[str, object]]:
     yield "--problem-field and --answer-field need --data", fields and not args.data
     yield f"--cache-tokens {args.cache_tokens}: must be 1 or more", args.cache_tokens < 1
     yield "--resume needs --model", args.resume and not args.model
-    yield f"--out {out}: is a folder; give a file", args.out and out.is_dir()
+    yield f"--out {out}: is a folder or a device; give a file", args.out and out.exists() and not out.is_file()
     yield f"--out {out}: exists; --resume continues it, --overwrite replaces it", new and out.is_file()
     yield f"--out {out}: does not exist; start it without --resume", args.resume and not out.exists()
     # fmt: on

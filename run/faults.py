@@ -31,19 +31,20 @@ GRACE = 5.0  # seconds; for a reward that holds the interpreter lock, so that no
 
 
 class _Patient(io.FileIO):
-    """A stream whose reader may leave."""
+    """A stream whose reader may leave, whose terminal may close, whose disk may be full."""
 
     def write(self, content):
         try:
             return super().write(content)
-        except BrokenPipeError:
+        except OSError:
             return len(content)
 
 
 def keep_streams() -> None:
     """From here on what nobody reads (`| head`) is dropped, and what a terminal's code page lacks is escaped."""
     for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
+        if (stream := getattr(sys, name)) is None:  # closed, as in `>&-`
+            setattr(sys, name, open(os.devnull, "w"))
         if stream and stream is getattr(sys, f"__{name}__"):  # not what a notebook or a test has put there
             raw = io.BufferedWriter(_Patient(stream.fileno(), "w", closefd=False))
             options = {"encoding": stream.encoding, "errors": "backslashreplace", "line_buffering": True}

@@ -80,8 +80,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         defaults = user_input(record.flags_of, given.replay)
     else:
         defaults = config_of_run(config) if resume else DEFAULTS.get(given.model, {}) | ALGOS[given.algo]
-    of_run = vars(given).keys() - OF_COMMAND
-    parser.set_defaults(**{name: value for name, value in defaults.items() if name in of_run})
+    of_run = {name: x for name, x in defaults.items() if name in vars(given).keys() - OF_COMMAND}
+    # numbers as text, which argparse reads as it does a flag's
+    parser.set_defaults(**{name: str(x) if type(x) in (int, float) else x for name, x in of_run.items()})
     args = parser.parse_args(words)
     args.resume = resume
     return checked(args, mistakes(args))
@@ -92,8 +93,8 @@ def config_of_run(config: Path) -> dict:
     if not config.exists():
         fail(f"--resume: no run in {config.parent}, it has no config.json; give the run's folder with --out")
     try:
-        return json.loads(config.read_text(encoding="utf-8"))
-    except ValueError as error:
+        return {**json.loads(config.read_bytes())}
+    except (ValueError, TypeError, OSError) as error:
         fail(f"--resume: {config} is damaged ({error}); restore it, or start a new run with --overwrite")
 
 
@@ -273,7 +274,7 @@ def expanded(words: Sequence[str], folder: Path = Path(), within: tuple[Path, ..
         if not word.startswith("@"):
             yield word
             continue
-        file = next(filter(Path.is_file, (place / word[1:] for place in (folder, Path(), ROOT))), None)
+        file = next(filter(os.path.isfile, (place / word[1:] for place in (folder, Path(), ROOT))), None)
         if file is None or file in within:
             fail(f"{word}: {'includes itself' if file else f'no such recipe; {ROOT}/config has some'}")
         for line in user_input(file.read_text, encoding="utf-8").splitlines():
@@ -288,10 +289,10 @@ def complain(parser: argparse.ArgumentParser, message: str) -> None:
     """argparse's complaint; for a flag that it does not know, with the one that was probably meant."""
     complaint, _, rest = message.partition("unrecognized arguments: ")
     if not complaint:
-        word = rest.split()[0].partition("=")[0]
+        word = (rest.split() or ["''"])[0].partition("=")[0]
         name, known = word.rpartition(".")[2].strip("-").replace("_", "-").lower(), parser._option_string_actions
         ours, close = OURS.get(name, "-"), difflib.get_close_matches(f"--{name}", known, 1)
-        meant = [f"@{word}"] * Path(word).is_file() + [ours] * (ours in known or ours[0] != "-") + close
+        meant = [f"@{word}"] * os.path.isfile(word) + [ours] * (ours in known or ours[0] != "-") + close
         message = f"{word}: no such flag; {f'did you mean {meant[0]}?' if meant else '--help lists all'}"
     fail(message)
 
@@ -303,7 +304,8 @@ def checked(args: argparse.Namespace, wrongs: Iterable[tuple[str, object]]) -> a
         for name in names.split():
             if (value := getattr(args, name, None)) is not None and not low <= value <= high:
                 fail(f"--{name.replace('_', '-')} {value}: must be {what}")
-    for message, wrong in itertools.chain(shared_mistakes(args), wrongs):
+    wrongs = itertools.chain(shared_mistakes(args), wrongs)
+    for message, wrong in iter(partial(user_input, next, wrongs, None), None):
         if wrong:
             fail(message)
     user_input(system_prompt, args.system_prompt)
@@ -315,11 +317,13 @@ def checked(args: argparse.Namespace, wrongs: Iterable[tuple[str, object]]) -> a
 
 def shared_mistakes(args: argparse.Namespace) -> Iterator[tuple[str, object]]:
     """What could be wrong in training and in evaluation, and whether it is."""
-    name = args.model if args.model and not args.resume else "."  # a resumed run has its own
-    missing = (name[0] in "./~" or name.count("/") > 1) and not Path(name).exists()
+    name = "." if args.model is None or args.resume else args.model  # a resumed run has its own
+    missing = not name.strip() or (name[0] in "./~" or name.count("/") > 1) and not Path(name).exists()
     yield f"--model {name}: no such folder, nor a name of the hub, owner/name", missing
     reason = "--dtype float16: small gradients would be 0, or steps skipped to find a scale for the loss"
     yield f"{reason}; give bfloat16, or float32 where a GPU has none", args.dtype == "float16"
+    words = args.system_prompt, args.out or "", *(args.stop or ())
+    yield "--system-prompt, --out, --stop: are not UTF-8", re.search("[\ud800-\udfff]", "".join(words))
     yield "--stop: an empty text ends every completion at its first token", "" in (args.stop or ())
     yield "--resume continues what is in --out, --overwrite deletes it: give one", args.resume and args.overwrite
 
@@ -347,6 +351,7 @@ def mistakes(args: argparse.Namespace) -> Iterator[tuple[str, object]]:
     yield "--overlong-buffer: must be at most --max-new-tokens", args.overlong_buffer > args.max_new_tokens
     yield ("--keep-best: needs --eval-data, and --eval-every above 0",
            args.keep_best and not (args.eval_every and (args.eval_data or built_in)))
+    yield "--rank-timeout, --reward-timeout: at most 1e9 seconds", max(args.rank_timeout, args.reward_timeout) > 1e9
     yield f"--seed {args.seed}: must be below 2^32", args.seed >= 2**32
     yield "--replay writes nothing: leave out --resume and --overwrite", not new and (args.resume or args.overwrite)
     yield f"--replay {args.replay}: the checkpoint before its step is not there; give it with --model", not args.model

@@ -37,7 +37,6 @@ BAR: list[tqdm] = []  # that of the present run
 
 PATIENCE = 5  # steps in a row, for a sign that chance alone shows now and then
 COLLAPSED = 0.1  # of the first step's entropy; the default job learns its task with a quarter of it left
-GAP = 0.1  # between a token's log-probability in sampling and in the update; float32 rounding makes 1e-5
 
 
 @dataclass(frozen=True)
@@ -272,9 +271,10 @@ def signs(row: dict, first: dict, args) -> Iterator[tuple[object, int, str]]:
     alike = entropy is not None and entropy < COLLAPSED * (first.get("entropy") or 0.0)
     text = f"entropy was below {COLLAPSED:.0%} of the first step's for {PATIENCE} steps: samples become alike. If the "
     yield alike, PATIENCE, text + "reward is high, the run is done; else resume from before it with a lower --lr"
-    made = "0.25 in bfloat16, which is harmless" if args.dtype == "bfloat16" else "1e-5"
-    text = f"logprob_gap is {gap:.2g}: the trained policy is not quite the one that sampled (rounding has made {made})"
-    yield gap > GAP, 1, text + "; if it is more, see whether --dtype float32 brings it down; if not, report a bug"
+    half = args.dtype == "bfloat16"
+    made = "in bfloat16 rounding alone has made 0.25; if more, try float32" if half else "float32 rounding makes 1e-5"
+    text = f"logprob_gap is {gap:.2g}: the trained policy is not quite the one that sampled ({made}); see --doctor"
+    yield gap > (0.1 if half else 1e-3), 1, text
 
 
 def accuracy_of(result: Evaluation | None) -> dict[str, float]:

@@ -17,7 +17,7 @@ from transformers.pytorch_utils import Conv1D
 
 from engine.fixed_shapes import WIDTH, fit, multiple
 from engine.output_layer import SLICE_LOGITS
-from run.flags import fail, user_input
+from run.flags import fail
 from run.journal import say
 from run.models import config_of, model_class
 from run.ranks import is_gpu, memory, slice_logits
@@ -110,7 +110,10 @@ def planned(args, resumed: Path | None, device: torch.device) -> tuple[str, Shap
 def shape_of(config, trust: bool = False) -> Shape:
     """The shape of a Hugging Face configuration. A model without attention is counted as if it had one head."""
     with torch.device("meta"):  # which takes no memory
-        model = user_input(model_class(config).from_config, config, trust_remote_code=trust)
+        try:
+            model = model_class(config).from_config(config, trust_remote_code=trust)
+        except Exception as error:  # a value may be wrong in any way
+            fail(f"the model's config.json: {type(error).__name__}: {str(error).partition(chr(10))[0]}")
     tower, config = tower_of(config), config.get_text_config()
     heads = getattr(config, "num_attention_heads", None) or getattr(config, "num_heads", 1)
     width = getattr(config, "head_dim", None) or config.hidden_size // heads

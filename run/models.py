@@ -1,5 +1,6 @@
 """The models of a run: what is trained, on all ranks, and what only compared methods need; its optimizer."""
 
+import os
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -198,19 +199,18 @@ def make_policy(model, kind: str, args, processor=None, problems: list[dict] = (
 
 def pretrained(kind, name: str | Path, trust: bool = False, **options):
     """What a class's from_pretrained makes of a folder or hub name. trust: code that comes with it may run."""
-    if not Path(name).exists():
-        seek_hub()
     try:
+        if not Path(name).exists():
+            seek_hub()
         if find_adapter_config_file(str(name)):
             fail(f"--model {name}: an adapter; merge it into its model (peft: merge_and_unload) and give that folder")
         loaded = kind.from_pretrained(name, trust_remote_code=trust, **options)
     except Exception as error:  # those of the hub, of configurations and of weights have no ancestor in common
         if "trust_remote_code" in str(error):
             fail(f"--model {name}: it needs code that comes with it; --trust-remote-code runs that, if you trust it")
-        reason = str(error).strip().partition("\n")[0]
-        lacking = [file for file in ("config.json", "tokenizer_config.json") if not Path(name, file).exists()]
-        if lacking and Path(name).is_dir():
-            reason = f"the folder has no {lacking[0]}"
+        reason = " ".join(str(error).split())[:300]
+        if os.path.isdir(name) and not Path(name, "config.json").exists():
+            reason = "the folder has no config.json"
         fail(f"--model {name}: no causal LM could be read ({reason}); give its folder or its hub name")
     if options.get("output_loading_info"):
         loaded, info = loaded

@@ -153,7 +153,9 @@ def encode_row(row: dict, number: int, tokenizer, processor: Processor | None, o
     try:
         if processor:
             return processor.prompt(row["problem"], row.get("images", []), **options)
-        return encode_prompt(tokenizer, row["problem"], **options)
+        if ids := encode_prompt(tokenizer, row["problem"], **options):
+            return ids
+        raise ValueError("no tokens; has the model's folder a tokenizer?")
     except ValueError as error:
         raise ValueError(f"problem {number}, {row['problem'][:40]!r}: {error}") from None
 

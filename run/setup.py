@@ -95,6 +95,8 @@ def say_changed_flags(args, before: dict) -> None:
     """Says which flags a resumed run changes. before: what is in config.json."""
     old, new = (json.loads(json.dumps(absolute_paths(flags))) for flags in (before, vars(args)))
     names = [name for name in new if name not in OF_COMMAND and old.get(name, new[name]) != new[name]]
+    if "optimizer" in names:
+        fail(f"--optimizer {new['optimizer']}: the checkpoint is of {old['optimizer']}; leave the flag out")
     if names:
         changes = (f"--{name.replace('_', '-')} from {old[name]} to {new[name]}" for name in names)
         stretched = "; the cosine is stretched to the new end" * (args.schedule == "cosine" and "steps" in names)
@@ -124,7 +126,8 @@ def open_run(args, resumed: Path | None, optimizer, made_of: dict[str, str]) -> 
     if dist.get_rank() == 0:
         if args.overwrite:
             checkpoint.clear(out)
-        checkpoint.reopen(out, state.step, resumed)
+        user_input(out.mkdir, parents=True, exist_ok=True)
+        user_input(checkpoint.reopen, out, state.step, resumed)
         record.cut_back(out, state.step)
         versions = {"torch": torch.__version__, "transformers": transformers.__version__, "commit": commit()}
         origin = {"command": shlex.join(sys.argv), "ranks": dist.get_world_size(), "versions": versions}

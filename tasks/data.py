@@ -237,7 +237,7 @@ def main(source: str = "", problem_field: str | None = None, answer_field: str |
     try:
         parts = [part.strip() for part in source.split(",")]
         tried = [each for part in parts for each in read(part, "train", problem_field, answer_field)]
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"python -m tasks.data SOURCE [PROBLEM_FIELD [ANSWER_FIELD]]: {error}")
     good, wrong = [each for each in tried if each[1]], [f"  {place}: {error}" for place, row, error in tried if not row]
     print(*(f"{num} rows: {columns}" for columns, num in Counter(each[2] for each in good).items()), sep="\n")
@@ -249,4 +249,5 @@ def main(source: str = "", problem_field: str | None = None, answer_field: str |
 
 
 if __name__ == "__main__":
+    sys.stdout and sys.stdout.reconfigure(errors="backslashreplace")  # any code page
     main(*sys.argv[1:4])

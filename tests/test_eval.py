@@ -517,6 +517,7 @@ def error_of(capsys, *flags) -> str:
         (["--resume", "--overwrite"], "give one"),
         (["--resume"], "does not exist; start it without --resume"),
         (["--regrade", "file"], "give one of --model"),
+        (["--out", "/dev/null"], "--out /dev/null: is a folder or a device"),  # root would replace it by one
         (["--tempreature", "1"], "--tempreature"),
         (["--dtype", "float16"], "bfloat16"),
         (["--system-prompt", "qwen"], "qwen-7b"),

@@ -436,6 +436,7 @@ def test_a_dataclass_of_the_users_loads(tmp_path):  # needs the module in sys.mo
         ("x = 1", "y", "no function 'y'"),
         ("def f(:\n", "f", "SyntaxError"),
         ("raise RuntimeError('a\\nb')", "f", "RuntimeError: a b"),
+        ("import sys\nsys.exit('no argument')", "f", r"SystemExit: no argument \(.*, line 2\)"),  # a script's last line
     ],
 )
 def test_a_bad_reward_file_says_so_in_one_line(tmp_path, source, name, message):
@@ -454,6 +455,11 @@ def test_an_error_names_the_line_of_the_users_file(tmp_path, capsys):
     capsys.readouterr()
     with pytest.raises(ValueError, match=r"ZeroDivisionError: .* \(.*mine.py, line 2\)"):
         parse_rewards(f"{write(tmp_path, 'x = 1' + chr(10) + 'x / 0')}:f")
+
+
+def test_a_reward_that_exits_has_failed(tmp_path):
+    path = write(tmp_path, "import sys\ndef f(completions, **_):\n    sys.exit(3)\n")
+    assert run(parse_rewards(f"{path}:f"), ["a", "b"])["failed"] == {"f": f"SystemExit: 3 ({path}, line 3)"}
 
 
 def test_an_async_reward_is_run(tmp_path):

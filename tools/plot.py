@@ -15,7 +15,7 @@ from pathlib import Path
 import matplotlib
 from matplotlib.figure import Figure
 
-from run.flags import columns, fail, printable
+from run.flags import columns, fail, printable, user_input
 from run.scores import table
 from tools import report
 from tools.runs import PANELS, STYLE, Run, accuracy, alike, draw_curves, line_style, markdown, number, read
@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> None:
     from run.faults import keep_streams  # imports torch
 
     keep_streams()
-    runs = {name.rstrip("/"): read(Path(name)) for name in args.runs}
+    runs = {name.rstrip("/"): user_input(read, Path(name)) for name in args.runs}
     print(printable((table if columns() else markdown)(cells(runs))), flush=True)
     saves = {}
     if args.html:

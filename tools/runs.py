@@ -38,18 +38,20 @@ class Run:
 
 def read(folder: Path) -> Run:
     """What a run left in its folder. Only metrics.jsonl must be there."""
-    file, config = folder / "metrics.jsonl", folder / "config.json"
+    file = folder / "metrics.jsonl"
     if not file.is_file():
         fail(f"{file}: no such file; give the folder of a run, train.py's --out")
     rows, samples, groups = (user_input(read_lines, folder / name) for name in ROW_FILES)
     if any("step" not in row for row in (*rows, *samples, *groups)):
         fail(f"{file}: not the rows of train.py; give another run")
-    if not rows:
-        fail(f"{file}: holds no step yet; wait for the first, or give another run")
+    if not rows or "valid_share" not in rows[0]:
+        fail(f"{file}: holds no step yet, or not train.py's; wait for the first, or give another run")
     groups = [each for each in groups if each.get("rewards")]
-    found = (
-        json.loads(file.read_text("utf-8")) if file.is_file() else {} for file in (config, folder / "controls.json")
-    )
+    others = [folder / "config.json", folder / "controls.json"]
+    try:
+        found = [{**json.loads(file.read_bytes())} if file.is_file() else {} for file in others]
+    except (ValueError, TypeError) as error:
+        fail(f"{folder}: config.json or controls.json is not as train.py wrote it ({error}); give another run")
     return Run(rows, samples, groups, *found)
 
 

@@ -220,6 +220,19 @@ def test_neither_a_closed_pipe_nor_a_code_page_ends_a_run(world, tmp_path):
     assert len(rows_of(tmp_path / "run" / "metrics.jsonl")) == 2 and (tmp_path / "run" / "final").exists()
 
 
+def test_a_run_may_have_no_streams(monkeypatch):
+    """As with `>&- 2>&-`, for which Python has None."""
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    faults.keep_streams()
+    with sys.stdout, sys.stderr:
+        faults.journal.say("nobody reads this")
+        faults.journal.reward_lines({"reward": 1.0})
+        assert faults.journal.fitted("a line") == "a line"
+    with faults._Patient("/dev/full", "w") as full:
+        assert full.write(b"dropped") == 7
+
+
 def test_the_checkpoint_of_the_best_accuracy_stays(world, tmp_path, monkeypatch, capsys):
     """Accuracies 0.9 before the run, then 0.3, 0.5, 0.5, 0.4, and after a resume 0.4, 0.6: the first of the best."""
     evaluate, accuracies = train.evaluate, iter([0.9, 0.3, 0.5, 0.5, 0.4, 0.9, 0.4, 0.6])

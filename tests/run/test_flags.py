@@ -4,6 +4,8 @@ Tried by hand, each turns this file red: torch imported at the head of checkpoin
 out, a recipe read from the current folder only, `(default: None)`.
 """
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -39,6 +41,16 @@ def test_mistakes_are_found_before_torch_is_imported(file, tmp_path):
     (tmp_path / "config.json").write_text("{}")  # a run, which --out {} would overwrite
     command = [sys.executable, "-c", EARLY, file, *(words.format(tmp_path) for words in MISTAKES[file])]
     subprocess.run(command, cwd=ROOT, check=True)
+
+
+@pytest.mark.parametrize("file", MISTAKES)
+def test_ctrl_c_while_libraries_load_is_no_traceback(file, tmp_path):
+    """As a shell shows it: exit code 130."""
+    (tmp_path / "torch.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    words = ["--model", "tiny", "--out", str(tmp_path / "out")]
+    command, env = [sys.executable, file, *words], os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
 
 
 def refused(capsys, words, parse=flags.parse_args):
@@ -104,6 +116,29 @@ def test_a_model_that_can_only_be_a_folder_is_missing(capsys, tmp_path, monkeypa
     wrong = f"--model {name}: no such folder, nor a name of the hub, owner/name"
     assert wrong in refused(capsys, ["--model", name, "--data", "x.jsonl"])
     assert wrong in refused(capsys, ["--model", name, "--data", "x.jsonl"], eval_flags.parse_args)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([""], "'': no such flag"),
+        (["x" * 300], "no such flag"),
+        (["@" + "x" * 300], "no such recipe"),
+        (["--out", "x" * 300], "File name too long"),
+        (["--model", "./" + "x" * 300], "File name too long"),
+        (["--model", ""], "--model : no such folder"),
+        (["--out", "caf\udce9"], "are not UTF-8"),  # é, as a terminal in Latin-1 sends it
+        (["--system-prompt", "un caf\udce9"], "are not UTF-8"),
+        (["--stop", ".", "\udce9"], "are not UTF-8"),
+        (["--reward-timeout", "1e10"], "at most 1e9 seconds"),
+        (["--rank-timeout", "1e308"], "at most 1e9 seconds"),
+    ],
+    ids=lambda x: str(x)[:20].encode("ascii", "replace").decode(),
+)
+def test_no_word_is_too_odd_for_one_line(capsys, words, message):
+    assert message in refused(capsys, words)
+    if "timeout" not in words[0] and words[0][:1] != "@":
+        assert message in refused(capsys, ["--model", "m", "--data", "d.jsonl", *words], eval_flags.parse_args)
 
 
 def test_recipes_include_each_other_from_anywhere(capsys, tmp_path, monkeypatch):

@@ -172,11 +172,11 @@ def test_weights_and_biases_goes_on_in_the_same_run(world, tmp_path, monkeypatch
 
 
 def test_a_gap_is_told_from_rounding():
-    said = watched([{"logprob_gap": 0.1}, {"logprob_gap": None}, {"logprob_gap": 0.2}])
-    assert [len(lines) for lines in said] == [0, 0, 1] and "logprob_gap is 0.2" in said[2][0]
+    said = watched([{"logprob_gap": 1e-3}, {"logprob_gap": None}, {"logprob_gap": 4e-3}])
+    assert [len(lines) for lines in said] == [0, 0, 1] and "logprob_gap is 0.004" in said[2][0]
     assert "1e-5" in said[2][0] and "0.25" not in said[2][0]
-    ((half,),) = watched([{"logprob_gap": 0.2}], dtype="bfloat16")
-    assert "rounding has made 0.25 in bfloat16, which is harmless" in half
+    said = watched([{"logprob_gap": 0.1}, {"logprob_gap": 0.2}], dtype="bfloat16")
+    assert said[0] == [] and "in bfloat16 rounding alone has made 0.25" in said[1][0]
 
 
 @pytest.mark.parametrize(("columns", "width"), [(None, 100), (200, 100), (99, 94), (80, 75), (81, 81), (40, 38)])

@@ -148,11 +148,58 @@ def test_what_is_no_model_is_said_in_a_line(world, tmp_path, capsys, monkeypatch
         (folder / "adapter_config.json").write_text("{}")
     for model, message in (
         (tmp_path / "empty", "the folder has no config.json"),
-        (tmp_path / "bare", "the folder has no tokenizer_config.json"),
+        (tmp_path / "bare", "no tokens; has the model's folder a tokenizer?"),
         (tmp_path / "adapter", "an adapter; merge it into its model"),
         ("owner/adapter", "owner/adapter: an adapter; merge it into its model"),
     ):
         assert message in refused(world(tmp_path / "out", model=model), capsys)
+
+
+def test_a_damaged_folder_is_one_line(ended, capsys):
+    """What was edited by hand, is another file, or another optimizer's."""
+    resume = ["--out", "out", "--resume", "--steps", "3"]
+    out = ended()
+    assert "--optimizer sgd: the checkpoint is of adamw" in refused([*resume, "--optimizer", "sgd"], capsys)
+    config = json.loads((out / "config.json").read_text())
+    for text, message in (
+        ("[]", "config.json is damaged"),
+        (json.dumps(config | {"group_size": 2.5}), "--group-size: invalid int value: '2.5'"),
+        (json.dumps(config | {"clip": 5}), "--clip (5.0, 5.0): LOW"),
+        (json.dumps(config | {"stop": 5}), "--stop: an empty text"),
+        (json.dumps(config | {"rewards": 4}), "reward '4' is unknown"),
+        (json.dumps(config | {"template_args": 3}), "--template-args: invalid"),
+    ):
+        (out / "config.json").write_text(text)
+        assert message in refused(resume, capsys)
+    (out / "config.json").write_text(json.dumps(config))
+    for line in ("\0\n", "[]\n", '{"step": "x"}\n', "\n"):
+        (out / "samples.jsonl").write_text(line)
+        with pytest.raises(SystemExit) as stopped:
+            train.main(resume)
+        last = capsys.readouterr().err.splitlines()[-1]
+        assert stopped.value.code == 2 and "out/samples.jsonl: not the rows of a run" in last
+    (out / "samples.jsonl").write_text("")
+    (out / "config.json").unlink()
+    (out / "config.json").mkdir()
+    assert "config.json is damaged ([Errno 21] Is a directory" in refused(resume, capsys)
+
+
+def test_a_model_whose_configuration_or_tokenizer_is_wrong_is_one_line(world, tmp_path, capsys):
+    model = tmp_path / "model"
+    shutil.copytree(world.folder / "model", model)
+    config = json.loads((model / "config.json").read_text())
+    for change, message in (
+        ({"hidden_act": "nonsense"}, "config.json: KeyError: 'nonsense'"),
+        ({"num_attention_heads": 0}, "config.json: ZeroDivisionError"),
+        ({"vocab_size": 3}, "config.json: AssertionError: Padding_idx"),
+        ({"hidden_size": "x"}, "for field 'hidden_size': TypeError: Field 'hidden_size' expected int"),
+    ):
+        (model / "config.json").write_text(json.dumps(config | change))
+        assert message in refused(world(tmp_path / "out", model=model), capsys)
+    (model / "config.json").write_text(json.dumps(config))
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        (model / name).unlink(missing_ok=True)
+    assert "no tokens; has the model's folder a tokenizer?" in refused(world(tmp_path / "out", model=model), capsys)
 
 
 def test_weights_under_adapters_must_be_those_of_before(ended, tmp_path, capsys):

@@ -1,7 +1,11 @@
 """tasks/rows.py: rows of public forms, as they are published, and what is asked and compared of each."""
 
 import json
+import os
 import pickle
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from test_data import SHARED, load_one, one_line, write
@@ -298,6 +302,15 @@ def test_the_command_prints_what_would_be_read(tmp_path, capsys):
     assert "'q0\\x1b[2J'\n  gold      'b.'" in capsys.readouterr().out
     with pytest.raises(SystemExit, match=r"python -m tasks.data SOURCE .*: 'absent.jsonl': no such file"):
         data.main("absent.jsonl")
+    with pytest.raises(SystemExit, match="File name too long"):
+        data.main("x" * 300)
+
+
+def test_the_command_prints_on_any_code_page(tmp_path):
+    source = write(tmp_path / "rows.jsonl", {"problem": "漢 α", "answer": "1"})
+    command = [sys.executable, "-m", "tasks.data", str(source)]
+    env = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONPATH": str(Path(data.__file__).parents[1])}
+    assert b"\\u6f22 \\u03b1" in subprocess.run(command, env=env, capture_output=True, check=True).stdout
 
 
 def test_a_decimal_is_a_number_that_keeps_its_spelling():

@@ -218,6 +218,7 @@ def error_of(capsys, *flags) -> str:
         ("GOOD\nnonsense\nGOOD\n", "line 2: not an object ('nonsense')"),
         ("GOOD\nnonsense\n", "line 2: not an object"),
         ("GOOD\n5\n", "line 2: not an object"),
+        ('{"step": 1, "loss": 2}\n', "or not train.py's"),
     ],
 )
 def test_a_broken_file_ends_in_one_line(tmp_path, capsys, text, words):
@@ -228,6 +229,13 @@ def test_a_broken_file_ends_in_one_line(tmp_path, capsys, text, words):
     assert not (tmp_path / "metrics.png").exists()
 
 
+@pytest.mark.parametrize("content", [b"\xff", b"", b"5", b"[1]"])
+def test_a_broken_configuration_ends_in_one_line(tmp_path, capsys, content):
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(row(1, 0.5)) + "\n")
+    (tmp_path / "config.json").write_bytes(content)
+    assert f"{tmp_path}: config.json or controls.json is not as train.py wrote it" in error_of(capsys, tmp_path)
+
+
 def test_a_last_line_that_is_cut_is_left_out(tmp_path):
     rows = [row(1, 0.5), row(2, 0.5)]
     folder = write(tmp_path, rows, tail='{"step": 3, "rew')
@@ -236,6 +244,7 @@ def test_a_last_line_that_is_cut_is_left_out(tmp_path):
 
 def test_wrong_flags_end_in_one_line(runs, tmp_path, capsys):
     assert "RUN" in error_of(capsys)
+    assert "File name too long" in error_of(capsys, "x" * 300)
     assert "--colour" in error_of(capsys, runs[0], "--colour", "red")
     assert "--out" in error_of(capsys, runs[0], "--out", tmp_path / "picture.doc")
     assert "--out" in error_of(capsys, runs[0], "--out", tmp_path / "a" / "metrics.jsonl" / "picture.png")
