@@ -103,11 +103,14 @@ def is_right(completion: str, answer: str, *, prose: bool = True) -> bool:
     return bool(candidate and gold) and is_equiv(candidate, gold)
 
 
-_NO_GOLD = re.compile(
-    r"(?i)(?:see )?(?:proof|notfound|not found|null|nan|n/?a|no answer|unknown|(?:see )?solution|\W*)\.?"
+_NO_GOLD = re.compile(  # or no word and no sign of a value
+    r"(?i)[^\w∅∞]*(?:(?:see )?(?:proof|solution)|not ?found|n/?a|nan|none|null|no answer|unknown|todo)?[^\w∅∞]*"
 )
-_CODE = re.compile(r"\s*(?:\{\s*[\"'}]|\[\s*\{|assert\b|def |class |import |from \w+ import|#include|```)")
+_DATA = re.compile(r"\s*(?:\{\s*[\"'}]|\[\s*[\"{]|assert\b|def |class |import |from \w+ import|#include|```)")
 _LIST_OF_ONE = re.compile(r"""\[\s*(["'])((?:(?!\1)[^\\]|\\.)*)\1\s*\]""")
+MARKED = re.compile(r"\\f?box|####|</answer>")
+UNFINISHED = "a solution without a final answer"
+_WORD = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{2,}")
 
 
 def extract_gold(answer: str) -> str:
@@ -124,16 +127,14 @@ def read_gold(answer: str) -> tuple[str, str]:
     """
     single = _LIST_OF_ONE.fullmatch(answer.strip())
     gold = (single[2].replace("\\\\", "\\") if single else answer).strip()
-    if _NO_GOLD.fullmatch(gold):
-        return "", "no answer"
-    if _CODE.match(gold):
+    if _DATA.match(gold):
         return "", "code or data"
-    marked = any(mark in gold for mark in (r"\boxed", r"\fbox", "####", "</answer>"))
-    worked = marked or len(gold) > MAX_EXPRESSION or len(re.findall(r"[.!?。](?=\s)|\n", gold)) > 0 or " answer" in gold
-    if worked and (marked or reading_of(gold)[0] in ("text", "unreadable")):
+    num_words, marked = len(_WORD.findall(gold)), MARKED.search(gold)
+    long = len(gold) > MAX_EXPRESSION or num_words > 12
+    if marked or long or (num_words > 2 and re.search(r"[.!?](?=\s)|。|\n| answer", gold)):
         found = extract_answer(gold)
-        if not found and (marked or len(gold.split()) > 12 or len(gold) > MAX_EXPRESSION):
-            return "", "a solution without a final answer"
+        if not found and (marked or long or "\n" in gold):
+            return "", UNFINISHED
         gold = found or gold
     if _NO_GOLD.fullmatch(gold):
         return "", "no answer"

@@ -576,6 +576,7 @@ def test_languages_hashes_forms_and_sentences(line):
         ("$42$", "$42$"),
         ("[1, 2]", "[1, 2]"),
         ("no solution", "no solution"),
+        ("∅", "∅"),
         ("Yes, because x is 5.", "Yes, because x is 5."),  # words, not 5
         ("We add. Therefore, the answer is: 180.", "180"),
         ("Therefore, the answer is: 180.", "180"),
@@ -597,6 +598,9 @@ def test_the_gold_of_an_answer(answer, gold):
         ("proof", "no answer"),
         ("Proof.", "no answer"),
         ("notfound", "no answer"),
+        ("None", "no answer"),
+        ("TODO", "no answer"),
+        ("So it\nholds for all.", "a solution without a final answer"),
         (r"\boxed{proof}", "no answer"),
         ('[{"input": "1", "output": "2"}]', "code or data"),
         ('{"inputs": ["1"], "outputs": ["2"]}', "code or data"),
