@@ -193,9 +193,8 @@ def _answer(tokens, depth):
         return items[0]
     items = [_member(item) for item in items]
     kinds = set(separators)
-    if kinds & {r"\land", r"\lor"} and not all(item.kind in ("relation", "number", "decimal") for item in items):
-        refuse_if(len(kinds) > 1, "a formula of logic without brackets")
-        return Node("logic", tuple(items), separators[0])
+    formula = kinds & {r"\land", r"\lor"} and not all(item.kind in ("relation", "number", "decimal") for item in items)
+    refuse_if(formula, "a formula of logic")
     kinds = {kind.lstrip("\\l") for kind in kinds}
     if {",", ";"} <= kinds:
         ends = [i + 1 for i, separator in enumerate(separators) if separator == ";"]
@@ -277,7 +276,8 @@ def _ratio(tokens, depth):
     if (digits or half) and len(clock) == len(parts) < 4 and all(re.fullmatch("[0-5][0-9]", text) for text in digits):
         hour, minute, second = (*map(int, clock), 0, 0)[:3]
         if 0 <= hour < 24:
-            return Node("time", tuple(parts), (hour, 60 * minute + second, half))
+            day = hour % 12 + 12 * (half == "pm") if half else hour
+            return Node("time", tuple(parts), (day, hour, 60 * minute + second, half))
     refuse_if(half, "no time of the day")
     return parts[0] if len(parts) == 1 else Node("ratio", tuple(parts))
 

@@ -414,11 +414,10 @@ values-of-functions
 ! f(4)>f(0)>f(2) ~ f(2)<f(1)<f(4) ;; f(2)>f(1) ~ f(1)>f(2) ;; f(2)+f(3)=7 ~ f(2)+f(4)=7 ;; f(1)=2f(0) ~ f(1)=3f(0)
 ! \frac{2}{0} \approx 0.67 ~ 0.67 ;; 1.5106 \approx 1.6 ~ 1.6 ;; \sqrt2 \approx 1.5 ~ 1.5 ;; \pi \approx 3.15 ~ \pi
 
-regions-with-letters
-= a<x<b ~ (a,b) ;; x>a ~ (a,\infty) ;; -a \le x \le a ~ [-a,a] ;; |x|<a ~ (-a,a) ;; x<-a, x>a ~ |x|>a ;; y>2, x>1 ~ x>1, y>2
-= x \ge 2k ~ [2k,\infty) ;; (a,b)\cup(c,d) ~ (c,d)\cup(a,b) ;; \sqrt{0} ~ 0
+inequalities-of-letters
+= y>2, x>1 ~ x>1, y>2 ;; \sqrt{0} ~ 0 ;; x<-a or x>a ~ x>a or -a>x ;; a<b<c, d>c ~ c<d, c>b>a
 ! a<x<b ~ (b,a) ;; x>a ~ [a,\infty) ;; -a<x<a ~ (a,-a) ;; x>a ~ x>b ;; |x|<a ~ |x|>a ;; y>2, x>1 ~ x>2, y>1
-! x>a and x<b ~ x>a or x<b ;; x>1 and y>2 ~ x>1 or y>2
+! x>a and x<b ~ x>a or x<b ;; x>1 and y>2 ~ x>1 or y>2 ;; a<x<b or c<x<d ~ a<x<d or c<x<b ;; a<b<c ~ a<b, b<d
 
 letters-in-a-row
 ! HTT ~ TTH ;; RGB ~ BGR ;; red ~ der ;; BAC ~ CAB ;; HT ~ TH ;; No ~ On ;; {HTT, THT} ~ {TTH, HTT}
@@ -438,7 +437,7 @@ logic
 ! \neg p \lor q ~ p \lor \neg q ;; p \lor q ~ p, q ;; p∧q ~ p∨q ;; x \land y ~ xy
 ! p \iff q ~ p \implies q ;; p \oplus q ~ p \lor q ;; p \land q = r ~ p \lor q = r ;; P \wedge Q ~ P \vee Q
 ! A \land B \land C ~ A \land B \lor C ;; \lnot p ~ p
-= p \land q ~ p \wedge q ;; q \land p ~ p \land q ;; \neg p ~ \lnot p ;; p \lor q ~ p \vee q
+= p \land q ~ p \wedge q ;; \neg p ~ \lnot p ;; p \lor q ~ p \vee q
 = p \implies q ~ p \Rightarrow q ;; x>5 \land x<10 ~ 5<x<10 ;; x<-14 \lor x>-3 ~ (-\infty,-14)\cup(-3,\infty)
 = x = 3 \lor x = -2 ~ x=3, x=-2 ;; p∧q ~ p \land q ;; 3 \lor 5 ~ 3,5
 = x>2, x<5 ~ 2<x<5 ;; x<-1, x>1 ~ (-\infty,-1)\cup(1,\infty) ;; x \ge 1, x \ne 3 ~ [1,3)\cup(3,\infty)
@@ -705,7 +704,7 @@ one-way list
 one-way logic
 ! p \to q ~ p \land q ;; \forall x ~ \exists x ;; p \vee \neg q ~ p \vee q ;; p \land q \land r ~ p \land q
 ! A \cup B ~ A \cap B ;; p \leftrightarrow q ~ p \to q ;; \lnot(p\land q) ~ p \land q ;; \text{p and q} ~ \text{p}
-= p \wedge q ~ p \land q ;; p \rightarrow q ~ p \to q ;; \neg p \lor q ~ \lnot p \vee q ;; q \vee p ~ p \lor q
+= p \wedge q ~ p \land q ;; p \rightarrow q ~ p \to q ;; \neg p \lor q ~ \lnot p \vee q
 
 one-way matrix
 = \begin{pmatrix}1&2\\3&4\end{pmatrix} ~ [[1,2],[3,4]]
