@@ -83,9 +83,6 @@ def _decide(candidate, gold):
         return "same text"
     if gold.choice and candidate.choice and (gold.choice != candidate.choice or not (gold.inner and candidate.inner)):
         return "choice" if candidate.choice == gold.choice else ""
-    kinds = {candidate.node.kind, gold.node.kind}
-    if "text" in kinds and candidate.words and candidate.words == gold.words:
-        return "words"
     if candidate.inner or gold.inner:  # a choice or a sentence: what it says
         return _decide(candidate.inner or candidate, gold.inner or gold)
     readings = _readings(candidate, gold.node)
@@ -469,7 +466,7 @@ def _inequality(node):
 
 
 def _same_relations(one, gold, depth):
-    """Inequalities that are no region: each link is one of the other side's, up to moved terms and a positive factor."""
+    """Other inequalities: each link is one of the other side's, up to moved terms and a positive factor."""
     if not {one.kind, gold.kind} <= {"relation", "list"} or (one.value == "or") != (gold.value == "or"):
         return ""
     links, golds = _links(one), _links(gold)
@@ -674,7 +671,7 @@ def _of_integers(part):
         return not all(inner.kind in ("symbol", "number", "sum", "product") for inner in part.args[0].walk())
     if part.kind == "power" and part.args[1].symbols():
         return part.args[0].kind == "number" and part.args[0].value < 0
-    return part.kind in ("factorial", "binomial", "prod", "gcd", "lcm") or (part.kind == "sum" and part.value)
+    return part.kind in ("factorial", "binomial", "prod") or (part.kind == "sum" and part.value)
 
 
 def _signs(node):

@@ -9,7 +9,7 @@ r"""The grammar of answers: tokens in, a tree out. Nothing else decides what a t
     product   = factor (["*" | "/"] factor)*
     factor    = sign factor | atom postfix*                          postfix = "^" a | "_" a | "!" | "^\circ" | "'"
     atom      = number | letter | letter "(" answer ")" | function argument | \frac a b | \sqrt[n] a | \binom a b
-              | \sum_{k=a}^{b} product | \gcd ( answer ) | matrix | "|" sum "|" | floor | ceiling | brackets
+              | \sum_{k=a}^{b} product | matrix | "|" sum "|" | floor | ceiling | brackets
     brackets  = "(" answer ")" | "[" answer ")" … | "\{" answer ["|" answer] "\}"
 
 Anything else is a text: words are compared as words, other text by its normal form. The functions below are the rules,
@@ -42,7 +42,6 @@ class Answer(NamedTuple):
 
     node: Node
     key: str  # its normal form
-    words: str = ""  # if it consists of words
     choice: str = ""  # the letter of the choice that it may be
     inner: "Answer | None" = None  # what it says without the letter of a choice or the words around it
     domain: str = ""  # what follows "for all", as letters
@@ -51,7 +50,7 @@ class Answer(NamedTuple):
 _SENTENCE = re.compile(  # the words before a value
     r"[a-zA-Z][a-zA-Z ,']*? (?:is|are|was|were|equals|equal to|has|have)(?: (?:exactly|only|just|equal to))* (?=\S)"
     r"|(?:[tT]here (?:is|are|were|was) )?(?:exactly|only|just) |(?:[sS]o|[tT]hus|[hH]ence|[tT]herefore),? "
-    r"|[a-zA-Z ]{3,}: *(?=\S)|\\(?:int|lim|sum|max|min|sup|inf)[^a-zA-Z<>=][^<>=]*= *(?=\S)"
+    r"|[a-zA-Z ]{3,}: *(?=\S)|\\(?:int|lim|sum|max|min|gcd)[^a-zA-Z<>=][^<>=]*= *(?=\S)"
 )
 _DOUBT = re.compile(
     r"(?i)\b(?:not|never|no|none|or|if|let|suppose|could|might|may|whether|number of|wrong"
@@ -90,10 +89,8 @@ def read(text):
 
 def _answer_of(tokens):
     key = spelling.key_of(tokens)
-    wordy = all(token.kind in ("word", "number") or token.text in ".'!?" for token in tokens)
-    text = words_of(tokens) if wordy and any(token.kind == "word" and len(token.text) > 1 for token in tokens) else ""
     choice, rest = words.choice_of(tokens)
-    return Answer(_tree(tokens, key), key, text, choice, _answer_of(list(rest)) if rest else None)
+    return Answer(_tree(tokens, key), key, choice, _answer_of(list(rest)) if rest else None)
 
 
 def _tree(tokens, key):
@@ -122,7 +119,7 @@ def _tree(tokens, key):
     except Refused:
         pass
     plain = all(token.kind != "command" and token.text not in _REFUSED_SIGNS for token in tokens)
-    if plain and any(token.kind == "word" and (token.upright or len(token.text) > 1) for token in tokens):
+    if plain and any(token.kind == "word" for token in tokens):
         return Node("text", (), words_of(tokens))
     return Node("unreadable", (), key)
 
@@ -140,11 +137,10 @@ def _english_members(tokens):
     return _NAMED["R"] if texts[0].value in words.REALS else texts[0]
 
 
-OF_LISTS = frozenset("gcd lcm max min".split())
 _UNIT_STARTS = words.BARE_UNITS | MULTIPLIERS.keys() | words.COMPOUND_UNITS.keys() | {"sq", "cu"}
 _LETTER_UNITS = frozenset("mgshLNJKWVACFT")  # a lone letter after a number and a space may be one of these
-_ENGLISH = frozenset("It He She has was are the of".split())  # not letters to be multiplied
-_REFUSED_SIGNS = frozenset('@#`"=<>^{}[]_\\*|~;')
+_REFUSED_SIGNS = frozenset('@#`"=<>^{}[]_\\*|~;')  # in no text of words
+_ENGLISH = frozenset("It He She has was are the of th".split())  # not letters to be multiplied
 TRIGONOMETRIC = frozenset("sin cos tan cot sec csc cis".split())
 
 
@@ -184,7 +180,7 @@ def _answer(tokens, depth):
             items = [item if item.kind == "congruence" else Node("congruence", (item,), modulus) for item in items]
         separator = _separator(tokens)
         refuse_if(separator not in ("", ",", ";") and not tokens, "cut off")
-        if not separator or not tokens or peek(tokens, ")", "]", "}", r"\}"):
+        if not separator or not tokens:
             break
         separators.append(separator)
         items.append(_item(tokens, depth))
@@ -199,7 +195,7 @@ def _answer(tokens, depth):
     if {",", ";"} <= kinds:
         ends = [i + 1 for i, separator in enumerate(separators) if separator == ";"]
         groups = [items[start:end] for start, end in zip([0, *ends], [*ends, len(items)], strict=True)]
-        items = [group[0] if len(group) == 1 else Node("list", tuple(group), ",") for group in groups]
+        items = [Node("list", tuple(group), ",") for group in groups]
     declared = _declared(items[-1])
     if declared:
         return Node("family", tuple(items[:-1]), declared)  # k\pi, k \in \mathbb{Z}
@@ -213,8 +209,7 @@ def _member(node):
 
 def _declared(node):
     """(letter, set) of k \\in \\mathbb{Z}"""
-    of_letter = node.kind == "relation" and node.value == ("∈",) and node.args[0].kind == "symbol"
-    return (node.args[0].value, node.args[1].value) if of_letter and node.args[1] in _NUMBER_SETS else None
+    return tuple(side.value for side in node.args) if node.value == ("∈",) and node.args[1] in _NUMBER_SETS else None
 
 
 def _item(tokens, depth):
@@ -284,8 +279,6 @@ def _ratio(tokens, depth):
 
 def _quantity(tokens, depth):
     """quantity = ["\\$"] sum ["%" | unit]"""
-    if len(tokens) > 1 and tokens[-1].text == "-" and text_of(tokens[-2]) in _MONEY:
-        tokens[-2:] = tokens[-1:-3:-1]  # -\$5 is \$-5
     money = accept(tokens, *_MONEY)
     node = _sum(tokens, depth)
     if accept(tokens, "%"):
@@ -355,8 +348,6 @@ def _sum(tokens, depth):
     while sign:
         terms.append(_signed(sign, _product(tokens, depth)))
         sign = accept(tokens, *_SIGNS)
-    if len(terms) == 2 and terms[1].kind == "product" and terms[1].args[1].kind == "set":  # A - {1}
-        return Node("difference", (terms[0], terms[1].args[1]))
     return terms[0] if len(terms) == 1 else Node("sum", tuple(terms))
 
 
@@ -401,10 +392,6 @@ def _is_number(node):
     return node.kind in ("number", "decimal") or (node.kind == "inverse" and node.args[0].kind == "number")
 
 
-_STOPS = r"""\le \ge \ne \approx \in \notin \equiv \cup \cap \setminus \pm \mp \land \lor \rfloor \rceil \rangle \end
-\choose \over \circ \mid \dollar \euro \pounds \yen \bigcup \rightarrow \mod""".split()
-
-
 def _starts_factor(tokens, previous):
     """Whether the next token starts a factor without a sign."""
     token = tokens[-1]
@@ -413,7 +400,7 @@ def _starts_factor(tokens, previous):
             return False
         return not (token.text == "U" and previous.kind in ("brackets", "set"))
     if token.kind == "command":
-        return text_of(token) not in _STOPS
+        return token.text in _NAMED or token.text in _COMMAND_RULES
     if token.kind == "number":  # H2O and A13 are no products
         return token.spaced or not (previous.kind == "symbol" and previous.value.isupper())
     return token.text in _CLOSERS or token.text == "|("
@@ -513,41 +500,23 @@ def _atom(tokens, depth):
 
 
 def _numeral(tokens, depth):
-    """A number: 0.1\\overline{6}, 1\\frac34, 1 3/4, or a literal."""
-    token = tokens.pop()
-    whole = _literal(token.text)
-    places = re.fullmatch(r"[0-9]*\.([0-9]*)", token.text)
-    if places and (peek(tokens, r"\overline", r"\dot") or (peek(tokens, r"\ldots") and len(places[1]) > 2)):
-        return _repeating(whole.value[0], places[1], tokens)
-    is_whole, slash = whole.kind == "number" and whole.value.denominator == 1, [part.text for part in tokens[:-4:-1]]
-    if peek(tokens, r"\frac") and is_whole:
-        part = _command(tokens, depth)
-        if [inner.kind for inner in part.args] != ["number", "number"] or part.args[1].value == 0:
-            return Node("product", (whole, part))
-        top, bottom = (inner.value for inner in part.args)
-    elif len(slash) == 3 and slash[1] == "/" and slash[0].isdigit() and slash[2].isdigit() and tokens[-1].spaced:
-        del tokens[-3:]
-        top, bottom = _literal(slash[0]).value, _literal(slash[2]).value
-    else:
+    """A number: 0.1\\overline{6}, 1\\frac34, or a literal."""
+    text = tokens.pop().text
+    whole = _literal(text)
+    places = re.fullmatch(r"[0-9]*\.([0-9]*)", text)
+    if places and accept(tokens, r"\overline", r"\dot"):  # the digits under it repeat
+        braces, block = accept(tokens, "{"), tokens.pop().text if tokens else ""
+        refuse_if(not block.isdigit() or len(block) > 40 or (braces and not accept(tokens, "}")), "no digits repeat")
+        repeated = Fraction(int(block), (10 ** len(block) - 1) * 10 ** len(places[1]))
+        return number_node(whole.value[0] + repeated)
+    if not peek(tokens, r"\frac") or whole.kind != "number" or whole.value.denominator != 1:
         return whole
-    if not (is_whole and bottom and 0 < top / bottom < 1):
-        raise Refused("2 3/2 is neither a mixed number nor clearly a product")
-    return number_node(whole.value + top / bottom)
-
-
-def _repeating(fixed, places, tokens):
-    """0.1\\overline{6}: the digits under the line repeat. 0.333\\ldots: the last one came thrice, or several twice."""
-    if accept(tokens, r"\ldots"):
-        tails = (places[-length:] for length in range(1, len(places) // 2 + 1))
-        block = next((tail for tail in tails if tail != "0" and places.endswith(tail * (2 + (len(tail) == 1)))), "")
-    else:
-        tokens.pop()
-        braces = accept(tokens, "{")
-        block = tokens.pop().text if tokens and tokens[-1].kind == "number" else ""
-        if braces:
-            expect(tokens, "}")
-    refuse_if(not block.isdigit() or len(block) > 40, "no digits repeat")
-    return number_node(fixed + Fraction(int(block), (10 ** len(block) - 1) * 10 ** len(places)))
+    part = _command(tokens, depth)
+    if [inner.kind for inner in part.args] != ["number", "number"] or part.args[1].value == 0:
+        return Node("product", (whole, part))
+    share = part.args[0].value / part.args[1].value
+    refuse_if(not 0 < share < 1, "2 3/2 is neither a mixed number nor clearly a product")
+    return number_node(whole.value + share)
 
 
 def _word(tokens, depth):
@@ -666,14 +635,6 @@ def _accented(name, tokens, depth):
     return _letter(name + " " + "".join(parts), tokens, depth)
 
 
-def _of_list(name, tokens, depth):
-    """\\gcd(12, 18), \\max\\{1, 2\\}"""
-    opening = expect(tokens, "(", r"\{", "{")
-    inside = _answer(tokens, depth + 1)
-    expect(tokens, _CLOSERS[opening][0])
-    return Node(name, _members(inside))
-
-
 def _paired(name, tokens, depth):
     """Floor, ceiling, and the angle brackets of a vector."""
     inside = _answer(tokens, depth + 1)
@@ -774,9 +735,7 @@ def _condition(tokens, depth):
     return node
 
 
-_RULES = (
-    dict.fromkeys(words.GREEK, _letter) | dict.fromkeys(OF_LISTS, _of_list) | dict.fromkeys(("sqrt", "cbrt"), _root)
-)
+_RULES = dict.fromkeys(words.GREEK, _letter) | dict.fromkeys(("sqrt", "cbrt"), _root)
 _RULES |= dict.fromkeys((*FUNCTIONS, *words.ALIASES), _function)
 _COMMAND_RULES = {name: rule for name, rule in _RULES.items() if name != "cbrt"}
 _COMMAND_RULES |= {"frac": _stacked, "binom": _stacked, "begin": _matrix, "sum": _series, "prod": _series}

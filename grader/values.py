@@ -7,13 +7,13 @@ and computes in mpmath's one global context, whose precision threads share (test
 """
 
 from fractions import Fraction
-from math import ceil, comb, factorial, floor, gcd, lcm
+from math import ceil, comb, factorial, floor
 from typing import NamedTuple
 from zlib import crc32
 
 from mpmath import libmp  # sympy's numeric core; its functions of mpf tuples have no context, hence no state
 
-from grader.reading import OF_LISTS, TRIGONOMETRIC
+from grader.reading import TRIGONOMETRIC
 from grader.spelling import Refused, refuse_if
 from grader.trees import Node
 
@@ -121,15 +121,6 @@ def _abs_value(values, _node, at):
     return Ball((libmp.mpc_abs(values[0].pair, at.precision), libmp.fzero), values[0].error + 1)
 
 
-def _list_value(values, node, _at):
-    """The largest, the smallest, the greatest common divisor or the least common multiple of rational numbers."""
-    refuse_if(not all(isinstance(value, Fraction) for value in values), "no exact numbers")
-    if node.kind in ("max", "min"):
-        return {"max": max, "min": min}[node.kind](values)
-    refuse_if(sum(value.numerator.bit_length() for value in values) > MAX_BITS, "too large")
-    return Fraction({"gcd": gcd, "lcm": lcm}[node.kind](*map(_whole, values)))
-
-
 def _series_value(node, at):
     """A plain sum; or a finite sum or product over an index, term by term, which may not be nested."""
     if node.kind == "sum" and node.value is None:
@@ -204,7 +195,6 @@ _OF_TREES = {  # kind -> the value of a tree
     "function": _function_value,
 }
 _OF_VALUES = {  # kind -> the value of a tree whose parts have these values
-    **dict.fromkeys(OF_LISTS, _list_value),
     "product": _product_value,
     "inverse": lambda values, _node, at: quotient(Fraction(1), values[0], at.precision),
     "fraction": lambda values, _node, at: quotient(*values, at.precision),

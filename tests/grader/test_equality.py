@@ -295,7 +295,7 @@ multi-candidate-hack
 ! x=42, x=43 ~ x=42 ;; 42 42 ~ 42 ;; 42 \lor 43 ~ 42 ;; 42/43 ~ 42
 
 as-models-write-it
-= \mathbb{R}-\{3\} ~ x\ne3 ;; 25^\circ C ~ 25 degrees Celsius ;; \underline{42} ~ 42 ;; \lbrace 1,2\rbrace ~ 2,1
+= 25^\circ C ~ 25 degrees Celsius ;; \underline{42} ~ 42 ;; \lbrace 1,2\rbrace ~ 2,1
 ! 3-\{3\} ~ 0 ;; 25^\circ\text{F} ~ 25 degrees Celsius
 = 60th caller ~ The 60th caller. ;; 3 boxes ~ 3\text{ box} ;; \frac{2}{3} ~ \$\dfrac23 \approx \$0.67
 = 0.56 ~ 0.56 = 56\% ;; x = \frac{1}{2} \text{ or } x = 3 ~ 3, 1/2 ;; \boxed{\frac{1}{2}} ~ 0.5
@@ -347,8 +347,8 @@ as-models-write-it
 = [-2,\infty) \setminus \{3\} ~ [-2,3)\cup(3,\infty) ;; (-\infty, \infty) ~ \mathbb{R} ;; \mathbb R ~ \R
 = x < -1 \text{ or } x > 1 ~ |x|>1 ;; x\le-3\lor x\ge3 ~ |x|\ge3 ;; -2 \leq x \leq 2 ~ |x| \le 2
 = 1,000.99£ ~ 1000.99 ;; 1,000.99€ ~ 1000.99 ;; 1,000.99m ~ 1000.99 ;; 1,000.99kg ~ 1000.99 ;; 1,000.99% ~ 1000.99
-= 1 000.99 ~ 1000.99 ;; 1,000.99¥ ~ 1000.99 ;; 1,000.99\$ ~ 1000.99 ;; \gcd(12,18) ~ 6 ;; \max(3,5) ~ 5
-= \max\{3,5\} ~ 5 ;; \operatorname{lcm}(4,6) ~ 12 ;; gcd(12,18) ~ 6 ;; x>5 \land x<10 ~ 5<x<10
+= 1 000.99 ~ 1000.99 ;; 1,000.99¥ ~ 1000.99 ;; 1,000.99\$ ~ 1000.99
+= x>5 \land x<10 ~ 5<x<10
 = x<-14 \lor x>-3 ~ (-\infty,-14)\cup(-3,\infty) ;; \sqrt{27}-\sqrt{12} ~ \sqrt{3} ;; $1$ or $2$ ~ 1,2
 = x_1 = 1, x_2 = 2 ~ 1,2 ;; 100 \$ ~ \$100 ;; 2\sqrt{3} \text{ cm} ~ 2\sqrt3 ;; f'(x) ~ f'(x) ;; 987,436 ~ 987436
 = 10\text{ units} ~ 10 ;; ⅓ ~ 1/3 ;; 1⁄2 ~ 0.5 ;; ${37,3}$ ~ 37,3 ;; \prod_{a=1}^{3} x ~ x^3
