@@ -116,7 +116,7 @@ def _tree(tokens, key):
         node = _answer(stack, 0)
         if not stack:
             return node
-    except Refused:
+    except (Refused, IndexError):  # IndexError: the text ends too early
         pass
     plain = all(token.kind != "command" and token.text not in _REFUSED_SIGNS for token in tokens)
     if plain and any(token.kind == "word" for token in tokens):
@@ -216,7 +216,7 @@ def _item(tokens, depth):
     """item = side (relation side)*"""
     if accept(tokens, r"\approx", "="):
         return _side(tokens, depth)
-    first, number = tokens[-1] if tokens else None, len(tokens)
+    first, number = tokens[-1], len(tokens)
     sides, operators = [_word_label(tokens) or _side(tokens, depth)], []
     if len(tokens) == number - 1 and first.kind == "word" and is_row(first.text) and sides[0].kind == "product":
         sides[0] = sides[0]._replace(value=("row", first.text.lower()))  # a text, if it is a member of a list
@@ -261,11 +261,10 @@ def _ratio(tokens, depth):
     """ratio = quantity ((":" | "to") quantity)*; 2:40 and 1:03 PM are times of the day."""
     parts, digits = [_quantity(tokens, depth)], []
     while peek(tokens, ":") or (peek(tokens, "to") and tokens[-1].kind == "word"):
-        digits.append(tokens[-2].text if tokens[-1].text == ":" and len(tokens) > 1 else "")
-        tokens.pop()
+        digits.append(tokens[-1].text if tokens.pop().text == ":" else "")
         parts.append(_quantity(tokens, depth))
     half = ""
-    if parts[-1].kind == "quantity" and parts[-1].value in ((("am", 1),), (("pm", 1),)):
+    if parts[-1].value in ((("am", 1),), (("pm", 1),)):
         half, parts[-1] = parts[-1].value[0][0], parts[-1].args[0]
     clock = [part.value for part in parts if part.kind == "number" and part.value.denominator == 1]
     if (digits or half) and len(clock) == len(parts) < 4 and all(re.fullmatch("[0-5][0-9]", text) for text in digits):
@@ -300,8 +299,7 @@ def _starts_unit(tokens):
     if token.text == "in" and len(tokens) > 1 and tokens[-2].text in ("(", "[", "{", r"\{", "R"):
         return False  # x in [0, 1]
     if len(token.text) == 1:
-        alone = token.text in UNITS or not token.text.isascii() or (token.spaced and token.text.isupper())
-        return token.upright and alone
+        return token.upright and (token.text in UNITS or not token.text.isascii())
     known = token.text in words.BARE_UNITS or token.text.lower() in _UNIT_STARTS
     return known or token.upright or (len(token.text) > 3 and is_english(token))
 
@@ -319,7 +317,7 @@ def _unit(tokens):
         if word in ("and", "or") or not (word or power_of or token.text in ("/", "^", "*", ".", "-", "%")):
             break
         tokens.pop()
-        if word in MULTIPLIERS and not parts:
+        if word in MULTIPLIERS:
             factor *= MULTIPLIERS[word]
         elif word in NOT_A_UNIT or (not word.isascii() and re.search("[不没非无多余以左约]|[一-鿿぀-ヿ가-힣]{4}", word)):
             raise Refused(f"{word} is no unit")
@@ -433,13 +431,11 @@ def _factor(tokens, depth):
 
 def _raised(node, tokens, depth):
     """A power, and the transpose of a row or column."""
-    if node.kind in ("matrix", "brackets") and peek(tokens, "T", r"\top", "{"):
-        braces = accept(tokens, "{")
-        row = node.kind == "brackets" or 1 in node.value  # equal to the column
-        if row and accept(tokens, "T", r"\top") and (not braces or accept(tokens, "}")):
-            return node if node.kind == "matrix" else node._replace(value="()")
-        raise Refused("a power of a matrix")
-    return Node("power", (node, _exponent(tokens, depth)))
+    exponent = _exponent(tokens, depth)
+    if node.kind not in ("matrix", "brackets"):
+        return Node("power", (node, exponent))
+    refuse_if(exponent.value != "T" or (node.kind == "matrix" and 1 not in node.value), "a power of a matrix")
+    return node if node.kind == "matrix" else node._replace(value="()")
 
 
 def _exponent(tokens, depth):
@@ -447,24 +443,19 @@ def _exponent(tokens, depth):
     if accept(tokens, "-"):
         return -_exponent(tokens, depth + 1)
     refuse_if(depth > MAX_NESTING, "nested too deep")
-    if tokens and tokens[-1].kind == "number":
-        return _literal(tokens.pop().text)
-    return _argument(tokens, depth)
+    return _literal(tokens.pop().text) if tokens[-1].kind == "number" else _argument(tokens, depth)
 
 
 def _based(node, tokens):
     """204_5: the digits as written, and the base."""
-    braces, text = accept(tokens, "{"), tokens.pop().text if tokens else ""
-    base = str(words.NUMBER_WORDS.get(text.lower(), text))
-    closed = not braces or accept(tokens, "}")
-    whole = node.value.denominator == 1 and node.value >= 0
-    refuse_if(not (closed and whole and re.fullmatch("[0-9]{1,2}", base)), "a base")
+    braces, text = accept(tokens, "{"), tokens.pop().text
+    base, whole = str(words.NUMBER_WORDS.get(text, text)), node.value.denominator == 1 and node.value >= 0
+    refuse_if((braces and not accept(tokens, "}")) or not whole or not re.fullmatch("[0-9]{1,2}", base), "a base")
     return Node("base", (node,), int(base))
 
 
 def _argument(tokens, depth):
     """The argument of a LaTeX command: a group, a command, or one character (`\\frac12` is 1/2)."""
-    refuse_if(not tokens, "no argument")
     token = tokens[-1]
     if token.kind in ("number", "word") and len(token.text) > 1 and not token.upright:
         refuse_if(not token.text.isalnum(), "half a decimal")
@@ -488,7 +479,7 @@ def _literal(text):
 
 def _atom(tokens, depth):
     """An atom; see the grammar."""
-    refuse_if(depth > MAX_NESTING or not tokens, "nested too deep, or nothing there")
+    refuse_if(depth > MAX_NESTING, "nested too deep")
     rule = {"number": _numeral, "word": _word, "command": _command}.get(tokens[-1].kind)
     if rule:
         return rule(tokens, depth)
@@ -505,7 +496,7 @@ def _numeral(tokens, depth):
     whole = _literal(text)
     places = re.fullmatch(r"[0-9]*\.([0-9]*)", text)
     if places and accept(tokens, r"\overline", r"\dot"):  # the digits under it repeat
-        braces, block = accept(tokens, "{"), tokens.pop().text if tokens else ""
+        braces, block = accept(tokens, "{"), tokens.pop().text
         refuse_if(not block.isdigit() or len(block) > 40 or (braces and not accept(tokens, "}")), "no digits repeat")
         repeated = Fraction(int(block), (10 ** len(block) - 1) * 10 ** len(places[1]))
         return number_node(whole.value[0] + repeated)
@@ -566,13 +557,12 @@ def _letter(name, tokens, depth):
 def _subscript(tokens):
     """The text of a subscript: one token, or a group without nested braces."""
     if not accept(tokens, "{"):
-        refuse_if(not tokens or tokens[-1].kind == "sign", "no subscript")
+        refuse_if(tokens[-1].kind == "sign", "no subscript")
         return tokens.pop().text
     parts = []
-    while tokens and not peek(tokens, "}"):
+    while not accept(tokens, "}"):
         parts.append(tokens.pop().text)
         refuse_if(parts[-1] == "{", "a group in a subscript")
-    expect(tokens, "}")
     return "".join(parts)
 
 
@@ -585,9 +575,9 @@ def _bracketed(opening, tokens, depth):
     kind = joints.get(accept(tokens, *joints))
     if kind:
         rule = _answer(tokens, depth + 1)
-        declared = kind == "builder" and rule.args[:1] != (inside,) and _declared(rule)
-        inside = Node("family", (inside,), declared) if declared else Node(kind, (inside, rule))
-        inside = rule if kind == "builder" and rule.kind == "family" else inside  # {x | x = k\pi, k \in \mathbb{Z}}
+        declared = _declared(rule)  # {k\pi | k \in \mathbb{Z}}, {x | x = k\pi, k \in \mathbb{Z}}
+        family = Node("family", (inside,), declared) if declared else rule
+        inside = family if family.kind == "family" else Node(kind, (inside, rule))
     closing = expect(tokens, *closers)
     if kind or (opening == "{" and inside.kind != "list"):
         return inside
@@ -626,9 +616,9 @@ def _accented(name, tokens, depth):
     """\\dot{x}, \\overline{AB}, \\angle ABC, \\angle 2: one letter of that name."""
     parts = []
     if accept(tokens, "{"):
-        while tokens and (tokens[-1].kind != "sign" or peek(tokens, "_")):
+        while not accept(tokens, "}"):
+            refuse_if(tokens[-1].kind == "sign" and tokens[-1].text != "_", "a formula under an accent")
             parts.append(tokens.pop().text)
-        expect(tokens, "}")
     elif tokens and (tokens[-1].kind in ("word", "command") or name == "angle" and tokens[-1].kind == "number"):
         parts.append(tokens.pop().text)
     refuse_if(not parts, "nothing under an accent")
@@ -649,8 +639,7 @@ def _root(name, tokens, depth):
     if accept(tokens, "["):
         degree = _sum(tokens, depth + 1)
         expect(tokens, "]")
-    number = tokens and tokens[-1].kind == "number"
-    inside = _literal(tokens.pop().text) if number else _argument(tokens, depth)
+    inside = _literal(tokens.pop().text) if tokens[-1].kind == "number" else _argument(tokens, depth)
     return Node("power", (inside, Node("fraction", (number_node(1), degree))))
 
 
@@ -681,26 +670,26 @@ def _series(name, tokens, depth):
     """\\sum_{k=1}^{n} product"""
     expect(tokens, "_")
     expect(tokens, "{")
-    index = _word(tokens, depth) if tokens and tokens[-1].kind == "word" else None
+    index = _word(tokens, depth)
     expect(tokens, "=")
     first = _sum(tokens, depth + 1)
     expect(tokens, "}")
     expect(tokens, "^")
     last = _exponent(tokens, depth)
     body = _product(tokens, depth + 1)
-    if index is None or index.kind not in ("symbol", "constant") or index.value in first.symbols() | last.symbols():
-        raise Refused("no index")
+    known = index.kind in ("symbol", "constant") and index.value not in first.symbols() | last.symbols()
+    refuse_if(not known, "no index")
     return Node(name, (first, last, body), index.value)
 
 
 def _matrix(_name, tokens, depth):
     """\\begin{pmatrix} a & b \\\\ c & d \\end{pmatrix}"""
     expect(tokens, "{")
-    name = tokens.pop().text if tokens else ""
+    name = tokens.pop().text
     expect(tokens, "}")
     refuse_if(name not in _MATRICES, f"environment {name}")
     if name == "array" and accept(tokens, "{"):
-        while tokens and tokens.pop().text != "}":
+        while tokens.pop().text != "}":
             pass
     rows = [[]]
     while not accept(tokens, r"\end"):
