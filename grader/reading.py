@@ -555,7 +555,7 @@ def _letter(name, tokens, depth):
 
 
 def _subscript(tokens):
-    """The text of a subscript: one token, or a group without nested braces."""
+    """The text of a subscript, or under an accent: one token, or a group without nested braces."""
     if not accept(tokens, "{"):
         refuse_if(tokens[-1].kind == "sign", "no subscript")
         return tokens.pop().text
@@ -614,15 +614,7 @@ def _stacked(name, tokens, depth):
 
 def _accented(name, tokens, depth):
     """\\dot{x}, \\overline{AB}, \\angle ABC, \\angle 2: one letter of that name."""
-    parts = []
-    if accept(tokens, "{"):
-        while not accept(tokens, "}"):
-            refuse_if(tokens[-1].kind == "sign" and tokens[-1].text != "_", "a formula under an accent")
-            parts.append(tokens.pop().text)
-    elif tokens and (tokens[-1].kind in ("word", "command") or name == "angle" and tokens[-1].kind == "number"):
-        parts.append(tokens.pop().text)
-    refuse_if(not parts, "nothing under an accent")
-    return _letter(name + " " + "".join(parts), tokens, depth)
+    return _letter(f"{name} {_subscript(tokens)}", tokens, depth)
 
 
 def _paired(name, tokens, depth):
@@ -633,9 +625,9 @@ def _paired(name, tokens, depth):
     return Node(kind, (inside,)) if kind else Node("brackets", _members(inside), "()")
 
 
-def _root(name, tokens, depth):
-    """\\sqrt{a}, \\sqrt[n]{a}, sqrt(a), cbrt(a); \\sqrt13 is the root of 13"""
-    degree = number_node(3 if name == "cbrt" else 2)
+def _root(_name, tokens, depth):
+    """\\sqrt{a}, \\sqrt[n]{a}, sqrt(a); \\sqrt13 is the root of 13"""
+    degree = number_node(2)
     if accept(tokens, "["):
         degree = _sum(tokens, depth + 1)
         expect(tokens, "]")
@@ -648,8 +640,8 @@ def _function(name, tokens, depth):
     name = words.ALIASES.get(name, name)
     base = _argument(tokens, depth) if name == "log" and accept(tokens, "_") else None
     power = _exponent(tokens, depth + 1) if accept(tokens, "^") else None
-    if power == number_node(-1) and (name in TRIGONOMETRIC or name in ("sinh", "cosh", "tanh")):
-        name, power = ("ar" if name.endswith("h") else "arc") + name, None
+    if power == number_node(-1) and name in TRIGONOMETRIC:
+        name, power = "arc" + name, None
     if peek(tokens, "(", "{", "[", "|("):
         argument = _atom(tokens, depth + 1)
     else:
@@ -661,7 +653,6 @@ def _function(name, tokens, depth):
         numbers = all(_is_number(factor) or factor == _NAMED["pi"] for factor in factors)
         refuse_if(peek(tokens, "/") and len(tokens) > 1 and numbers, "sin a/b is ambiguous")
         argument = _multiplied(factors)
-    refuse_if(argument.kind in ("brackets", "set", "list", "relation", "quantity"), "a function of a list")
     node = Node("function", (argument,) if base is None else (argument, base), name)
     return node if power is None else Node("power", (node, power))
 
@@ -695,7 +686,7 @@ def _matrix(_name, tokens, depth):
     while not accept(tokens, r"\end"):
         rule = _condition if name == "cases" and rows[-1] else _item
         rows[-1].append(rule(tokens, depth + 1))
-        accept(tokens, *(",;." if name == "cases" else ""))
+        accept(tokens, *",;.")
         refuse_if(sum(map(len, rows)) > MAX_CELLS, "too many cells")
         if accept(tokens, "\\\\") and not peek(tokens, r"\end"):
             rows.append([])
@@ -705,28 +696,28 @@ def _matrix(_name, tokens, depth):
         expect(tokens, text)
     if name == "cases" and all(len(row) == 2 for row in rows):  # in any order
         return Node("set", tuple(Node("brackets", tuple(row), "()") for row in rows))
-    refuse_if(len({len(row) for row in rows}) != 1 or name == "cases", "rows of different lengths")
+    refuse_if(len({len(row) for row in rows}) != 1, "rows of different lengths")
     return Node("matrix", tuple(cell for row in rows for cell in row), (len(rows), len(rows[0])))
 
 
 def _condition(tokens, depth):
     """The condition of a case: a relation, or words, without `if` and the like before it."""
-    while tokens and (tokens[-1].text.lower() in ("if", "for", "when", "where", ",")):
-        tokens.pop()
-    end = next((i for i in range(len(tokens) - 1, -1, -1) if text_of(tokens[i]) in ("\\\\", r"\end")), 0)
-    part, tokens[end + 1 :] = tokens[end + 1 :], []
-    while part and part[0].text in (",", ".", ";"):
+    part = []
+    while not peek(tokens, "\\\\", r"\end"):
+        part.append(tokens.pop())
+    while part[0].text.lower() in ("if", "for", "when", "where", ","):
         del part[0]
-    refuse_if(not part or depth > MAX_NESTING, "no condition")
-    wordy = any(token.kind == "word" and token.upright and len(token.text) > 1 for token in part)
-    node = Node("text", (), spelling.key_of(part[::-1]).replace("else", "otherwise")) if wordy else _answer(part, depth)
-    refuse_if(part and not wordy, "no condition")
+    while part[-1].text in (",", ".", ";"):
+        part.pop()
+    if any(token.upright and len(token.text) > 1 for token in part):
+        return Node("text", (), spelling.key_of(part).replace("else", "otherwise"))
+    part.reverse()
+    node = _answer(part, depth)
+    refuse_if(part, "no condition")
     return node
 
 
-_RULES = dict.fromkeys(words.GREEK, _letter) | dict.fromkeys(("sqrt", "cbrt"), _root)
-_RULES |= dict.fromkeys((*FUNCTIONS, *words.ALIASES), _function)
-_COMMAND_RULES = {name: rule for name, rule in _RULES.items() if name != "cbrt"}
-_COMMAND_RULES |= {"frac": _stacked, "binom": _stacked, "begin": _matrix, "sum": _series, "prod": _series}
+_RULES = dict.fromkeys(words.GREEK, _letter) | dict.fromkeys((*FUNCTIONS, *words.ALIASES), _function) | {"sqrt": _root}
+_COMMAND_RULES = _RULES | {"frac": _stacked, "binom": _stacked, "begin": _matrix, "sum": _series, "prod": _series}
 _COMMAND_RULES |= dict.fromkeys(("lfloor", "lceil", "langle"), _paired)
 _COMMAND_RULES |= dict.fromkeys(_ACCENTS, _accented)

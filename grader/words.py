@@ -3,12 +3,8 @@
 import re
 from itertools import product
 
-FUNCTIONS = frozenset(
-    """sin cos tan cot sec csc sinh cosh tanh coth sech csch arcsin arccos arctan arcsinh arccosh
-    arctanh asin acos atan arsinh arcosh artanh ln log lg exp cis""".split()
-)
-ALIASES = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "arcsinh": "arsinh", "arccosh": "arcosh"}
-ALIASES |= {"arctanh": "artanh", "cosec": "csc"}
+FUNCTIONS = frozenset("sin cos tan cot sec csc arcsin arccos arctan ln log lg exp cis".split())
+ALIASES = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "cosec": "csc"}
 GREEK = """alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon phi chi
 psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega ell hbar mho aleph ldots det dim deg Pr""".split()
 INFINITE = frozenset("infinity inf infty oo".split())
