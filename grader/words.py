@@ -137,7 +137,7 @@ def choice_of(tokens):
     texts = [token.text for token in tokens]
     if len(texts) > 1 and texts[0].lower() in ("option", "choice"):
         return choice_of(tokens[1:])
-    if len(texts) == 1 and re.fullmatch("[a-jA-JP]", texts[0]):
+    if len(texts) == 1 and re.fullmatch("[a-jA-J]", texts[0]):
         return texts[0].upper(), ()
     if len(texts) > 2 and texts[0] == "(" and texts[2] == ")":
         letter, rest = texts[1], tokens[3:]
@@ -145,9 +145,9 @@ def choice_of(tokens):
         letter, rest = texts[0], tokens[2:]
     else:
         return "", ()
-    hedged = any(text.lower() in ("or", "and", "not") or re.fullmatch("[A-J]", text) for text in texts[-len(rest) :])
+    hedged = rest and (rest[0].text.lower() in ("or", "and", "not") or {*"ABCDEFGHIJ"} & {token.text for token in rest})
     lower = not rest or (texts[0] == "(" and rest[0].kind == "number" and rest[0].spaced)  # (c) 8
-    if not re.fullmatch("[a-jA-J]" if lower else "[A-J]", letter) or (rest and hedged):
+    if not re.fullmatch("[a-jA-J]" if lower else "[A-J]", letter) or hedged:
         return "", ()
     return letter.upper(), tuple(rest)
 
