@@ -29,8 +29,7 @@ BARE_UNITS = frozenset(
     """cm mm km nm um kg mg ms us ml mL ft yd in mi hr yr lb oz eV Hz Pa AU au pc pm am AA kW MW mW GW kV mV kN kJ MJ mJ
     kA mA uA uC uF nF pF mT dB kB MB GB TB cc""".split()
 ) | {name for name in UNITS if len(name) > 2}
-COMPOUND_UNITS = {"mph": (("mile", 1), ("hour", -1)), "kph": (("km", 1), ("hour", -1))}
-COMPOUND_UNITS |= {"fps": (("foot", 1), ("s", -1))}
+COMPOUND_UNITS = {"mph": (("mile", 1), ("hour", -1))}
 NOT_A_UNIT = frozenset(
     """not point plus minus times over mod modulo remainder squared cubed factorial infinity half halves third thirds
     quarter quarters is are was be but if when where because maybe perhaps probably about approximately
@@ -45,7 +44,6 @@ NUMBER_WORDS = {word: i for i, word in enumerate(
 )}  # fmt: skip
 NUMBER_WORDS |= dict(zip("thirty forty fifty sixty seventy eighty ninety".split(), range(30, 100, 10), strict=True))
 MULTIPLIERS = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
-MULTIPLIERS |= {"万": 10**4, "亿": 10**8}
 _MONTHS = "january february march april may june july august september october november december".split()
 _MONTHS = {name: i for i, month in enumerate(_MONTHS, 1) for name in (month, month[:3])} | {"sept": 9}
 # what a completion in Chinese, Japanese, Korean, German, French, Spanish, Portuguese or Russian says, in English
@@ -83,20 +81,11 @@ def unit_name(word):
 
 
 def number_in_words(words):
-    """ "twenty-one" -> 21, "three hundred" -> 300; None if not a number."""
-    texts = [word.text.lower() for word in words]
-    total = current = 0
-    for text, previous in zip(texts, ["", *texts], strict=False):
-        if text in NUMBER_WORDS:
-            if previous in NUMBER_WORDS and (NUMBER_WORDS[previous] < 20 or NUMBER_WORDS[text] > 9):
-                return None
-            current += NUMBER_WORDS[text]
-        elif text in MULTIPLIERS and previous and text != "dozen":
-            current *= MULTIPLIERS[text]
-            total, current = (total + current, 0) if text != "hundred" else (total, current)
-        else:
-            return None
-    return total + current if texts else None
+    """ "twelve" -> 12, "twenty-one" -> 21; None if it is no number below a hundred."""
+    tens, ones = [0, *(NUMBER_WORDS.get(word.text.lower(), -1) for word in words)][-2:]
+    if len(words) > 2 or min(tens, ones) < 0 or (tens and not (tens > 19 and 0 < ones < 10)):
+        return None
+    return tens + ones
 
 
 def date_of(tokens):
@@ -111,9 +100,9 @@ def date_of(tokens):
     months = [_MONTHS[text] for text in texts if text in _MONTHS]
     days = [int(text) for text in texts if re.fullmatch("[0-9]{1,2}", text)]
     years = [int(text) for text in texts if re.fullmatch("[0-9]{4}", text)]
-    if len(months) != 1 or len(texts) != 1 + len(days) + len(years) or len(texts) < 2 or len(days + years) > 2:
+    if len(months) != 1 or max(len(days), len(years)) > 1 or not 1 < len(texts) == 1 + len(days) + len(years):
         return None
-    return (*(years or [None]), *months, *(days or [None])) if len(years) < 2 and len(days) < 2 else None
+    return (*(years or [None]), *months, *(days or [None]))
 
 
 def words_of(tokens):
@@ -157,7 +146,7 @@ def is_english(word):
     text = word.text
     if text in FUNCTIONS or text in ALIASES or text in GREEK or text in ("pi", "sqrt") or text.lower() in INFINITE:
         return False
-    return len(text) > 1 and (len(text) > 3 or word.upright or is_row(text))
+    return len(text) > 1 and (word.upright or is_row(text))
 
 
 def is_row(text):
