@@ -86,10 +86,6 @@ _STATES = re.compile(
     r"(?:\b(?:is|are|was|were|equals|be|of)|=|:)(?: (?:therefore|thus|then|exactly|approximately|about|equal to))?\s*"
     rf"({_ONE}(?:(?:,| and|, and) {_ONE})*)(?: [a-zA-Z'-]+){{0,4}}[*\s]*$"
 )
-_GETS = re.compile(
-    r"\b(?:[Ww]e (?:get|have|obtain|find)|(?:gives?|giving|yields?|yielding)(?: us)?) (?:the|our|an) (?:final )?answer"
-    rf" (?:of )?({_ONE})[*\s]*$"
-)
 _NO_WORDS = re.compile(r"(?![a-z]$|.*(?<![\\a-zA-Z])[a-zA-Z]{2})[^\n?]{1,200}(?<![=:,;])")
 _REFERENCE = re.compile(
     r"(?i)<<[^<>]*>>|\b(?:figure|fig\.|table|equation|eq\.|step|part|case|example|theorem|line)s? \(?[0-9.]+\)?"
@@ -186,8 +182,7 @@ def _found(text, place, prose):
     text = in_english(text[-MAX_PROSE:])
     rule, answer = _marked(text, prose)
     if not rule and place == "block":
-        value = _closing(text) if prose and _CONCLUDES.match(text) else None
-        rule, answer = "tagged", value or text.strip("* \t\r\n")
+        rule, answer = "tagged", text.strip("* \t\r\n")
     elif not rule and prose:
         bare = text.strip("* \t\r\n.")
         alone = place == "after a thought" and _VALUE.match(bare) and _NO_WORDS.fullmatch(bare)
@@ -240,8 +235,6 @@ def _last_boxes(text, boxes):
     insides = [text[inside:end].strip() for _, inside, end, _ in boxes[first:]]
     if 1 < len(insides) < 9 and all(is_equiv(insides[0], each) or is_equiv(each, insides[0]) for each in insides[1:]):
         return insides[0]  # the same in several forms
-    if len(insides) == 1 and _MARK.search(insides[0]):  # \\boxed{\\text{The answer is } 42}
-        return _marked(re.sub(r"\\(?:text|math)[a-z]* *\{([^{}]*)\}", r"\1", insides[0]), prose=True)[1] or insides[0]
     return ", ".join(dict.fromkeys(insides)) if insides[-1] else None  # the same box twice is one answer
 
 
@@ -300,14 +293,11 @@ def _closing(text):
     finished = last and (stop in (".", "!") or last.endswith(("**", "$", r"\]", r"\)")))
     if not finished or _DENIES.search(last) or _UNSURE.search(last):
         return None
-    bold = re.fullmatch(r"\*\*([^*]+)\*\*", last)
-    if bold and _VALUE.match(bold[1]):
-        return bold[1]
     bold = _BOLD.findall(last)
     if len(bold) == 1:
         return bold[0]
     last = _REFERENCE.sub("", last.replace("**", ""))
-    stated = _STATES.search(last) or _GETS.search(last)
+    stated = _STATES.search(last)
     if stated:
         return stated[1]
     values = _ONE_VALUE.findall(last)

@@ -150,7 +150,6 @@ def clean(text):
     """The text with one spelling for spaces, thousands separators and degrees, and without a box around all of it."""
     text = " ".join(CHOICE_BEFORE.sub(r"\1) ", text).translate(_CHARACTERS).split())
     refuse_if(not text.isprintable(), "characters that no answer has")
-    refuse_if(re.match(r"\[[0-9., ]*\] ?\* ?[0-9]|0[xb][0-9a-fA-F]+$", text), "a list or number of Python")
     text = _INTEGER.sub(r", \1\2 \\in \\Z", " ".join(UPRIGHT.sub(r" \1 ", text).split())) if "integer" in text else text
     for pattern, replacement in _SUBSTITUTIONS:
         text = pattern.sub(replacement, text)
@@ -170,6 +169,7 @@ def without_commas(text):
 
 def tokenize(text, upright=False, depth=0):
     """The tokens of a cleaned text; those inside \\text{…} are upright."""
+    refuse_if(re.match(r"\[[0-9., ]*\] ?\* ?[0-9]|0[xb][0-9a-fA-F]+$", text), "a list or number of Python")
     tokens, position, spaced = [], 0, False
     while match := _TOKEN.match(text, position):
         spaced = spaced or match["space"] != ""

@@ -406,7 +406,6 @@ as-models-write-it
 ! s^2\le 4r^2 ~ s^2 \le 8r^2 ;; s\le2\sqrt2r ~ s^2 \le 8r^2
 
 digits-of-computers
-= 0x1f ~ 0x1F
 ! 0x4F ~ 0x1F ;; 0b101 ~ 0b111 ;; 0x1F ~ 0 ;; 0b1 ~ 0
 
 values-of-functions
