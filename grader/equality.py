@@ -7,7 +7,6 @@ are compared member by member; numbers and expressions are compared by value.
 
 from fractions import Fraction
 from functools import cmp_to_key
-from itertools import product
 from typing import NamedTuple
 from zlib import crc32
 
@@ -85,25 +84,21 @@ def _decide(candidate, gold):
         return "choice" if candidate.choice == gold.choice else ""
     if candidate.inner or gold.inner:  # a choice or a sentence: what it says
         return _decide(candidate.inner or candidate, gold.inner or gold)
-    readings = _readings(candidate, gold.node)
+    nodes, gold_node = [_beside(candidate, gold.node)], _beside(gold, candidate.node)
     rounded = gold.node.args[0] if gold.node.kind == "quantity" else gold.node
     if rounded.kind == "decimal" and candidate.node.kind == "relation" and _settled(candidate.node).kind != "false":
-        readings += candidate.node.args if "≈" in candidate.node.value else ()  # 16 pi \approx 50.27
-    pairs = product(readings, _readings(gold, candidate.node))
-    return next(filter(None, (_same_if_defined(*pair) for pair in pairs)), "")
+        nodes += candidate.node.args if "≈" in candidate.node.value else ()  # 16 pi \approx 50.27
+    return next(filter(None, (_same_if_defined(node, gold_node) for node in nodes)), "")
 
 
-def _readings(answer, other):
-    """What an answer may mean, beside the other side's tree: 100,200 is a number, or a list if the other side is one;
-    2i - j is a vector if it is one; 1A has a base if it has one."""
+def _beside(answer, other):
+    """The tree of an answer beside the other side's: 2i - j is a vector if that is one; 1A has a base if it has."""
     node = answer.node
-    if node.kind == "number" and node.args and other.kind in ("list", "brackets"):
-        return node, node.args[0]
     if node.kind in ("sum", "product") and other.kind in ("brackets", "matrix"):
-        return (_components(node, len(other.args)),)
+        return _components(node, len(other.args))
     if other.kind == "base" and other.args[0].kind == "text" and node.kind != "base":
-        return (Node("text", (), answer.key.upper()),)
-    return (node,)
+        return Node("text", (), answer.key.upper())
+    return node
 
 
 _AXES = {
@@ -321,26 +316,21 @@ def _same_families(one, gold, depth):
     """k pi, k in Z is n pi, n in Z; the letter may be declared on one side only."""
     if one.kind == gold.kind:
         (letter, numbers), (gold_letter, gold_numbers) = one.value, gold.value
-        if numbers != gold_numbers or (letter != gold_letter and gold_letter in Node("list", one.args).symbols()):
+        if numbers != gold_numbers or (letter != gold_letter and gold_letter in one.symbols()):
             return ""
         renamed = Node("symbol", (), gold_letter)
         one = one.rewritten("symbol", lambda part: renamed if part.value == letter else part)
-    one, gold = (
-        side if side.kind != "family" else side.args[0] if len(side.args) == 1 else Node("list", side.args, ",")
-        for side in (one, gold)
-    )
-    return _same(one, gold, depth + 1)
+    return _same(*(side.args[0] if side.kind == "family" else side for side in (one, gold)), depth + 1)
 
 
 def _same_congruences(one, gold, _depth):
     """The same modulus, and numbers that differ by a multiple of it; x may be missing: x = 3 (mod 7) is 10 (mod 7)."""
     if one.kind != gold.kind or one.value != gold.value:
         return ""
-    names, values = zip(*((side.args[0].args if side.args[0].kind == "relation" else (None, side.args[0]))
-                          for side in (one, gold)), strict=True)  # fmt: skip
-    if None not in names and names[0] != names[1] or any(value.symbols() for value in values):
+    (*names, value), (*gold_names, gold_value) = one.args, gold.args
+    if (names and gold_names and names != gold_names) or value.symbols() or gold_value.symbols():
         return ""
-    difference = evaluate(values[0] - values[1], At({}, PRECISION, True))
+    difference = evaluate(value - gold_value, At({}, PRECISION, True))
     same = isinstance(difference, Fraction) and (difference / one.value).denominator == 1
     return "congruence" if same else ""
 

@@ -18,7 +18,6 @@ RULES = ("boxed", "tagged", "hashes", "phrase", "closing", "none")
 _TURN = re.compile(
     r"<\|(?:im_start|im_end|endoftext|end_of_text|eot_id|start_header_id)\|>|</s>|<(?:start|end)_of_turn>"
 )
-_TAG = re.compile("(?i)</?answer>")
 _COMMENT = re.compile(r"(?m)(?:^|(?<=[.,;:!?})]\s))[ \t]*%.*$")
 _PROMPT = re.compile(  # a paragraph with such a heading, up to the heading of the answer
     r"(?im)^[#* \t]*(?:problem|question|prompt|user|human|q) ?[0-9]*[* \t]*:[\s\S]*?"
@@ -198,7 +197,6 @@ def own_text(completion):
         return "", ""
     text = text[thought_end + len("</think>") :] if thought_end >= 0 else text
     place = "after a thought" if thought_end >= 0 else ""
-    text = _TAG.sub(lambda tag: tag[0].lower(), text)
     block_end = text.rfind("</answer>")
     block_start = text.rfind("<answer>", 0, max(block_end, 0))
     if block_start >= 0:

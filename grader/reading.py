@@ -76,8 +76,6 @@ def read(text):
         bare = read(cleaned[: domain.start()])
         return bare._replace(domain=re.sub(r"\\(?:text|in)\b|[^a-zA-Z0-9<>=]", "", domain[1]))
     answer = _answer_of(tokens)
-    if answer.node.kind == "number" and "," in cleaned:
-        answer = answer._replace(node=answer.node._replace(args=(_answer_of(spelling.tokenize(cleaned)).node,)))
     sentence = answer.node.kind in ("text", "unreadable") and " ".join(UPRIGHT.sub(r" \1 ", cleaned).split())
     words_before = _SENTENCE.match(sentence) if sentence else None
     if words_before and not _DOUBT.search(words_before[0]):
@@ -177,7 +175,9 @@ def _answer(tokens, depth):
     while tokens:
         if accept(tokens, r"\mod"):
             modulus = int(tokens.pop().text)
-            items = [item if item.kind == "congruence" else Node("congruence", (item,), modulus) for item in items]
+            for i, item in enumerate(items):
+                if item.kind != "congruence":
+                    items[i] = Node("congruence", item.args if item.kind == "relation" else (item,), modulus)
         separator = _separator(tokens)
         refuse_if(separator not in ("", ",", ";") and not tokens, "cut off")
         if not separator or not tokens:
@@ -198,7 +198,8 @@ def _answer(tokens, depth):
         items = [Node("list", tuple(group), ",") for group in groups]
     declared = _declared(items[-1])
     if declared:
-        return Node("family", tuple(items[:-1]), declared)  # k\pi, k \in \mathbb{Z}
+        members = Node("list", tuple(items[:-1]), ",")  # k\pi, k \in \mathbb{Z}
+        return Node("family", (members if len(items) > 2 else items[0],), declared)
     return Node("list", tuple(items), "and" if kinds == {"and"} else "or" if "or" in kinds else ",")
 
 

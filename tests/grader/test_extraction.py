@@ -253,8 +253,6 @@ def test_a_last_number_is_not_guessed_at(completion):
         ("<answer>42 or 43</answer>", "42 or 43"),
         (r"\boxed{1}<answer>2", "1"),  # an unclosed answer block is none
         ("<answer></answer>", None),
-        ("so <ANSWER>7</ANSWER>", "7"),
-        ("<answer>1</answer><Answer>2</Answer>", "2"),
         (r"\boxed{42}<|im_end|><|im_start|>user Next: \boxed{7}", "42"),  # only its own turn is its answer
         (r"<|im_start|>assistant \boxed{42}<|im_end|>", "42"),
     ],
