@@ -366,8 +366,7 @@ def _is_region(node):
         return not set(node.value) <= {"=", "≈", "≡"}
     if node.kind == "list":
         return all(member.kind == "relation" and set(member.value) <= _FLIPPED.keys() for member in node.args)
-    known = node.kind == "symbol" and node.value == r"\R"
-    return known or node.kind in ("union", "intersection", "difference", "builder")
+    return node.value == r"\R" or node.kind in ("union", "intersection", "difference", "builder")
 
 
 def _same_regions(one, gold, depth):
@@ -400,7 +399,7 @@ def _region(node):
         has = lambda number: _order(ends[0], number) < closed[0] and _order(number, ends[1]) < closed[1]  # noqa: E731
     elif node.kind == "set":
         has = lambda number: any(_order(number, end) == 0 for end in ends)  # noqa: E731
-    elif node.kind == "symbol" and node.value == r"\R":
+    elif node.value == r"\R":
         has = lambda _: True  # noqa: E731
     elif node.kind in ("union", "intersection", "difference", "list"):
         return _combined(node)

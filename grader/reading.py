@@ -135,7 +135,7 @@ def _english_members(tokens):
     return _NAMED["R"] if texts[0].value in words.REALS else texts[0]
 
 
-_UNIT_STARTS = words.BARE_UNITS | MULTIPLIERS.keys() | words.COMPOUND_UNITS.keys() | {"sq", "cu"}
+_UNIT_STARTS = words.BARE_UNITS | MULTIPLIERS.keys() | {"sq", "cu"}
 _LETTER_UNITS = frozenset("mgshLNJKWVACFT")  # a lone letter after a number and a space may be one of these
 _REFUSED_SIGNS = frozenset('@#`"=<>^{}[]_\\*|~;')  # in no text of words
 _ENGLISH = frozenset("It He She has was are the of th".split())  # not letters to be multiplied
@@ -314,8 +314,7 @@ def _unit(tokens):
     while tokens and len(parts) < 6:
         token = tokens[-1]
         word = token.text.lower() if token.kind == "word" else ""
-        power_of = parts and token.text in ("2", "3") and not token.spaced  # cm2
-        if word in ("and", "or") or not (word or power_of or token.text in ("/", "^", "*", ".", "-", "%")):
+        if word in ("and", "or") or not (word or token.text in ("/", "^", "*", ".", "-", "%")):
             break
         tokens.pop()
         if word in MULTIPLIERS:
@@ -324,16 +323,11 @@ def _unit(tokens):
             raise Refused(f"{word} is no unit")
         elif token.text == "/" or word == "per":
             sign = -1
-        elif word in words.COMPOUND_UNITS:
-            parts += words.COMPOUND_UNITS[word]
         elif word in ("square", "sq", "cubic", "cu"):
             power = 2 if word[0] == "s" else 3
         elif word:
-            name = words.unit_name(token.text)
-            parts.append((name if name != "percent" else "%", sign * power))
+            parts.append((words.unit_name(token.text), sign * power))
             power = 1
-        elif power_of:
-            parts[-1] = (parts[-1][0], sign * int(token.text))
         elif token.text == "^" and parts:  # a digit, in braces or not
             braces, minus = accept(tokens, "{"), accept(tokens, "-")
             parts[-1] = (parts[-1][0], (-sign if minus else sign) * int(expect(tokens, *"123456789")))

@@ -79,6 +79,8 @@ _SUBSTITUTIONS = [
         (r"[和与及]", " and "),
         (r"平方 *", " square "),
         (r"立方 *", " cubic "),
+        (r"(?<![a-zA-Z])mph(?![a-zA-Z])", " miles per hour"),
+        (r"(?<![a-zA-Z])([ckm]m)([23])(?![0-9a-zA-Z])", r"\1^\2"),  # cm2
         (r"^([^a-zA-Z$]*(?:\\(?:sqrt|d?frac|pi)[^a-zA-Z$]*)*[0-9}) ])m$", r"\1\\text{m}"),  # 5m, but not $5m$
         (r"^([0-9.]*(?:\\pi |\\sqrt *\{?[0-9]+\}? *))m(?=[\^²³])", r"\1meters"),  # 50πm^{2}
         (r"([⁰¹²³⁴-⁹⁻]+)", r"^{\1}"),

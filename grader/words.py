@@ -16,7 +16,7 @@ _PREFIXES = "k kilo 千;M mega;G giga;T tera;c centi 厘;d deci 分;m milli 毫;
 _OTHER = """km 公里;cm 厘米;mm 毫米;kg 公斤;ms;mile mi 英里;nmi 海里;inch in;foot feet ft;yard yd;minute min mins 分钟;
 hour h hr hrs 小时;day 天;week 周;month 个月;year yr yrs 年;cc;pound lb lbs;ounce oz;ton 吨;gallon gal;jin 斤;
 dollar USD buck 美元;cent 美分;euro EUR;yuan 元;jiao 角;degree deg 度;radian rad;unit 单位;pm;am;erg;AU au;pc parsec;
-AA angstrom;rupee;acre;percent pct;F fahrenheit;atm;bar;dB decibel;mmHg"""
+AA angstrom;rupee;acre;% percent pct;F fahrenheit;atm;bar;dB decibel;mmHg"""
 UNITS = {}
 for _unit, _prefix in product(_METRIC.replace("\n", "").split(";"), _PREFIXES.split(";")):
     (_symbol, *_names), (_sign, *_before) = _unit.split(), _prefix.split()
@@ -29,7 +29,6 @@ BARE_UNITS = frozenset(
     """cm mm km nm um kg mg ms us ml mL ft yd in mi hr yr lb oz eV Hz Pa AU au pc pm am AA kW MW mW GW kV mV kN kJ MJ mJ
     kA mA uA uC uF nF pF mT dB kB MB GB TB cc""".split()
 ) | {name for name in UNITS if len(name) > 2}
-COMPOUND_UNITS = {"mph": (("mile", 1), ("hour", -1))}
 NOT_A_UNIT = frozenset(
     """not point plus minus times over mod modulo remainder squared cubed factorial infinity half halves third thirds
     quarter quarters is are was be but if when where because maybe perhaps probably about approximately
