@@ -456,21 +456,20 @@ def _inequality(node):
 
 def _same_relations(one, gold, depth):
     """Other inequalities: each link is one of the other side's, up to moved terms and a positive factor."""
-    if not {one.kind, gold.kind} <= {"relation", "list"} or (one.value == "or") != (gold.value == "or"):
+    parts, golds = (side.args if side.kind == "list" else (side,) for side in (one, gold))
+    if any(part.kind != "relation" for part in (*parts, *golds)) or (one.value == "or") != (gold.value == "or"):
         return ""
-    links, golds = _links(one), _links(gold)
-    if one.value == "or" and not len(links) == len(golds) == len(one.args):  # a chain is "and"
+    if one.value == "or" and any(len(part.value) > 1 for part in (*parts, *golds)):  # a chain is "and"
         return ""
-    return "relation" if _matched(links, golds, lambda *pair: _same_links(*pair, depth)) else ""
+    links, gold_links = ([link for part in side for link in _links(part)] for side in (parts, golds))
+    return "relation" if _matched(links, gold_links, lambda *pair: _same_links(*pair, depth)) else ""
 
 
-def _links(node):
-    """(operator, smaller side, larger side) of each link of a chain, and of each member of a list."""
-    if node.kind == "list":
-        return [link for member in node.args for link in _links(member)]
+def _links(relation):
+    """(operator, smaller side, larger side) of each link of a chain."""
     return [
         (_FLIPPED[operator], right, left) if operator in ">≥" else (operator, left, right)
-        for operator, left, right in zip(node.value, node.args, node.args[1:], strict=False)
+        for operator, left, right in zip(relation.value, relation.args, relation.args[1:], strict=False)
     ]
 
 

@@ -416,7 +416,7 @@ values-of-functions
 inequalities-of-letters
 = y>2, x>1 ~ x>1, y>2 ;; \sqrt{0} ~ 0 ;; x<-a or x>a ~ x>a or -a>x ;; a<b<c, d>c ~ c<d, c>b>a
 ! a<x<b ~ (b,a) ;; x>a ~ [a,\infty) ;; -a<x<a ~ (a,-a) ;; x>a ~ x>b ;; |x|<a ~ |x|>a ;; y>2, x>1 ~ x>2, y>1
-! x>a and x<b ~ x>a or x<b ;; x>1 and y>2 ~ x>1 or y>2 ;; a<x<b or c<x<d ~ a<x<d or c<x<b ;; a<b<c ~ a<b, b<d
+! x>a and x<b ~ x>a or x<b ;; x>1 and y>2 ~ x>1 or y>2 ;; a<x<b or c<x<d ~ a<x<d or c<x<b ;; a<b<c ~ a<b, b<d ;; k\in\mathbb{Z} ~ 1,2 ;; x<1 ~ 2, x\approx 3
 
 letters-in-a-row
 ! HTT ~ TTH ;; RGB ~ BGR ;; red ~ der ;; BAC ~ CAB ;; HT ~ TH ;; No ~ On ;; {HTT, THT} ~ {TTH, HTT}
@@ -565,7 +565,7 @@ congruence
 ! x \equiv 4 \pmod{7} ~ x \equiv 3 \pmod{7} ;; x \equiv 3 \pmod{8} ~ x \equiv 3 \pmod{7} ;; 5 (mod 7) ~ 5
 ! 3 \pmod 7 ~ 3 ;; 3 ~ 3 \pmod 7 ;; x \equiv 3 \pmod 7 ~ y \equiv 3 \pmod 7
 ! x \equiv 3 \pmod{14} ~ x \equiv 3 \pmod{7} ;; x = 3 ~ x \equiv 3 \pmod 7
-! x \equiv 3.5 \pmod 7 ~ x \equiv 3 \pmod 7 ;; 128 \bmod 3 ~ 1
+! x \equiv 3.5 \pmod 7 ~ x \equiv 3 \pmod 7 ;; 128 \bmod 3 ~ 1 ;; 5 \mod x ~ 5 ;; 5 \mod ~ 5
 
 big-factorial
 = \frac{2025!}{2023!} ~ 2025\cdot2024 ;; \frac{2025!}{2023!} ~ 4098600 ;; 2025 \cdot 2024! ~ 2025!
