@@ -174,7 +174,7 @@ def _answer(tokens, depth):
     items, separators = [_item(tokens, depth)], []
     while tokens:
         if accept(tokens, r"\mod"):
-            refuse_if(not tokens[-1].text.isdecimal(), "no modulus")
+            refuse_if(not re.fullmatch("[1-9][0-9]*", tokens[-1].text), "no modulus")
             modulus = int(tokens.pop().text)
             for i, item in enumerate(items):
                 if item.kind != "congruence":

@@ -565,7 +565,7 @@ congruence
 ! x \equiv 4 \pmod{7} ~ x \equiv 3 \pmod{7} ;; x \equiv 3 \pmod{8} ~ x \equiv 3 \pmod{7} ;; 5 (mod 7) ~ 5
 ! 3 \pmod 7 ~ 3 ;; 3 ~ 3 \pmod 7 ;; x \equiv 3 \pmod 7 ~ y \equiv 3 \pmod 7
 ! x \equiv 3 \pmod{14} ~ x \equiv 3 \pmod{7} ;; x = 3 ~ x \equiv 3 \pmod 7
-! x \equiv 3.5 \pmod 7 ~ x \equiv 3 \pmod 7 ;; 128 \bmod 3 ~ 1 ;; 5 \mod x ~ 5 ;; 5 \mod ~ 5
+! x \equiv 3.5 \pmod 7 ~ x \equiv 3 \pmod 7 ;; 128 \bmod 3 ~ 1 ;; 5 \mod x ~ 5 ;; 5 \mod ~ 5 ;; x\equiv 6 \pmod 0 ~ 5 \pmod 0
 
 big-factorial
 = \frac{2025!}{2023!} ~ 2025\cdot2024 ;; \frac{2025!}{2023!} ~ 4098600 ;; 2025 \cdot 2024! ~ 2025!
