@@ -22,6 +22,7 @@ from grader.equality import is_equiv as is_equiv  # importable from here too
 from grader.equality import is_parsed
 from grader.extraction import RULES, extract_gold, find_answer, is_right, own_text
 from grader.extraction import extract_answer as extract_answer
+from grader.reading import MAX_EXPRESSION, read
 from grader.workers import Grader
 
 _TAGS = ("<think>", "</think>", "<answer>", "</answer>")
@@ -84,15 +85,8 @@ def choice(completion: str, answer: str) -> float:
     return float(letter != "" and letter == _letter(extract_gold(answer)))
 
 
-_LETTER = re.compile(  # the text after it names no other
-    r"[A-Ja-j]|\([A-Ja-j]\)|(?:\([A-J]\)|[A-J][.:)])\s+(?!or\b|and\b|[A-J]\b|.*\([A-J]\)).*", re.DOTALL
-)
-
-
-def _letter(answer: str) -> str:
-    bare = re.sub(r"\\(?:text|math|boxed)[a-z]* ?|[{}$*]|\\[()]", "", answer[:500])
-    bare = re.sub(r"\\[ ,;:!]|~|\\q?quad", " ", bare).strip(" .\n")
-    return bare.lstrip("(")[0].upper() if _LETTER.fullmatch(bare) else ""
+def _letter(answer):
+    return read(answer[:MAX_EXPRESSION]).choice
 
 
 def class_name(completion: str, answer: str) -> float:
@@ -249,9 +243,12 @@ def _load(path: str, name: str) -> Callable:
     function = getattr(module, name, None)
     if not callable(function):
         raise ValueError(f"reward file {path!r} has no function {name!r}: {_KNOWN}")
-    if inspect.iscoroutinefunction(function):
-        return wraps(function)(lambda **batch: asyncio.run(function(**batch)))
-    return function
+    call = (lambda **batch: asyncio.run(function(**batch))) if inspect.iscoroutinefunction(function) else function
+
+    def own(**batch):  # what it changes is its own; ids are many, and only numbers: a copy of their lists is enough
+        return call(**{name: list(map(list if name == "completion_ids" else deepcopy, x)) for name, x in batch.items()})
+
+    return wraps(function)(own)
 
 
 def score(rewards: Rewards, prompts, completions, completion_ids, columns: dict[str, list], *, shown=None) -> dict:
@@ -263,7 +260,7 @@ def score(rewards: Rewards, prompts, completions, completion_ids, columns: dict[
     failed   {name: its error} of the rewards that raised on every sample
     counts   {one of RULES: answers found, "given_up": comparisons}, {"box/" + one of KINDS: completions}; see _counts
 
-    Each reward has its own copy of the batch. Its first error is printed on stderr; `shown` holds the names of rewards
+    A reward's first error is printed on stderr; `shown` holds the names of rewards
     whose error was printed, so pass the same set each time. ValueError: it returns other than B finite numbers or None.
     """
     batch = {**columns, "prompts": prompts, "completions": completions, "completion_ids": completion_ids}
@@ -309,9 +306,7 @@ def _call(name, function, batch, first=0):
     if not (size := len(batch["completions"])):
         return [], []
     try:
-        # ids are many, and only numbers: a copy of their lists is enough
-        own = {name: list(map(list if name == "completion_ids" else deepcopy, x)) for name, x in batch.items()}
-        returned = function(**own)
+        returned = function(**batch)
     except (Exception, SystemExit) as error:
         if size == 1:
             return [0.0], [(first, error)]

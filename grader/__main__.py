@@ -33,10 +33,10 @@ def main(argv: list[str] | None = None) -> None:
     elif pair[0] in _ROWS:
         try:
             rows = _rows(pair[1])
-            report = _readings(rows) if pair[0] == "--golds" else _report([_labelled(*row) for row in rows])
+            lines = _readings(rows) if pair[0] == "--golds" else _report([_labelled(*row) for row in rows])
         except (OSError, ValueError, RecursionError) as error:
             _fail(f"{' '.join(pair)}: {error}; {_ROWS[pair[0]]}")
-        print(report)
+        print(*lines, sep="\n")
     else:
         result = compare(*pair)
         print(f"{'equal' if result.equal else 'not equal'}, by the rule: {result.rule}")
@@ -64,7 +64,7 @@ def _rows(path):
 
 
 def _readings(rows):
-    """How the answer of each row is read, as text; those that cannot be checked are marked and counted."""
+    """Lines: how the answer of each row is read; those that cannot be checked are marked and counted."""
     lines, unchecked = [], 0
     for number, row in rows:
         answer = next((row[name] for name in _GOLDS if name in row), None) if isinstance(row, dict) else row
@@ -74,28 +74,23 @@ def _readings(rows):
         gold, reading = read_gold(answer)
         unchecked += not gold
         lines.append(f"{' '.join(answer.split())[-60:]:60}  {'is ' if gold else 'NOT CHECKABLE: '}{reading}")
-    return "\n".join([*lines, f"{len(rows)} answers, {unchecked} of them not checkable"])
+    return [*lines, f"{len(rows)} answers, {unchecked} of them not checkable"]
 
 
 def _labelled(number, row):
     """(line, kind, judge, text, gold, expected verdict) of a labelled row."""
     row = row if isinstance(row, dict) else {}
-    attack = "why" in row and "expected" not in row  # must be refused, however it is submitted
-    judge = is_right if "completion" in row else _is_right_any_way if attack else is_equiv
-    text, gold, expected = row.get("completion", row.get("answer")), row.get("gold"), row.get("expected", not attack)
-    if not (isinstance(text, str) and isinstance(gold, str) and ("expected" in row or attack)):
+    judge = is_right if "completion" in row else is_equiv
+    text, gold, expected = row.get("completion", row.get("answer")), row.get("gold"), row.get("expected")
+    if not (isinstance(text, str) and isinstance(gold, str) and "expected" in row):
         raise ValueError(f"line {number} has only {', '.join(row) or 'no columns'}")
     if not isinstance(expected, bool):
         raise ValueError(f"line {number} has the expected verdict {expected!r:.60}")
-    return number, str(row.get("kind", row.get("why", "rows"))), judge, text, gold, expected
-
-
-def _is_right_any_way(answer, gold):
-    return is_equiv(answer, gold) or is_right(rf"\boxed{{{answer}}}", gold) or is_right(answer, gold)
+    return number, str(row.get("kind", "rows")), judge, text, gold, expected
 
 
 def _report(rows):
-    """The verdicts on labelled rows, as text: wrong ones, their number by kind, and the slowest rows."""
+    """Lines: the wrong verdicts on labelled rows, their number by kind, and the times."""
     lines, kinds, times = [], {}, []
     for number, kind, judge, text, gold, expected in rows:
         began = time.perf_counter()
@@ -106,13 +101,11 @@ def _report(rows):
         if equal != expected:
             counts[1 if equal else 2] += 1
             lines.append(f"line {number}: {'accepts' if equal else 'refuses'} {text[-100:]!r} for {gold[:100]!r}")
-    num_wrong = len(lines)
+    right = f"{100 * (1 - len(lines) / len(rows)):.1f} % of {len(rows)} rows right"
     lines += ["rows  false positives  false negatives  kind"]
     lines += [f"{n:4} {fp:16} {fn:16}  {kind:.70}" for kind, (n, fp, fn) in sorted(kinds.items())]
-    times.sort(reverse=True)
-    lines += ["slowest: " + ", ".join(f"{1000 * seconds:.1f} ms (line {number})" for seconds, number in times[:5])]
-    lines += [f"median: {1000 * times[len(times) // 2][0]:.2f} ms"]
-    return "\n".join([*lines, f"{100 * (1 - num_wrong / len(rows)):.1f} % of {len(rows)} rows right"])
+    (median, _), (slowest, number) = sorted(times)[len(times) // 2], max(times)
+    return [*lines, f"median: {1000 * median:.2f} ms, slowest: {1000 * slowest:.1f} ms (line {number})", right]
 
 
 if __name__ == "__main__":

@@ -6,8 +6,7 @@ are compared member by member; numbers and expressions are compared by value.
 """
 
 from fractions import Fraction
-from functools import cache, cmp_to_key
-from itertools import product
+from functools import cmp_to_key
 from typing import NamedTuple
 from zlib import crc32
 
@@ -83,56 +82,47 @@ def _decide(candidate, gold):
         return "same text"
     if gold.choice and candidate.choice and (gold.choice != candidate.choice or not (gold.inner and candidate.inner)):
         return "choice" if candidate.choice == gold.choice else ""
-    kinds = {candidate.node.kind, gold.node.kind}
-    if "text" in kinds and candidate.words and candidate.words == gold.words:
-        return "words"
     if candidate.inner or gold.inner:  # a choice or a sentence: what it says
         return _decide(candidate.inner or candidate, gold.inner or gold)
-    readings = _readings(candidate, gold.node)
+    nodes, gold_node = [_beside(candidate, gold.node)], _beside(gold, candidate.node)
     rounded = gold.node.args[0] if gold.node.kind == "quantity" else gold.node
     if rounded.kind == "decimal" and candidate.node.kind == "relation" and _settled(candidate.node).kind != "false":
-        readings += candidate.node.args if "≈" in candidate.node.value else ()  # 16 pi \approx 50.27
-    pairs = product(readings, _readings(gold, candidate.node))
-    return next(filter(None, (_same_if_defined(*pair) for pair in pairs)), "")
+        nodes += candidate.node.args if "≈" in candidate.node.value else ()  # 16 pi \approx 50.27
+    return next(filter(None, (_same_if_defined(node, gold_node) for node in nodes)), "")
 
 
-def _readings(answer, other):
-    """What an answer may mean, beside the other side's tree: 100,200 is a number, or a list if the other side is one;
-    2i - j is a vector if it is one; 1A has a base if it has one."""
+def _beside(answer, other):
+    """The tree of an answer beside the other side's: 2i - j is a vector if that is one; 1A has a base if it has."""
     node = answer.node
-    if node.kind == "number" and node.args and other.kind in ("list", "brackets"):
-        return node, node.args[0]
     if node.kind in ("sum", "product") and other.kind in ("brackets", "matrix"):
-        return (_components(node, len(other.args)),)
+        return _components(node, len(other.args))
     if other.kind == "base" and other.args[0].kind == "text" and node.kind != "base":
-        return (Node("text", (), answer.key.upper()),)
-    return (node,)
+        return Node("text", (), answer.key.upper())
+    return node
 
 
-_UNITS_VECTORS = [{name, f"hat {name}", f"vec {name}", f"hat {name}math", f"vec {name}math"} for name in "ijk"]
+_AXES = {
+    before + name + after: axis
+    for axis, name in enumerate("ijk")
+    for before, after in (("", ""), ("hat ", ""), ("vec ", ""), ("hat ", "math"), ("vec ", "math"))
+}
 
 
 def _components(node, size):
     """The vector of a sum of multiples of i, j and k; another tree as it is."""
-    found = {part.value for part in node.walk() if part.kind in ("symbol", "constant")}
-    if size not in (2, 3) or not found & (_UNITS_VECTORS[1] | _UNITS_VECTORS[2]):
-        return node
     terms = node.args if node.kind == "sum" else (node,)
-
-    def component(axis):
-        """The tree where this unit vector is 1 and the others 0."""
-
-        def rule(part):
-            axes = [i for i, names in enumerate(_UNITS_VECTORS) if part.value in names]
-            return number_node(axes == [axis]) if axes else part
-
-        return Node("sum", tuple(term.rewritten("symbol", rule).rewritten("constant", rule) for term in terms))
-
-    linear = all(sum(part.value in names for names in _UNITS_VECTORS for part in term.walk()) == 1 for term in terms)
-    return Node("brackets", tuple(map(component, range(size))), "()") if linear else node
+    axes = [
+        [_AXES[part.value] for part in term.walk() if part.kind != "number" and part.value in _AXES] for term in terms
+    ]
+    used = {axis for found in axes for axis in found}
+    if size not in (2, 3) or not {0} < used | {0} <= set(range(size)) or any(len(found) != 1 for found in axes):
+        return node
+    for kind in ("symbol", "constant"):
+        terms = [term.rewritten(kind, lambda part: number_node(1) if part.value in _AXES else part) for term in terms]
+    cells = [[term for term, found in zip(terms, axes, strict=True) if found == [axis]] for axis in range(size)]
+    return Node("brackets", tuple(Node("sum", (number_node(0), *cell)) for cell in cells), "()")
 
 
-_FLIPPED = {"<": ">", ">": "<", "≤": "≥", "≥": "≤"}
 _INFINITY = Node("constant", (), "infinity")
 
 
@@ -141,12 +131,11 @@ def _same(one, gold, depth=0):
     refuse_if(depth > MAX_NESTING, "nested too deep")
     one, gold = _settled(_signs(one)), _settled(_signs(gold))
     kinds = {one.kind, gold.kind}
-    for alternatives in one, gold:
-        if alternatives.kind == "list" and alternatives.value == "or" and not kinds <= {"list", "set"}:
-            first, *others = alternatives.args  # 1/2 or 0.5 is one answer
-            if all(_same_if_defined(first, each) or _same_if_defined(each, first) for each in others):
-                pairs = [(each, gold) if alternatives is one else (one, each) for each in alternatives.args]
-                return next(filter(None, (_same_if_defined(*pair, depth + 1) for pair in pairs)), "")
+    for several, single in (one, gold), (gold, one):  # 1/2 or 0.5 is one answer
+        if several.value == "or" and several.kind == "list" and single.kind not in ("list", "set"):
+            pairs = [(each, single) for each in several.args]
+            if all(_same_if_defined(*pair, depth + 1) or _same_if_defined(*pair[::-1], depth + 1) for pair in pairs):
+                return "list"
     if not kinds & {"base", "text", "family", "congruence"} and (_is_region(one) or _is_region(gold)):
         return _same_regions(one, gold, depth)
     return next((rule for of_kinds, rule in _RULES if kinds & of_kinds), _same_quantities)(one, gold, depth)
@@ -155,11 +144,6 @@ def _same(one, gold, depth=0):
 def _same_texts(one, gold, _depth):
     """Words and dates; what is false, or not read, equals nothing."""
     return "words" if one == gold and one.kind in ("text", "date") else ""
-
-
-def _same_formulas(one, gold, depth):
-    """Formulas of logic, in any order: p and q, but not p or q."""
-    return _same_lists(one._replace(kind="set"), gold._replace(kind="set"), depth) if one.value == gold.value else ""
 
 
 def _settled(node):
@@ -279,16 +263,21 @@ def _same_lists(one, gold, depth):
             ordered = Node("brackets", listed.args, other.value if other.kind == "brackets" else "()")
             plain = other.kind == "matrix" or other.value == "()" or (other.value == "[]" and len(other.args) > 2)
             return _same_cells(ordered, other, depth) if plain else ""
-    members = one.args if one.kind in ("list", "set") else (one,)
-    golds = list(gold.args if gold.kind in ("list", "set") else (gold,))
+    members, golds = (side.args if side.kind in ("list", "set") else (side,) for side in (one, gold))
     if len(members) != len(golds) or len(members) > 2 * MAX_MEMBERS:
         return ""
-    for member in members:  # greedy is enough: equal members are interchangeable
-        match = next((i for i, other in enumerate(golds) if _same_if_defined(member, other, depth + 1)), None)
+    return "list" if _matched(members, golds, lambda *pair: _same_if_defined(*pair, depth + 1)) else ""
+
+
+def _matched(ones, golds, same):
+    """Whether each is the same as another one of the golds. Greedy is enough: equal ones are interchangeable."""
+    rest = list(golds)
+    for one in ones:
+        match = next((i for i, gold in enumerate(rest) if same(one, gold)), None)
         if match is None:
-            return ""
-        del golds[match]
-    return "list"
+            return False
+        del rest[match]
+    return not rest
 
 
 def _same_if_defined(one, gold, depth=0):
@@ -327,43 +316,32 @@ def _same_families(one, gold, depth):
     """k pi, k in Z is n pi, n in Z; the letter may be declared on one side only."""
     if one.kind == gold.kind:
         (letter, numbers), (gold_letter, gold_numbers) = one.value, gold.value
-        if numbers != gold_numbers or (letter != gold_letter and gold_letter in Node("list", one.args).symbols()):
+        if numbers != gold_numbers or (letter != gold_letter and gold_letter in one.symbols()):
             return ""
         renamed = Node("symbol", (), gold_letter)
         one = one.rewritten("symbol", lambda part: renamed if part.value == letter else part)
-    one, gold = (
-        side if side.kind != "family" else side.args[0] if len(side.args) == 1 else Node("list", side.args, ",")
-        for side in (one, gold)
-    )
-    return _same(one, gold, depth + 1)
+    return _same(*(side.args[0] if side.kind == "family" else side for side in (one, gold)), depth + 1)
 
 
 def _same_congruences(one, gold, _depth):
     """The same modulus, and numbers that differ by a multiple of it; x may be missing: x = 3 (mod 7) is 10 (mod 7)."""
     if one.kind != gold.kind or one.value != gold.value:
         return ""
-    names, values = zip(*((side.args[0].args if side.args[0].kind == "relation" else (None, side.args[0]))
-                          for side in (one, gold)), strict=True)  # fmt: skip
-    if None not in names and names[0] != names[1] or any(value.symbols() for value in values):
+    (*names, value), (*gold_names, gold_value) = one.args, gold.args
+    if (names and gold_names and names != gold_names) or value.symbols() or gold_value.symbols():
         return ""
-    difference = evaluate(values[0] - values[1], At({}, PRECISION, True))
+    difference = evaluate(value - gold_value, At({}, PRECISION, True))
     same = isinstance(difference, Fraction) and (difference / one.value).denominator == 1
     return "congruence" if same else ""
-
-
-def _of_day(hour, half):
-    return hour % 12 + 12 * (half == "pm") if half else hour
 
 
 def _same_ratios(one, gold, _depth):
     """3:2 is 6:4 and 3/2; 1:2:3 is 2:4:6. Of two times, 1:03 PM is 13:03 and 1:03, but 2:40 is not 1:20."""
     if one.kind == gold.kind == "time":
-        (hour, rest, half), (gold_hour, gold_rest, gold_half) = one.value, gold.value
-        same = _of_day(hour, half) == _of_day(gold_hour, gold_half)
-        if bool(half) != bool(gold_half):
-            same = same or (hour % 12 == gold_hour % 12 and (gold_hour if half else hour) <= 12)
+        (day, hour, rest, half), (gold_day, gold_hour, gold_rest, gold_half) = one.value, gold.value
+        same = day == gold_day or (bool(half) != bool(gold_half) and hour == gold_hour)
         return "time" if same and rest == gold_rest else ""
-    if any(node.kind == "time" and node.value[2] for node in (one, gold)):
+    if any(node.kind == "time" and node.value[3] for node in (one, gold)):
         return ""
     parts, golds = (node.args if node.kind in ("ratio", "time") else (node, number_node(1)) for node in (one, gold))
     if len(parts) != len(golds) or any(part.kind not in SCALARS for part in (*parts, *golds)):
@@ -388,30 +366,21 @@ def _is_region(node):
         return not set(node.value) <= {"=", "≈", "≡"}
     if node.kind == "list":
         return all(member.kind == "relation" and set(member.value) <= _FLIPPED.keys() for member in node.args)
-    known = node.kind == "symbol" and node.value == r"\R"
-    return known or node.kind in ("union", "intersection", "difference", "builder")
+    return node.value == r"\R" or node.kind in ("union", "intersection", "difference", "builder")
 
 
 def _same_regions(one, gold, depth):
-    """The same set of numbers in any form: of all ends, and of what is between them, both have the same. Letters in the
-    ends get values. Else the same inequality up to moved terms and a positive factor."""
+    """The same set of numbers in any form: of all ends, and of what is between them, both have the same. Else the same
+    inequalities."""
     regions = _region(one), _region(gold)
     if None in regions:
         return _same_relations(one, gold, depth)
     ends = [end for region in regions for end in region[1]]
     if len({region[0] for region in regions} - {None}) > 1 or len(ends) > MAX_ENDS:
         return ""
-    letters, filled = {name for end in ends for name in end.symbols()}, False
-    for point in _points(one, gold)[:6] if letters else [{}]:
-        valued = {name: number_node(point[name]) for name in letters}
-        rule = lambda part, valued=valued: valued.get(part.value, part)  # noqa: E731
-        regions = [_region(side.rewritten("symbol", rule)) for side in (one, gold)]
-        probes = _around([end for region in regions for end in region[1]])
-        inside, gold_inside = ([has(probe) for probe in probes] for _, _, has in regions)
-        if inside != gold_inside:
-            return _same_relations(one, gold, depth) if letters else ""
-        filled = filled or any(inside)
-    return "interval" if filled else _same_relations(one, gold, depth)  # empty, as C < B < A where A < C
+    probes = _around(ends)
+    inside, gold_inside = ([has(probe) for probe in probes] for _, _, has in regions)
+    return "interval" if inside == gold_inside and any(inside) else ""
 
 
 def _around(ends):
@@ -423,90 +392,85 @@ def _around(ends):
 
 def _region(node):
     """A set of numbers as (subject, ends, has), or None: the letter that is in it or None, where it may begin and end,
-    and whether it has a number."""
+    without letters, and whether it has a number."""
     subject, ends, has = None, node.args, None
     if node.kind == "brackets" and len(ends) == 2:
         closed = node.value[0] == "[", node.value[1] == "]"
         has = lambda number: _order(ends[0], number) < closed[0] and _order(number, ends[1]) < closed[1]  # noqa: E731
     elif node.kind == "set":
         has = lambda number: any(_order(number, end) == 0 for end in ends)  # noqa: E731
-    elif node.kind == "symbol" and node.value == r"\R":
+    elif node.value == r"\R":
         has = lambda _: True  # noqa: E731
     elif node.kind in ("union", "intersection", "difference", "list"):
         return _combined(node)
-    elif node.kind == "builder":
-        inside = _region(node.args[1])
-        letter = node.args[0].args[0] if node.args[0].kind == "relation" else node.args[0]
-        return (None, *inside[1:]) if inside and inside[0] in (None, letter) else None
+    elif node.kind == "builder" or (node.kind == "relation" and node.value == ("∈",)):  # x \in […], \{x \in R | …\}
+        name, rule = node.args if node.kind == "builder" else (node.args[0], _settled(node.args[1]))
+        letter, inside = name.args[0] if name.kind == "relation" else name, _region(rule)
+        if inside and inside[0] in (None, letter):
+            subject, ends, has = None if node.kind == "builder" else letter, *inside[1:]
     elif node.kind == "relation":
         subject, ends, has = _inequality(node)
-    return (subject, ends, has) if has and all(end.kind in SCALARS for end in ends) else None
+    return (subject, ends, has) if has and all(end.kind in SCALARS and not end.symbols() for end in ends) else None
 
 
 def _combined(node):
     """Unions, intersections, differences. In a list of inequalities, a comma is "and", or else "or": x < 1, x > 2."""
     regions = [_region(part) for part in node.args]
-    subjects = {region[0] for region in regions if region} - {None}
-    if None in regions or len(subjects) > 1:
+    if None in regions or len({region[0] for region in regions} - {None}) > 1:
         return None
-    ends, (first, *others) = [end for region in regions for end in region[1]], [region[2] for region in regions]
-    combinations = {
-        "and": lambda number: first(number) and all(has(number) for has in others),
-        "or": lambda number: first(number) or any(has(number) for has in others),
-        "without": lambda number: first(number) and not any(has(number) for has in others),
+    ends, parts = [end for region in regions for end in region[1]], [region[2] for region in regions]
+    rules = {
+        "and": lambda number: all(has(number) for has in parts),
+        "or": lambda number: any(has(number) for has in parts),
+        "without": lambda number: parts[0](number) and not parts[1](number),
     }
     kind = {"union": "or", "intersection": "and", "difference": "without"}.get(node.kind, node.value)
-    either = cache(lambda: "and" if any(map(combinations["and"], _around(ends))) else "or")
-    return next(iter(subjects), None), ends, combinations.get(kind) or (lambda number: combinations[either()](number))
+    if kind == ",":
+        kind = "and" if any(map(rules["and"], _around(ends))) else "or"
+    return next((region[0] for region in regions if region[0]), None), ends, rules[kind]
 
 
-def _inequality(node):
-    """The region of 1 < x \\le 3, x > 5, x \\ne 2, x \\in …; |x| < 3 is -3 < x < 3."""
-    sides, operators = node.args, node.value
-    if operators == ("∈",):
-        region = _region(_settled(sides[1]))
-        return (sides[0], *region[1:]) if region else (None, (), None)
-    subject = next((side for side in (sides[1:2] if len(sides) == 3 else sides) if _is_subject(side, sides)), None)
-    if subject is None or len(sides) > 3 or not set(operators) <= _HOLDS.keys():
-        return None, (), None
-    ends, letter = [side for side in sides if side is not subject], subject
-    if subject.kind == "abs" and subject.args[0].kind == "symbol":
-        ends, letter = ends + [-end for end in ends], subject.args[0]
-
-    def has(number):
-        number = number if letter is subject else Node("abs", (number,))
-        row = [number if side is subject else side for side in sides]
-        return all(_order(*row[i : i + 2]) in _HOLDS[operator] for i, operator in enumerate(operators))
-
-    return letter, ends, has
-
-
+_FLIPPED = {"<": ">", ">": "<", "≤": "≥", "≥": "≤"}
 _HOLDS = {"<": (-1,), "≤": (-1, 0), ">": (1,), "≥": (0, 1), "≠": (-1, 1)}  # relation -> orders of its sides
 
 
-def _is_subject(node, sides):
-    others = [side for side in sides if side is not node]
-    return _is_label(node, others) or (node.kind == "abs" and _is_label(node.args[0], others))
+def _inequality(node):
+    """The region of 1 < x \\le 3, x > 5, x \\ne 2; |x| < 3 is -3 < x < 3."""
+    sides, operators, named = node.args, node.value, None
+    for side in sides[1:2] if len(sides) == 3 else sides:
+        letter = side.args[0] if side.kind == "abs" else side
+        if _is_label(letter, [other for other in sides if other is not side]):
+            named = side
+            break
+    if named is None or len(sides) > 3 or not set(operators) <= _HOLDS.keys():
+        return None, (), None
+    ends = [side for side in sides if side is not named]
+
+    def has(number):
+        number = number if letter is named else Node("abs", (number,))
+        row = [number if side is named else side for side in sides]
+        return all(_order(*row[i : i + 2]) in _HOLDS[operator] for i, operator in enumerate(operators))
+
+    return letter, ends if letter is named else ends + [-end for end in ends], has
 
 
 def _same_relations(one, gold, depth):
-    """Inequalities that are not intervals: link by link, each up to moved terms and a positive factor."""
-    if one.kind != gold.kind or len(one.args) != len(gold.args) or (one.value == "or") != (gold.value == "or"):
+    """Other inequalities: each link is one of the other side's, up to moved terms and a positive factor."""
+    parts, golds = (side.args if side.kind == "list" else (side,) for side in (one, gold))
+    if any(part.kind != "relation" for part in (*parts, *golds)) or (one.value == "or") != (gold.value == "or"):
         return ""
-    if one.kind == "list":
-        return _same_lists(one._replace(kind="set"), gold._replace(kind="set"), depth)
-    if one.kind != "relation":
+    if one.value == "or" and any(len(part.value) > 1 for part in (*parts, *golds)):  # a chain is "and"
         return ""
-    return "relation" if all(_same_links(*pair, depth) for pair in zip(_links(one), _links(gold), strict=True)) else ""
+    links, gold_links = ([link for part in side for link in _links(part)] for side in (parts, golds))
+    return "relation" if _matched(links, gold_links, lambda *pair: _same_links(*pair, depth)) else ""
 
 
-def _links(node):
-    """(operator, left, right) of each link, with the smaller side on the left."""
-    links = [
+def _links(relation):
+    """(operator, smaller side, larger side) of each link of a chain."""
+    return [
         (_FLIPPED[operator], right, left) if operator in ">≥" else (operator, left, right)
-        for operator, left, right in zip(node.value, node.args[:-1], node.args[1:], strict=True)
+        for operator, left, right in zip(relation.value, relation.args, relation.args[1:], strict=False)
     ]
-    return links[::-1] if node.value[0] in ">≥" else links
 
 
 def _same_links(link, gold_link, depth):
@@ -516,7 +480,7 @@ def _same_links(link, gold_link, depth):
     if operator in "<≤≠" and all(side.kind in SCALARS for side in (left, right, gold_left, gold_right)):
         factor = _factor_between(right - left, gold_right - gold_left)
         return factor > 0 or (operator == "≠" and factor < 0)
-    return bool(_same(left, gold_left, depth + 1) and _same(right, gold_right, depth + 1))
+    return _same_if_defined(left, gold_left, depth + 1) and _same_if_defined(right, gold_right, depth + 1)
 
 
 def _same_quantities(one, gold, _depth):
@@ -695,7 +659,7 @@ def _of_integers(part):
         return not all(inner.kind in ("symbol", "number", "sum", "product") for inner in part.args[0].walk())
     if part.kind == "power" and part.args[1].symbols():
         return part.args[0].kind == "number" and part.args[0].value < 0
-    return part.kind in ("factorial", "binomial", "prod", "gcd", "lcm") or (part.kind == "sum" and part.value)
+    return part.kind in ("factorial", "binomial", "prod") or (part.kind == "sum" and part.value)
 
 
 def _signs(node):
@@ -721,7 +685,6 @@ _RULES = (  # kinds, and the rule if either tree is of one of them; the first co
     ({"family"}, _same_families),
     ({"congruence"}, _same_congruences),
     ({"equation"}, _same_equations),
-    ({"logic"}, _same_formulas),
     ({"list", "set"}, _same_lists),
     ({"brackets", "matrix"}, _same_cells),
     ({"ratio", "time"}, _same_ratios),

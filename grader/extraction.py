@@ -18,7 +18,6 @@ RULES = ("boxed", "tagged", "hashes", "phrase", "closing", "none")
 _TURN = re.compile(
     r"<\|(?:im_start|im_end|endoftext|end_of_text|eot_id|start_header_id)\|>|</s>|<(?:start|end)_of_turn>"
 )
-_TAG = re.compile("(?i)</?answer>")
 _COMMENT = re.compile(r"(?m)(?:^|(?<=[.,;:!?})]\s))[ \t]*%.*$")
 _PROMPT = re.compile(  # a paragraph with such a heading, up to the heading of the answer
     r"(?im)^[#* \t]*(?:problem|question|prompt|user|human|q) ?[0-9]*[* \t]*:[\s\S]*?"
@@ -86,10 +85,6 @@ _STATES = re.compile(
     r"(?:\b(?:is|are|was|were|equals|be|of)|=|:)(?: (?:therefore|thus|then|exactly|approximately|about|equal to))?\s*"
     rf"({_ONE}(?:(?:,| and|, and) {_ONE})*)(?: [a-zA-Z'-]+){{0,4}}[*\s]*$"
 )
-_GETS = re.compile(
-    r"\b(?:[Ww]e (?:get|have|obtain|find)|(?:gives?|giving|yields?|yielding)(?: us)?) (?:the|our|an) (?:final )?answer"
-    rf" (?:of )?({_ONE})[*\s]*$"
-)
 _NO_WORDS = re.compile(r"(?![a-z]$|.*(?<![\\a-zA-Z])[a-zA-Z]{2})[^\n?]{1,200}(?<![=:,;])")
 _REFERENCE = re.compile(
     r"(?i)<<[^<>]*>>|\b(?:figure|fig\.|table|equation|eq\.|step|part|case|example|theorem|line)s? \(?[0-9.]+\)?"
@@ -103,11 +98,14 @@ def is_right(completion: str, answer: str, *, prose: bool = True) -> bool:
     return bool(candidate and gold) and is_equiv(candidate, gold)
 
 
-_NO_GOLD = re.compile(
-    r"(?i)(?:see )?(?:proof|notfound|not found|null|nan|n/?a|no answer|unknown|(?:see )?solution|\W*)\.?"
+_NO_GOLD = re.compile(  # or no word and no sign of a value
+    r"(?i)[^\w∅∞]*(?:(?:see )?(?:proof|solution)|not ?found|n/?a|nan|none|null|no answer|unknown|todo)?[^\w∅∞]*"
 )
-_CODE = re.compile(r"\s*(?:\{\s*[\"'}]|\[\s*\{|assert\b|def |class |import |from \w+ import|#include|```)")
+_DATA = re.compile(r"\s*(?:\{\s*[\"'}]|\[\s*[\"{]|assert\b|def |class |import |from \w+ import|#include|```)")
 _LIST_OF_ONE = re.compile(r"""\[\s*(["'])((?:(?!\1)[^\\]|\\.)*)\1\s*\]""")
+MARKED = re.compile(r"\\f?box|####|</answer>")
+UNFINISHED = "a solution without a final answer"
+_WORD = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{2,}")
 
 
 def extract_gold(answer: str) -> str:
@@ -124,16 +122,14 @@ def read_gold(answer: str) -> tuple[str, str]:
     """
     single = _LIST_OF_ONE.fullmatch(answer.strip())
     gold = (single[2].replace("\\\\", "\\") if single else answer).strip()
-    if _NO_GOLD.fullmatch(gold):
-        return "", "no answer"
-    if _CODE.match(gold):
+    if _DATA.match(gold):
         return "", "code or data"
-    marked = any(mark in gold for mark in (r"\boxed", r"\fbox", "####", "</answer>"))
-    worked = marked or len(gold) > MAX_EXPRESSION or len(re.findall(r"[.!?。](?=\s)|\n", gold)) > 0 or " answer" in gold
-    if worked and (marked or reading_of(gold)[0] in ("text", "unreadable")):
+    num_words, marked = len(_WORD.findall(gold)), MARKED.search(gold)
+    long = len(gold) > MAX_EXPRESSION or num_words > 12
+    if marked or long or (num_words > 2 and re.search(r"[.!?](?=\s)|。|\n| answer", gold)):
         found = extract_answer(gold)
-        if not found and (marked or len(gold.split()) > 12 or len(gold) > MAX_EXPRESSION):
-            return "", "a solution without a final answer"
+        if not found and (marked or long or "\n" in gold):
+            return "", UNFINISHED
         gold = found or gold
     if _NO_GOLD.fullmatch(gold):
         return "", "no answer"
@@ -185,8 +181,7 @@ def _found(text, place, prose):
     text = in_english(text[-MAX_PROSE:])
     rule, answer = _marked(text, prose)
     if not rule and place == "block":
-        value = _closing(text) if prose and _CONCLUDES.match(text) else None
-        rule, answer = "tagged", value or text.strip("* \t\r\n")
+        rule, answer = "tagged", text.strip("* \t\r\n")
     elif not rule and prose:
         bare = text.strip("* \t\r\n.")
         alone = place == "after a thought" and _VALUE.match(bare) and _NO_WORDS.fullmatch(bare)
@@ -202,7 +197,6 @@ def own_text(completion):
         return "", ""
     text = text[thought_end + len("</think>") :] if thought_end >= 0 else text
     place = "after a thought" if thought_end >= 0 else ""
-    text = _TAG.sub(lambda tag: tag[0].lower(), text)
     block_end = text.rfind("</answer>")
     block_start = text.rfind("<answer>", 0, max(block_end, 0))
     if block_start >= 0:
@@ -239,8 +233,6 @@ def _last_boxes(text, boxes):
     insides = [text[inside:end].strip() for _, inside, end, _ in boxes[first:]]
     if 1 < len(insides) < 9 and all(is_equiv(insides[0], each) or is_equiv(each, insides[0]) for each in insides[1:]):
         return insides[0]  # the same in several forms
-    if len(insides) == 1 and _MARK.search(insides[0]):  # \\boxed{\\text{The answer is } 42}
-        return _marked(re.sub(r"\\(?:text|math)[a-z]* *\{([^{}]*)\}", r"\1", insides[0]), prose=True)[1] or insides[0]
     return ", ".join(dict.fromkeys(insides)) if insides[-1] else None  # the same box twice is one answer
 
 
@@ -299,14 +291,11 @@ def _closing(text):
     finished = last and (stop in (".", "!") or last.endswith(("**", "$", r"\]", r"\)")))
     if not finished or _DENIES.search(last) or _UNSURE.search(last):
         return None
-    bold = re.fullmatch(r"\*\*([^*]+)\*\*", last)
-    if bold and _VALUE.match(bold[1]):
-        return bold[1]
     bold = _BOLD.findall(last)
     if len(bold) == 1:
         return bold[0]
     last = _REFERENCE.sub("", last.replace("**", ""))
-    stated = _STATES.search(last) or _GETS.search(last)
+    stated = _STATES.search(last)
     if stated:
         return stated[1]
     values = _ONE_VALUE.findall(last)

@@ -9,7 +9,7 @@ r"""The grammar of answers: tokens in, a tree out. Nothing else decides what a t
     product   = factor (["*" | "/"] factor)*
     factor    = sign factor | atom postfix*                          postfix = "^" a | "_" a | "!" | "^\circ" | "'"
     atom      = number | letter | letter "(" answer ")" | function argument | \frac a b | \sqrt[n] a | \binom a b
-              | \sum_{k=a}^{b} product | \gcd ( answer ) | matrix | "|" sum "|" | floor | ceiling | brackets
+              | \sum_{k=a}^{b} product | matrix | "|" sum "|" | floor | ceiling | brackets
     brackets  = "(" answer ")" | "[" answer ")" … | "\{" answer ["|" answer] "\}"
 
 Anything else is a text: words are compared as words, other text by its normal form. The functions below are the rules,
@@ -42,7 +42,6 @@ class Answer(NamedTuple):
 
     node: Node
     key: str  # its normal form
-    words: str = ""  # if it consists of words
     choice: str = ""  # the letter of the choice that it may be
     inner: "Answer | None" = None  # what it says without the letter of a choice or the words around it
     domain: str = ""  # what follows "for all", as letters
@@ -51,7 +50,7 @@ class Answer(NamedTuple):
 _SENTENCE = re.compile(  # the words before a value
     r"[a-zA-Z][a-zA-Z ,']*? (?:is|are|was|were|equals|equal to|has|have)(?: (?:exactly|only|just|equal to))* (?=\S)"
     r"|(?:[tT]here (?:is|are|were|was) )?(?:exactly|only|just) |(?:[sS]o|[tT]hus|[hH]ence|[tT]herefore),? "
-    r"|[a-zA-Z ]{3,}: *(?=\S)|\\(?:int|lim|sum|max|min|sup|inf)[^a-zA-Z<>=][^<>=]*= *(?=\S)"
+    r"|[a-zA-Z ]{3,}: *(?=\S)|\\(?:int|lim|sum|max|min|gcd)[^a-zA-Z<>=][^<>=]*= *(?=\S)"
 )
 _DOUBT = re.compile(
     r"(?i)\b(?:not|never|no|none|or|if|let|suppose|could|might|may|whether|number of|wrong"
@@ -77,8 +76,6 @@ def read(text):
         bare = read(cleaned[: domain.start()])
         return bare._replace(domain=re.sub(r"\\(?:text|in)\b|[^a-zA-Z0-9<>=]", "", domain[1]))
     answer = _answer_of(tokens)
-    if answer.node.kind == "number" and "," in cleaned:
-        answer = answer._replace(node=answer.node._replace(args=(_answer_of(spelling.tokenize(cleaned)).node,)))
     sentence = answer.node.kind in ("text", "unreadable") and " ".join(UPRIGHT.sub(r" \1 ", cleaned).split())
     words_before = _SENTENCE.match(sentence) if sentence else None
     if words_before and not _DOUBT.search(words_before[0]):
@@ -90,10 +87,8 @@ def read(text):
 
 def _answer_of(tokens):
     key = spelling.key_of(tokens)
-    wordy = all(token.kind in ("word", "number") or token.text in ".'!?" for token in tokens)
-    text = words_of(tokens) if wordy and any(token.kind == "word" and len(token.text) > 1 for token in tokens) else ""
     choice, rest = words.choice_of(tokens)
-    return Answer(_tree(tokens, key), key, text, choice, _answer_of(list(rest)) if rest else None)
+    return Answer(_tree(tokens, key), key, choice, _answer_of(list(rest)) if rest else None)
 
 
 def _tree(tokens, key):
@@ -119,10 +114,10 @@ def _tree(tokens, key):
         node = _answer(stack, 0)
         if not stack:
             return node
-    except Refused:
+    except (Refused, IndexError):  # IndexError: the text ends too early
         pass
     plain = all(token.kind != "command" and token.text not in _REFUSED_SIGNS for token in tokens)
-    if plain and any(token.kind == "word" and (token.upright or len(token.text) > 1) for token in tokens):
+    if plain and any(token.kind == "word" for token in tokens):
         return Node("text", (), words_of(tokens))
     return Node("unreadable", (), key)
 
@@ -140,11 +135,10 @@ def _english_members(tokens):
     return _NAMED["R"] if texts[0].value in words.REALS else texts[0]
 
 
-OF_LISTS = frozenset("gcd lcm max min".split())
-_UNIT_STARTS = words.BARE_UNITS | MULTIPLIERS.keys() | words.COMPOUND_UNITS.keys() | {"sq", "cu"}
+_UNIT_STARTS = words.BARE_UNITS | MULTIPLIERS.keys() | {"sq", "cu"}
 _LETTER_UNITS = frozenset("mgshLNJKWVACFT")  # a lone letter after a number and a space may be one of these
-_ENGLISH = frozenset("It He She has was are the of".split())  # not letters to be multiplied
-_REFUSED_SIGNS = frozenset('@#`"=<>^{}[]_\\*|~;')
+_REFUSED_SIGNS = frozenset('@#`"=<>^{}[]_\\*|~;')  # in no text of words
+_ENGLISH = frozenset("It He She has was are the of th".split())  # not letters to be multiplied
 TRIGONOMETRIC = frozenset("sin cos tan cot sec csc cis".split())
 
 
@@ -180,11 +174,14 @@ def _answer(tokens, depth):
     items, separators = [_item(tokens, depth)], []
     while tokens:
         if accept(tokens, r"\mod"):
+            refuse_if(not re.fullmatch("[1-9][0-9]*", tokens[-1].text), "no modulus")
             modulus = int(tokens.pop().text)
-            items = [item if item.kind == "congruence" else Node("congruence", (item,), modulus) for item in items]
+            for i, item in enumerate(items):
+                if item.kind != "congruence":
+                    items[i] = Node("congruence", item.args if item.kind == "relation" else (item,), modulus)
         separator = _separator(tokens)
         refuse_if(separator not in ("", ",", ";") and not tokens, "cut off")
-        if not separator or not tokens or peek(tokens, ")", "]", "}", r"\}"):
+        if not separator or not tokens:
             break
         separators.append(separator)
         items.append(_item(tokens, depth))
@@ -193,17 +190,17 @@ def _answer(tokens, depth):
         return items[0]
     items = [_member(item) for item in items]
     kinds = set(separators)
-    if kinds & {r"\land", r"\lor"} and not all(item.kind in ("relation", "number", "decimal") for item in items):
-        refuse_if(len(kinds) > 1, "a formula of logic without brackets")
-        return Node("logic", tuple(items), separators[0])
+    formula = kinds & {r"\land", r"\lor"} and not all(item.kind in ("relation", "number", "decimal") for item in items)
+    refuse_if(formula, "a formula of logic")
     kinds = {kind.lstrip("\\l") for kind in kinds}
     if {",", ";"} <= kinds:
         ends = [i + 1 for i, separator in enumerate(separators) if separator == ";"]
         groups = [items[start:end] for start, end in zip([0, *ends], [*ends, len(items)], strict=True)]
-        items = [group[0] if len(group) == 1 else Node("list", tuple(group), ",") for group in groups]
+        items = [Node("list", tuple(group), ",") for group in groups]
     declared = _declared(items[-1])
     if declared:
-        return Node("family", tuple(items[:-1]), declared)  # k\pi, k \in \mathbb{Z}
+        members = Node("list", tuple(items[:-1]), ",")  # k\pi, k \in \mathbb{Z}
+        return Node("family", (members if len(items) > 2 else items[0],), declared)
     return Node("list", tuple(items), "and" if kinds == {"and"} else "or" if "or" in kinds else ",")
 
 
@@ -214,15 +211,14 @@ def _member(node):
 
 def _declared(node):
     """(letter, set) of k \\in \\mathbb{Z}"""
-    of_letter = node.kind == "relation" and node.value == ("∈",) and node.args[0].kind == "symbol"
-    return (node.args[0].value, node.args[1].value) if of_letter and node.args[1] in _NUMBER_SETS else None
+    return tuple(side.value for side in node.args) if node.value == ("∈",) and node.args[1] in _NUMBER_SETS else None
 
 
 def _item(tokens, depth):
     """item = side (relation side)*"""
     if accept(tokens, r"\approx", "="):
         return _side(tokens, depth)
-    first, number = tokens[-1] if tokens else None, len(tokens)
+    first, number = tokens[-1], len(tokens)
     sides, operators = [_word_label(tokens) or _side(tokens, depth)], []
     if len(tokens) == number - 1 and first.kind == "word" and is_row(first.text) and sides[0].kind == "product":
         sides[0] = sides[0]._replace(value=("row", first.text.lower()))  # a text, if it is a member of a list
@@ -267,25 +263,23 @@ def _ratio(tokens, depth):
     """ratio = quantity ((":" | "to") quantity)*; 2:40 and 1:03 PM are times of the day."""
     parts, digits = [_quantity(tokens, depth)], []
     while peek(tokens, ":") or (peek(tokens, "to") and tokens[-1].kind == "word"):
-        digits.append(tokens[-2].text if tokens[-1].text == ":" and len(tokens) > 1 else "")
-        tokens.pop()
+        digits.append(tokens[-1].text if tokens.pop().text == ":" else "")
         parts.append(_quantity(tokens, depth))
     half = ""
-    if parts[-1].kind == "quantity" and parts[-1].value in ((("am", 1),), (("pm", 1),)):
+    if parts[-1].value in ((("am", 1),), (("pm", 1),)):
         half, parts[-1] = parts[-1].value[0][0], parts[-1].args[0]
     clock = [part.value for part in parts if part.kind == "number" and part.value.denominator == 1]
     if (digits or half) and len(clock) == len(parts) < 4 and all(re.fullmatch("[0-5][0-9]", text) for text in digits):
         hour, minute, second = (*map(int, clock), 0, 0)[:3]
         if 0 <= hour < 24:
-            return Node("time", tuple(parts), (hour, 60 * minute + second, half))
+            day = hour % 12 + 12 * (half == "pm") if half else hour
+            return Node("time", tuple(parts), (day, hour, 60 * minute + second, half))
     refuse_if(half, "no time of the day")
     return parts[0] if len(parts) == 1 else Node("ratio", tuple(parts))
 
 
 def _quantity(tokens, depth):
     """quantity = ["\\$"] sum ["%" | unit]"""
-    if len(tokens) > 1 and tokens[-1].text == "-" and text_of(tokens[-2]) in _MONEY:
-        tokens[-2:] = tokens[-1:-3:-1]  # -\$5 is \$-5
     money = accept(tokens, *_MONEY)
     node = _sum(tokens, depth)
     if accept(tokens, "%"):
@@ -307,8 +301,7 @@ def _starts_unit(tokens):
     if token.text == "in" and len(tokens) > 1 and tokens[-2].text in ("(", "[", "{", r"\{", "R"):
         return False  # x in [0, 1]
     if len(token.text) == 1:
-        alone = token.text in UNITS or not token.text.isascii() or (token.spaced and token.text.isupper())
-        return token.upright and alone
+        return token.upright and (token.text in UNITS or not token.text.isascii())
     known = token.text in words.BARE_UNITS or token.text.lower() in _UNIT_STARTS
     return known or token.upright or (len(token.text) > 3 and is_english(token))
 
@@ -322,26 +315,20 @@ def _unit(tokens):
     while tokens and len(parts) < 6:
         token = tokens[-1]
         word = token.text.lower() if token.kind == "word" else ""
-        power_of = parts and token.text in ("2", "3") and not token.spaced  # cm2
-        if word in ("and", "or") or not (word or power_of or token.text in ("/", "^", "*", ".", "-", "%")):
+        if word in ("and", "or") or not (word or token.text in ("/", "^", "*", ".", "-", "%")):
             break
         tokens.pop()
-        if word in MULTIPLIERS and not parts:
+        if word in MULTIPLIERS:
             factor *= MULTIPLIERS[word]
         elif word in NOT_A_UNIT or (not word.isascii() and re.search("[不没非无多余以左约]|[一-鿿぀-ヿ가-힣]{4}", word)):
             raise Refused(f"{word} is no unit")
         elif token.text == "/" or word == "per":
             sign = -1
-        elif word in words.COMPOUND_UNITS:
-            parts += words.COMPOUND_UNITS[word]
         elif word in ("square", "sq", "cubic", "cu"):
             power = 2 if word[0] == "s" else 3
         elif word:
-            name = words.unit_name(token.text)
-            parts.append((name if name != "percent" else "%", sign * power))
+            parts.append((words.unit_name(token.text), sign * power))
             power = 1
-        elif power_of:
-            parts[-1] = (parts[-1][0], sign * int(token.text))
         elif token.text == "^" and parts:  # a digit, in braces or not
             braces, minus = accept(tokens, "{"), accept(tokens, "-")
             parts[-1] = (parts[-1][0], (-sign if minus else sign) * int(expect(tokens, *"123456789")))
@@ -355,8 +342,6 @@ def _sum(tokens, depth):
     while sign:
         terms.append(_signed(sign, _product(tokens, depth)))
         sign = accept(tokens, *_SIGNS)
-    if len(terms) == 2 and terms[1].kind == "product" and terms[1].args[1].kind == "set":  # A - {1}
-        return Node("difference", (terms[0], terms[1].args[1]))
     return terms[0] if len(terms) == 1 else Node("sum", tuple(terms))
 
 
@@ -401,10 +386,6 @@ def _is_number(node):
     return node.kind in ("number", "decimal") or (node.kind == "inverse" and node.args[0].kind == "number")
 
 
-_STOPS = r"""\le \ge \ne \approx \in \notin \equiv \cup \cap \setminus \pm \mp \land \lor \rfloor \rceil \rangle \end
-\choose \over \circ \mid \dollar \euro \pounds \yen \bigcup \rightarrow \mod""".split()
-
-
 def _starts_factor(tokens, previous):
     """Whether the next token starts a factor without a sign."""
     token = tokens[-1]
@@ -413,7 +394,7 @@ def _starts_factor(tokens, previous):
             return False
         return not (token.text == "U" and previous.kind in ("brackets", "set"))
     if token.kind == "command":
-        return text_of(token) not in _STOPS
+        return token.text in _NAMED or token.text in _COMMAND_RULES
     if token.kind == "number":  # H2O and A13 are no products
         return token.spaced or not (previous.kind == "symbol" and previous.value.isupper())
     return token.text in _CLOSERS or token.text == "|("
@@ -446,13 +427,11 @@ def _factor(tokens, depth):
 
 def _raised(node, tokens, depth):
     """A power, and the transpose of a row or column."""
-    if node.kind in ("matrix", "brackets") and peek(tokens, "T", r"\top", "{"):
-        braces = accept(tokens, "{")
-        row = node.kind == "brackets" or 1 in node.value  # equal to the column
-        if row and accept(tokens, "T", r"\top") and (not braces or accept(tokens, "}")):
-            return node if node.kind == "matrix" else node._replace(value="()")
-        raise Refused("a power of a matrix")
-    return Node("power", (node, _exponent(tokens, depth)))
+    exponent = _exponent(tokens, depth)
+    if node.kind not in ("matrix", "brackets"):
+        return Node("power", (node, exponent))
+    refuse_if(exponent.value != "T" or (node.kind == "matrix" and 1 not in node.value), "a power of a matrix")
+    return node if node.kind == "matrix" else node._replace(value="()")
 
 
 def _exponent(tokens, depth):
@@ -460,24 +439,19 @@ def _exponent(tokens, depth):
     if accept(tokens, "-"):
         return -_exponent(tokens, depth + 1)
     refuse_if(depth > MAX_NESTING, "nested too deep")
-    if tokens and tokens[-1].kind == "number":
-        return _literal(tokens.pop().text)
-    return _argument(tokens, depth)
+    return _literal(tokens.pop().text) if tokens[-1].kind == "number" else _argument(tokens, depth)
 
 
 def _based(node, tokens):
     """204_5: the digits as written, and the base."""
-    braces, text = accept(tokens, "{"), tokens.pop().text if tokens else ""
-    base = str(words.NUMBER_WORDS.get(text.lower(), text))
-    closed = not braces or accept(tokens, "}")
-    whole = node.value.denominator == 1 and node.value >= 0
-    refuse_if(not (closed and whole and re.fullmatch("[0-9]{1,2}", base)), "a base")
+    braces, text = accept(tokens, "{"), tokens.pop().text
+    base, whole = str(words.NUMBER_WORDS.get(text, text)), node.value.denominator == 1 and node.value >= 0
+    refuse_if((braces and not accept(tokens, "}")) or not whole or not re.fullmatch("[0-9]{1,2}", base), "a base")
     return Node("base", (node,), int(base))
 
 
 def _argument(tokens, depth):
     """The argument of a LaTeX command: a group, a command, or one character (`\\frac12` is 1/2)."""
-    refuse_if(not tokens, "no argument")
     token = tokens[-1]
     if token.kind in ("number", "word") and len(token.text) > 1 and not token.upright:
         refuse_if(not token.text.isalnum(), "half a decimal")
@@ -501,7 +475,7 @@ def _literal(text):
 
 def _atom(tokens, depth):
     """An atom; see the grammar."""
-    refuse_if(depth > MAX_NESTING or not tokens, "nested too deep, or nothing there")
+    refuse_if(depth > MAX_NESTING, "nested too deep")
     rule = {"number": _numeral, "word": _word, "command": _command}.get(tokens[-1].kind)
     if rule:
         return rule(tokens, depth)
@@ -513,41 +487,23 @@ def _atom(tokens, depth):
 
 
 def _numeral(tokens, depth):
-    """A number: 0.1\\overline{6}, 1\\frac34, 1 3/4, or a literal."""
-    token = tokens.pop()
-    whole = _literal(token.text)
-    places = re.fullmatch(r"[0-9]*\.([0-9]*)", token.text)
-    if places and (peek(tokens, r"\overline", r"\dot") or (peek(tokens, r"\ldots") and len(places[1]) > 2)):
-        return _repeating(whole.value[0], places[1], tokens)
-    is_whole, slash = whole.kind == "number" and whole.value.denominator == 1, [part.text for part in tokens[:-4:-1]]
-    if peek(tokens, r"\frac") and is_whole:
-        part = _command(tokens, depth)
-        if [inner.kind for inner in part.args] != ["number", "number"] or part.args[1].value == 0:
-            return Node("product", (whole, part))
-        top, bottom = (inner.value for inner in part.args)
-    elif len(slash) == 3 and slash[1] == "/" and slash[0].isdigit() and slash[2].isdigit() and tokens[-1].spaced:
-        del tokens[-3:]
-        top, bottom = _literal(slash[0]).value, _literal(slash[2]).value
-    else:
+    """A number: 0.1\\overline{6}, 1\\frac34, or a literal."""
+    text = tokens.pop().text
+    whole = _literal(text)
+    places = re.fullmatch(r"[0-9]*\.([0-9]*)", text)
+    if places and accept(tokens, r"\overline", r"\dot"):  # the digits under it repeat
+        braces, block = accept(tokens, "{"), tokens.pop().text
+        refuse_if(not block.isdigit() or len(block) > 40 or (braces and not accept(tokens, "}")), "no digits repeat")
+        repeated = Fraction(int(block), (10 ** len(block) - 1) * 10 ** len(places[1]))
+        return number_node(whole.value[0] + repeated)
+    if not peek(tokens, r"\frac") or whole.kind != "number" or whole.value.denominator != 1:
         return whole
-    if not (is_whole and bottom and 0 < top / bottom < 1):
-        raise Refused("2 3/2 is neither a mixed number nor clearly a product")
-    return number_node(whole.value + top / bottom)
-
-
-def _repeating(fixed, places, tokens):
-    """0.1\\overline{6}: the digits under the line repeat. 0.333\\ldots: the last one came thrice, or several twice."""
-    if accept(tokens, r"\ldots"):
-        tails = (places[-length:] for length in range(1, len(places) // 2 + 1))
-        block = next((tail for tail in tails if tail != "0" and places.endswith(tail * (2 + (len(tail) == 1)))), "")
-    else:
-        tokens.pop()
-        braces = accept(tokens, "{")
-        block = tokens.pop().text if tokens and tokens[-1].kind == "number" else ""
-        if braces:
-            expect(tokens, "}")
-    refuse_if(not block.isdigit() or len(block) > 40, "no digits repeat")
-    return number_node(fixed + Fraction(int(block), (10 ** len(block) - 1) * 10 ** len(places)))
+    part = _command(tokens, depth)
+    if [inner.kind for inner in part.args] != ["number", "number"] or part.args[1].value == 0:
+        return Node("product", (whole, part))
+    share = part.args[0].value / part.args[1].value
+    refuse_if(not 0 < share < 1, "2 3/2 is neither a mixed number nor clearly a product")
+    return number_node(whole.value + share)
 
 
 def _word(tokens, depth):
@@ -595,15 +551,14 @@ def _letter(name, tokens, depth):
 
 
 def _subscript(tokens):
-    """The text of a subscript: one token, or a group without nested braces."""
+    """The text of a subscript, or under an accent: one token, or a group without nested braces."""
     if not accept(tokens, "{"):
-        refuse_if(not tokens or tokens[-1].kind == "sign", "no subscript")
+        refuse_if(tokens[-1].kind == "sign", "no subscript")
         return tokens.pop().text
     parts = []
-    while tokens and not peek(tokens, "}"):
+    while not accept(tokens, "}"):
         parts.append(tokens.pop().text)
         refuse_if(parts[-1] == "{", "a group in a subscript")
-    expect(tokens, "}")
     return "".join(parts)
 
 
@@ -616,9 +571,9 @@ def _bracketed(opening, tokens, depth):
     kind = joints.get(accept(tokens, *joints))
     if kind:
         rule = _answer(tokens, depth + 1)
-        declared = kind == "builder" and rule.args[:1] != (inside,) and _declared(rule)
-        inside = Node("family", (inside,), declared) if declared else Node(kind, (inside, rule))
-        inside = rule if kind == "builder" and rule.kind == "family" else inside  # {x | x = k\pi, k \in \mathbb{Z}}
+        declared = _declared(rule)  # {k\pi | k \in \mathbb{Z}}, {x | x = k\pi, k \in \mathbb{Z}}
+        family = Node("family", (inside,), declared) if declared else rule
+        inside = family if family.kind == "family" else Node(kind, (inside, rule))
     closing = expect(tokens, *closers)
     if kind or (opening == "{" and inside.kind != "list"):
         return inside
@@ -655,23 +610,7 @@ def _stacked(name, tokens, depth):
 
 def _accented(name, tokens, depth):
     """\\dot{x}, \\overline{AB}, \\angle ABC, \\angle 2: one letter of that name."""
-    parts = []
-    if accept(tokens, "{"):
-        while tokens and (tokens[-1].kind != "sign" or peek(tokens, "_")):
-            parts.append(tokens.pop().text)
-        expect(tokens, "}")
-    elif tokens and (tokens[-1].kind in ("word", "command") or name == "angle" and tokens[-1].kind == "number"):
-        parts.append(tokens.pop().text)
-    refuse_if(not parts, "nothing under an accent")
-    return _letter(name + " " + "".join(parts), tokens, depth)
-
-
-def _of_list(name, tokens, depth):
-    """\\gcd(12, 18), \\max\\{1, 2\\}"""
-    opening = expect(tokens, "(", r"\{", "{")
-    inside = _answer(tokens, depth + 1)
-    expect(tokens, _CLOSERS[opening][0])
-    return Node(name, _members(inside))
+    return _letter(f"{name} {_subscript(tokens)}", tokens, depth)
 
 
 def _paired(name, tokens, depth):
@@ -682,14 +621,13 @@ def _paired(name, tokens, depth):
     return Node(kind, (inside,)) if kind else Node("brackets", _members(inside), "()")
 
 
-def _root(name, tokens, depth):
-    """\\sqrt{a}, \\sqrt[n]{a}, sqrt(a), cbrt(a); \\sqrt13 is the root of 13"""
-    degree = number_node(3 if name == "cbrt" else 2)
+def _root(_name, tokens, depth):
+    """\\sqrt{a}, \\sqrt[n]{a}, sqrt(a); \\sqrt13 is the root of 13"""
+    degree = number_node(2)
     if accept(tokens, "["):
         degree = _sum(tokens, depth + 1)
         expect(tokens, "]")
-    number = tokens and tokens[-1].kind == "number"
-    inside = _literal(tokens.pop().text) if number else _argument(tokens, depth)
+    inside = _literal(tokens.pop().text) if tokens[-1].kind == "number" else _argument(tokens, depth)
     return Node("power", (inside, Node("fraction", (number_node(1), degree))))
 
 
@@ -698,8 +636,8 @@ def _function(name, tokens, depth):
     name = words.ALIASES.get(name, name)
     base = _argument(tokens, depth) if name == "log" and accept(tokens, "_") else None
     power = _exponent(tokens, depth + 1) if accept(tokens, "^") else None
-    if power == number_node(-1) and (name in TRIGONOMETRIC or name in ("sinh", "cosh", "tanh")):
-        name, power = ("ar" if name.endswith("h") else "arc") + name, None
+    if power == number_node(-1) and name in TRIGONOMETRIC:
+        name, power = "arc" + name, None
     if peek(tokens, "(", "{", "[", "|("):
         argument = _atom(tokens, depth + 1)
     else:
@@ -711,7 +649,6 @@ def _function(name, tokens, depth):
         numbers = all(_is_number(factor) or factor == _NAMED["pi"] for factor in factors)
         refuse_if(peek(tokens, "/") and len(tokens) > 1 and numbers, "sin a/b is ambiguous")
         argument = _multiplied(factors)
-    refuse_if(argument.kind in ("brackets", "set", "list", "relation", "quantity"), "a function of a list")
     node = Node("function", (argument,) if base is None else (argument, base), name)
     return node if power is None else Node("power", (node, power))
 
@@ -720,32 +657,32 @@ def _series(name, tokens, depth):
     """\\sum_{k=1}^{n} product"""
     expect(tokens, "_")
     expect(tokens, "{")
-    index = _word(tokens, depth) if tokens and tokens[-1].kind == "word" else None
+    index = _word(tokens, depth)
     expect(tokens, "=")
     first = _sum(tokens, depth + 1)
     expect(tokens, "}")
     expect(tokens, "^")
     last = _exponent(tokens, depth)
     body = _product(tokens, depth + 1)
-    if index is None or index.kind not in ("symbol", "constant") or index.value in first.symbols() | last.symbols():
-        raise Refused("no index")
+    known = index.kind in ("symbol", "constant") and index.value not in first.symbols() | last.symbols()
+    refuse_if(not known, "no index")
     return Node(name, (first, last, body), index.value)
 
 
 def _matrix(_name, tokens, depth):
     """\\begin{pmatrix} a & b \\\\ c & d \\end{pmatrix}"""
     expect(tokens, "{")
-    name = tokens.pop().text if tokens else ""
+    name = tokens.pop().text
     expect(tokens, "}")
     refuse_if(name not in _MATRICES, f"environment {name}")
     if name == "array" and accept(tokens, "{"):
-        while tokens and tokens.pop().text != "}":
+        while tokens.pop().text != "}":
             pass
     rows = [[]]
     while not accept(tokens, r"\end"):
         rule = _condition if name == "cases" and rows[-1] else _item
         rows[-1].append(rule(tokens, depth + 1))
-        accept(tokens, *(",;." if name == "cases" else ""))
+        accept(tokens, *",;.")
         refuse_if(sum(map(len, rows)) > MAX_CELLS, "too many cells")
         if accept(tokens, "\\\\") and not peek(tokens, r"\end"):
             rows.append([])
@@ -755,30 +692,28 @@ def _matrix(_name, tokens, depth):
         expect(tokens, text)
     if name == "cases" and all(len(row) == 2 for row in rows):  # in any order
         return Node("set", tuple(Node("brackets", tuple(row), "()") for row in rows))
-    refuse_if(len({len(row) for row in rows}) != 1 or name == "cases", "rows of different lengths")
+    refuse_if(len({len(row) for row in rows}) != 1, "rows of different lengths")
     return Node("matrix", tuple(cell for row in rows for cell in row), (len(rows), len(rows[0])))
 
 
 def _condition(tokens, depth):
     """The condition of a case: a relation, or words, without `if` and the like before it."""
-    while tokens and (tokens[-1].text.lower() in ("if", "for", "when", "where", ",")):
-        tokens.pop()
-    end = next((i for i in range(len(tokens) - 1, -1, -1) if text_of(tokens[i]) in ("\\\\", r"\end")), 0)
-    part, tokens[end + 1 :] = tokens[end + 1 :], []
-    while part and part[0].text in (",", ".", ";"):
+    part = []
+    while not peek(tokens, "\\\\", r"\end"):
+        part.append(tokens.pop())
+    while part[0].text.lower() in ("if", "for", "when", "where", ","):
         del part[0]
-    refuse_if(not part or depth > MAX_NESTING, "no condition")
-    wordy = any(token.kind == "word" and token.upright and len(token.text) > 1 for token in part)
-    node = Node("text", (), spelling.key_of(part[::-1]).replace("else", "otherwise")) if wordy else _answer(part, depth)
-    refuse_if(part and not wordy, "no condition")
+    while part[-1].text in (",", ".", ";"):
+        part.pop()
+    if any(token.upright and len(token.text) > 1 for token in part):
+        return Node("text", (), spelling.key_of(part).replace("else", "otherwise"))
+    part.reverse()
+    node = _answer(part, depth)
+    refuse_if(part, "no condition")
     return node
 
 
-_RULES = (
-    dict.fromkeys(words.GREEK, _letter) | dict.fromkeys(OF_LISTS, _of_list) | dict.fromkeys(("sqrt", "cbrt"), _root)
-)
-_RULES |= dict.fromkeys((*FUNCTIONS, *words.ALIASES), _function)
-_COMMAND_RULES = {name: rule for name, rule in _RULES.items() if name != "cbrt"}
-_COMMAND_RULES |= {"frac": _stacked, "binom": _stacked, "begin": _matrix, "sum": _series, "prod": _series}
+_RULES = dict.fromkeys(words.GREEK, _letter) | dict.fromkeys((*FUNCTIONS, *words.ALIASES), _function) | {"sqrt": _root}
+_COMMAND_RULES = _RULES | {"frac": _stacked, "binom": _stacked, "begin": _matrix, "sum": _series, "prod": _series}
 _COMMAND_RULES |= dict.fromkeys(("lfloor", "lceil", "langle"), _paired)
 _COMMAND_RULES |= dict.fromkeys(_ACCENTS, _accented)

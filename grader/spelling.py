@@ -72,22 +72,15 @@ _COMMANDS = {  # spelling used here: other spellings; "": what is ignored; text:
 _SPELLINGS = {name: sign for sign, names in _COMMANDS.items() for name in names.split()}
 
 
-def _degrees(found):
-    """30° 15' 20'', in degrees."""
-    degrees, minutes, seconds = found.groups("0")
-    only_seconds = found[0].endswith("''") and not found[3]
-    return found[0] if only_seconds else rf"({degrees}+({minutes})/60+({seconds})/3600)\circ "
-
-
 _SUBSTITUTIONS = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
         (r"或", " or "),
-        (r"^0x([0-9a-fA-F]+)$", r"\1_{16}"),
-        (r"^0b([01]+)$", r"\1_{2}"),
         (r"[和与及]", " and "),
         (r"平方 *", " square "),
         (r"立方 *", " cubic "),
+        (r"(?<![a-zA-Z])mph(?![a-zA-Z])", " miles per hour"),
+        (r"(?<![a-zA-Z])([ckm]m)([23])(?![0-9a-zA-Z])", r"\1^\2"),  # cm2
         (r"^([^a-zA-Z$]*(?:\\(?:sqrt|d?frac|pi)[^a-zA-Z$]*)*[0-9}) ])m$", r"\1\\text{m}"),  # 5m, but not $5m$
         (r"^([0-9.]*(?:\\pi |\\sqrt *\{?[0-9]+\}? *))m(?=[\^²³])", r"\1meters"),  # 50πm^{2}
         (r"([⁰¹²³⁴-⁹⁻]+)", r"^{\1}"),
@@ -98,10 +91,12 @@ _SUBSTITUTIONS = [
         (r"(?<=[0-9]) *(?:\{ *, *\}|,\\!|\\,) *(?=[0-9]{3}(?![0-9]))", ""),  # a thousands separator, as LaTeX spaces it
         (r"\{ *([,:]) *\}", r"\1"),
         (r"(?<!\\)\\[,!;:> ]|(?<!\\)~", " "),
-        (r"\\\$", r"\\dollar "),  # money
+        (r"(-?) *\\\$", r"\\dollar \1"),  # money
         (r"\\\\ *\[[0-9.]+ *[a-z]{2}\]", r"\\\\"),  # the space between rows
-        (r"\.\.\.", r"\\ldots "),
+        (r"\\top(?![a-z])", "T"),
+        (r"(\.[0-9]*?)(?:([0-9])\2\2+|([0-9]{2,}?)\3+) *(?:\\ldots|\.\.\.)", r"\1\\overline{\2\3}"),  # 0.333...
         (r"(?<=[0-9]) x (?=10 ?\^)", "*"),  # 3 x 10^8
+        (r"(?<![0-9.])([0-9]+) +([0-9]+)/([0-9]+)(?![0-9/.])", r"\1\\frac{\2}{\3}"),  # 1 3/4
         (r"(?<!\\)\$|(?<!\\)\\[()\[\]]", " "),  # math delimiters
         (r"\\math(?:bb|cal|frak) *(\{ *)?([RZQNC])(?(1) *\})", r" \\\2 "),
         (r"\\math(?:bb|cal|frak) *(\{ *)?([A-Z])(?(1) *\})", r" \2 "),
@@ -111,33 +106,30 @@ _SUBSTITUTIONS = [
         (r"\^ *(?:\{ *\\(?:circ|degree) *\}|\\(?:circ|degree)(?![a-z]))", r"\\circ "),
         (r"\^ *\{ *((?:\\prime *)+)\}", r"\1"),
         (r"(?:\^ *)?\\prime(?![a-z]) *", "'"),
-        (r"(?<![0-9.])([0-9]+) *\\circ *([0-9.]+) *'(?:'|(?: *([0-9.]+) *'')?(?!'))", _degrees),  # 30° 15' 20''
+        (r"(?<![0-9.])([0-9]+) *\\circ *([0-9.]+) *' *([0-9.]+) *''", r"(\1+\2/60+\3/3600)\\circ "),  # 30° 15' 20''
+        (r"(?<![0-9.])([0-9]+) *\\circ *([0-9.]+) *'(?!')", r"(\1+\2/60)\\circ "),
         (
             r"\(? *(?:\\p?mod|(?<![a-zA-Z\\])mod|\\(?:text|mathrm) *\{ *mod *\})(?![a-zA-Z])[ ({]*([0-9]+)[ }]*\)?",
             r" \\mod \1 ",
         ),
         (r"\{?\}?(?<!\w)[_^] *\{?([0-9]+)\}? *C *_ *\{?([0-9]+)\}?", r"\\binom{\1}{\2}"),  # {}_{10}C_3
-        (r"(?<!\w)C *_ *\{?([0-9]+)\}? *\^ *\{?([0-9]+)\}?", r"\\binom{\1}{\2}"),  # C_{10}^{3}
-        (r"(?<!\w)A *_ *\{?([0-9]+)\}? *\^ *\{?([0-9]+)\}?", r"\\frac{\1!}{(\1-\2)!}"),  # A_5^2
         (r"(?<!\w)([0-9]+|[a-zA-Z]) choose ([0-9]+|[a-zA-Z])(?!\w)", r"\\binom{\1}{\2}"),
-        (r"\\(?:mathrm|text|rm) *\{ *([kMmGu]?) *\\(?:Omega|ohm) *\}", r"\\text{\1Ω}"),
-        (r"(?<=[0-9}]) *([kMmG]?) *\\Omega$", r" \\text{\1Ω}"),
-        (r"\\(?:mathrm|text|rm) *\{ *\\mu *([a-zA-Z]+) *\}", r"\\text{u\1}"),
-        (r"\\mu *\\(?:mathrm|text|rm) *\{? *([a-zA-Z]+) *\}?", r"\\text{u\1}"),
+        (r"(?:(?<=[0-9}])|\\(?:mathrm|text|rm) *(\{)) *([kMmGu]?) *\\(?:Omega|ohm) *(?(1)\}|$)", r" \\text{\2Ω}"),
+        (r"(?:\\(?:mathrm|text|rm) *\{ *\\mu|\\mu *\\(?:mathrm|text|rm) *\{?) *([a-zA-Z]+) *\}?", r"\\text{u\1}"),
         (r"(?<=[0-9]) *\\mu *([msgALFCVWHJNT])$", r" \\text{u\1}"),
-        (r" o'clock", ":00"),
         (
             r"(?<=[^,;( ]) *[,;]? *\(?(?:\\text *\{ *)?(?:where|for|with)?(?: (?:all|any|every))? *\}? *"
             r"([a-zA-Z]) *\\in *(?:\\mathbf *\{|\\)? *([ZNQR])\}? *\)?$",
             r", \1 \\in \\\2",
         ),  # k\pi \; (k \in \mathbb{Z})
-        (r"\\(?:left|right) *(?=[\[\]])", ""),
-        (r"(^|\\cup *|\\in *|= *)\](?=[^()\[\]]+[,;])", r"\1("),  # ]2,5[
-        (r"([,;][^()\[\],;]+)\[(?=$| *\\cup)", r"\1)"),
         (
             r"\\left *\\\{ *\\begin *\{array\} *(?:\{[a-z|]*\})?(.*)\\end *\{array\} *\\right *\.",
             r"\\begin{cases}\1\\end{cases}",
         ),
+        (r"\\(?:left|right) *(?:\.|(?=[\[\]]))", ""),
+        (r"(^|\\cup *|\\in *|= *)\](?=[^()\[\]]+[,;])", r"\1("),  # ]2,5[
+        (r"([,;][^()\[\],;]+)\[(?=$| *\\cup)", r"\1)"),
+        (r"^\\(?:boxed|fbox) *\{((?:[^{}]|\{[^{}]*\})*)\}[ .]*$", r"\1"),
         (r"(?<!\\)\\$", ""),
         (r"((?<![a-zA-Z])\{ *[a-zA-Z][^{}:|]*(?:\{[A-Z]\})?[^{}:|]*):(?!=)", r"\1\\mid "),  # {x : x > 3}
         (r"\\textcolor *\{[a-zA-Z]*\}|\\color *\{[a-zA-Z]*\}|\\phantom *(?:\{[^{}]*\}|\S)", " "),
@@ -153,7 +145,6 @@ _TOKEN = re.compile(
     r"(?P<space> *)(?:(?P<number>(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4}(?![0-9]))?)"
     r"|(?P<word>[^\W\d_]+)|\\(?P<command>[a-zA-Z]+)\*?|(?P<sign>\\\\|\\[{}%&#_|]|<=|>=|!=|\*\*|\\.|\S))"
 )
-_NO_DELIMITER = re.compile(r"(?: *\.)?")  # as in `\left.`
 _SIGNS = {r"\%": "%", r"\|": "|", "<=": r"\le", ">=": r"\ge", "!=": r"\ne", "**": "^", r"\&": "&"}
 
 
@@ -161,16 +152,10 @@ def clean(text):
     """The text with one spelling for spaces, thousands separators and degrees, and without a box around all of it."""
     text = " ".join(CHOICE_BEFORE.sub(r"\1) ", text).translate(_CHARACTERS).split())
     refuse_if(not text.isprintable(), "characters that no answer has")
-    refuse_if(re.match(r"\[[0-9., ]*\] ?\* ?[0-9]", text), "a list of Python")
     text = _INTEGER.sub(r", \1\2 \\in \\Z", " ".join(UPRIGHT.sub(r" \1 ", text).split())) if "integer" in text else text
     for pattern, replacement in _SUBSTITUTIONS:
         text = pattern.sub(replacement, text)
-    text = text.translate(_RAISED).strip(' "').rstrip(".,; ")
-    box = re.match(r"\\(?:boxed|fbox) *(?=\{)", text)
-    if box:
-        inside, end = _group(text, box.end())
-        text = inside.strip().rstrip(".,; ") if end == len(text) else text
-    return text
+    return text.translate(_RAISED).strip(' "').rstrip(".,; ")
 
 
 def without_commas(text):
@@ -186,13 +171,12 @@ def without_commas(text):
 
 def tokenize(text, upright=False, depth=0):
     """The tokens of a cleaned text; those inside \\text{…} are upright."""
+    refuse_if(re.match(r"\[[0-9., ]*\] ?\* ?[0-9]|0[xb][0-9a-fA-F]+$", text), "a list or number of Python")
     tokens, position, spaced = [], 0, False
     while match := _TOKEN.match(text, position):
         spaced = spaced or match["space"] != ""
         kind, token, position = match.lastgroup, match[match.lastgroup], match.end()
         if kind == "command":
-            if token in ("left", "right"):
-                position = _NO_DELIMITER.match(text, position).end()
             token = _SPELLINGS.get(token, token)
             if not token:
                 spaced = True

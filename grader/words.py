@@ -3,12 +3,8 @@
 import re
 from itertools import product
 
-FUNCTIONS = frozenset(
-    """sin cos tan cot sec csc sinh cosh tanh coth sech csch arcsin arccos arctan arcsinh arccosh
-    arctanh asin acos atan arsinh arcosh artanh ln log lg exp cis""".split()
-)
-ALIASES = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "arcsinh": "arsinh", "arccosh": "arcosh"}
-ALIASES |= {"arctanh": "artanh", "cosec": "csc"}
+FUNCTIONS = frozenset("sin cos tan cot sec csc arcsin arccos arctan ln log lg exp cis".split())
+ALIASES = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "cosec": "csc"}
 GREEK = """alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon phi chi
 psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega ell hbar mho aleph ldots det dim deg Pr""".split()
 INFINITE = frozenset("infinity inf infty oo".split())
@@ -20,7 +16,7 @@ _PREFIXES = "k kilo 千;M mega;G giga;T tera;c centi 厘;d deci 分;m milli 毫;
 _OTHER = """km 公里;cm 厘米;mm 毫米;kg 公斤;ms;mile mi 英里;nmi 海里;inch in;foot feet ft;yard yd;minute min mins 分钟;
 hour h hr hrs 小时;day 天;week 周;month 个月;year yr yrs 年;cc;pound lb lbs;ounce oz;ton 吨;gallon gal;jin 斤;
 dollar USD buck 美元;cent 美分;euro EUR;yuan 元;jiao 角;degree deg 度;radian rad;unit 单位;pm;am;erg;AU au;pc parsec;
-AA angstrom;rupee;acre;percent pct;F fahrenheit;atm;bar;dB decibel;mmHg"""
+AA angstrom;rupee;acre;% percent pct;F fahrenheit;atm;bar;dB decibel;mmHg"""
 UNITS = {}
 for _unit, _prefix in product(_METRIC.replace("\n", "").split(";"), _PREFIXES.split(";")):
     (_symbol, *_names), (_sign, *_before) = _unit.split(), _prefix.split()
@@ -33,8 +29,6 @@ BARE_UNITS = frozenset(
     """cm mm km nm um kg mg ms us ml mL ft yd in mi hr yr lb oz eV Hz Pa AU au pc pm am AA kW MW mW GW kV mV kN kJ MJ mJ
     kA mA uA uC uF nF pF mT dB kB MB GB TB cc""".split()
 ) | {name for name in UNITS if len(name) > 2}
-COMPOUND_UNITS = {"mph": (("mile", 1), ("hour", -1)), "kph": (("km", 1), ("hour", -1))}
-COMPOUND_UNITS |= {"fps": (("foot", 1), ("s", -1))}
 NOT_A_UNIT = frozenset(
     """not point plus minus times over mod modulo remainder squared cubed factorial infinity half halves third thirds
     quarter quarters is are was be but if when where because maybe perhaps probably about approximately
@@ -49,7 +43,6 @@ NUMBER_WORDS = {word: i for i, word in enumerate(
 )}  # fmt: skip
 NUMBER_WORDS |= dict(zip("thirty forty fifty sixty seventy eighty ninety".split(), range(30, 100, 10), strict=True))
 MULTIPLIERS = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
-MULTIPLIERS |= {"万": 10**4, "亿": 10**8}
 _MONTHS = "january february march april may june july august september october november december".split()
 _MONTHS = {name: i for i, month in enumerate(_MONTHS, 1) for name in (month, month[:3])} | {"sept": 9}
 # what a completion in Chinese, Japanese, Korean, German, French, Spanish, Portuguese or Russian says, in English
@@ -87,20 +80,11 @@ def unit_name(word):
 
 
 def number_in_words(words):
-    """ "twenty-one" -> 21, "three hundred" -> 300; None if not a number."""
-    texts = [word.text.lower() for word in words]
-    total = current = 0
-    for text, previous in zip(texts, ["", *texts], strict=False):
-        if text in NUMBER_WORDS:
-            if previous in NUMBER_WORDS and (NUMBER_WORDS[previous] < 20 or NUMBER_WORDS[text] > 9):
-                return None
-            current += NUMBER_WORDS[text]
-        elif text in MULTIPLIERS and previous and text != "dozen":
-            current *= MULTIPLIERS[text]
-            total, current = (total + current, 0) if text != "hundred" else (total, current)
-        else:
-            return None
-    return total + current if texts else None
+    """ "twelve" -> 12, "twenty-one" -> 21; None if it is no number below a hundred."""
+    tens, ones = [0, *(NUMBER_WORDS.get(word.text.lower(), -1) for word in words)][-2:]
+    if len(words) > 2 or min(tens, ones) < 0 or (tens and not (tens > 19 and 0 < ones < 10)):
+        return None
+    return tens + ones
 
 
 def date_of(tokens):
@@ -115,9 +99,9 @@ def date_of(tokens):
     months = [_MONTHS[text] for text in texts if text in _MONTHS]
     days = [int(text) for text in texts if re.fullmatch("[0-9]{1,2}", text)]
     years = [int(text) for text in texts if re.fullmatch("[0-9]{4}", text)]
-    if len(months) != 1 or len(texts) != 1 + len(days) + len(years) or len(texts) < 2 or len(days + years) > 2:
+    if len(months) != 1 or max(len(days), len(years)) > 1 or not 1 < len(texts) == 1 + len(days) + len(years):
         return None
-    return (*(years or [None]), *months, *(days or [None])) if len(years) < 2 and len(days) < 2 else None
+    return (*(years or [None]), *months, *(days or [None]))
 
 
 def words_of(tokens):
@@ -141,7 +125,7 @@ def choice_of(tokens):
     texts = [token.text for token in tokens]
     if len(texts) > 1 and texts[0].lower() in ("option", "choice"):
         return choice_of(tokens[1:])
-    if len(texts) == 1 and re.fullmatch("[a-jA-JP]", texts[0]):
+    if len(texts) == 1 and re.fullmatch("[a-jA-J]", texts[0]):
         return texts[0].upper(), ()
     if len(texts) > 2 and texts[0] == "(" and texts[2] == ")":
         letter, rest = texts[1], tokens[3:]
@@ -149,9 +133,9 @@ def choice_of(tokens):
         letter, rest = texts[0], tokens[2:]
     else:
         return "", ()
-    hedged = any(text.lower() in ("or", "and", "not") or re.fullmatch("[A-J]", text) for text in texts[-len(rest) :])
+    hedged = rest and (rest[0].text.lower() in ("or", "and", "not") or {*"ABCDEFGHIJ"} & {token.text for token in rest})
     lower = not rest or (texts[0] == "(" and rest[0].kind == "number" and rest[0].spaced)  # (c) 8
-    if not re.fullmatch("[a-jA-J]" if lower else "[A-J]", letter) or (rest and hedged):
+    if not re.fullmatch("[a-jA-J]" if lower else "[A-J]", letter) or hedged:
         return "", ()
     return letter.upper(), tuple(rest)
 
@@ -161,7 +145,7 @@ def is_english(word):
     text = word.text
     if text in FUNCTIONS or text in ALIASES or text in GREEK or text in ("pi", "sqrt") or text.lower() in INFINITE:
         return False
-    return len(text) > 1 and (len(text) > 3 or word.upright or is_row(text))
+    return len(text) > 1 and (word.upright or is_row(text))
 
 
 def is_row(text):

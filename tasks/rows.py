@@ -11,7 +11,7 @@ from pathlib import Path
 
 from grader.boxes import find_box
 from grader.equality import is_equiv
-from grader.extraction import extract_answer, extract_gold
+from grader.extraction import MARKED, UNFINISHED, extract_answer, read_gold
 from tasks.pictures import MARK, picture_of
 from tasks.prompts import MARKER, TURN
 
@@ -35,7 +35,6 @@ OTHER_KINDS = r"""reward_model.style=(?!rule) ability=cod(e|ing) task=code task_
 nums= reward_model.ground_truth=\{['"] problem_is_valid=(?!yes|true) video= videos= audio= input_output= test_cases=
 unit_tests= tests= test_list= entry_point= starter_code= incorrect_answer_1= distractor1="""
 OTHER_KINDS = dict(kind.split("=", 1) for kind in OTHER_KINDS.split())
-NO_ANSWER = re.compile(r"(?i)\W*(proof|not ?found|n/?a|nan|none|null|no answer|see solution|todo)\W*")
 
 RESERVED = ("prompts", "completions", "completion_ids", "turns")  # a reward's own arguments, and ours: "prompts_"
 ROLES = {"human": "user", "gpt": "assistant", "model": "assistant", "developer": "system"}
@@ -241,16 +240,10 @@ def gold_of(name: str, value: object, has_pictures: bool) -> str:
 def checked_gold(name: str, answer: str, as_it_is: bool) -> str:
     """The answer, or the final one of a solution in words. ValueError: nothing in it can be compared."""
     answer = re.sub(r"(?<=\d) \(([a-zA-Z ]+)\)$", r" \1", answer)  # 9 (apples)
-    gold, num_words = extract_gold(answer), len(WORDS.findall(answer))
-    is_json = re.match(r"""[\[{]\s*["{]""", gold) and not find_box(gold)[1]
-    if not gold or NO_ANSWER.fullmatch(gold) or is_json:
-        raise ValueError(f"{name} is {answer!r:.60}, no answer that can be compared")
-    if as_it_is or num_words < 3 or re.search(r"\\f?boxed|####|</answer>", answer):
-        return answer
-    found = extract_answer(answer)
-    if not found and (num_words > 12 or "\n" in answer.strip()):
-        raise ValueError(f"{name} is a text without a final answer, {answer!r:.60}")
-    return found or answer
+    gold, reading = read_gold(answer)
+    if not gold and not (as_it_is and reading == UNFINISHED):
+        raise ValueError(f"{name} is {answer!r:.60}, no answer that can be compared: {reading}")
+    return answer if as_it_is or MARKED.search(answer) else gold
 
 
 def unpacked(value: object) -> object:

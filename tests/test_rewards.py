@@ -341,6 +341,8 @@ def test_cosine_never_pays_for_padding_a_right_answer_nor_for_a_short_wrong_one(
         ("<answer>C) a rose</answer>", "C", 1.0),
         ("The correct option is B", r"\text{B}", 1.0),
         (r"\boxed{J}", "J", 1.0),
+        (r"\boxed{(C) salt and pepper}", "C", 1.0),
+        (r"\boxed{P}", "P", 0.0),
         (r"\boxed{B}", "C", 0.0),
         (r"\boxed{K}", "K", 0.0),  # A to J
         (r"\boxed{Cat}", "C", 0.0),  # official.md: substrings passed, either way
@@ -478,18 +480,19 @@ def test_a_reward_may_import_its_neighbour(tmp_path, monkeypatch):
     assert run(parse_rewards(f"{write(tmp_path, source)}:f"), ["ab"])["total"] == [4.0]
 
 
-def test_what_a_reward_edits_is_its_own():
-    def edits(completions, completion_ids, level, **_):
-        completions[0], level[0]["x"] = "", 9
-        completion_ids[0].append(7)
-        return [1.0, 2.0]
+def test_what_a_reward_edits_is_its_own(tmp_path):
+    source = """
+def edits(completions, completion_ids, level, **_):
+    completions[0], level[0]["x"] = "", 9
+    completion_ids[0].append(7)
+    return [1.0, 2.0]
 
-    def reads(completions, completion_ids, level, **_):
-        return [len(completions[0]), level[0]["x"] + len(completion_ids[0])]
-
-    level = [{"x": 3}, {"x": 4}]
-    got = run([("edits", edits, 1.0), ("reads", reads, 1.0)], ["abc", "d"], level=level)
-    assert got["by_name"]["reads"] == [3.0, 4.0] and level == [{"x": 3}, {"x": 4}]  # 3 letters; 3 and one token
+def reads(completions, completion_ids, level, **_):
+    return [len(completions[0]), level[0]["x"] + level[1]["x"] + len(completion_ids[0])]
+"""
+    path, level = write(tmp_path, source), [{"x": 3}] * 2
+    got = run(parse_rewards(f"{path}:edits,{path}:reads"), ["abc", "d"], level=level)
+    assert got["by_name"]["reads"] == [3.0, 7.0] and level == [{"x": 3}] * 2  # 3 letters; 3 + 3 and one token
 
 
 @pytest.mark.parametrize(

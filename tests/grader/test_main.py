@@ -50,7 +50,7 @@ def test_the_command_judges_a_file(tmp_path, capsys):
         "",
         {"gold": "42", "completion": "The answer is 43.", "expected": True, "kind": "text"},  # a false negative
         {"gold": "42", "completion": r"\boxed{42}", "expected": True},
-        {"gold": "1", "answer": "9^9^9^9", "why": "tower"},
+        {"gold": "1", "answer": "9^9^9^9", "expected": False, "kind": "tower"},
     )
     code, out, _ = command(capsys, "--file", path)
     assert code == 0 and out.rstrip().endswith("60.0 % of 5 rows right")  # 3 of 5
