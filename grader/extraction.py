@@ -7,7 +7,7 @@ import re
 from functools import lru_cache
 
 from grader.equality import MAX_EXPRESSION, is_equiv, reading_of
-from grader.words import in_english
+from grader.words import DENIES, MULTIPLIERS, NOT_A_UNIT, UNITS, in_english, singular
 
 MAX_COMPLETION = 20_000  # characters read, from the end
 MAX_PROSE = 4_000  # of these, if there is no box
@@ -41,7 +41,17 @@ _SECOND_THOUGHT = re.compile(
     r"(?i)[\s.,;*$)\]\\]*(?:(?:but|or|though|although) )?"
     r"(?:maybe|perhaps|possibly|(?:(?:it|this|that) )?(?:could|might|may) (?:also |well )?be)\b"
     r"|[\s*$)\]\\]*\.\s+or\b(?! equivalently| in\b| as\b| simply\b)"
+    r"|[\s*$)\]\\]*(?:hundred|thousand|[mb]illion|dozen)s?\b"  # \boxed{8} million
 )
+_TAKEN_BACK = re.compile(  # anywhere after the answer
+    r"(?i)[.!?,;:…\n(—–-][ *]*(?:(?:oh|ah|um|but|well|or),? )?"
+    r"(?:no[,.:;!…—–-]|no wait|(?:wait|actually|hmm*|oops|sorry|rather|correction|apologies|(?:scratch|strike) that)\b"
+    r"|(?:edit|update)s?:)"
+    r"|\b(?:that|this|it|which|I)(?: is|'s| was| am|'m)(?: \w+)? (?:wrong|incorrect|mistaken|false|not (?:right|correct))"
+    r"|n(?:'t|ot) be (?:right|correct)|(?:is|was)n't (?:right|correct)|\bI (?:mean\b|mis|made (?:a|an) (?:mistake|error))"
+    r"|\bit should (?:be|have been)\b(?! noted)"
+)
+_NOT_BEFORE = re.compile(r"(?i)(?:\b(?:not|never)|n't|\\neq?|≠)[\s$*(]*$")  # x \neq \boxed{8}
 
 _MATH = (
     r"\$\$[^$]{1,300}\$\$|\$(?:[^$\\\n]|\n(?!\s*\n)|\\[\s\S]){1,300}\$"
@@ -60,6 +70,8 @@ _MARK = re.compile(
 _NOT_STATED = re.compile(  # before "the answer is": a task, a question or a guess
     r"(?i)(?:\b(?:whether|your|maybe|perhaps|possibly|might|could|not sure|unsure)\b"
     r"|(?:^|[.:?!\n])[ *]*(?:show|prove|verify|check|suppose|assume)\b)[^.?!\n]*$"
+    r"|\b(?:wrong|incorrect|mistaken|false|tempting|naive|guess|doubt|if|unless|(?:first|initial|previous|old) answer)\b"
+    r"[^.?!,;:\n]*$"
 )
 _FILLER = re.compile(
     r"(?i)(?:\n[ \t]*[-•] |[\s*_:>,]|\b(?:therefore|thus|then|hence|so|now|simply|just|indeed|clearly|exactly|roughly"
@@ -72,29 +84,41 @@ _CLAUSE = re.compile(  # a remark that follows the answer
 _UNSURE = re.compile(r"(?i)\b(?:maybe|perhaps|possibly|might|could|may be|unsure|not sure)\b")
 _VALUE = re.compile(r"[-+−]?\s*(?:[0-9.$£€√π∞(\[{\\|]|[a-zA-Z](?![a-zA-Z]))")
 _NUMBER = r"[-+−]?(?:\\?\$)?[0-9][0-9,]*(?:\.[0-9]+)?(?:/[0-9]+)?(?:\\?%|°)?"
-_LONE = re.compile(rf"({_MATH}|{_NUMBER})(?: [a-zA-Z'-]+){{4,}}")  # so many words are no unit
-_CONCLUDES = re.compile(
-    r"(?i)\W*(?:so|thus|therefore|hence|finally|in total|altogether|in conclusion|consequently|we conclude"
-    r"|it follows)\b"
+_TERM = r"(?:\\?\$)?[0-9][0-9,.]*%?"
+_CHAIN = rf"(?:{_TERM}(?:\s*[-+*/×]\s*{_TERM})*\s*=\s*)*"  # of 48+24 = 72
+_ONE = rf"{_CHAIN}(?:{_MATH}|{_NUMBER}|\([A-J]\)|[A-J](?![a-zA-Z]))"
+# what may follow a result, and is no part of it
+_AFTER = (
+    r"(?:in|at|on|for|per(?! cent)|each|every|altogether|left|remaining|as|after|before|during|together|more(?! than)|an?"
+    r"|because|since|from|between|to(?! the))\b"
 )
-_DENIES = re.compile(
-    r"(?i)\b(?:not|never|or|if|let|suppose|assume|cannot)\b|n't|^\W*(?:show|prove|verify|check|find|compute|evaluate)\b"
+_RESULT = (
+    rf"(?P<value>{_ONE}(?:(?:,| and|, and) {_ONE})*)"
+    rf"(?P<unit>(?: ?(?!{_AFTER}|(?:and|or|of|to|by|is|are|but)\b)[^\W\d_]+(?![^\W\d_])(?:/[a-z]+|\^?[23])?){{0,3}})"
+    rf"(?: (?:{_AFTER}|(?<=[a-z] )(?<!cent )of )[^0-9$\\]*)?[*\s]*"
 )
-_ONE = rf"(?:{_MATH}|{_NUMBER}|\([A-J]\)|[A-J](?![a-zA-Z]))"
-_BOLD = re.compile(rf"\*\*({_ONE}(?: [a-zA-Z'-]+){{0,4}})\*\*")
-_STATES = re.compile(
-    r"(?:\b(?:is|are|was|were|equals|be|of)|=|:)(?: (?:therefore|thus|then|exactly|approximately|about|equal to))?\s*"
-    rf"({_ONE}(?:(?:,| and|, and) {_ONE})*)(?: [a-zA-Z'-]+){{0,4}}[*\s]*$"
+_ONLY_RESULT = re.compile(_RESULT)
+_CONCLUDES = (
+    r"(?i:\W*(?:(?:so|thus|therefore|hence|finally|in total|altogether|in conclusion|consequently|we conclude|it follows"
+    r"|then|that)\b[\s,:]*)+)"
 )
-_GETS = re.compile(
-    r"\b(?:[Ww]e (?:get|have|obtain|find)|(?:gives?|giving|yields?|yielding)(?: us)?) (?:the|our|an) (?:final )?answer"
-    rf" (?:of )?({_ONE})[*\s]*$"
+_IS = (
+    r"(?:\b(?:is|are|was|were|equals|(?:must|will|would) be|total of)\b|[=:是为有])"
+    r"(?:,? (?:therefore|thus|then|exactly|equal to|also|just|only))*\s*"
 )
+_DOES = (
+    r"(?:\b(?:ha[sv]e?|(?:make|get|give|earn|sell|spend|cost|pay|take|save|need|use|eat|buy|receive)s?"
+    r"|made|got|gave|obtain|earned|sold|spent|paid|took|saved|used|ate|bought|received)"
+    r"|\b(?:[Ww]e (?:get|have|obtain|find)|(?:gives?|giving|yields?|yielding)(?: us)?) (?:the|our|an) (?:final )?answer"
+    r"(?: of)?)\s*(?:(?:exactly|only|just|a total of) )*"
+)
+_STATES = re.compile(rf"(?:{_CONCLUDES}|[^0-9$\\]*?{_DOES}|[\s\S]*?{_IS}){_RESULT}")
+_IS_ONE = re.compile(rf"{_MATH}|({_IS}{_ONE})")
 _NO_WORDS = re.compile(r"(?![a-z]$|.*(?<![\\a-zA-Z])[a-zA-Z]{2})[^\n?]{1,200}(?<![=:,;])")
 _REFERENCE = re.compile(
     r"(?i)<<[^<>]*>>|\b(?:figure|fig\.|table|equation|eq\.|step|part|case|example|theorem|line)s? \(?[0-9.]+\)?"
 )
-_ONE_VALUE = re.compile(rf"{_MATH}|{_NUMBER}(?:\s*[-+*/×=]\s*{_NUMBER})*")
+KNOWN = UNITS.keys() | MULTIPLIERS.keys() | NOT_A_UNIT
 
 
 def is_right(completion: str, answer: str, *, prose: bool = True) -> bool:
@@ -186,7 +210,7 @@ def _found(text, place, prose):
     text = in_english(text[-MAX_PROSE:])
     rule, answer = _marked(text, prose)
     if not rule and place == "block":
-        value = _closing(text) if prose and _CONCLUDES.match(text) else None
+        value = _closing(text) if prose and re.match(_CONCLUDES, text) else None
         rule, answer = "tagged", value or text.strip("* \t\r\n")
     elif not rule and prose:
         bare = text.strip("* \t\r\n.")
@@ -233,10 +257,12 @@ def _boxes(text):
 def _last_boxes(text, boxes):
     """The inside of the last box, or of all last boxes with only separators between them, as one list."""
     first = len(boxes) - 1
-    if _SECOND_THOUGHT.match(text, boxes[first][3]):
+    if _SECOND_THOUGHT.match(text, boxes[first][3]) or _TAKEN_BACK.search(text, boxes[first][3]):
         return None
     while first > 0 and _JOINT.fullmatch(text, boxes[first - 1][3], boxes[first][0]):
         first -= 1
+    if _NOT_BEFORE.search(text, max(0, boxes[first][0] - 20), boxes[first][0]):
+        return None
     insides = [text[inside:end].strip() for _, inside, end, _ in boxes[first:]]
     if 1 < len(insides) < 9 and all(is_equiv(insides[0], each) or is_equiv(each, insides[0]) for each in insides[1:]):
         return insides[0]  # the same in several forms
@@ -266,7 +292,8 @@ def _marked(text, prose):
             settled = alone not in ("", "or", "and") or is_equiv(stated, later[2]) or is_equiv(later[2], stated)
             return later[0], later[2] if settled else None
         rule = "hashes" if hashes else "phrase"
-        if _UNSURE.search(answer) or _SECOND_THOUGHT.match(text, stop) or _SECOND_THOUGHT.match(text, end):
+        taken_back = _SECOND_THOUGHT.match(text, stop) or _SECOND_THOUGHT.match(text, end) or _TAKEN_BACK.search(text, stop)
+        if _UNSURE.search(answer) or taken_back:
             return rule, None
         later = rule, mark.start(), answer
     return (later[0], later[2]) if later else ("", None)
@@ -284,8 +311,14 @@ def _statement(text, start):
             break
     stated = text[start:stop].replace("**", "").strip("*_ \t\r\n").removeprefix("}").rstrip(".,;:")
     stated = re.sub(r"^[a-zA-Z' ]{1,60}\b(?:is|are|equals) ", "", stated)  # the number of apples is 42
-    lone = _LONE.fullmatch(stated)
-    return lone[1] if lone and not re.search(r"\b(?:or|and|to)\b", stated) else stated, stop, end
+    return _result(None if len(stated.split()) < 5 or DENIES.search(stated) else _ONLY_RESULT.fullmatch(stated)) or stated, stop, end
+
+
+def _result(found):
+    """The value of a _RESULT, with the words after it if they are more than a name for what is counted."""
+    words = found["unit"].split() if found else ()
+    known = any(not word.isascii() or {word, singular(word.lower())} & KNOWN for word in words)
+    return found and found["value"] + found["unit"] * known
 
 
 def _closing(text):
@@ -298,18 +331,10 @@ def _closing(text):
             last, stop = text[start:end].strip(), text[end : end + 1]
         start = end + 1
     finished = last and (stop in (".", "!") or last.endswith(("**", "$", r"\]", r"\)")))
-    if not finished or _DENIES.search(last) or _UNSURE.search(last):
+    if not finished or DENIES.search(last) or _UNSURE.search(last):
         return None
     bold = re.fullmatch(r"\*\*([^*]+)\*\*", last)
     if bold and _VALUE.match(bold[1]):
         return bold[1]
-    bold = _BOLD.findall(last)
-    if len(bold) == 1:
-        return bold[0]
     last = _REFERENCE.sub("", last.replace("**", ""))
-    stated = _STATES.search(last) or _GETS.search(last)
-    if stated:
-        return stated[1]
-    values = _ONE_VALUE.findall(last)
-    values = [value for value in values if any(c.isdigit() for c in value)] or values
-    return values[0] if len(values) == 1 and _CONCLUDES.match(last) else None
+    return _result(_STATES.fullmatch(last) if sum(map(bool, _IS_ONE.findall(last))) < 2 else None)

@@ -25,7 +25,7 @@ from typing import NamedTuple
 from grader import spelling, words
 from grader.spelling import UPRIGHT, Refused, accept, expect, peek, refuse_if, text_of
 from grader.trees import Node, number_node, show
-from grader.words import FUNCTIONS, MULTIPLIERS, NOT_A_UNIT, UNITS, is_english, is_row, words_of
+from grader.words import DENIES, FUNCTIONS, MULTIPLIERS, NOT_A_UNIT, UNITS, is_english, is_row, words_of
 
 # all far above any gold answer in the usual benchmarks (210 characters, 8 digits, nesting 4)
 MAX_EXPRESSION = 500  # characters
@@ -52,10 +52,6 @@ _SENTENCE = re.compile(  # the words before a value
     r"|(?:[tT]here (?:is|are|were|was) )?(?:exactly|only|just) |(?:[sS]o|[tT]hus|[hH]ence|[tT]herefore),? "
     r"|[a-zA-Z ]{3,}: *(?=\S)|\\(?:int|lim|sum|max|min|gcd)[^a-zA-Z<>=][^<>=]*= *(?=\S)"
 )
-_DOUBT = re.compile(
-    r"(?i)\b(?:not|never|no|none|or|if|let|suppose|could|might|may|whether|number of|wrong"
-    r"|incorrect|false|guess|bound|than)\b|n't"
-)
 _DOMAIN = re.compile(
     r"(?<=\S)[, ]*(?:\\text *\{ *)?,? *\bfor (?:(?:all|any|every|each)\b|(?=\}? *[a-zA-Z] *(?:\\[gln]e|[<>])))(.*)$"
 )
@@ -80,7 +76,7 @@ def read(text):
         answer = answer._replace(node=answer.node._replace(args=(_answer_of(spelling.tokenize(cleaned)).node,)))
     sentence = answer.node.kind in ("text", "unreadable") and " ".join(UPRIGHT.sub(r" \1 ", cleaned).split())
     words_before = _SENTENCE.match(sentence) if sentence else None
-    if words_before and not _DOUBT.search(words_before[0]):
+    if words_before and not DENIES.search(words_before[0]):
         value = read(sentence[words_before.end() :])
         if value.node.kind not in ("text", "unreadable", "nothing"):
             answer = answer._replace(inner=value)
@@ -317,9 +313,12 @@ def _unit(tokens):
         if word in ("and", "or") or not (word or power_of or token.text in ("/", "^", "*", ".", "-", "%")):
             break
         tokens.pop()
-        if word in MULTIPLIERS:
-            factor *= MULTIPLIERS[word]
-        elif word in NOT_A_UNIT or (not word.isascii() and re.search("[不没非无多余以左约]|[一-鿿぀-ヿ가-힣]{4}", word)):
+        if word[1:] and word[0] in MULTIPLIERS and word not in UNITS:  # 万元
+            tokens.append(token._replace(text=word[1:]))
+            word = word[0]
+        if words.singular(word) in MULTIPLIERS:
+            factor *= MULTIPLIERS[words.singular(word)]
+        elif words.singular(word) in NOT_A_UNIT or (not word.isascii() and re.search("[不没非无多余以左约的の倍半超至于보배]|[一-鿿぀-ヿ가-힣]{4}", word)):
             raise Refused(f"{word} is no unit")
         elif token.text == "/" or word == "per":
             sign = -1

@@ -32,11 +32,19 @@ BARE_UNITS = frozenset(
 COMPOUND_UNITS = {"mph": (("mile", 1), ("hour", -1)), "kph": (("km", 1), ("hour", -1))}
 COMPOUND_UNITS |= {"fps": (("foot", 1), ("s", -1))}
 NOT_A_UNIT = frozenset(
-    """not point plus minus times over mod modulo remainder squared cubed factorial infinity half halves third thirds
-    quarter quarters is are was be but if when where because maybe perhaps probably about approximately
+    """not point plus minus times over mod modulo remainder squared cubed factorial infinity half halve third quarter
+    fourth fifth sixth seventh eighth ninth tenth hundredth thousandth millionth ten score below above under short away
+    double twice triple to is are was be but if when where because maybe perhaps probably about approximately
     roughly least most more less fewer than else wrong incorrect unknown for only between from with without
     however so then as at by nicht oder ou или mehr más больше более weniger menos moins pas не нет false true
     yes no none never either neither both except unless answer digits base solution solutions""".split()
+)
+
+DENIES = re.compile(  # a sentence with one of these states something else than a value
+    r"(?i)\b(?:not|never|no|none|neither|cannot|or|if|let|suppose|assume|whether|number of digits|probably|likely"
+    r"|guess(?:es)?|wrong|incorrect|false|mistake|bounds?|(?:[a-z]+er|less|more) than|least|most|up to|multiples?|half"
+    r"|twice|thrice|double|triple|times|digits?|needs? to|ha(?:s|ve) to|lemma|set|tr(?:y|ies)|show|prove|verify|check"
+    r"|find|compute|evaluate)\b|n't"
 )
 
 NUMBER_WORDS = {word: i for i, word in enumerate(
@@ -45,7 +53,11 @@ NUMBER_WORDS = {word: i for i, word in enumerate(
 )}  # fmt: skip
 NUMBER_WORDS |= dict(zip("thirty forty fifty sixty seventy eighty ninety".split(), range(30, 100, 10), strict=True))
 MULTIPLIERS = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
-MULTIPLIERS |= {"万": 10**4, "亿": 10**8}
+MULTIPLIERS |= {"lakh": 10**5, "crore": 10**7, "mln": 10**6, "mio": 10**6, "mrd": 10**9}
+_POWERS = """1 十 십;2 百 백 hundert;3 千 천 тысяча тысяч тысячи тыс mil mille tausend;4 万 만 萬;8 亿 억 億
+6 млн миллион миллиона миллионов millionen millón millone milhão milhõe;9 млрд миллиард миллиарда миллиардов milliard
+milliarde milliarden"""
+MULTIPLIERS |= {word: 10 ** int(row[0]) for row in re.split("[;\n](?=[0-9])", _POWERS) for word in row[2:].split()}
 _MONTHS = "january february march april may june july august september october november december".split()
 _MONTHS = {name: i for i, month in enumerate(_MONTHS, 1) for name in (month, month[:3])} | {"sept": 9}
 # what a completion in Chinese, Japanese, Korean, German, French, Spanish, Portuguese or Russian says, in English
@@ -53,13 +65,17 @@ _PHRASES = {
     "the answer is ": r"(?:答案|结果|选项|解答|答え|正解|정답|답|(?<!回)答(?=:))(?:应?[为是选]|は|은|:)+"
     r"|(?<![不未])选 ?:?(?= ?\(?[A-J])|\b(?:Antwort|Lösung|Ergebnis|réponse|résultat|solution|respuesta|resultado"
     r"|soluci[oó]n|resposta|solução|ответ(?:ом)?)(?: final[e]?| correct?[ae])?"
-    r" ?(?:\b(?:ist|lautet|beträgt|est|es|é|равен|является)\b|[:—])",
+    r" ?(?:\b(?:ist|lautet|beträgt|est|es|é|равен|является)\b|[:—])|\bist d(?:ie|as) (?:Antwort|Lösung|Ergebnis)\b",
+    " equals ": r"得到?|\b(?:получаем|erhalten wir|on obtient|obtenemos|obtemos)\b",
     "therefore ": "所以|因此|综上|故|よって|したがって|따라서|그러므로"
-    r"|\b(?:also ist|daher|folglich|somit|donc|por (?:lo )?tanto|portanto|следовательно|таким образом|итак|значит)\b",
-    "not ": r"[不没非]|ない|ません|아니|아닙|\b(?:nicht|keine?|pas|não|не|нет)\b",
-    "maybe ": r"可能|也许|大概|かもしれ|아마|\b(?:vielleicht|peut-être|quizás?|talvez|возможно)\b",
+    r"|\b(?:also(?= ist)|daher|folglich|somit|donc|por (?:lo )?tanto|portanto|следовательно|таким образом|итак|значит)\b",
+    " not ": r"[没非]|不(?!同)|ない|ません|아[니닙님]|至少|[至最][多少]|超[过え]|[多少大小高低]于|以[上下]|보다|이[상하]|\b(?:nicht|keine?"
+    r"|pas|não|не|нет|mindestens|höchstens|(?:mehr|weniger) als|au (?:moins|plus)|(?:plus|moins|más|menos|mais) de"
+    r"|al menos|pelo menos|больше|меньше|более|менее)\b",
+    " times ": r"倍|半(?!径)|[두세0-9] ?배|\b(?:doppelte|hälfte|moitié|doble|mitad|dobro|metade|удвоенн\w+|половин\w+)\b",
+    " maybe ": r"可能|也许|大概|かもしれ|아마|\b(?:vielleicht|peut-être|quizás?|talvez|возможно)\b",
     "": "一共|共有?",
-    "if ": r"如果|假设|若|もし|만약|\b(?:wenn|если)\b",
+    " if ": r"如果|假设|若|もし|만약|\b(?:wenn|если)\b",
     ". Prove ": r"证明|証明|\b(?:beweise|докажите)\b",
     ". ": r"(?:です|である|となる|になる|입니다|이다) *\.?|。",
 }
