@@ -83,6 +83,8 @@ def _decide(candidate, gold):
         return "same text"
     if gold.choice and candidate.choice and (gold.choice != candidate.choice or not (gold.inner and candidate.inner)):
         return "choice" if candidate.choice == gold.choice else ""
+    if candidate.label and gold.label and not (candidate.label <= gold.label or gold.label <= candidate.label):
+        return ""
     if candidate.inner or gold.inner:  # a choice or a sentence: what it says
         return _decide(candidate.inner or candidate, gold.inner or gold)
     readings = _readings(candidate, gold.node)
@@ -223,7 +225,10 @@ def _is_label(node, others):
     if node.kind == "constant":
         return node.value == "e" and not any(other.has("constant") for other in others)
     if node.kind == "abs":
-        return _is_label(node.args[0], others) and node.args[0].kind == "product"
+        inside = node.args[0]  # but |x| = 3 is to be solved
+        return _is_label(inside, others) and (
+            inside.kind == "product" or inside.value[0] in "zw" or " " in inside.value
+        )
     if node.kind == "product":
         capitals = all(factor.kind == "symbol" and factor.value[0].isupper() for factor in node.args)
         return capitals and not any(other.symbols() for other in others)
@@ -256,7 +261,7 @@ def _renamed(name, value, gold_name):
         return None
     letters = {letter.value: gold_letter for letter, gold_letter in zip(name.args, gold_name.args, strict=True)}
     captured = (value.symbols() - letters.keys()) & {letter.value for letter in gold_name.args}  # f(y) = x is not f(x)
-    named = all(letter.kind == "symbol" for letter in (*name.args, *gold_name.args))
+    named = all(letter.kind == "symbol" and not letter.value[0].isupper() for letter in (*name.args, *gold_name.args))
     renamed = value.rewritten("symbol", lambda part: letters.get(part.value, part))
     return renamed if named and not captured else None
 
@@ -265,13 +270,35 @@ def _same_lists(one, gold, depth):
     """Each member matches a different one of the other side. A bare list may also be a tuple, in order."""
     for listed, other in (one, gold), (gold, one):
         if listed.kind == "list" and other.kind in ("brackets", "matrix"):
-            ordered = Node("brackets", listed.args, other.value if other.kind == "brackets" else "()")
+            ordered = Node("brackets", _named(listed)[1], other.value if other.kind == "brackets" else "()")
             plain = other.kind == "matrix" or other.value == "()" or (other.value == "[]" and len(other.args) > 2)
             return _same_cells(ordered, other, depth) if plain else ""
     members, golds = (side.args if side.kind in ("list", "set") else (side,) for side in (one, gold))
     if len(members) != len(golds) or len(members) > 2 * MAX_MEMBERS:
         return ""
+    if one.kind != gold.kind and len(members) == 1 and members[0].kind == "symbol":  # {x}, the fractional part
+        return ""
+    (names, values), (gold_names, gold_values) = _named(one), _named(gold)
+    if len(names) == 1 and names == gold_names:
+        members, golds = values, gold_values
+    elif len({*names} | {*gold_names}) > 1 and not (names and gold_names):  # x = 1, y = 2 and a bare list
+        if {one.kind, gold.kind} != {"list"} or "or" in (one.value, gold.value):
+            return ""
+        same = (_same_if_defined(*pair, depth + 1) for pair in zip(values, gold_values, strict=True))
+        return "list" if all(same) else ""
     return "list" if _matched(members, golds, lambda *pair: _same_if_defined(*pair, depth + 1)) else ""
+
+
+def _named(node):
+    """The names of x = 1, y = 2, and the values in their order; x_1 = 1, x_2 = 2 have one name. If a member has no name,
+    none and the members."""
+    members = [_settled(member) for member in node.args if node.kind in ("list", "set")]
+    if len(members) < 2 or any(member.value != "named" for member in members):
+        return [], node.args if members else (node,)
+    pairs = [(show(member.args[0]).partition("_")[0], member.args[1]) for member in members]
+    pairs = sorted(pairs, key=lambda pair: pair[0]) if {name for name, _ in pairs} <= {*"xyz"} else pairs
+    names = [name for name, _ in pairs]
+    return (names if len({*names}) > 1 else names[:1]), tuple(value for _, value in pairs)
 
 
 def _matched(ones, golds, same):
@@ -680,7 +707,7 @@ def _signs(node):
         return node
     if node.kind in ("list", "set"):
         return node._replace(args=tuple(both for member in node.args for both in _both(member)))
-    return Node("list", _both(node), ",")
+    return Node("list", _both(node), "or")
 
 
 def _both(node):

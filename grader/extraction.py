@@ -41,15 +41,15 @@ _SECOND_THOUGHT = re.compile(
     r"(?i)[\s.,;*$)\]\\]*(?:(?:but|or|though|although) )?"
     r"(?:maybe|perhaps|possibly|(?:(?:it|this|that) )?(?:could|might|may) (?:also |well )?be)\b"
     r"|[\s*$)\]\\]*\.\s+or\b(?! equivalently| in\b| as\b| simply\b)"
-    r"|[\s*$)\]\\]*(?:hundred|thousand|[mb]illion|dozen)s?\b"  # \boxed{8} million
+    r"|[\s$*)\]\\]*(?:(?:hundred|thousand|[mb]illion|dozen)s?|(?:is|was) (?:wrong|incorrect|false|not))\b"
 )
 _TAKEN_BACK = re.compile(  # anywhere after the answer
     r"(?i)[.!?,;:…\n(—–-][ *]*(?:(?:oh|ah|um|but|well|or),? )?"
-    r"(?:no[,.:;!…—–-]|no wait|(?:wait|actually|hmm*|oops|sorry|rather|correction|apologies|(?:scratch|strike) that)\b"
+    r"(?:not? ?[,.:;!…—–-]|no wait|wrong|incorrect|never ?mind|on second thought|(?:wait|actually|hmm*|oops|sorry|rather|correction|apologies|(?:scratch|strike) that)\b"
     r"|(?:edit|update)s?:)"
     r"|\b(?:that|this|it|which|I)(?: is|'s| was| am|'m)(?: \w+)? (?:wrong|incorrect|mistaken|false|not (?:right|correct))"
     r"|n(?:'t|ot) be (?:right|correct)|(?:is|was)n't (?:right|correct)|\bI (?:mean\b|mis|made (?:a|an) (?:mistake|error))"
-    r"|\bit should (?:be|have been)\b(?! noted)"
+    r"|\btake (?:that|it) back|\bit should (?:be|have been)\b(?! noted)"
 )
 _NOT_BEFORE = re.compile(r"(?i)(?:\b(?:not|never)|n't|\\neq?|≠)[\s$*(]*$")  # x \neq \boxed{8}
 
@@ -70,7 +70,7 @@ _MARK = re.compile(
 _NOT_STATED = re.compile(  # before "the answer is": a task, a question or a guess
     r"(?i)(?:\b(?:whether|your|maybe|perhaps|possibly|might|could|not sure|unsure)\b"
     r"|(?:^|[.:?!\n])[ *]*(?:show|prove|verify|check|suppose|assume)\b)[^.?!\n]*$"
-    r"|\b(?:wrong|incorrect|mistaken|false|tempting|naive|guess|doubt|if|unless|(?:first|initial|previous|old) answer)\b"
+    r"|\b(?:wrong|incorrect|mistaken|false|tempting|naive|cannot|never|not (?:be|true)|guess|doubt|if|unless|(?:first|initial|previous|old|\w+'s) answer|\w+n't)\b"
     r"[^.?!,;:\n]*$"
 )
 _FILLER = re.compile(
@@ -94,7 +94,7 @@ _AFTER = (
 )
 _RESULT = (
     rf"(?P<value>{_ONE}(?:(?:,| and|, and) {_ONE})*)"
-    rf"(?P<unit>(?: ?(?!{_AFTER}|(?:and|or|of|to|by|is|are|but)\b)[^\W\d_]+(?![^\W\d_])(?:/[a-z]+|\^?[23])?){{0,3}})"
+    rf"(?P<unit>(?: ?(?!{_AFTER}|(?:and|or|of|to|by|is|are|but|does|fails|divides|has|have|was|were|can|will|must)\b)[^\W\d_]+(?![^\W\d_])(?:/[a-z]+|\^?[23])?){{0,3}})"
     rf"(?: (?:{_AFTER}|(?<=[a-z] )(?<!cent )of )[^0-9$\\]*)?[*\s]*"
 )
 _ONLY_RESULT = re.compile(_RESULT)
@@ -103,22 +103,25 @@ _CONCLUDES = (
     r"|then|that)\b[\s,:]*)+)"
 )
 _IS = (
-    r"(?:\b(?:is|are|was|were|equals|(?:must|will|would) be|total of)\b|[=:是为有])"
-    r"(?:,? (?:therefore|thus|then|exactly|equal to|also|just|only))*\s*"
+    r"(?:\b(?:is|are|was|were|equals|(?:must|will|would) be|total of)\b|(?:(?<=[a-z]{2} )|(?<=[,a-z] [a-zA-Z] ))="
+    r"|(?<=[,a-z] [a-zA-Z])=|(?<=[^\x00-\x7f])[a-zA-Z]? ?=|[:是为有])"
+    r"(?:,? (?:therefore|thus|then|exactly|equal to|also|just|only|a total of))*\s*"
 )
 _DOES = (
-    r"(?:\b(?:ha[sv]e?|(?:make|get|give|earn|sell|spend|cost|pay|take|save|need|use|eat|buy|receive)s?"
+    r"(?:\b(?:now ha[sv]e?|(?:make|get|give|earn|sell|spend|cost|pay|take|save|need|use|eat|buy|receive)s?"
     r"|made|got|gave|obtain|earned|sold|spent|paid|took|saved|used|ate|bought|received)"
     r"|\b(?:[Ww]e (?:get|have|obtain|find)|(?:gives?|giving|yields?|yielding)(?: us)?) (?:the|our|an) (?:final )?answer"
     r"(?: of)?)\s*(?:(?:exactly|only|just|a total of) )*"
 )
-_STATES = re.compile(rf"(?:{_CONCLUDES}|[^0-9$\\]*?{_DOES}|[\s\S]*?{_IS}){_RESULT}")
+_STATES = re.compile(
+    rf"(?:{_CONCLUDES}(?:[^0-9$\\]*?\bha[sv]e?\s)?|[^0-9$\\]*?(?:{_DOES}|(?={_TERM}\s*[-+*/×]))|[\s\S]*?{_IS}){_RESULT}"
+)
 _IS_ONE = re.compile(rf"{_MATH}|({_IS}{_ONE})")
 _NO_WORDS = re.compile(r"(?![a-z]$|.*(?<![\\a-zA-Z])[a-zA-Z]{2})[^\n?]{1,200}(?<![=:,;])")
 _REFERENCE = re.compile(
     r"(?i)<<[^<>]*>>|\b(?:figure|fig\.|table|equation|eq\.|step|part|case|example|theorem|line)s? \(?[0-9.]+\)?"
 )
-KNOWN = UNITS.keys() | MULTIPLIERS.keys() | NOT_A_UNIT
+KNOWN = UNITS.keys() | MULTIPLIERS.keys()
 
 
 def is_right(completion: str, answer: str, *, prose: bool = True) -> bool:
@@ -292,7 +295,9 @@ def _marked(text, prose):
             settled = alone not in ("", "or", "and") or is_equiv(stated, later[2]) or is_equiv(later[2], stated)
             return later[0], later[2] if settled else None
         rule = "hashes" if hashes else "phrase"
-        taken_back = _SECOND_THOUGHT.match(text, stop) or _SECOND_THOUGHT.match(text, end) or _TAKEN_BACK.search(text, stop)
+        taken_back = (
+            _SECOND_THOUGHT.match(text, stop) or _SECOND_THOUGHT.match(text, end) or _TAKEN_BACK.search(text, stop)
+        )
         if _UNSURE.search(answer) or taken_back:
             return rule, None
         later = rule, mark.start(), answer
@@ -311,13 +316,19 @@ def _statement(text, start):
             break
     stated = text[start:stop].replace("**", "").strip("*_ \t\r\n").removeprefix("}").rstrip(".,;:")
     stated = re.sub(r"^[a-zA-Z' ]{1,60}\b(?:is|are|equals) ", "", stated)  # the number of apples is 42
-    return _result(None if len(stated.split()) < 5 or DENIES.search(stated) else _ONLY_RESULT.fullmatch(stated)) or stated, stop, end
+    return (
+        _result(None if len(stated.split()) < 5 or DENIES.search(stated) else _ONLY_RESULT.fullmatch(stated)) or stated,
+        stop,
+        end,
+    )
 
 
 def _result(found):
     """The value of a _RESULT, with the words after it if they are more than a name for what is counted."""
     words = found["unit"].split() if found else ()
-    known = any(not word.isascii() or {word, singular(word.lower())} & KNOWN for word in words)
+    known = any(
+        not word.isascii() or word.lower() in NOT_A_UNIT or {word, singular(word.lower())} & KNOWN for word in words
+    )
     return found and found["value"] + found["unit"] * known
 
 
@@ -331,7 +342,7 @@ def _closing(text):
             last, stop = text[start:end].strip(), text[end : end + 1]
         start = end + 1
     finished = last and (stop in (".", "!") or last.endswith(("**", "$", r"\]", r"\)")))
-    if not finished or DENIES.search(last) or _UNSURE.search(last):
+    if not finished or any(words.search(last) for words in (DENIES, _UNSURE, _NOT_STATED)):
         return None
     bold = re.fullmatch(r"\*\*([^*]+)\*\*", last)
     if bold and _VALUE.match(bold[1]):

@@ -44,13 +44,17 @@ class Answer(NamedTuple):
     key: str  # its normal form
     choice: str = ""  # the letter of the choice that it may be
     inner: "Answer | None" = None  # what it says without the letter of a choice or the words around it
+    label: frozenset = frozenset()  # these words
     domain: str = ""  # what follows "for all", as letters
 
 
 _SENTENCE = re.compile(  # the words before a value
     r"[a-zA-Z][a-zA-Z ,']*? (?:is|are|was|were|equals|equal to|has|have)(?: (?:exactly|only|just|equal to))* (?=\S)"
     r"|(?:[tT]here (?:is|are|were|was) )?(?:exactly|only|just) |(?:[sS]o|[tT]hus|[hH]ence|[tT]herefore),? "
-    r"|[a-zA-Z ]{3,}: *(?=\S)|\\(?:int|lim|sum|max|min|gcd)[^a-zA-Z<>=][^<>=]*= *(?=\S)"
+    r"|[a-zA-Z ]{3,}: *(?=\S)|\\(?:int|lim|sum|max|min)[^a-zA-Z<>=][^<>=]*= *(?=\S)|\\gcd *\([^()0-9]*\) *= *|P *\([^()<>=]*\) *= *(?=\S)"
+)
+_LABEL = re.compile(
+    r"(?!(?:there|the|so|thus|hence|therefore|final|answer|is|are|was|were|exactly|only|just|a)\b)\b\w+'?"
 )
 _DOMAIN = re.compile(
     r"(?<=\S)[, ]*(?:\\text *\{ *)?,? *\bfor (?:(?:all|any|every|each)\b|(?=\}? *[a-zA-Z] *(?:\\[gln]e|[<>])))(.*)$"
@@ -79,7 +83,7 @@ def read(text):
     if words_before and not DENIES.search(words_before[0]):
         value = read(sentence[words_before.end() :])
         if value.node.kind not in ("text", "unreadable", "nothing"):
-            answer = answer._replace(inner=value)
+            answer = answer._replace(inner=value, label=frozenset(_LABEL.findall(words_before[0].lower())))
     return answer
 
 
@@ -318,7 +322,11 @@ def _unit(tokens):
             word = word[0]
         if words.singular(word) in MULTIPLIERS:
             factor *= MULTIPLIERS[words.singular(word)]
-        elif words.singular(word) in NOT_A_UNIT or (not word.isascii() and re.search("[不没非无多余以左约的の倍半超至于보배]|[一-鿿぀-ヿ가-힣]{4}", word)):
+        elif (
+            word in NOT_A_UNIT
+            or (word == "of" and parts[-1:] == [("%", 1)])
+            or (not word.isascii() and re.search("[不没非无多余以左约的の倍半超至于보배成]|[一-鿿぀-ヿ가-힣]{4}", word))
+        ):
             raise Refused(f"{word} is no unit")
         elif token.text == "/" or word == "per":
             sign = -1

