@@ -226,9 +226,7 @@ def _is_label(node, others):
         return node.value == "e" and not any(other.has("constant") for other in others)
     if node.kind == "abs":
         inside = node.args[0]  # but |x| = 3 is to be solved
-        return _is_label(inside, others) and (
-            inside.kind == "product" or inside.value[0] in "zw" or " " in inside.value
-        )
+        return _is_label(inside, others) and (inside.kind == "product" or show(inside).startswith(("z", "w", "vec ")))
     if node.kind == "product":
         capitals = all(factor.kind == "symbol" and factor.value[0].isupper() for factor in node.args)
         return capitals and not any(other.symbols() for other in others)
@@ -255,7 +253,11 @@ def _same_equations(one, gold, depth):
 def _renamed(name, value, gold_name):
     """The value with the gold's letters, None if the names disagree: f(t) = t^2 is f(x) = x^2; y is f(x)."""
     kinds = {name.kind, gold_name.kind}
-    if name == gold_name or (kinds == {"symbol", "apply"} and Node("symbol", (), "y") in (name, gold_name)):
+    if (
+        name == gold_name
+        or show(gold_name) == show(name).partition("_")[0]
+        or (kinds == {"symbol", "apply"} and Node("symbol", (), "y") in (name, gold_name))
+    ):
         return value
     if kinds != {"apply"} or name.value != gold_name.value or len(name.args) != len(gold_name.args):
         return None
@@ -267,38 +269,34 @@ def _renamed(name, value, gold_name):
 
 
 def _same_lists(one, gold, depth):
-    """Each member matches a different one of the other side. A bare list may also be a tuple, in order."""
+    """Each member matches a different one of the other side. A bare list may also be a tuple, or the values of
+    x = 1, y = 2, in order."""
     for listed, other in (one, gold), (gold, one):
-        if listed.kind == "list" and other.kind in ("brackets", "matrix"):
-            ordered = Node("brackets", _named(listed)[1], other.value if other.kind == "brackets" else "()")
+        names, values = _named(listed)
+        bare = len(names) > 1 and not _named(other)[0]
+        if listed.kind == "list" and (bare or other.kind in ("brackets", "matrix")):
+            other = (
+                other._replace(kind="brackets", value="()") if other.kind == "list" and other.value != "or" else other
+            )
+            ordered = Node("brackets", values, other.value if other.kind == "brackets" else "()")
             plain = other.kind == "matrix" or other.value == "()" or (other.value == "[]" and len(other.args) > 2)
             return _same_cells(ordered, other, depth) if plain else ""
     members, golds = (side.args if side.kind in ("list", "set") else (side,) for side in (one, gold))
-    if len(members) != len(golds) or len(members) > 2 * MAX_MEMBERS:
+    fraction = one.kind != gold.kind and len(members) == 1 and members[0].kind == "symbol"  # {x} is not x
+    if len(members) != len(golds) or len(members) > 2 * MAX_MEMBERS or fraction:
         return ""
-    if one.kind != gold.kind and len(members) == 1 and members[0].kind == "symbol":  # {x}, the fractional part
-        return ""
-    (names, values), (gold_names, gold_values) = _named(one), _named(gold)
-    if len(names) == 1 and names == gold_names:
-        members, golds = values, gold_values
-    elif len({*names} | {*gold_names}) > 1 and not (names and gold_names):  # x = 1, y = 2 and a bare list
-        if {one.kind, gold.kind} != {"list"} or "or" in (one.value, gold.value):
-            return ""
-        same = (_same_if_defined(*pair, depth + 1) for pair in zip(values, gold_values, strict=True))
-        return "list" if all(same) else ""
     return "list" if _matched(members, golds, lambda *pair: _same_if_defined(*pair, depth + 1)) else ""
 
 
 def _named(node):
-    """The names of x = 1, y = 2, and the values in their order; x_1 = 1, x_2 = 2 have one name. If a member has no name,
-    none and the members."""
-    members = [_settled(member) for member in node.args if node.kind in ("list", "set")]
-    if len(members) < 2 or any(member.value != "named" for member in members):
-        return [], node.args if members else (node,)
+    """The letters of x = 1, y = 2, and the values in order; x_1 and x_2 are one letter. Else no letters, the members."""
+    members = [_settled(member) for member in node.args] if node.kind == "list" else []
+    if not members or any(member.value != "named" for member in members):
+        return set(), node.args
     pairs = [(show(member.args[0]).partition("_")[0], member.args[1]) for member in members]
-    pairs = sorted(pairs, key=lambda pair: pair[0]) if {name for name, _ in pairs} <= {*"xyz"} else pairs
-    names = [name for name, _ in pairs]
-    return (names if len({*names}) > 1 else names[:1]), tuple(value for _, value in pairs)
+    names = {name for name, _ in pairs}
+    pairs = sorted(pairs, key=lambda pair: pair[0]) if names <= {*"xyz"} else pairs
+    return names, tuple(value for _, value in pairs)
 
 
 def _matched(ones, golds, same):

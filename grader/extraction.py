@@ -44,11 +44,10 @@ _SECOND_THOUGHT = re.compile(
     r"|[\s$*)\]\\]*(?:(?:hundred|thousand|[mb]illion|dozen)s?|(?:is|was) (?:wrong|incorrect|false|not))\b"
 )
 _TAKEN_BACK = re.compile(  # anywhere after the answer
-    r"(?i)[.!?,;:…\n(—–-][ *]*(?:(?:oh|ah|um|but|well|or),? )?"
-    r"(?:not? ?[,.:;!…—–-]|no wait|wrong|incorrect|never ?mind|on second thought|(?:wait|actually|hmm*|oops|sorry|rather|correction|apologies|(?:scratch|strike) that)\b"
-    r"|(?:edit|update)s?:)"
-    r"|\b(?:that|this|it|which|I)(?: is|'s| was| am|'m)(?: \w+)? (?:wrong|incorrect|mistaken|false|not (?:right|correct))"
-    r"|n(?:'t|ot) be (?:right|correct)|(?:is|was)n't (?:right|correct)|\bI (?:mean\b|mis|made (?:a|an) (?:mistake|error))"
+    r"(?i)[.!?,;:…\n(—–-][ *]*(?:(?:oh|ah|um|but|well|or),? )?(?:not? ?[,.:;!…—–-]|edit:|(?:no wait|wrong|incorrect|wait"
+    r"|actually|hmm*|oops|sorry|rather|correction|apologies|never ?mind|on second thought|(?:scratch|strike) that)\b)"
+    r"|\b(?:that|this|it|which|I)(?: is|'s| was| am|'m)(?: \w+)? (?:wrong|incorrect|mistaken|false|not (?:right|correct)\b)"
+    r"|(?:n't|not|isn't|wasn't) (?:be )?(?:right|correct)\b|\bI (?:mean\b|mis|made an? (?:mistake|error))"
     r"|\btake (?:that|it) back|\bit should (?:be|have been)\b(?! noted)"
 )
 _NOT_BEFORE = re.compile(r"(?i)(?:\b(?:not|never)|n't|\\neq?|≠)[\s$*(]*$")  # x \neq \boxed{8}
@@ -70,8 +69,8 @@ _MARK = re.compile(
 _NOT_STATED = re.compile(  # before "the answer is": a task, a question or a guess
     r"(?i)(?:\b(?:whether|your|maybe|perhaps|possibly|might|could|not sure|unsure)\b"
     r"|(?:^|[.:?!\n])[ *]*(?:show|prove|verify|check|suppose|assume)\b)[^.?!\n]*$"
-    r"|\b(?:wrong|incorrect|mistaken|false|tempting|naive|cannot|never|not (?:be|true)|guess|doubt|if|unless|(?:first|initial|previous|old|\w+'s) answer|\w+n't)\b"
-    r"[^.?!,;:\n]*$"
+    r"|\b(?:wrong|incorrect|mistaken|false|tempting|naive|cannot|never|not (?:be|true)|guess|doubt|if|unless|\w+n't"
+    r"|(?:first|initial|previous|old|\w+'s) answer)\b[^.?!,;:\n]*$"
 )
 _FILLER = re.compile(
     r"(?i)(?:\n[ \t]*[-•] |[\s*_:>,]|\b(?:therefore|thus|then|hence|so|now|simply|just|indeed|clearly|exactly|roughly"
@@ -87,20 +86,20 @@ _NUMBER = r"[-+−]?(?:\\?\$)?[0-9][0-9,]*(?:\.[0-9]+)?(?:/[0-9]+)?(?:\\?%|°)?"
 _TERM = r"(?:\\?\$)?[0-9][0-9,.]*%?"
 _CHAIN = rf"(?:{_TERM}(?:\s*[-+*/×]\s*{_TERM})*\s*=\s*)*"  # of 48+24 = 72
 _ONE = rf"{_CHAIN}(?:{_MATH}|{_NUMBER}|\([A-J]\)|[A-J](?![a-zA-Z]))"
-# what may follow a result, and is no part of it
-_AFTER = (
-    r"(?:in|at|on|for|per(?! cent)|each|every|altogether|left|remaining|as|after|before|during|together|more(?! than)|an?"
-    r"|because|since|from|between|to(?! the))\b"
+_AFTER = (  # what may follow a result, and is no part of it
+    r"(?:in|at|on|for|per(?! cent)|each|every|altogether|left|remaining|as|after|before|during|together|more(?! than)"
+    r"|an?|because|since|from|between|to(?! the))\b"
 )
+_ENDS = rf"(?:{_AFTER}|(?:and|or|of|to|by|is|are|but|does|fails|divides|ha[sv]e?|was|were|can|will|must)\b)"
 _RESULT = (
     rf"(?P<value>{_ONE}(?:(?:,| and|, and) {_ONE})*)"
-    rf"(?P<unit>(?: ?(?!{_AFTER}|(?:and|or|of|to|by|is|are|but|does|fails|divides|has|have|was|were|can|will|must)\b)[^\W\d_]+(?![^\W\d_])(?:/[a-z]+|\^?[23])?){{0,3}})"
+    rf"(?P<unit>(?: ?(?!{_ENDS})[^\W\d_]+(?![^\W\d_])(?:/[a-z]+|\^?[23])?){{0,3}})"
     rf"(?: (?:{_AFTER}|(?<=[a-z] )(?<!cent )of )[^0-9$\\]*)?[*\s]*"
 )
 _ONLY_RESULT = re.compile(_RESULT)
 _CONCLUDES = (
-    r"(?i:\W*(?:(?:so|thus|therefore|hence|finally|in total|altogether|in conclusion|consequently|we conclude|it follows"
-    r"|then|that)\b[\s,:]*)+)"
+    r"(?i:\W*(?:(?:so|thus|therefore|hence|then|that|finally|in total|altogether|in conclusion|consequently"
+    r"|we conclude|it follows)\b[\s,:]*)+)"
 )
 _IS = (
     r"(?:\b(?:is|are|was|were|equals|(?:must|will|would) be|total of)\b|(?:(?<=[a-z]{2} )|(?<=[,a-z] [a-zA-Z] ))="
@@ -109,9 +108,8 @@ _IS = (
 )
 _DOES = (
     r"(?:\b(?:now ha[sv]e?|(?:make|get|give|earn|sell|spend|cost|pay|take|save|need|use|eat|buy|receive)s?"
-    r"|made|got|gave|obtain|earned|sold|spent|paid|took|saved|used|ate|bought|received)"
-    r"|\b(?:[Ww]e (?:get|have|obtain|find)|(?:gives?|giving|yields?|yielding)(?: us)?) (?:the|our|an) (?:final )?answer"
-    r"(?: of)?)\s*(?:(?:exactly|only|just|a total of) )*"
+    r"|made|got|gave|obtain|earned|sold|spent|paid|took|saved|used|ate|bought|received"
+    r"|(?:[Ww]e get|gives?|gives? us) (?:the|our) (?:final )?answer)\s*(?:(?:exactly|only|just|a total of) )*)"
 )
 _STATES = re.compile(
     rf"(?:{_CONCLUDES}(?:[^0-9$\\]*?\bha[sv]e?\s)?|[^0-9$\\]*?(?:{_DOES}|(?={_TERM}\s*[-+*/×]))|[\s\S]*?{_IS}){_RESULT}"
@@ -121,7 +119,6 @@ _NO_WORDS = re.compile(r"(?![a-z]$|.*(?<![\\a-zA-Z])[a-zA-Z]{2})[^\n?]{1,200}(?<
 _REFERENCE = re.compile(
     r"(?i)<<[^<>]*>>|\b(?:figure|fig\.|table|equation|eq\.|step|part|case|example|theorem|line)s? \(?[0-9.]+\)?"
 )
-KNOWN = UNITS.keys() | MULTIPLIERS.keys()
 
 
 def is_right(completion: str, answer: str, *, prose: bool = True) -> bool:
@@ -295,10 +292,8 @@ def _marked(text, prose):
             settled = alone not in ("", "or", "and") or is_equiv(stated, later[2]) or is_equiv(later[2], stated)
             return later[0], later[2] if settled else None
         rule = "hashes" if hashes else "phrase"
-        taken_back = (
-            _SECOND_THOUGHT.match(text, stop) or _SECOND_THOUGHT.match(text, end) or _TAKEN_BACK.search(text, stop)
-        )
-        if _UNSURE.search(answer) or taken_back:
+        unsure = _UNSURE.search(answer) or _SECOND_THOUGHT.match(text, stop) or _SECOND_THOUGHT.match(text, end)
+        if unsure or _TAKEN_BACK.search(text, stop):
             return rule, None
         later = rule, mark.start(), answer
     return (later[0], later[2]) if later else ("", None)
@@ -324,12 +319,10 @@ def _statement(text, start):
 
 
 def _result(found):
-    """The value of a _RESULT, with the words after it if they are more than a name for what is counted."""
-    words = found["unit"].split() if found else ()
-    known = any(
-        not word.isascii() or word.lower() in NOT_A_UNIT or {word, singular(word.lower())} & KNOWN for word in words
-    )
-    return found and found["value"] + found["unit"] * known
+    """The value of a _RESULT, and the words after it unless they only name what is counted."""
+    known = UNITS.keys() | MULTIPLIERS.keys() | NOT_A_UNIT
+    words = [form for word in (found["unit"].split() if found else ()) for form in (word, word.lower(), singular(word))]
+    return found and found["value"] + found["unit"] * any(word in known or not word.isascii() for word in words)
 
 
 def _closing(text):
@@ -342,7 +335,7 @@ def _closing(text):
             last, stop = text[start:end].strip(), text[end : end + 1]
         start = end + 1
     finished = last and (stop in (".", "!") or last.endswith(("**", "$", r"\]", r"\)")))
-    if not finished or any(words.search(last) for words in (DENIES, _UNSURE, _NOT_STATED)):
+    if not finished or DENIES.search(last) or _NOT_STATED.search(last):
         return None
     bold = re.fullmatch(r"\*\*([^*]+)\*\*", last)
     if bold and _VALUE.match(bold[1]):

@@ -44,18 +44,17 @@ class Answer(NamedTuple):
     key: str  # its normal form
     choice: str = ""  # the letter of the choice that it may be
     inner: "Answer | None" = None  # what it says without the letter of a choice or the words around it
-    label: frozenset = frozenset()  # these words
+    label: frozenset = frozenset()  # these words, without those of any sentence
     domain: str = ""  # what follows "for all", as letters
 
 
 _SENTENCE = re.compile(  # the words before a value
     r"[a-zA-Z][a-zA-Z ,']*? (?:is|are|was|were|equals|equal to|has|have)(?: (?:exactly|only|just|equal to))* (?=\S)"
     r"|(?:[tT]here (?:is|are|were|was) )?(?:exactly|only|just) |(?:[sS]o|[tT]hus|[hH]ence|[tT]herefore),? "
-    r"|[a-zA-Z ]{3,}: *(?=\S)|\\(?:int|lim|sum|max|min)[^a-zA-Z<>=][^<>=]*= *(?=\S)|\\gcd *\([^()0-9]*\) *= *|P *\([^()<>=]*\) *= *(?=\S)"
+    r"|[a-zA-Z ]{3,}: *(?=\S)|\\(?:int|lim|sum|max|min)[^a-zA-Z<>=][^<>=]*= *(?=\S)"
+    r"|\\gcd *\([^()0-9]*\) *= *|P *\([^()<>=]*\) *= *(?=\S)"
 )
-_LABEL = re.compile(
-    r"(?!(?:there|the|so|thus|hence|therefore|final|answer|is|are|was|were|exactly|only|just|a)\b)\b\w+'?"
-)
+_LABEL = re.compile(r"\b(?!(?:the|there|so|answer|is|are|was|were|exactly|only|just|a)\b)\w+'?")
 _DOMAIN = re.compile(
     r"(?<=\S)[, ]*(?:\\text *\{ *)?,? *\bfor (?:(?:all|any|every|each)\b|(?=\}? *[a-zA-Z] *(?:\\[gln]e|[<>])))(.*)$"
 )
@@ -138,6 +137,7 @@ def _english_members(tokens):
 
 
 _UNIT_STARTS = words.BARE_UNITS | MULTIPLIERS.keys() | words.COMPOUND_UNITS.keys() | {"sq", "cu"}
+_NO_UNIT = re.compile("[不没非无多余以左约的の倍半超至于보배成]|[一-鿿぀-ヿ가-힣]{4}")
 _LETTER_UNITS = frozenset("mgshLNJKWVACFT")  # a lone letter after a number and a space may be one of these
 _REFUSED_SIGNS = frozenset('@#`"=<>^{}[]_\\*|~;')  # in no text of words
 _ENGLISH = frozenset("It He She has was are the of th".split())  # not letters to be multiplied
@@ -322,11 +322,7 @@ def _unit(tokens):
             word = word[0]
         if words.singular(word) in MULTIPLIERS:
             factor *= MULTIPLIERS[words.singular(word)]
-        elif (
-            word in NOT_A_UNIT
-            or (word == "of" and parts[-1:] == [("%", 1)])
-            or (not word.isascii() and re.search("[不没非无多余以左约的の倍半超至于보배成]|[一-鿿぀-ヿ가-힣]{4}", word))
-        ):
+        elif word in NOT_A_UNIT or _NO_UNIT.search(word):
             raise Refused(f"{word} is no unit")
         elif token.text == "/" or word == "per":
             sign = -1

@@ -100,6 +100,7 @@ _SUBSTITUTIONS = [
         (r"\{ *([,:]) *\}", r"\1"),
         (r"(?<!\\)\\[,!;:> ]|(?<!\\)~", " "),
         (r"(-?) *\\\$", r"\\dollar \1"),  # money
+        (r"(?:%|\bpercent) of\b", r"\\of "),
         (r"\\\\ *\[[0-9.]+ *[a-z]{2}\]", r"\\\\"),  # the space between rows
         (r"\.\.\.", r"\\ldots "),
         (r"\\top(?![a-z])", "T"),

@@ -32,22 +32,19 @@ BARE_UNITS = frozenset(
 COMPOUND_UNITS = {"mph": (("mile", 1), ("hour", -1)), "kph": (("km", 1), ("hour", -1))}
 COMPOUND_UNITS |= {"fps": (("foot", 1), ("s", -1))}
 NOT_A_UNIT = frozenset(
-    """not point plus minus times over mod modulo remainder squared cubed factorial infinity half halves tens score below above under short away
-    double twice triple is are was be but if when where because maybe perhaps probably about approximately
-    roughly least most more less fewer than else wrong incorrect unknown for only between from with without
-    however so then as at by nicht oder ou или mehr más больше более weniger menos moins pas не нет false true
-    yes no none never either neither both except unless answer digits base solution solutions""".split()
-) | {
-    name + plural
-    for name in "third quarter fourth fifth sixth seventh eighth ninth tenth hundredth thousandth millionth".split()
-    for plural in ("", "s")
-}
-
-DENIES = re.compile(  # a sentence with one of these states something else than a value
-    r"(?i)\b(?:not|never|no|none|neither|cannot|or|if|let|suppose|assume|whether|number of digits|probably|likely"
-    r"|guess(?:es)?|wrong|incorrect|false|mistake|bounds?|(?:[a-z]+er|less|more) than|least|most|up to|multiples?|half"
-    r"|twice|thrice|double|triple|times|digits?|needs? to|ha(?:s|ve) to|lemma|set|tr(?:y|ies)|(?:third|quarter|square|cube|root|negative|reciprocal) of|at first|initially|originally|beginning|show|prove|verify|check"
-    r"|find|compute|evaluate)\b|n't"
+    """not point plus minus times over mod modulo remainder squared cubed factorial infinity half halves third thirds
+    quarter quarters fourth fourths fifth fifths sixth sixths seventh sevenths eighth eighths ninth ninths tenth tenths
+    hundredth hundredths thousandth thousandths tens score below above under away double twice triple is are was be but
+    if when where because maybe perhaps probably about approximately roughly least most more less fewer than else wrong
+    incorrect unknown for only between from with without however so then as at by nicht oder ou или mehr más больше
+    более weniger menos moins pas не нет false true yes no none never either neither both except unless answer digits
+    base solution solutions""".split()
+)
+DENIES = re.compile(  # a sentence with one of these states something else than the value in it
+    r"(?i)\b(?:not|never|no|none|neither|cannot|or|if|let|suppose|assume|whether|might|could|may be|probably|guess|wrong"
+    r"|incorrect|false|mistake|bounds?|half|twice|thrice|double|triple|(?<!number of )times|digit|number of digits|we set"
+    r"|(?:third|quarter|square|cube|root|negative) of [a-z]+|at first|initially|originally)\b|n't"
+    r"|^\W*(?:show|prove|verify|check|find|compute|evaluate)\b"
 )
 
 NUMBER_WORDS = {word: i for i, word in enumerate(
@@ -56,11 +53,10 @@ NUMBER_WORDS = {word: i for i, word in enumerate(
 )}  # fmt: skip
 NUMBER_WORDS |= dict(zip("thirty forty fifty sixty seventy eighty ninety".split(), range(30, 100, 10), strict=True))
 MULTIPLIERS = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
-MULTIPLIERS |= {"lakh": 10**5, "crore": 10**7, "mln": 10**6, "mio": 10**6, "mrd": 10**9}
-_POWERS = """1 十 십;2 百 백 hundert;3 千 천 тысяча тысяч тысячи тыс mil mille tausend;4 万 만 萬;8 亿 억 億
-6 млн миллион миллиона миллионов millionen millón millone milhão milhõe;9 млрд миллиард миллиарда миллиардов milliard
-milliarde milliarden"""
-MULTIPLIERS |= {word: 10 ** int(row[0]) for row in re.split("[;\n](?=[0-9])", _POWERS) for word in row[2:].split()}
+_POWERS = """1 十 십;2 百 백 hundert;3 千 천 тысяча тысяч тысячи тыс mil mille tausend;4 万 만 萬;5 lakh;6 млн миллион
+миллиона миллионов mln mio millionen millón millone milhão milhõe;7 crore;8 亿 억 億;9 млрд миллиард миллиарда
+миллиардов mrd milliard milliarde milliarden"""
+MULTIPLIERS |= {word: 10 ** int(row[0]) for row in _POWERS.split(";") for word in row[2:].split()}
 _MONTHS = "january february march april may june july august september october november december".split()
 _MONTHS = {name: i for i, month in enumerate(_MONTHS, 1) for name in (month, month[:3])} | {"sept": 9}
 # what a completion in Chinese, Japanese, Korean, German, French, Spanish, Portuguese or Russian says, in English
@@ -69,15 +65,13 @@ _PHRASES = {
     r"|(?<![不未])选 ?:?(?= ?\(?[A-J])|\b(?:Antwort|Lösung|Ergebnis|réponse|résultat|solution|respuesta|resultado"
     r"|soluci[oó]n|resposta|solução|ответ(?:ом)?)(?: final[e]?| correct?[ae])?"
     r" ?(?:\b(?:ist|lautet|beträgt|est|es|é|равен|является)\b|[:—])|\bist d(?:ie|as) (?:Antwort|Lösung|Ergebnis)\b",
-    " equals ": r"得到?|\b(?:получаем|erhalten wir|on obtient|obtenemos|obtemos)\b",
-    "therefore ": "所以|因此|综上|故|よって|したがって|따라서|그러므로"
-    r"|\b(?:also(?= ist)|daher|folglich|somit|donc|por (?:lo )?tanto|portanto|следовательно|таким образом|итак|значит)\b",
-    ". Wait, ": "等等|算错|错了|不对|間違|틀렸",
-    " wrong ": r"错误的?|誤った|\b(?:falsche|fausse|incorrect[ao]|errad[ao]|неправильный|неверный)\b",
-    " not ": r"[没非]|不(?!同)|ない|ません|아[니닙님]|至少|[至最][多少]|超[过え]|[多少大小高低]于|以[上下]|보다|이[상하]|\b(?:nicht|nein|non|keine?"
-    r"|pas|não|не|нет|mindestens|höchstens|(?:mehr|weniger) als|au (?:moins|plus)|(?:plus|moins|más|menos|mais) de"
-    r"|al menos|pelo menos|больше|меньше|более|менее)\b",
-    " times ": r"倍|절반|半(?!径)|[두세0-9] ?배|\b(?:doppelte|hälfte|moitié|doble|mitad|dobro|metade|удвоенн\w+|половин\w+)\b",
+    "therefore ": r"所以|因此|综上|故|得到?|よって|したがって|따라서|그러므로|\b(?:also(?= ist)|daher|folglich|somit|donc"
+    r"|por (?:lo )?tanto|portanto|следовательно|таким образом|итак|значит|получаем|erhalten wir|on obtient)\b",
+    " wrong ": r"错误的?|等等|算错|错了|不对|間違|誤った|틀렸|\b(?:falsche|fausse|incorrect[ao]|неправильный|неверный)\b",
+    " not ": r"[没非]|不(?!同)|ない|ません|아[니닙님]|至少|[至最][多少]|超[过え]|[多少大小高低]于|以[上下]|보다|이[상하]"
+    r"|\b(?:nicht|nein|non(?![-\w])|keine?|pas|não|не|нет|mindestens|höchstens|(?:mehr|weniger) als|au (?:moins|plus)"
+    r"|(?:plus|moins|más|menos|mais) de|al menos|pelo menos|больше|меньше|более|менее)\b",
+    " times ": r"倍|절반|半(?![径圆])|[두세0-9] ?배|\b(?:doppelte|hälfte|moitié|doble|mitad|dobro|metade|удвоенн\w+)\b",
     " maybe ": r"可能|也许|大[概约]|约[为是]|かもしれ|아마|\b(?:vielleicht|peut-être|quizás?|talvez|возможно)\b",
     "": "一共|共有?",
     " if ": r"如果|假设|若|もし|만약|\b(?:wenn|если)\b",
