@@ -273,14 +273,13 @@ def _same_lists(one, gold, depth):
     x = 1, y = 2, in order."""
     for listed, other in (one, gold), (gold, one):
         names, values = _named(listed)
-        bare = len(names) > 1 and not _named(other)[0]
-        if listed.kind == "list" and (bare or other.kind in ("brackets", "matrix")):
-            other = (
-                other._replace(kind="brackets", value="()") if other.kind == "list" and other.value != "or" else other
-            )
+        if listed.kind == "list" and other.kind in ("brackets", "matrix"):
             ordered = Node("brackets", values, other.value if other.kind == "brackets" else "()")
             plain = other.kind == "matrix" or other.value == "()" or (other.value == "[]" and len(other.args) > 2)
             return _same_cells(ordered, other, depth) if plain else ""
+        if len(names) > 1 and not _named(other)[0]:
+            cells = (Node("brackets", side, "()") for side in (values, other.args))
+            return _same_cells(*cells, depth) if other.kind == "list" and other.value != "or" else ""
     members, golds = (side.args if side.kind in ("list", "set") else (side,) for side in (one, gold))
     fraction = one.kind != gold.kind and len(members) == 1 and members[0].kind == "symbol"  # {x} is not x
     if len(members) != len(golds) or len(members) > 2 * MAX_MEMBERS or fraction:
@@ -289,7 +288,7 @@ def _same_lists(one, gold, depth):
 
 
 def _named(node):
-    """The letters of x = 1, y = 2, and the values in order; x_1 and x_2 are one letter. Else no letters, the members."""
+    """The letters of x = 1, y = 2, and the values in order; x_1 and x_2 are one letter. Without, the members."""
     members = [_settled(member) for member in node.args] if node.kind == "list" else []
     if not members or any(member.value != "named" for member in members):
         return set(), node.args

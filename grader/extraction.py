@@ -37,19 +37,16 @@ _JOINT = re.compile(  # between the boxes of one list, or between alternatives
     r"(?:\n[ \t]*-|[\s,;/$&~()*]|\\\\|\\[,;:!()\[\]]|\\q?quad|\\text *\{[ ,]*(?:and|or)?[ ,]*\}"
     r"|(?:and|or|或|和|either|else|maybe|perhaps|possibly)\b|(?<=[\s$(])[a-zA-Z](?:_\{?[0-9]\}?)? *= *)*"
 )
-_SECOND_THOUGHT = re.compile(
-    r"(?i)[\s.,;*$)\]\\]*(?:(?:but|or|though|although) )?"
-    r"(?:maybe|perhaps|possibly|(?:(?:it|this|that) )?(?:could|might|may) (?:also |well )?be)\b"
-    r"|[\s*$)\]\\]*\.\s+or\b(?! equivalently| in\b| as\b| simply\b)"
-    r"|[\s$*)\]\\]*(?:(?:hundred|thousand|[mb]illion|dozen)s?|(?:is|was) (?:wrong|incorrect|false|not))\b"
-)
 _TAKEN_BACK = re.compile(  # anywhere after the answer
-    r"(?i)[.!?,;:…\n(—–-][ *]*(?:(?:oh|ah|um|but|well|or),? )?(?:not? ?[,.:;!…—–-]|edit:|(?:no wait|wrong|incorrect|wait"
-    r"|actually|hmm*|oops|sorry|rather|correction|apologies|never ?mind|on second thought|(?:scratch|strike) that)\b)"
-    r"|\b(?:that|this|it|which|I)(?: is|'s| was| am|'m)(?: \w+)? (?:wrong|incorrect|mistaken|false|not (?:right|correct)\b)"
-    r"|(?:n't|not|isn't|wasn't) (?:be )?(?:right|correct)\b|\bI (?:mean\b|mis|made an? (?:mistake|error))"
+    r"(?i)[.!?,;:…\n(—–-][ *]*(?:(?:oh|ah|um|but|well|or|though|although),? )?(?:not? ?[,.:;!…—–-]|edit:|(?:no wait|wrong"
+    r"|incorrect|wait|actually|hmm*|oops|sorry|rather|correction|apologies|never ?mind|on second thought|maybe|perhaps"
+    r"|possibly|(?:scratch|strike) that)\b|(?:it|this|that) (?:could|might|may)\b)|\b(?:it|this|that|which|I)"
+    r"(?: is|'s| was| am|'m)(?: \w+)? (?:wrong|incorrect|mistaken|false|not (?:right|correct))\b"
+    r"|(?:n't|not) (?:be )?(?:right|correct)\b|\bI (?:mean\b|mis|made an? (?:mistake|error))"
     r"|\btake (?:that|it) back|\bit should (?:be|have been)\b(?! noted)"
+    r"|\.\s+or\b(?! equivalently| in\b| as\b| simply\b)"
 )
+_SCALED = re.compile(r"(?i)[\s$*)\]\\]*(?:hundred|thousand|[mb]illion|dozen)s?\b")  # \boxed{8} million
 _NOT_BEFORE = re.compile(r"(?i)(?:\b(?:not|never)|n't|\\neq?|≠)[\s$*(]*$")  # x \neq \boxed{8}
 
 _MATH = (
@@ -96,7 +93,6 @@ _RESULT = (
     rf"(?P<unit>(?: ?(?!{_ENDS})[^\W\d_]+(?![^\W\d_])(?:/[a-z]+|\^?[23])?){{0,3}})"
     rf"(?: (?:{_AFTER}|(?<=[a-z] )(?<!cent )of )[^0-9$\\]*)?[*\s]*"
 )
-_ONLY_RESULT = re.compile(_RESULT)
 _CONCLUDES = (
     r"(?i:\W*(?:(?:so|thus|therefore|hence|then|that|finally|in total|altogether|in conclusion|consequently"
     r"|we conclude|it follows)\b[\s,:]*)+)"
@@ -114,7 +110,6 @@ _DOES = (
 _STATES = re.compile(
     rf"(?:{_CONCLUDES}(?:[^0-9$\\]*?\bha[sv]e?\s)?|[^0-9$\\]*?(?:{_DOES}|(?={_TERM}\s*[-+*/×]))|[\s\S]*?{_IS}){_RESULT}"
 )
-_IS_ONE = re.compile(rf"{_MATH}|({_IS}{_ONE})")
 _NO_WORDS = re.compile(r"(?![a-z]$|.*(?<![\\a-zA-Z])[a-zA-Z]{2})[^\n?]{1,200}(?<![=:,;])")
 _REFERENCE = re.compile(
     r"(?i)<<[^<>]*>>|\b(?:figure|fig\.|table|equation|eq\.|step|part|case|example|theorem|line)s? \(?[0-9.]+\)?"
@@ -257,7 +252,7 @@ def _boxes(text):
 def _last_boxes(text, boxes):
     """The inside of the last box, or of all last boxes with only separators between them, as one list."""
     first = len(boxes) - 1
-    if _SECOND_THOUGHT.match(text, boxes[first][3]) or _TAKEN_BACK.search(text, boxes[first][3]):
+    if _SCALED.match(text, boxes[first][3]) or _TAKEN_BACK.search(text, boxes[first][3]):
         return None
     while first > 0 and _JOINT.fullmatch(text, boxes[first - 1][3], boxes[first][0]):
         first -= 1
@@ -292,8 +287,7 @@ def _marked(text, prose):
             settled = alone not in ("", "or", "and") or is_equiv(stated, later[2]) or is_equiv(later[2], stated)
             return later[0], later[2] if settled else None
         rule = "hashes" if hashes else "phrase"
-        unsure = _UNSURE.search(answer) or _SECOND_THOUGHT.match(text, stop) or _SECOND_THOUGHT.match(text, end)
-        if unsure or _TAKEN_BACK.search(text, stop):
+        if _UNSURE.search(answer) or _TAKEN_BACK.search(text, stop):
             return rule, None
         later = rule, mark.start(), answer
     return (later[0], later[2]) if later else ("", None)
@@ -312,7 +306,7 @@ def _statement(text, start):
     stated = text[start:stop].replace("**", "").strip("*_ \t\r\n").removeprefix("}").rstrip(".,;:")
     stated = re.sub(r"^[a-zA-Z' ]{1,60}\b(?:is|are|equals) ", "", stated)  # the number of apples is 42
     return (
-        _result(None if len(stated.split()) < 5 or DENIES.search(stated) else _ONLY_RESULT.fullmatch(stated)) or stated,
+        _result(None if len(stated.split()) < 5 or DENIES.search(stated) else re.fullmatch(_RESULT, stated)) or stated,
         stop,
         end,
     )
@@ -341,4 +335,4 @@ def _closing(text):
     if bold and _VALUE.match(bold[1]):
         return bold[1]
     last = _REFERENCE.sub("", last.replace("**", ""))
-    return _result(_STATES.fullmatch(last) if sum(map(bool, _IS_ONE.findall(last))) < 2 else None)
+    return _result(_STATES.fullmatch(last) if sum(map(bool, re.findall(rf"{_MATH}|({_IS}{_ONE})", last))) < 2 else None)
