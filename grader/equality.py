@@ -83,7 +83,8 @@ def _decide(candidate, gold):
         return "same text"
     if gold.choice and candidate.choice and (gold.choice != candidate.choice or not (gold.inner and candidate.inner)):
         return "choice" if candidate.choice == gold.choice else ""
-    if candidate.label and gold.label and not (candidate.label <= gold.label or gold.label <= candidate.label):
+    labels = {side.key.removesuffix(side.inner.key) for side in (candidate, gold) if side.inner and not side.choice}
+    if len(labels) > 1:  # \max = 5 and \min = 5
         return ""
     if candidate.inner or gold.inner:  # a choice or a sentence: what it says
         return _decide(candidate.inner or candidate, gold.inner or gold)
@@ -253,11 +254,8 @@ def _same_equations(one, gold, depth):
 def _renamed(name, value, gold_name):
     """The value with the gold's letters, None if the names disagree: f(t) = t^2 is f(x) = x^2; y is f(x)."""
     kinds = {name.kind, gold_name.kind}
-    if (
-        name == gold_name
-        or show(gold_name) == show(name).partition("_")[0]
-        or (kinds == {"symbol", "apply"} and Node("symbol", (), "y") in (name, gold_name))
-    ):
+    same = show(gold_name) in (show(name), show(name).partition("_")[0])  # x_1 is x
+    if same or (kinds == {"symbol", "apply"} and Node("symbol", (), "y") in (name, gold_name)):
         return value
     if kinds != {"apply"} or name.value != gold_name.value or len(name.args) != len(gold_name.args):
         return None

@@ -38,12 +38,11 @@ _JOINT = re.compile(  # between the boxes of one list, or between alternatives
     r"|(?:and|or|或|和|either|else|maybe|perhaps|possibly)\b|(?<=[\s$(])[a-zA-Z](?:_\{?[0-9]\}?)? *= *)*"
 )
 _TAKEN_BACK = re.compile(  # anywhere after the answer
-    r"(?i)[.!?,;:…\n(—–-][ *]*(?:(?:oh|ah|um|but|well|or|though|although),? )?(?:not? ?[,.:;!…—–-]|edit:|(?:no wait|wrong"
-    r"|incorrect|wait|actually|hmm*|oops|sorry|rather|correction|apologies|never ?mind|on second thought|maybe|perhaps"
-    r"|possibly|(?:scratch|strike) that)\b|(?:it|this|that) (?:could|might|may)\b)|\b(?:it|this|that|which|I)"
-    r"(?: is|'s| was| am|'m)(?: \w+)? (?:wrong|incorrect|mistaken|false|not (?:right|correct))\b"
-    r"|(?:n't|not) (?:be )?(?:right|correct)\b|\bI (?:mean\b|mis|made an? (?:mistake|error))"
-    r"|\btake (?:that|it) back|\bit should (?:be|have been)\b(?! noted)"
+    r"(?i)[.!?,;:…\n(—–-][ *]*(?:(?:oh|ah|um|but|well|or|though|although),? )?(?:not? ?[,.:;!…—–-]|(?:no wait|wait|wrong"
+    r"|incorrect|actually|hmm*|oops|sorry|rather|correction|never ?mind|on second thought|maybe|perhaps|possibly"
+    r"|scratch that|(?:it|this|that) (?:could|might|may))\b)|\b(?:it|this|that|which|I)(?: is|'s| was| am|'m)"
+    r"(?: \w+)? (?:wrong|incorrect|mistaken|false|not right|not correct)\b|(?:n't|not) (?:be )?(?:right|correct)\b"
+    r"|\bI (?:mean\b|mis|made an? (?:mistake|error)|take)|\bit should (?:be|have been)\b(?! noted)"
     r"|\.\s+or\b(?! equivalently| in\b| as\b| simply\b)"
 )
 _SCALED = re.compile(r"(?i)[\s$*)\]\\]*(?:hundred|thousand|[mb]illion|dozen)s?\b")  # \boxed{8} million
@@ -65,7 +64,7 @@ _MARK = re.compile(
 )
 _NOT_STATED = re.compile(  # before "the answer is": a task, a question or a guess
     r"(?i)(?:\b(?:whether|your|maybe|perhaps|possibly|might|could|not sure|unsure)\b"
-    r"|(?:^|[.:?!\n])[ *]*(?:show|prove|verify|check|suppose|assume)\b)[^.?!\n]*$"
+    r"|(?:^|[.:?!\n])[ *]*(?:show|prove|verify|check|find|compute|evaluate|suppose|assume)\b)[^.?!\n]*$"
     r"|\b(?:wrong|incorrect|mistaken|false|tempting|naive|cannot|never|not (?:be|true)|guess|doubt|if|unless|\w+n't"
     r"|(?:first|initial|previous|old|\w+'s) answer)\b[^.?!,;:\n]*$"
 )
@@ -98,17 +97,16 @@ _CONCLUDES = (
     r"|we conclude|it follows)\b[\s,:]*)+)"
 )
 _IS = (
-    r"(?:\b(?:is|are|was|were|equals|(?:must|will|would) be|total of)\b|(?:(?<=[a-z]{2} )|(?<=[,a-z] [a-zA-Z] ))="
-    r"|(?<=[,a-z] [a-zA-Z])=|(?<=[^\x00-\x7f])[a-zA-Z]? ?=|[:是为有])"
-    r"(?:,? (?:therefore|thus|then|exactly|equal to|also|just|only|a total of))*\s*"
+    r"(?:\b(?:is|are|was|were|equals|(?:must|will|would) be|total of)\b|[:是为有]"
+    r"|(?:[a-z]{2}|(?:^|[,a-z] |[^\x00-\x7f])[a-zA-Z]|[^\x00-\x7f]) ?=)"
 )
 _DOES = (
     r"(?:\b(?:now ha[sv]e?|(?:make|get|give|earn|sell|spend|cost|pay|take|save|need|use|eat|buy|receive)s?"
-    r"|made|got|gave|obtain|earned|sold|spent|paid|took|saved|used|ate|bought|received"
-    r"|(?:[Ww]e get|gives?|gives? us) (?:the|our) (?:final )?answer)\s*(?:(?:exactly|only|just|a total of) )*)"
+    r"|made|got|gave|obtain|earned|sold|spent|paid|took|saved|used|ate|bought|received)\b)"
 )
+_MERELY = r"(?:,? (?:therefore|thus|then|exactly|equal to|also|just|only|a total of))*\s*"
 _STATES = re.compile(
-    rf"(?:{_CONCLUDES}(?:[^0-9$\\]*?\bha[sv]e?\s)?|[^0-9$\\]*?(?:{_DOES}|(?={_TERM}\s*[-+*/×]))|[\s\S]*?{_IS}){_RESULT}"
+    rf"(?:{_CONCLUDES}(?:[^0-9$\\]*?\bha[sv]e?\s)?|[^0-9$\\]*?(?:{_DOES}|(?={_TERM}\s*[-+*/×]))|[\s\S]*?{_IS}){_MERELY}{_RESULT}"
 )
 _NO_WORDS = re.compile(r"(?![a-z]$|.*(?<![\\a-zA-Z])[a-zA-Z]{2})[^\n?]{1,200}(?<![=:,;])")
 _REFERENCE = re.compile(
@@ -179,10 +177,10 @@ def find_answer(completion: str, *, prose: bool = True) -> tuple[str, str | None
     phrase   the last of `the answer is x`, `Answer: x` and the like, up to the end of the statement. Two adjacent ones
              that disagree are no answer
     tagged   the whole inside of `<answer>`
-    closing  the last sentence, if it is finished and states exactly one value; or a value that is all that follows
-             `</think>`
+    closing  the last sentence, if it is finished and has a form that states a result; or a value that is all that
+             follows `</think>`
 
-    An answer that is taken back at once ("or maybe 43"), or a completion that pleads with the grader, counts as none.
+    An answer that is taken back ("or maybe 43", "No, it is 9"), or a completion that pleads with the grader, counts as none.
     The last number is never guessed at: that would pay for truncated text. Without prose: boxed, hashes and tagged.
     """
     text, place = own_text(completion)
@@ -205,8 +203,7 @@ def _found(text, place, prose):
     text = in_english(text[-MAX_PROSE:])
     rule, answer = _marked(text, prose)
     if not rule and place == "block":
-        value = _closing(text) if prose and re.match(_CONCLUDES, text) else None
-        rule, answer = "tagged", value or text.strip("* \t\r\n")
+        rule, answer = "tagged", text.strip("* \t\r\n")
     elif not rule and prose:
         bare = text.strip("* \t\r\n.")
         alone = place == "after a thought" and _VALUE.match(bare) and _NO_WORDS.fullmatch(bare)
@@ -252,12 +249,11 @@ def _boxes(text):
 def _last_boxes(text, boxes):
     """The inside of the last box, or of all last boxes with only separators between them, as one list."""
     first = len(boxes) - 1
-    if _SCALED.match(text, boxes[first][3]) or _TAKEN_BACK.search(text, boxes[first][3]):
+    start, _, _, end = boxes[first]
+    if _NOT_BEFORE.search(text[:start][-20:]) or _SCALED.match(text, end) or _TAKEN_BACK.search(text, end):
         return None
     while first > 0 and _JOINT.fullmatch(text, boxes[first - 1][3], boxes[first][0]):
         first -= 1
-    if _NOT_BEFORE.search(text, max(0, boxes[first][0] - 20), boxes[first][0]):
-        return None
     insides = [text[inside:end].strip() for _, inside, end, _ in boxes[first:]]
     if 1 < len(insides) < 9 and all(is_equiv(insides[0], each) or is_equiv(each, insides[0]) for each in insides[1:]):
         return insides[0]  # the same in several forms
@@ -305,18 +301,17 @@ def _statement(text, start):
             break
     stated = text[start:stop].replace("**", "").strip("*_ \t\r\n").removeprefix("}").rstrip(".,;:")
     stated = re.sub(r"^[a-zA-Z' ]{1,60}\b(?:is|are|equals) ", "", stated)  # the number of apples is 42
-    return (
-        _result(None if len(stated.split()) < 5 or DENIES.search(stated) else re.fullmatch(_RESULT, stated)) or stated,
-        stop,
-        end,
-    )
+    return (len(stated.split()) > 4 and _result(_RESULT, stated)) or stated, stop, end
 
 
-def _result(found):
-    """The value of a _RESULT, and the words after it unless they only name what is counted."""
-    known = UNITS.keys() | MULTIPLIERS.keys() | NOT_A_UNIT
+def _result(pattern, sentence):
+    """The value that ends a sentence, and the words after it unless they only name what is counted; or None."""
+    found = None if DENIES.search(sentence) else re.fullmatch(pattern, sentence)
     words = [form for word in (found["unit"].split() if found else ()) for form in (word, word.lower(), singular(word))]
-    return found and found["value"] + found["unit"] * any(word in known or not word.isascii() for word in words)
+    known = any(
+        not word.isascii() or any(word in table for table in (UNITS, MULTIPLIERS, NOT_A_UNIT)) for word in words
+    )
+    return found and found["value"] + found["unit"] * known
 
 
 def _closing(text):
@@ -329,10 +324,11 @@ def _closing(text):
             last, stop = text[start:end].strip(), text[end : end + 1]
         start = end + 1
     finished = last and (stop in (".", "!") or last.endswith(("**", "$", r"\]", r"\)")))
-    if not finished or DENIES.search(last) or _NOT_STATED.search(last):
+    if not finished or _NOT_STATED.search(last):
         return None
     bold = re.fullmatch(r"\*\*([^*]+)\*\*", last)
     if bold and _VALUE.match(bold[1]):
         return bold[1]
     last = _REFERENCE.sub("", last.replace("**", ""))
-    return _result(_STATES.fullmatch(last) if sum(map(bool, re.findall(rf"{_MATH}|({_IS}{_ONE})", last))) < 2 else None)
+    several = sum(map(bool, re.findall(rf"{_MATH}|({_IS}{_MERELY}{_ONE})", last))) > 1
+    return None if several else _result(_STATES, last)

@@ -44,7 +44,6 @@ class Answer(NamedTuple):
     key: str  # its normal form
     choice: str = ""  # the letter of the choice that it may be
     inner: "Answer | None" = None  # what it says without the letter of a choice or the words around it
-    label: frozenset = frozenset()  # these words, without those of any sentence
     domain: str = ""  # what follows "for all", as letters
 
 
@@ -54,7 +53,6 @@ _SENTENCE = re.compile(  # the words before a value
     r"|[a-zA-Z ]{3,}: *(?=\S)|\\(?:int|lim|sum|max|min)[^a-zA-Z<>=][^<>=]*= *(?=\S)"
     r"|\\gcd *\([^()0-9]*\) *= *|P *\([^()<>=]*\) *= *(?=\S)"
 )
-_LABEL = re.compile(r"\b(?!(?:the|there|so|answer|is|are|was|were|exactly|only|just|a)\b)\w+'?")
 _DOMAIN = re.compile(
     r"(?<=\S)[, ]*(?:\\text *\{ *)?,? *\bfor (?:(?:all|any|every|each)\b|(?=\}? *[a-zA-Z] *(?:\\[gln]e|[<>])))(.*)$"
 )
@@ -82,7 +80,7 @@ def read(text):
     if words_before and not DENIES.search(words_before[0]):
         value = read(sentence[words_before.end() :])
         if value.node.kind not in ("text", "unreadable", "nothing"):
-            answer = answer._replace(inner=value, label=frozenset(_LABEL.findall(words_before[0].lower())))
+            answer = answer._replace(inner=value)
     return answer
 
 

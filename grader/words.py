@@ -41,10 +41,9 @@ NOT_A_UNIT = frozenset(
     base solution solutions""".split()
 )
 DENIES = re.compile(  # a sentence with one of these states something else than the value in it
-    r"(?i)\b(?:not|never|no|none|neither|cannot|or|if|let|suppose|assume|whether|might|could|may be|probably|guess|wrong"
-    r"|incorrect|false|mistake|bounds?|half|twice|thrice|double|triple|(?<!number of )times|digit|we set"
+    r"(?i)\b(?:not|never|no|none|neither|cannot|or|if|let|suppose|assume|whether|might|could|may be|probably|guess"
+    r"|wrong|incorrect|false|mistake|bounds?|half|twice|thrice|double|triple|(?<!number of )times|digit|we set"
     r"|number of digits|(?:third|quarter|square|cube|root|negative) of [a-z]+|at first|initially|originally)\b|n't"
-    r"|^\W*(?:show|prove|verify|check|find|compute|evaluate)\b"
 )
 
 NUMBER_WORDS = {word: i for i, word in enumerate(
@@ -65,11 +64,11 @@ _PHRASES = {
     r"|(?<![不未])选 ?:?(?= ?\(?[A-J])|\b(?:Antwort|Lösung|Ergebnis|réponse|résultat|solution|respuesta|resultado"
     r"|soluci[oó]n|resposta|solução|ответ(?:ом)?)(?: final[e]?| correct?[ae])?"
     r" ?(?:\b(?:ist|lautet|beträgt|est|es|é|равен|является)\b|[:—])|\bist d(?:ie|as) (?:Antwort|Lösung|Ergebnis)\b",
-    "therefore ": r"所以|因此|综上|故|得到?|よって|したがって|따라서|그러므로|\b(?:also(?= ist)|daher|folglich|somit|donc"
-    r"|por (?:lo )?tanto|portanto|следовательно|таким образом|итак|значит|получаем|erhalten wir|on obtient)\b",
+    "therefore ": r"所以|因此|综上|故|得到?|よって|したがって|따라서|그러므로|\b(?:also(?= ist)|daher|folglich|somit"
+    r"|donc|por (?:lo )?tanto|portanto|следовательно|таким образом|итак|значит|получаем)\b",
     " wrong ": r"错误的?|等等|算错|错了|不对|間違|誤った|틀렸|\b(?:falsche|fausse|incorrect[ao]|неправильный|неверный)\b",
-    " not ": r"[没非]|不(?!同)|ない|ません|아[니닙님]|至少|[至最][多少]|超[过え]|[多少大小高低]于|以[上下]|보다"
-    r"|이[상하]|\b(?:nicht|nein|non(?![-\w])|keine?|pas|não|не|нет|mindestens|höchstens|(?:mehr|weniger) als"
+    " not ": r"[没非]|不(?!同)|ない|ません|아[니닙님]|至少|[至最][多少]|超[过え]|[多少大小高低]于|以[上下]"
+    r"|보다|이[상하]|\b(?:nicht|nein|non(?![-\w])|keine?|pas|não|не|нет|mindestens|höchstens|(?:mehr|weniger) als"
     r"|au (?:moins|plus)|(?:plus|moins|más|menos|mais) de|al menos|pelo menos|больше|меньше|более|менее)\b",
     " times ": r"倍|절반|半(?![径圆])|[두세0-9] ?배|\b(?:doppelte|hälfte|moitié|doble|mitad|dobro|metade|удвоенн\w+)\b",
     " maybe ": r"可能|也许|大[概约]|约[为是]|かもしれ|아마|\b(?:vielleicht|peut-être|quizás?|talvez|возможно)\b",

@@ -198,8 +198,6 @@ def test_phrases_that_settle_nothing(completion):
         ("So she has 6*7 = <<6*7=42>>42 apples.", "6*7 = 42"),  # gsm8k's notes
         ("The total cost is **\\$18**.", r"\$18"),
         ("I add them up.\n\n**42**", "42"),
-        ("We get the answer 42.", "42"),
-        ("Adding them gives us the final answer $\\frac12$.", "$\\frac12$"),
         ("Hence, $x = 3$ and $y = 4$.", "$x = 3$ and $y = 4$"),
         ("2 + 2 </think>\n\n4", "4"),  # all there is after the thoughts
         ("2 + 2 </think> $x = 4$.", "$x = 4$"),
@@ -252,7 +250,7 @@ def test_a_last_number_is_not_guessed_at(completion):
         ("<answer>1</answer><answer> 2 </answer>", "2"),
         (r"\boxed{1}<answer>the result is \boxed{2}</answer>\boxed{3}", "2"),
         ("<answer>The answer is 7.</answer>", "7"),
-        ("<answer> So there are 7 apples. </answer>", "7"),
+        ("<answer> So there are 7 apples. </answer>", "So there are 7 apples."),
         ("<answer>42 or 43</answer>", "42 or 43"),
         (r"\boxed{1}<answer>2", "1"),  # an unclosed answer block is none
         ("<answer></answer>", None),
