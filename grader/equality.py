@@ -254,7 +254,8 @@ def _same_equations(one, gold, depth):
 def _renamed(name, value, gold_name):
     """The value with the gold's letters, None if the names disagree: f(t) = t^2 is f(x) = x^2; y is f(x)."""
     kinds = {name.kind, gold_name.kind}
-    same = show(gold_name) in (show(name), show(name).partition("_")[0])  # x_1 is x
+    shown, gold_shown = show(name), show(gold_name)
+    same = shown in (gold_shown, gold_shown.partition("_")[0]) or gold_shown == shown.partition("_")[0]  # x_1 is x
     if same or (kinds == {"symbol", "apply"} and Node("symbol", (), "y") in (name, gold_name)):
         return value
     if kinds != {"apply"} or name.value != gold_name.value or len(name.args) != len(gold_name.args):

@@ -38,12 +38,12 @@ _JOINT = re.compile(  # between the boxes of one list, or between alternatives
     r"|(?:and|or|或|和|either|else|maybe|perhaps|possibly)\b|(?<=[\s$(])[a-zA-Z](?:_\{?[0-9]\}?)? *= *)*"
 )
 _TAKEN_BACK = re.compile(  # anywhere after the answer
-    r"(?i)[.!?,;:…\n(—–-][ *]*(?:(?:oh|ah|um|but|well|or|though|although),? )?(?:not? ?[,.:;!…—–-]|(?:no wait|wait|wrong"
+    r"(?i)[.!?,;:…\n(—–-][ *]*(?:(?:oh|ah|um|but|or|though|although),? )?(?:not? ?[,.:;!…—–-]|(?:no wait|wait|wrong"
     r"|incorrect|actually|hmm*|oops|sorry|rather|correction|never ?mind|on second thought|maybe|perhaps|possibly"
-    r"|scratch that|(?:it|this|that) (?:could|might|may))\b)|\b(?:it|this|that|which|I)(?: is|'s| was| am|'m)"
-    r"(?: \w+)? (?:wrong|incorrect|mistaken|false|not right|not correct)\b|(?:n't|not) (?:be )?(?:right|correct)\b"
-    r"|\bI (?:mean\b|mis|made an? (?:mistake|error)|take)|\bit should (?:be|have been)\b(?! noted)"
-    r"|\.\s+or\b(?! equivalently| in\b| as\b| simply\b)"
+    r"|scratch that|(?:it|this|that) (?:could|might|may) (?:also |well )?be)\b)|\b(?:it|this|that|which|I)"
+    r"(?: is|'s| was| am|'m)(?: \w+)? (?:wrong|incorrect|mistaken|false|not right|not correct)\b"
+    r"|(?:n't|not) (?:be )?(?:right|correct)\b|\bI (?:mean\b|mis|made an? (?:mistake|error)|take)"
+    r"|\bit should (?:be|have been)\b(?! noted)|\. +or\b(?! equivalently| in\b| as\b| simply\b)"
 )
 _SCALED = re.compile(r"(?i)[\s$*)\]\\]*(?:hundred|thousand|[mb]illion|dozen)s?\b")  # \boxed{8} million
 _NOT_BEFORE = re.compile(r"(?i)(?:\b(?:not|never)|n't|\\neq?|≠)[\s$*(]*$")  # x \neq \boxed{8}
@@ -90,7 +90,7 @@ _ENDS = rf"(?:{_AFTER}|(?:and|or|of|to|by|is|are|but|does|fails|divides|ha[sv]e?
 _RESULT = (
     rf"(?P<value>{_ONE}(?:(?:,| and|, and) {_ONE})*)"
     rf"(?P<unit>(?: ?(?!{_ENDS})[^\W\d_]+(?![^\W\d_])(?:/[a-z]+|\^?[23])?){{0,3}})"
-    rf"(?: (?:{_AFTER}|(?<=[a-z] )(?<!cent )of )[^0-9$\\]*)?[*\s]*"
+    rf"(?:,? (?:{_AFTER}|(?<=[a-z] )(?<!cent )of )[^0-9$\\]*)?[*\s]*"
 )
 _CONCLUDES = (
     r"(?i:\W*(?:(?:so|thus|therefore|hence|then|that|finally|in total|altogether|in conclusion|consequently"
@@ -180,7 +180,7 @@ def find_answer(completion: str, *, prose: bool = True) -> tuple[str, str | None
     closing  the last sentence, if it is finished and has a form that states a result; or a value that is all that
              follows `</think>`
 
-    An answer that is taken back ("or maybe 43", "No, it is 9"), or a completion that pleads with the grader, counts as none.
+    An answer that is taken back ("or maybe 43", "No, it is 9") counts as none, as does a plea with the grader.
     The last number is never guessed at: that would pay for truncated text. Without prose: boxed, hashes and tagged.
     """
     text, place = own_text(completion)
@@ -307,10 +307,9 @@ def _statement(text, start):
 def _result(pattern, sentence):
     """The value that ends a sentence, and the words after it unless they only name what is counted; or None."""
     found = None if DENIES.search(sentence) else re.fullmatch(pattern, sentence)
-    words = [form for word in (found["unit"].split() if found else ()) for form in (word, word.lower(), singular(word))]
-    known = any(
-        not word.isascii() or any(word in table for table in (UNITS, MULTIPLIERS, NOT_A_UNIT)) for word in words
-    )
+    words = found["unit"].split() if found else ()
+    forms = [form for word in words for form in (word, word.lower(), singular(word))]
+    known = any(not form.isascii() or form in UNITS or form in MULTIPLIERS or form in NOT_A_UNIT for form in forms)
     return found and found["value"] + found["unit"] * known
 
 

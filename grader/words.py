@@ -66,7 +66,7 @@ _PHRASES = {
     r" ?(?:\b(?:ist|lautet|beträgt|est|es|é|равен|является)\b|[:—])|\bist d(?:ie|as) (?:Antwort|Lösung|Ergebnis)\b",
     "therefore ": r"所以|因此|综上|故|得到?|よって|したがって|따라서|그러므로|\b(?:also(?= ist)|daher|folglich|somit"
     r"|donc|por (?:lo )?tanto|portanto|следовательно|таким образом|итак|значит|получаем)\b",
-    " wrong ": r"错误的?|等等|算错|错了|不对|間違|誤った|틀렸|\b(?:falsche|fausse|incorrect[ao]|неправильный|неверный)\b",
+    " wrong ": r"错误的?|等等|算错|错了|不对|間違|誤った|틀렸|\b(?:falsche|fausse|incorrecta|неправильный|неверный)\b",
     " not ": r"[没非]|不(?!同)|ない|ません|아[니닙님]|至少|[至最][多少]|超[过え]|[多少大小高低]于|以[上下]"
     r"|보다|이[상하]|\b(?:nicht|nein|non(?![-\w])|keine?|pas|não|не|нет|mindestens|höchstens|(?:mehr|weniger) als"
     r"|au (?:moins|plus)|(?:plus|moins|más|menos|mais) de|al menos|pelo menos|больше|меньше|более|менее)\b",
