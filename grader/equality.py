@@ -268,8 +268,7 @@ def _renamed(name, value, gold_name):
 
 
 def _same_lists(one, gold, depth):
-    """Each member matches a different one of the other side. A bare list may also be a tuple, or the values of
-    x = 1, y = 2, in order."""
+    """Each member matches a different one of the other side. A bare list may be a tuple or x = 1, y = 2, in order."""
     for listed, other in (one, gold), (gold, one):
         names, values = _named(listed)
         if listed.kind == "list" and other.kind in ("brackets", "matrix"):

@@ -39,7 +39,7 @@ _JOINT = re.compile(  # between the boxes of one list, or between alternatives
 )
 _TAKEN_BACK = re.compile(  # anywhere after the answer
     r"(?i)[.!?,;:…\n(—–-][ *]*(?:(?:oh|ah|um|but|or|though|although),? )?(?:not? ?[,.:;!…—–-]|(?:no wait|wait|wrong"
-    r"|incorrect|actually|hmm*|oops|sorry|rather|correction|never ?mind|on second thought|maybe|perhaps|possibly"
+    r"|incorrect|actually|hmm*|oops|edit|sorry|rather|correction|never ?mind|on second thought|maybe|perhaps|possibly"
     r"|scratch that|(?:it|this|that) (?:could|might|may) (?:also |well )?be)\b)|\b(?:it|this|that|which|I)"
     r"(?: is|'s| was| am|'m)(?: \w+)? (?:wrong|incorrect|mistaken|false|not right|not correct)\b"
     r"|(?:n't|not) (?:be )?(?:right|correct)\b|\bI (?:mean\b|mis|made an? (?:mistake|error)|take)"
@@ -82,36 +82,28 @@ _NUMBER = r"[-+−]?(?:\\?\$)?[0-9][0-9,]*(?:\.[0-9]+)?(?:/[0-9]+)?(?:\\?%|°)?"
 _TERM = r"(?:\\?\$)?[0-9][0-9,.]*%?"
 _CHAIN = rf"(?:{_TERM}(?:\s*[-+*/×]\s*{_TERM})*\s*=\s*)*"  # of 48+24 = 72
 _ONE = rf"{_CHAIN}(?:{_MATH}|{_NUMBER}|\([A-J]\)|[A-J](?![a-zA-Z]))"
-_AFTER = (  # what may follow a result, and is no part of it
-    r"(?:in|at|on|for|per(?! cent)|each|every|altogether|left|remaining|as|after|before|during|together|more(?! than)"
-    r"|an?|because|since|from|between|to(?! the))\b"
-)
+# what may follow a result, and is no part of it
+_AFTER = r"(?:in|at|on|for|per(?! cent)|each|every|as|after|before|more(?! than)|an?|since|from|between|to(?! the))\b"
 _ENDS = rf"(?:{_AFTER}|(?:and|or|of|to|by|is|are|but|does|fails|divides|ha[sv]e?|was|were|can|will|must)\b)"
 _RESULT = (
     rf"(?P<value>{_ONE}(?:(?:,| and|, and) {_ONE})*)"
     rf"(?P<unit>(?: ?(?!{_ENDS})[^\W\d_]+(?![^\W\d_])(?:/[a-z]+|\^?[23])?){{0,3}})"
     rf"(?:,? (?:{_AFTER}|(?<=[a-z] )(?<!cent )of )[^0-9$\\]*)?[*\s]*"
 )
-_CONCLUDES = (
-    r"(?i:\W*(?:(?:so|thus|therefore|hence|then|that|finally|in total|altogether|in conclusion|consequently"
-    r"|we conclude|it follows)\b[\s,:]*)+)"
-)
+_CONCLUDES = r"(?i:\W*(?:(?:so|thus|therefore|hence|then|finally|in total|altogether|in conclusion)\b[\s,:]*)+)"
 _IS = (
     r"(?:\b(?:is|are|was|were|equals|(?:must|will|would) be|total of)\b|[:是为有]"
     r"|(?:[a-z]{2}|(?:^|[,a-z] |[^\x00-\x7f])[a-zA-Z]|[^\x00-\x7f]) ?=)"
 )
 _DOES = (
-    r"(?:\b(?:now ha[sv]e?|(?:make|get|give|earn|sell|spend|cost|pay|take|save|need|use|eat|buy|receive)s?"
-    r"|made|got|gave|obtain|earned|sold|spent|paid|took|saved|used|ate|bought|received)\b)"
+    r"\b(?:now has|(?:earn|make|get|give|sell|cost|pay|take|save|need|buy)s?|earned|made|got|sold|spent|paid|took)\b"
 )
 _MERELY = r"(?:,? (?:therefore|thus|then|exactly|equal to|also|just|only|a total of))*\s*"
+_KNOWN = UNITS.keys() | MULTIPLIERS.keys() | NOT_A_UNIT
 _STATES = re.compile(
-    rf"(?:{_CONCLUDES}(?:[^0-9$\\]*?\bha[sv]e?\s)?|[^0-9$\\]*?(?:{_DOES}|(?={_TERM}\s*[-+*/×]))|[\s\S]*?{_IS}){_MERELY}{_RESULT}"
+    rf"(?:\*\*|{_CONCLUDES}(?:[^0-9$\\]*?\bha[sv]e?\s)?|[^0-9$\\]*?(?:{_DOES}|(?={_TERM}\s*[-+*/×]))|[\s\S]*?{_IS}){_MERELY}{_RESULT}"
 )
 _NO_WORDS = re.compile(r"(?![a-z]$|.*(?<![\\a-zA-Z])[a-zA-Z]{2})[^\n?]{1,200}(?<![=:,;])")
-_REFERENCE = re.compile(
-    r"(?i)<<[^<>]*>>|\b(?:figure|fig\.|table|equation|eq\.|step|part|case|example|theorem|line)s? \(?[0-9.]+\)?"
-)
 
 
 def is_right(completion: str, answer: str, *, prose: bool = True) -> bool:
@@ -307,10 +299,8 @@ def _statement(text, start):
 def _result(pattern, sentence):
     """The value that ends a sentence, and the words after it unless they only name what is counted; or None."""
     found = None if DENIES.search(sentence) else re.fullmatch(pattern, sentence)
-    words = found["unit"].split() if found else ()
-    forms = [form for word in words for form in (word, word.lower(), singular(word))]
-    known = any(not form.isascii() or form in UNITS or form in MULTIPLIERS or form in NOT_A_UNIT for form in forms)
-    return found and found["value"] + found["unit"] * known
+    forms = found and [form for word in found["unit"].split() for form in (word, word.lower(), singular(word))]
+    return found and found["value"] + found["unit"] * any(not word.isascii() or word in _KNOWN for word in forms)
 
 
 def _closing(text):
@@ -325,9 +315,6 @@ def _closing(text):
     finished = last and (stop in (".", "!") or last.endswith(("**", "$", r"\]", r"\)")))
     if not finished or _NOT_STATED.search(last):
         return None
-    bold = re.fullmatch(r"\*\*([^*]+)\*\*", last)
-    if bold and _VALUE.match(bold[1]):
-        return bold[1]
-    last = _REFERENCE.sub("", last.replace("**", ""))
+    last = re.sub(r"<<[^<>]*>>|(?<!^)\*\*", "", last)
     several = sum(map(bool, re.findall(rf"{_MATH}|({_IS}{_MERELY}{_ONE})", last))) > 1
     return None if several else _result(_STATES, last)

@@ -194,7 +194,7 @@ def test_phrases_that_settle_nothing(completion):
         ("Therefore, $f(2) = 7$.", "$f(2) = 7$"),
         ("Hence the area is 12 square units.", "12 square units"),
         ("The possible values are 1, 2, and 3.", "1, 2, and 3"),
-        ("So there are 12 apples left in the basket, as shown in Figure 3.", "12"),  # no second value
+        ("So there are 12 apples left in the basket, as shown in the figure.", "12"),
         ("So she has 6*7 = <<6*7=42>>42 apples.", "6*7 = 42"),  # gsm8k's notes
         ("The total cost is **\\$18**.", r"\$18"),
         ("I add them up.\n\n**42**", "42"),
