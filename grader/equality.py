@@ -82,6 +82,9 @@ def _decide(candidate, gold):
         return "same text"
     if gold.choice and candidate.choice and (gold.choice != candidate.choice or not (gold.inner and candidate.inner)):
         return "choice" if candidate.choice == gold.choice else ""
+    labels = {side.key.removesuffix(side.inner.key) for side in (candidate, gold) if side.inner and not side.choice}
+    if len(labels) > 1:  # \max = 5 and \min = 5
+        return ""
     if candidate.inner or gold.inner:  # a choice or a sentence: what it says
         return _decide(candidate.inner or candidate, gold.inner or gold)
     nodes, gold_node = [_beside(candidate, gold.node)], _beside(gold, candidate.node)
@@ -218,7 +221,8 @@ def _is_label(node, others):
     if node.kind == "constant":
         return node.value == "e" and not any(other.has("constant") for other in others)
     if node.kind == "abs":
-        return _is_label(node.args[0], others) and node.args[0].kind == "product"
+        inside = node.args[0]  # but |x| = 3 is to be solved
+        return _is_label(inside, others) and (inside.kind == "product" or show(inside).startswith(("z", "w", "vec ")))
     if node.kind == "product":
         capitals = all(factor.kind == "symbol" and factor.value[0].isupper() for factor in node.args)
         return capitals and not any(other.symbols() for other in others)
@@ -245,28 +249,46 @@ def _same_equations(one, gold, depth):
 def _renamed(name, value, gold_name):
     """The value with the gold's letters, None if the names disagree: f(t) = t^2 is f(x) = x^2; y is f(x)."""
     kinds = {name.kind, gold_name.kind}
-    if name == gold_name or (kinds == {"symbol", "apply"} and Node("symbol", (), "y") in (name, gold_name)):
+    shown, gold_shown = show(name), show(gold_name)
+    same = shown in (gold_shown, gold_shown.partition("_")[0]) or gold_shown == shown.partition("_")[0]  # x_1 is x
+    if same or (kinds == {"symbol", "apply"} and Node("symbol", (), "y") in (name, gold_name)):
         return value
     if kinds != {"apply"} or name.value != gold_name.value or len(name.args) != len(gold_name.args):
         return None
     letters = {letter.value: gold_letter for letter, gold_letter in zip(name.args, gold_name.args, strict=True)}
     captured = (value.symbols() - letters.keys()) & {letter.value for letter in gold_name.args}  # f(y) = x is not f(x)
-    named = all(letter.kind == "symbol" for letter in (*name.args, *gold_name.args))
+    named = all(letter.kind == "symbol" and not letter.value[0].isupper() for letter in (*name.args, *gold_name.args))
     renamed = value.rewritten("symbol", lambda part: letters.get(part.value, part))
     return renamed if named and not captured else None
 
 
 def _same_lists(one, gold, depth):
-    """Each member matches a different one of the other side. A bare list may also be a tuple, in order."""
+    """Each member matches a different one of the other side. A bare list may be a tuple or x = 1, y = 2, in order."""
     for listed, other in (one, gold), (gold, one):
+        names, values = _named(listed)
         if listed.kind == "list" and other.kind in ("brackets", "matrix"):
-            ordered = Node("brackets", listed.args, other.value if other.kind == "brackets" else "()")
+            ordered = Node("brackets", values, other.value if other.kind == "brackets" else "()")
             plain = other.kind == "matrix" or other.value == "()" or (other.value == "[]" and len(other.args) > 2)
             return _same_cells(ordered, other, depth) if plain else ""
+        if len(names) > 1 and not _named(other)[0]:
+            cells = (Node("brackets", side, "()") for side in (values, other.args))
+            return _same_cells(*cells, depth) if other.kind == "list" and other.value != "or" else ""
     members, golds = (side.args if side.kind in ("list", "set") else (side,) for side in (one, gold))
-    if len(members) != len(golds) or len(members) > 2 * MAX_MEMBERS:
+    fraction = one.kind != gold.kind and len(members) == 1 and members[0].kind == "symbol"  # {x} is not x
+    if len(members) != len(golds) or len(members) > 2 * MAX_MEMBERS or fraction:
         return ""
     return "list" if _matched(members, golds, lambda *pair: _same_if_defined(*pair, depth + 1)) else ""
+
+
+def _named(node):
+    """The letters of x = 1, y = 2, and the values in order; x_1 and x_2 are one letter. Without, the members."""
+    members = [_settled(member) for member in node.args] if node.kind == "list" else []
+    if not members or any(member.value != "named" for member in members):
+        return set(), node.args
+    pairs = [(show(member.args[0]).partition("_")[0], member.args[1]) for member in members]
+    names = {name for name, _ in pairs}
+    pairs = sorted(pairs, key=lambda pair: pair[0]) if names <= {*"xyz"} else pairs
+    return names, tuple(value for _, value in pairs)
 
 
 def _matched(ones, golds, same):
@@ -668,7 +690,7 @@ def _signs(node):
         return node
     if node.kind in ("list", "set"):
         return node._replace(args=tuple(both for member in node.args for both in _both(member)))
-    return Node("list", _both(node), ",")
+    return Node("list", _both(node), "or")
 
 
 def _both(node):

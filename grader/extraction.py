@@ -7,7 +7,7 @@ import re
 from functools import lru_cache
 
 from grader.equality import MAX_EXPRESSION, is_equiv, reading_of
-from grader.words import in_english
+from grader.words import DENIES, MULTIPLIERS, NOT_A_UNIT, UNITS, in_english, singular
 
 MAX_COMPLETION = 20_000  # characters read, from the end
 MAX_PROSE = 4_000  # of these, if there is no box
@@ -36,11 +36,16 @@ _JOINT = re.compile(  # between the boxes of one list, or between alternatives
     r"(?:\n[ \t]*-|[\s,;/$&~()*]|\\\\|\\[,;:!()\[\]]|\\q?quad|\\text *\{[ ,]*(?:and|or)?[ ,]*\}"
     r"|(?:and|or|或|和|either|else|maybe|perhaps|possibly)\b|(?<=[\s$(])[a-zA-Z](?:_\{?[0-9]\}?)? *= *)*"
 )
-_SECOND_THOUGHT = re.compile(
-    r"(?i)[\s.,;*$)\]\\]*(?:(?:but|or|though|although) )?"
-    r"(?:maybe|perhaps|possibly|(?:(?:it|this|that) )?(?:could|might|may) (?:also |well )?be)\b"
-    r"|[\s*$)\]\\]*\.\s+or\b(?! equivalently| in\b| as\b| simply\b)"
+_TAKEN_BACK = re.compile(  # anywhere after the answer
+    r"(?i)[.!?,;:…\n(—–-][ *]*(?:(?:oh|ah|um|but|or|though|although),? )?(?:not? ?[,.:;!…—–-]|(?:no wait|wait|wrong"
+    r"|incorrect|actually|hmm*|oops|edit|sorry|rather|correction|never ?mind|on second thought|maybe|perhaps|possibly"
+    r"|scratch that|(?:it|this|that) (?:could|might|may) (?:also |well )?be)\b)|\b(?:it|this|that|which|I)"
+    r"(?: is|'s| was| am|'m)(?: \w+)? (?:wrong|incorrect|mistaken|false|not right|not correct)\b"
+    r"|(?:n't|not) (?:be )?(?:right|correct)\b|\bI (?:mean\b|mis|made an? (?:mistake|error)|take)"
+    r"|\bit should (?:be|have been)\b(?! noted)|\. +or\b(?! equivalently| in\b| as\b| simply\b)"
 )
+_SCALED = re.compile(r"(?i)[\s$*)\]\\]*(?:hundred|thousand|[mb]illion|dozen)s?\b")  # \boxed{8} million
+_NOT_BEFORE = re.compile(r"(?i)(?:\b(?:not|never)|n't|\\neq?|≠)[\s$*(]*$")  # x \neq \boxed{8}
 
 _MATH = (
     r"\$\$[^$]{1,300}\$\$|\$(?:[^$\\\n]|\n(?!\s*\n)|\\[\s\S]){1,300}\$"
@@ -58,7 +63,9 @@ _MARK = re.compile(
 )
 _NOT_STATED = re.compile(  # before "the answer is": a task, a question or a guess
     r"(?i)(?:\b(?:whether|your|maybe|perhaps|possibly|might|could|not sure|unsure)\b"
-    r"|(?:^|[.:?!\n])[ *]*(?:show|prove|verify|check|suppose|assume)\b)[^.?!\n]*$"
+    r"|(?:^|[.:?!\n])[ *]*(?:show|prove|verify|check|find|compute|evaluate|suppose|assume)\b)[^.?!\n]*$"
+    r"|\b(?:wrong|incorrect|mistaken|false|tempting|naive|cannot|never|not (?:be|true)|guess|doubt|if|unless|\w+n't"
+    r"|(?:first|initial|previous|old|\w+'s) answer)\b[^.?!,;:\n]*$"
 )
 _FILLER = re.compile(
     r"(?i)(?:\n[ \t]*[-•] |[\s*_:>,]|\b(?:therefore|thus|then|hence|so|now|simply|just|indeed|clearly|exactly|roughly"
@@ -71,25 +78,31 @@ _CLAUSE = re.compile(  # a remark that follows the answer
 _UNSURE = re.compile(r"(?i)\b(?:maybe|perhaps|possibly|might|could|may be|unsure|not sure)\b")
 _VALUE = re.compile(r"[-+−]?\s*(?:[0-9.$£€√π∞(\[{\\|]|[a-zA-Z](?![a-zA-Z]))")
 _NUMBER = r"[-+−]?(?:\\?\$)?[0-9][0-9,]*(?:\.[0-9]+)?(?:/[0-9]+)?(?:\\?%|°)?"
-_LONE = re.compile(rf"({_MATH}|{_NUMBER})(?: [a-zA-Z'-]+){{4,}}")  # so many words are no unit
-_CONCLUDES = re.compile(
-    r"(?i)\W*(?:so|thus|therefore|hence|finally|in total|altogether|in conclusion|consequently|we conclude"
-    r"|it follows)\b"
+_TERM = r"(?:\\?\$)?[0-9][0-9,.]*%?"
+_CHAIN = rf"(?:{_TERM}(?:\s*[-+*/×]\s*{_TERM})*\s*=\s*)*"  # of 48+24 = 72
+_ONE = rf"{_CHAIN}(?:{_MATH}|{_NUMBER}|\([A-J]\)|[A-J](?![a-zA-Z]))"
+# what may follow a result, and is no part of it
+_AFTER = r"(?:in|at|on|for|per(?! cent)|each|every|as|after|before|more(?! than)|an?|since|from|between|to(?! the))\b"
+_ENDS = rf"(?:{_AFTER}|(?:and|or|of|to|by|is|are|but|does|fails|divides|ha[sv]e?|was|were|can|will|must)\b)"
+_RESULT = (
+    rf"(?P<value>{_ONE}(?:(?:,| and|, and) {_ONE})*)"
+    rf"(?P<unit>(?: ?(?!{_ENDS})[^\W\d_]+(?![^\W\d_])(?:/[a-z]+|\^?[23])?){{0,3}})"
+    rf"(?:,? (?:{_AFTER}|(?<=[a-z] )(?<!cent )of )[^0-9$\\]*)?[*\s]*"
 )
-_DENIES = re.compile(
-    r"(?i)\b(?:not|never|or|if|let|suppose|assume|cannot)\b|n't|^\W*(?:show|prove|verify|check|find|compute|evaluate)\b"
+_CONCLUDES = r"(?i:\W*(?:(?:so|thus|therefore|hence|then|finally|in total|altogether|in conclusion)\b[\s,:]*)+)"
+_IS = (
+    r"(?:\b(?:is|are|was|were|equals|(?:must|will|would) be|total of)\b|[:是为有]"
+    r"|(?:[a-z]{2}|(?:^|[,a-z] |[^\x00-\x7f])[a-zA-Z]|[^\x00-\x7f]) ?=)"
 )
-_ONE = rf"(?:{_MATH}|{_NUMBER}|\([A-J]\)|[A-J](?![a-zA-Z]))"
-_BOLD = re.compile(rf"\*\*({_ONE}(?: [a-zA-Z'-]+){{0,4}})\*\*")
+_DOES = (
+    r"\b(?:now has|(?:earn|make|get|give|sell|cost|pay|take|save|need|buy)s?|earned|made|got|sold|spent|paid|took)\b"
+)
+_MERELY = r"(?:,? (?:therefore|thus|then|exactly|equal to|also|just|only|a total of))*\s*"
+_KNOWN = UNITS.keys() | MULTIPLIERS.keys() | NOT_A_UNIT
 _STATES = re.compile(
-    r"(?:\b(?:is|are|was|were|equals|be|of)|=|:)(?: (?:therefore|thus|then|exactly|approximately|about|equal to))?\s*"
-    rf"({_ONE}(?:(?:,| and|, and) {_ONE})*)(?: [a-zA-Z'-]+){{0,4}}[*\s]*$"
+    rf"(?:\*\*|{_CONCLUDES}(?:[^0-9$\\]*?\bha[sv]e?\s)?|[^0-9$\\]*?(?:{_DOES}|(?={_TERM}\s*[-+*/×]))|[\s\S]*?{_IS}){_MERELY}{_RESULT}"
 )
 _NO_WORDS = re.compile(r"(?![a-z]$|.*(?<![\\a-zA-Z])[a-zA-Z]{2})[^\n?]{1,200}(?<![=:,;])")
-_REFERENCE = re.compile(
-    r"(?i)<<[^<>]*>>|\b(?:figure|fig\.|table|equation|eq\.|step|part|case|example|theorem|line)s? \(?[0-9.]+\)?"
-)
-_ONE_VALUE = re.compile(rf"{_MATH}|{_NUMBER}(?:\s*[-+*/×=]\s*{_NUMBER})*")
 
 
 def is_right(completion: str, answer: str, *, prose: bool = True) -> bool:
@@ -155,10 +168,10 @@ def find_answer(completion: str, *, prose: bool = True) -> tuple[str, str | None
     phrase   the last of `the answer is x`, `Answer: x` and the like, up to the end of the statement. Two adjacent ones
              that disagree are no answer
     tagged   the whole inside of `<answer>`
-    closing  the last sentence, if it is finished and states exactly one value; or a value that is all that follows
-             `</think>`
+    closing  the last sentence, if it is finished and has a form that states a result; or a value that is all that
+             follows `</think>`
 
-    An answer that is taken back at once ("or maybe 43"), or a completion that pleads with the grader, counts as none.
+    An answer that is taken back ("or maybe 43", "No, it is 9") counts as none, as does a plea with the grader.
     The last number is never guessed at: that would pay for truncated text. Without prose: boxed, hashes and tagged.
     """
     text, place = own_text(completion)
@@ -226,7 +239,8 @@ def _boxes(text):
 def _last_boxes(text, boxes):
     """The inside of the last box, or of all last boxes with only separators between them, as one list."""
     first = len(boxes) - 1
-    if _SECOND_THOUGHT.match(text, boxes[first][3]):
+    start, _, _, end = boxes[first]
+    if _NOT_BEFORE.search(text[:start][-20:]) or _SCALED.match(text, end) or _TAKEN_BACK.search(text, end):
         return None
     while first > 0 and _JOINT.fullmatch(text, boxes[first - 1][3], boxes[first][0]):
         first -= 1
@@ -257,7 +271,7 @@ def _marked(text, prose):
             settled = alone not in ("", "or", "and") or is_equiv(stated, later[2]) or is_equiv(later[2], stated)
             return later[0], later[2] if settled else None
         rule = "hashes" if hashes else "phrase"
-        if _UNSURE.search(answer) or _SECOND_THOUGHT.match(text, stop) or _SECOND_THOUGHT.match(text, end):
+        if _UNSURE.search(answer) or _TAKEN_BACK.search(text, stop):
             return rule, None
         later = rule, mark.start(), answer
     return (later[0], later[2]) if later else ("", None)
@@ -275,8 +289,14 @@ def _statement(text, start):
             break
     stated = text[start:stop].replace("**", "").strip("*_ \t\r\n").removeprefix("}").rstrip(".,;:")
     stated = re.sub(r"^[a-zA-Z' ]{1,60}\b(?:is|are|equals) ", "", stated)  # the number of apples is 42
-    lone = _LONE.fullmatch(stated)
-    return lone[1] if lone and not re.search(r"\b(?:or|and|to)\b", stated) else stated, stop, end
+    return (len(stated.split()) > 4 and _result(_RESULT, stated)) or stated, stop, end
+
+
+def _result(pattern, sentence):
+    """The value that ends a sentence, and the words after it unless they only name what is counted; or None."""
+    found = None if DENIES.search(sentence) else re.fullmatch(pattern, sentence)
+    forms = found and [form for word in found["unit"].split() for form in (word, word.lower(), singular(word))]
+    return found and found["value"] + found["unit"] * any(not word.isascii() or word in _KNOWN for word in forms)
 
 
 def _closing(text):
@@ -289,15 +309,8 @@ def _closing(text):
             last, stop = text[start:end].strip(), text[end : end + 1]
         start = end + 1
     finished = last and (stop in (".", "!") or last.endswith(("**", "$", r"\]", r"\)")))
-    if not finished or _DENIES.search(last) or _UNSURE.search(last):
+    if not finished or _NOT_STATED.search(last):
         return None
-    bold = _BOLD.findall(last)
-    if len(bold) == 1:
-        return bold[0]
-    last = _REFERENCE.sub("", last.replace("**", ""))
-    stated = _STATES.search(last)
-    if stated:
-        return stated[1]
-    values = _ONE_VALUE.findall(last)
-    values = [value for value in values if any(c.isdigit() for c in value)] or values
-    return values[0] if len(values) == 1 and _CONCLUDES.match(last) else None
+    last = re.sub(r"<<[^<>]*>>|(?<!^)\*\*", "", last)
+    several = sum(map(bool, re.findall(rf"{_MATH}|({_IS}{_MERELY}{_ONE})", last))) > 1
+    return None if several else _result(_STATES, last)

@@ -25,7 +25,7 @@ from typing import NamedTuple
 from grader import spelling, words
 from grader.spelling import UPRIGHT, Refused, accept, expect, peek, refuse_if, text_of
 from grader.trees import Node, number_node, show
-from grader.words import FUNCTIONS, MULTIPLIERS, NOT_A_UNIT, UNITS, is_english, is_row, words_of
+from grader.words import DENIES, FUNCTIONS, MULTIPLIERS, NOT_A_UNIT, UNITS, is_english, is_row, words_of
 
 # all far above any gold answer in the usual benchmarks (210 characters, 8 digits, nesting 4)
 MAX_EXPRESSION = 500  # characters
@@ -50,11 +50,8 @@ class Answer(NamedTuple):
 _SENTENCE = re.compile(  # the words before a value
     r"[a-zA-Z][a-zA-Z ,']*? (?:is|are|was|were|equals|equal to|has|have)(?: (?:exactly|only|just|equal to))* (?=\S)"
     r"|(?:[tT]here (?:is|are|were|was) )?(?:exactly|only|just) |(?:[sS]o|[tT]hus|[hH]ence|[tT]herefore),? "
-    r"|[a-zA-Z ]{3,}: *(?=\S)|\\(?:int|lim|sum|max|min|gcd)[^a-zA-Z<>=][^<>=]*= *(?=\S)"
-)
-_DOUBT = re.compile(
-    r"(?i)\b(?:not|never|no|none|or|if|let|suppose|could|might|may|whether|number of|wrong"
-    r"|incorrect|false|guess|bound|than)\b|n't"
+    r"|[a-zA-Z ]{3,}: *(?=\S)|\\(?:int|lim|sum|max|min)[^a-zA-Z<>=][^<>=]*= *(?=\S)"
+    r"|\\gcd *\([^()0-9]*\) *= *|P *\([^()<>=]*\) *= *(?=\S)"
 )
 _DOMAIN = re.compile(
     r"(?<=\S)[, ]*(?:\\text *\{ *)?,? *\bfor (?:(?:all|any|every|each)\b|(?=\}? *[a-zA-Z] *(?:\\[gln]e|[<>])))(.*)$"
@@ -78,7 +75,7 @@ def read(text):
     answer = _answer_of(tokens)
     sentence = answer.node.kind in ("text", "unreadable") and " ".join(UPRIGHT.sub(r" \1 ", cleaned).split())
     words_before = _SENTENCE.match(sentence) if sentence else None
-    if words_before and not _DOUBT.search(words_before[0]):
+    if words_before and not DENIES.search(words_before[0]):
         value = read(sentence[words_before.end() :])
         if value.node.kind not in ("text", "unreadable", "nothing"):
             answer = answer._replace(inner=value)
@@ -136,6 +133,7 @@ def _english_members(tokens):
 
 
 _UNIT_STARTS = words.BARE_UNITS | MULTIPLIERS.keys() | {"sq", "cu"}
+_NO_UNIT = re.compile("[不没非无多余以左约的の倍半超至于보배成]|[一-鿿぀-ヿ가-힣]{4}")
 _LETTER_UNITS = frozenset("mgshLNJKWVACFT")  # a lone letter after a number and a space may be one of these
 _REFUSED_SIGNS = frozenset('@#`"=<>^{}[]_\\*|~;')  # in no text of words
 _ENGLISH = frozenset("It He She has was are the of th".split())  # not letters to be multiplied
@@ -318,9 +316,12 @@ def _unit(tokens):
         if word in ("and", "or") or not (word or token.text in ("/", "^", "*", ".", "-", "%")):
             break
         tokens.pop()
-        if word in MULTIPLIERS:
-            factor *= MULTIPLIERS[word]
-        elif word in NOT_A_UNIT or (not word.isascii() and re.search("[不没非无多余以左约]|[一-鿿぀-ヿ가-힣]{4}", word)):
+        if word[1:] and word[0] in MULTIPLIERS and word not in UNITS:  # 万元
+            tokens.append(token._replace(text=word[1:]))
+            word = word[0]
+        if words.singular(word) in MULTIPLIERS:
+            factor *= MULTIPLIERS[words.singular(word)]
+        elif word in NOT_A_UNIT or _NO_UNIT.search(word):
             raise Refused(f"{word} is no unit")
         elif token.text == "/" or word == "per":
             sign = -1

@@ -72,6 +72,7 @@ _COMMANDS = {  # spelling used here: other spellings; "": what is ignored; text:
 _SPELLINGS = {name: sign for sign, names in _COMMANDS.items() for name in names.split()}
 
 
+_VECTOR = r"\\(?:vec|overrightarrow|mathbf|boldsymbol|bm)(?: *\{ *[a-zA-Z]+ *\}| +[a-zA-Z])"
 _SUBSTITUTIONS = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
@@ -92,6 +93,7 @@ _SUBSTITUTIONS = [
         (r"\{ *([,:]) *\}", r"\1"),
         (r"(?<!\\)\\[,!;:> ]|(?<!\\)~", " "),
         (r"(-?) *\\\$", r"\\dollar \1"),  # money
+        (r"(?:%|\bpercent) of\b", r"\\of "),
         (r"\\\\ *\[[0-9.]+ *[a-z]{2}\]", r"\\\\"),  # the space between rows
         (r"\\top(?![a-z])", "T"),
         (r"(\.[0-9]*?)(?:([0-9])\2\2+|([0-9]{2,}?)\3+) *(?:\\ldots|\.\.\.)", r"\1\\overline{\2\3}"),  # 0.333...
@@ -103,6 +105,8 @@ _SUBSTITUTIONS = [
         (r"(?<=[0-9]) (?=[0-9]{3}(?![0-9/]))(?<![0-9]{4} )", ""),  # 58 500
         (r"^\*\*([^*]*)\*\*$", r"\1"),  # bold
         (r"(?<![a-zA-Z])([apAP])\. ?([mM])(?![a-zA-Z])\.?", r"\1\2"),  # p.m.
+        (r"(?<=[a-zA-Z)]) *\\circ *(?=[a-zA-Z(])", r" \\composed "),
+        (rf"({_VECTOR}(?:\^\{{?[-0-9T]+\}}?)?) *(?:\\times *)?(?={_VECTOR})", r"\1\\cross "),  # products with an order
         (r"\^ *(?:\{ *\\(?:circ|degree) *\}|\\(?:circ|degree)(?![a-z]))", r"\\circ "),
         (r"\^ *\{ *((?:\\prime *)+)\}", r"\1"),
         (r"(?:\^ *)?\\prime(?![a-z]) *", "'"),
@@ -129,7 +133,7 @@ _SUBSTITUTIONS = [
         (r"\\(?:left|right) *(?:\.|(?=[\[\]]))", ""),
         (r"(^|\\cup *|\\in *|= *)\](?=[^()\[\]]+[,;])", r"\1("),  # ]2,5[
         (r"([,;][^()\[\],;]+)\[(?=$| *\\cup)", r"\1)"),
-        (r"^\\(?:boxed|fbox) *\{((?:[^{}]|\{[^{}]*\})*)\}[ .]*$", r"\1"),
+        (r"^ *\\(?:boxed|fbox) *\{((?:[^{}]|\{[^{}]*\})*)\}[ .]*$", r"\1"),
         (r"(?<!\\)\\$", ""),
         (r"((?<![a-zA-Z])\{ *[a-zA-Z][^{}:|]*(?:\{[A-Z]\})?[^{}:|]*):(?!=)", r"\1\\mid "),  # {x : x > 3}
         (r"\\textcolor *\{[a-zA-Z]*\}|\\color *\{[a-zA-Z]*\}|\\phantom *(?:\{[^{}]*\}|\S)", " "),

@@ -31,10 +31,17 @@ BARE_UNITS = frozenset(
 ) | {name for name in UNITS if len(name) > 2}
 NOT_A_UNIT = frozenset(
     """not point plus minus times over mod modulo remainder squared cubed factorial infinity half halves third thirds
-    quarter quarters is are was be but if when where because maybe perhaps probably about approximately
-    roughly least most more less fewer than else wrong incorrect unknown for only between from with without
-    however so then as at by nicht oder ou или mehr más больше более weniger menos moins pas не нет false true
-    yes no none never either neither both except unless answer digits base solution solutions""".split()
+    quarter quarters fourth fourths fifth fifths sixth sixths seventh sevenths eighth eighths ninth ninths tenth tenths
+    hundredth hundredths thousandth thousandths tens score below above under away double twice triple is are was be but
+    if when where because maybe perhaps probably about approximately roughly least most more less fewer than else wrong
+    incorrect unknown for only between from with without however so then as at by nicht oder ou или mehr más больше
+    более weniger menos moins pas не нет false true yes no none never either neither both except unless answer digits
+    base solution solutions""".split()
+)
+DENIES = re.compile(  # a sentence with one of these states something else than the value in it
+    r"(?i)\b(?:not|never|no|none|neither|cannot|or|if|let|suppose|assume|whether|might|could|may be|probably|guess"
+    r"|wrong|incorrect|false|mistake|bounds?|half|twice|thrice|double|triple|(?<!number of )times|digit|we set"
+    r"|number of digits|(?:third|quarter|square|cube|root|negative) of [a-z]+|at first|initially|originally)\b|n't"
 )
 
 NUMBER_WORDS = {word: i for i, word in enumerate(
@@ -43,6 +50,10 @@ NUMBER_WORDS = {word: i for i, word in enumerate(
 )}  # fmt: skip
 NUMBER_WORDS |= dict(zip("thirty forty fifty sixty seventy eighty ninety".split(), range(30, 100, 10), strict=True))
 MULTIPLIERS = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
+_POWERS = """1 十 십;2 百 백 hundert;3 千 천 тысяча тысяч тысячи тыс mil mille tausend;4 万 만 萬;5 lakh;6 млн миллион
+миллиона миллионов mln mio millionen millón millone milhão milhõe;7 crore;8 亿 억 億;9 млрд миллиард миллиарда
+миллиардов mrd milliard milliarde milliarden"""
+MULTIPLIERS |= {word: 10 ** int(row[0]) for row in _POWERS.split(";") for word in row[2:].split()}
 _MONTHS = "january february march april may june july august september october november december".split()
 _MONTHS = {name: i for i, month in enumerate(_MONTHS, 1) for name in (month, month[:3])} | {"sept": 9}
 # what a completion in Chinese, Japanese, Korean, German, French, Spanish, Portuguese or Russian says, in English
@@ -50,13 +61,17 @@ _PHRASES = {
     "the answer is ": r"(?:答案|结果|选项|解答|答え|正解|정답|답|(?<!回)答(?=:))(?:应?[为是选]|は|은|:)+"
     r"|(?<![不未])选 ?:?(?= ?\(?[A-J])|\b(?:Antwort|Lösung|Ergebnis|réponse|résultat|solution|respuesta|resultado"
     r"|soluci[oó]n|resposta|solução|ответ(?:ом)?)(?: final[e]?| correct?[ae])?"
-    r" ?(?:\b(?:ist|lautet|beträgt|est|es|é|равен|является)\b|[:—])",
-    "therefore ": "所以|因此|综上|故|よって|したがって|따라서|그러므로"
-    r"|\b(?:also ist|daher|folglich|somit|donc|por (?:lo )?tanto|portanto|следовательно|таким образом|итак|значит)\b",
-    "not ": r"[不没非]|ない|ません|아니|아닙|\b(?:nicht|keine?|pas|não|не|нет)\b",
-    "maybe ": r"可能|也许|大概|かもしれ|아마|\b(?:vielleicht|peut-être|quizás?|talvez|возможно)\b",
+    r" ?(?:\b(?:ist|lautet|beträgt|est|es|é|равен|является)\b|[:—])|\bist d(?:ie|as) (?:Antwort|Lösung|Ergebnis)\b",
+    "therefore ": r"所以|因此|综上|故|得到?|よって|したがって|따라서|그러므로|\b(?:also(?= ist)|daher|folglich|somit"
+    r"|donc|por (?:lo )?tanto|portanto|следовательно|таким образом|итак|значит|получаем)\b",
+    " wrong ": r"错误的?|等等|算错|错了|不对|間違|誤った|틀렸|\b(?:falsche|fausse|incorrecta|неправильный|неверный)\b",
+    " not ": r"[没非]|不(?!同)|ない|ません|아[니닙님]|至少|[至最][多少]|超[过え]|[多少大小高低]于|以[上下]"
+    r"|보다|이[상하]|\b(?:nicht|nein|non(?![-\w])|keine?|pas|não|не|нет|mindestens|höchstens|(?:mehr|weniger) als"
+    r"|au (?:moins|plus)|(?:plus|moins|más|menos|mais) de|al menos|pelo menos|больше|меньше|более|менее)\b",
+    " times ": r"倍|절반|半(?![径圆])|[두세0-9] ?배|\b(?:doppelte|hälfte|moitié|doble|mitad|dobro|metade|удвоенн\w+)\b",
+    " maybe ": r"可能|也许|大[概约]|约[为是]|かもしれ|아마|\b(?:vielleicht|peut-être|quizás?|talvez|возможно)\b",
     "": "一共|共有?",
-    "if ": r"如果|假设|若|もし|만약|\b(?:wenn|если)\b",
+    " if ": r"如果|假设|若|もし|만약|\b(?:wenn|если)\b",
     ". Prove ": r"证明|証明|\b(?:beweise|докажите)\b",
     ". ": r"(?:です|である|となる|になる|입니다|이다) *\.?|。",
 }

@@ -533,6 +533,32 @@ words-around
 ! n+1 \text{ for all } n ~ n+2 ;; x^2 \text{ for all } x>0 ~ x^2 \text{ for all } x<0 ;; The answer is 42 cm ~ 42 m
 ! There is 1 solution ~ no solution ;; The answer is true ~ false
 
+named-values
+= x=1, y=2 ~ 1, 2 ;; 1, 2 ~ x=1, y=2 ;; x=1, y=2 ~ (1,2) ;; y=2, x=1 ~ (1,2) ;; b=4, a=3 ~ a=3, b=4 ;; 5,4 ~ a=5, b=4
+= x=1, x=2 ~ 2, 1 ;; x_1=1, x_2=2 ~ 2, 1 ;; x_1 = 2, x_2 = -5 ~ x = 2 \text{ or } x = -5 ;; x = \pm 2 ~ 2, -2
+= \text{mean} = 5, \text{median} = 4 ~ 5, 4 ;; \{5\} ~ 5
+! 2, 1 ~ x=1, y=2 ;; \{2,1\} ~ x=1, y=2 ;; 4 \text{ and } 3 ~ a = 3 \text{ and } b = 4 ;; y=2, x=1 ~ (2,1)
+! \text{mean} = 5, \text{median} = 4 ~ 4, 5 ;; \pm 1 ~ a=1, b=-1 ;; a=4, b=3 ~ a=3, b=4 ;; \{x\} ~ x
+
+labels
+= \min = 5 ~ 5 ;; P(A)=0.3 ~ 0.3 ;; P(\text{red}) = \frac19 ~ \frac19 ;; |z| = \sqrt{13} ~ \sqrt{13}
+= \text{Number of apples left: } 9 ~ 9 ;; \text{The least value is } 9 ~ 9 ;; f(t) = t^2 ~ f(x) = x^2
+! \min = 5 ~ \max = 5 ;; P(B)=0.3 ~ P(A)=0.3 ;; P(A')=\frac12 ~ P(A)=\frac12 ;; |x| = 3 ~ 3 ;; \gcd(15, 28) = 2 ~ 2
+! \text{Minimum: } 5 ~ \text{Maximum: } 5 ;; \lim_{x\to 1} f(x) = 2 ~ \lim_{x\to 0} f(x) = 2
+! \text{The area is } 5 ~ \text{The volume is } 5
+
+numbers-in-words
+= 5万元 ~ 50000 ;; 5千 ~ 5000 ;; 5百万 ~ 5000000 ;; 5千米 ~ 5 km ;; 5 lakhs ~ 500000 ;; 5 millions ~ 5000000
+= 14 points ~ 14 ;; 8 cups of water ~ 8 ;; 5千克 ~ 5 ;; 3 dozen ~ 36
+! 5 ~ 5百 ;; 5 ~ 5千 ;; 5 ~ 5万元 ;; 3 ~ 3 \text{ tens} ;; 5 ~ 5 \text{ tenths} ;; 5 ~ 5 hundredths ;; 5 lakh ~ 5
+! 5 millions ~ 5 ;; 8 percent of x ~ 8 ;; 8 degrees below zero ~ 8 ;; 8的两倍 ~ 8 ;; 8成 ~ 8 ;; 5 Mrd ~ 5
+
+products-with-an-order
+= \vec a \times \vec b ~ \vec a \times \vec b ;; \mathbf{a}\cdot\mathbf{b} ~ \mathbf{b}\cdot\mathbf{a}
+= 2\vec{a}+\vec{b} ~ \vec b+2\vec a ;; f \circ g ~ f\circ g ;; 3 \times \mathbf{i} ~ 3\mathbf{i} ;; 45^\circ ~ 45
+! \vec b \times \vec a ~ \vec a \times \vec b ;; \mathbf{b}\times\mathbf{a} ~ \mathbf{a}\times\mathbf{b}
+! g \circ f ~ f \circ g ;; \mathbf{A}^{-1}\mathbf{B} ~ \mathbf{B}\mathbf{A}^{-1}
+
 two-forms
 = \frac12 \text{ or } 0.5 ~ \frac12 ;; 1/2 or 0.5 ~ 0.5 ;; 2 - b ~ -b+2, or 2 - b ;; 28_9 ~ 28 or 28_9
 ! \frac12 \text{ or } 0.6 ~ \frac12 ;; 1,1,2 ~ 1,2,2 ;; 1/3 or 0.33 ~ 1/3 ;; 1/2 or 2 ~ 1/2

@@ -134,7 +134,7 @@ def test_hashes(completion, expected):
         ("答案：B、12", "B) 12"),
         ("Ответом является 42", "42"),
         ("The answer is 42 (see above).", "42"),
-        ("The answer is 42 square centimeters in total for the whole shape.", "42"),
+        ("The answer is 42 square centimeters in total for the whole shape.", "42 square centimeters"),
         ("The answer is 42!", "42"),
         ("The answer is $5!$.", "$5!$"),
         ("The answer is \\$18.90.", r"\$18.90"),
@@ -186,17 +186,18 @@ def test_phrases_that_settle_nothing(completion):
         ("$y = 8.8 - 2.8 = 6$ So the pair $(x, y)$ that solves the system is $(7, 6)$.", "$(7, 6)$"),
         ("We add.\nTherefore, x = 5.", "5"),
         ("To answer the question: how many? We get 24 and 48. Thus, there are 72.", "72"),  # what asks states nothing
-        ("She sold 24 in May.\nSo she sold 48+24 = 72 clips altogether.", "72"),
+        ("She sold 24 in May.\nSo she sold 48+24 = 72 clips altogether.", "48+24 = 72"),
         ("Thus, the probability is $\\frac{1}{6}$.", r"$\frac{1}{6}$"),
         ("Thus, we have\n\n$$x = 5.$$", "$$x = 5.$$"),
         ("The sum of the roots is therefore $-3$.", "$-3$"),
         ("Therefore, $f(2) = 7$.", "$f(2) = 7$"),
-        ("Hence the area is 12 square units.", "12"),
+        ("Hence the area is 12 square units.", "12 square units"),
         ("The possible values are 1, 2, and 3.", "1, 2, and 3"),
-        ("So there are 12 apples left in the basket, as shown in Figure 3.", "12"),  # no second value
-        ("So she has 6*7 = <<6*7=42>>42 apples.", "42"),  # gsm8k's notes
+        ("So there are 12 apples left in the basket, as shown in the figure.", "12"),
+        ("So she has 6*7 = <<6*7=42>>42 apples.", "6*7 = 42"),  # gsm8k's notes
         ("The total cost is **\\$18**.", r"\$18"),
         ("I add them up.\n\n**42**", "42"),
+        ("Hence, $x = 3$ and $y = 4$.", "$x = 3$ and $y = 4$"),
         ("2 + 2 </think>\n\n4", "4"),  # all there is after the thoughts
         ("2 + 2 </think> $x = 4$.", "$x = 4$"),
         (r"one half </think>\frac{1}{2}", r"\frac{1}{2}"),
@@ -219,7 +220,6 @@ def test_a_closing_sentence_that_states_one_value(completion, expected):
         "First we compute 3*4 = 12. Then",  # truncated
         "The total is 12",
         "So there are 3 cats and 4 dogs.",
-        "Hence, $x = 3$ and $y = 4$.",
         "So it is not 42.",
         "So it might be 42.",
         "Find x if the sum is 42.",
@@ -552,6 +552,79 @@ C ! 故选 A、C
 42 ! She had **42** apples and ate **40**.
 42 ! $\boxed{42}$ or $\boxed{43}$
 42 ! \boxed{42}, \boxed{42.5}
+42 ! The answer is 42, but that is wrong; it is 43.
+42 ! The answer is 42. No, it is 43.
+42 ! The answer is 42... no, 43.
+42 ! The answer is 42. Hmm, that is not right.
+42 ! **Answer: 42**\n\nWait, I misread it. The total is 43.
+42 ! #### 42\n\nActually it should be 43.
+42 ! Answer: 42 (incorrect)
+42 ! The answer is 42, which is incorrect.
+42 ! A common wrong answer is 42.
+42 ! Tom's answer is 42.
+42 ! So the answer can't be 42.
+42 ! $\boxed{42}$. Sorry, I forgot one.
+42 ! The answer is not $\boxed{42}$.
+42 ! $\boxed{42}$ million
+42 = The answer is 42. We check: 40+2 = 42.
+42 = The answer is 42. No other number works.
+42 = Since 41 is wrong, the answer is 42.
+42 ! The answer is 42 more than the total of them.
+42 ! The answer is 42 percent of the whole total.
+42 ! The answer is 42 times larger.
+42 ! Thus, there are fewer than 42 ways.
+42 ! So x is greater than 42.
+42 ! So x is a multiple of 42.
+42 ! So x is half of 42.
+42 ! So the square of x is 42.
+42 ! So x is 42 times y.
+42 ! So x is 42 more than y.
+42 ! So x is 42% of the total.
+42 ! So x + y = 42.
+42 ! So x >= 42.
+42 ! So x = 42 fails.
+42 ! So the total is 42 thousand.
+42000 = So the total is 42 thousand.
+42 ! So the company made 42 billion dollars.
+42 ! Therefore, the temperature is 42 degrees below zero.
+42 ! So my guess is 42.
+42 ! So the first digit is 42.
+42 ! So the next step is to divide by 42.
+42 ! So we set x equal to 42 and check.
+42 ! Therefore, the 42 friends share the bill.
+42 ! Each box has 42 pencils.
+42 ! So the length is 42 cm and the width is 4 cm.
+42\text{m} ! So the length is 42 cm.
+42 = So the length is 42 cm.
+42 = So, there were 42 more roses than tulips.
+42 = The baker sold 42 loaves in total.
+42 = Weng earned $42 for babysitting.
+42 = Tom now has 42 marbles left.
+42 = So each of them paid 84/2 = $42.
+42 = So there are 40+2 = 42 pounds of feed left.
+42 ! So there are 40+3 = 42 pounds of feed left.
+42 ! 答案是42的两倍。
+42 ! 答案：42千
+42000 = 答案：42千
+42 ! 所以共有42万人。
+42 ! 所以x不是42。
+42 ! 所以至少有42个。
+42 ! 所以是42的倍数。
+42 ! 错误的答案是42。
+42 ! 答案是42。等等，算错了，是43。
+42 = 所以半径是42。
+42 ! 答え：42ではない
+42 ! 答えは42の2倍です。
+42 ! 정답은 42보다 큽니다.
+42 ! 정답은 42의 두 배입니다.
+42 ! Ответ: 42 тысяч
+42 ! Ответ: больше 42
+42 ! Die Antwort ist 42 Millionen.
+42 ! Die Antwort ist mehr als 42.
+42 ! Die Antwort ist 42. Nein, 43.
+42 ! La réponse est 42 mille.
+42 ! La respuesta es 42 millones.
+42 ! La respuesta es el doble de 42.
 """  # gold, "=" or "!", and a completion that is or is not right
 
 
