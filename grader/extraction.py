@@ -92,7 +92,7 @@ _RESULT = (
 _CONCLUDES = r"(?i:\W*(?:(?:so|thus|therefore|hence|then|finally|in total|altogether|in conclusion)\b[\s,:]*)+)"
 _IS = (
     r"(?:\b(?:is|are|was|were|equals|(?:must|will|would) be|total of)\b|[:是为有]"
-    r"|(?:[a-z]{2}|(?:^|[,a-z] |[^\x00-\x7f])[a-zA-Z]|[^\x00-\x7f]) ?=)"
+    r"|^=|(?:[a-z]{2}|(?:^|[,a-z] |[^\x00-\x7f])[a-zA-Z]|[^\x00-\x7f]) ?=)"
 )
 _DOES = (
     r"\b(?:now has|(?:earn|make|get|give|sell|cost|pay|take|save|need|buy)s?|earned|made|got|sold|spent|paid|took)\b"

@@ -197,6 +197,7 @@ def test_phrases_that_settle_nothing(completion):
         ("So she has 6*7 = <<6*7=42>>42 apples.", "6*7 = 42"),  # gsm8k's notes
         ("The total cost is **\\$18**.", r"\$18"),
         ("I add them up.\n\n**42**", "42"),
+        (" = 61.\n", "61"),  # after the prompt "25 + 36"
         ("Hence, $x = 3$ and $y = 4$.", "$x = 3$ and $y = 4$"),
         ("2 + 2 </think>\n\n4", "4"),  # all there is after the thoughts
         ("2 + 2 </think> $x = 4$.", "$x = 4$"),
