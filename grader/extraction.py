@@ -64,8 +64,8 @@ _MARK = re.compile(
 _NOT_STATED = re.compile(  # before "the answer is": a task, a question or a guess
     r"(?i)(?:\b(?:whether|your|maybe|perhaps|possibly|might|could|not sure|unsure)\b"
     r"|(?:^|[.:?!\n])[ *]*(?:show|prove|verify|check|find|compute|evaluate|suppose|assume)\b)[^.?!\n]*$"
-    r"|\b(?:wrong|incorrect|mistaken|false|tempting|naive|cannot|never|not (?:be|true)|guess|doubt|if|unless|\w+n't"
-    r"|(?:first|initial|previous|old|\w+'s) answer)\b[^.?!,;:\n]*$"
+    r"|(?:\b(?:wrong|incorrect|mistaken|false|tempting|naive|cannot|never|not (?:be|true)|guess|doubt|if|unless"
+    r"|(?:first|initial|previous|old) answer)|n't|'s answer)\b[^.?!,;:\n]*$"
 )
 _FILLER = re.compile(
     r"(?i)(?:\n[ \t]*[-•] |[\s*_:>,]|\b(?:therefore|thus|then|hence|so|now|simply|just|indeed|clearly|exactly|roughly"
@@ -294,9 +294,11 @@ def _statement(text, start):
 
 def _result(pattern, sentence):
     """The value that ends a sentence, and the words after it unless they only name what is counted; or None."""
-    found = None if DENIES.search(sentence) else re.fullmatch(pattern, sentence)
-    forms = found and [form for word in found["unit"].split() for form in (word, word.lower(), singular(word))]
-    return found and found["value"] + found["unit"] * any(not word.isascii() or word in _KNOWN for word in forms)
+    found = re.fullmatch(pattern, sentence)
+    if not found or DENIES.search(sentence):
+        return None
+    forms = [form for word in found["unit"].split() for form in (word, word.lower(), singular(word))]
+    return found["value"] + found["unit"] * any(not form.isascii() or form in _KNOWN for form in forms)
 
 
 def _closing(text):
