@@ -245,7 +245,7 @@ def test_shards_make_the_run_of_whole_copies_also_where_a_rank_has_no_picture(pi
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_pictures_seen(pictures, tmp_path):
-    """200 steps, each with another picture of 196 KB, 39 MB in all: only the last ones stay, as files and as features."""
+    """200 steps, each with another picture of 196 KB, 39 MB in all: only the last ones stay."""
     noise = np.random.default_rng(0)
     for i in range(200):
         picture = noise.integers(0, 256, (256, 256, 3), dtype=np.uint8)
