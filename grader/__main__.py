@@ -109,6 +109,8 @@ def _report(rows):
 
 
 if __name__ == "__main__":
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # closed, as in `>&-`
+    sys.stdout.reconfigure(errors="backslashreplace")  # any code page
     try:
         main()
         sys.stdout.flush()

@@ -1,6 +1,7 @@
 """Tests of grader/__main__.py, the command: a pair, a file of labelled rows, and mistakes."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -135,3 +136,13 @@ def test_a_reader_that_has_read_enough_is_no_error(tmp_path):
             assert (process.communicate(timeout=60)[1], process.returncode) == ("", 0)
         finally:
             process.kill()
+
+
+def test_any_code_page_and_no_stdout_at_all():
+    words = [sys.executable, "-m", "grader", "√2", "√2"]
+    done = subprocess.run(
+        words, cwd=ROOT, env=os.environ | {"PYTHONIOENCODING": "ascii"}, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "") and r"\u221a2" in done.stdout
+    closed = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", *words], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    assert (closed.returncode, closed.stderr) == (0, "")
