@@ -64,6 +64,7 @@ TABLE_9 = {
 }
 BETAS = {f"β_th = {b}": f"--beta-th {b}" for b in (0, 0.3, 0.6, 0.8)}
 BETA_RATES = {f"{name}, lr {lr}": f"{BETAS[name]} --lr {lr}" for name in BETAS for lr in ("7.5e-5", "1.5e-4", "3e-4")}
+BETA_BEST = {name: f"{words} --lr 3e-4" for name, words in BETAS.items()}  # of beta-rates, by sampled, whole run
 SIZES = {f"G = {G}": f"--group-size {G} --prompts-per-step {64 // G}" for G in (2, 4, 8, 16)}
 SIZES_WITHOUT_AGE = {name: f"{words} --no-age" for name, words in SIZES.items()}
 F_NORMS = {f"F_norm = {name}": f"--f-norm {name} --no-age" for name in ("group", "batch")} | {"F_norm = 1": "--no-age"}
@@ -121,10 +122,11 @@ PRESETS = {
     "pictures-alpha-find": ("α and F_norm where rewards are graded: boxes", GPG, ALPHA_OF["find"]),
     "smollm2-sums": ("SmolLM2-135M on sums", GPG, {name: f"{SUMS} {words}" for name, words in THREE.items()}),
     "smollm2-mawps": ("SmolLM2-135M on MAWPS", GPG, {name: f"{MAWPS} {words}" for name, words in THREE.items()}),
+    "beta-best": ("β_th, each at the best of three rates", "β_th = 0", BETA_BEST),
     "kl": ("GPG with a KL term", "no KL", KL),
 }
 # to resolve 1.5 points it takes 7 seeds, and 23 with beta_th
-SEEDS, USUAL_SEEDS = dict.fromkeys(("table1", "step-size", "step-size-sgd", "lengths"), 20), 8
+SEEDS, USUAL_SEEDS = dict.fromkeys(("table1", "step-size", "step-size-sgd", "lengths", "beta-best"), 20), 8
 SEEDS |= dict.fromkeys(("pictures", "pictures-alpha-count", "pictures-alpha-find"), 10)
 SEEDS |= {"smollm2-sums": 3, "smollm2-mawps": 3}
 ROOT = Path(__file__).parents[1]
