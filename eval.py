@@ -13,17 +13,16 @@ import hashlib
 import itertools
 import json
 import re
-import sys
 import time
 import zlib
 from functools import partial
 from pathlib import Path
 
 from run.eval_flags import parse_args, parse_ks
+from run.flags import end_quietly_on_ctrl_c, fail, user_input
 
 if __name__ == "__main__":
-    # Ctrl-C needs no traceback
-    sys.excepthook = lambda kind, *error: kind is KeyboardInterrupt or sys.__excepthook__(kind, *error)
+    end_quietly_on_ctrl_c()
     parse_args()  # what is wrong with a flag is said before torch is loaded, which takes seconds
 
 import torch
@@ -35,7 +34,6 @@ from engine.policy import autocast
 from grader.equality import is_equiv
 from rollout import completion_texts, rollout
 from run import checkpoint, faults, scores
-from run.flags import fail, user_input
 from run.journal import say, show, start_bar
 from run.models import first_model, read_model
 from run.problems import encode_row, features_and_pictures, prompt_options, readers, room_for_pictures, tokenizer_of

@@ -260,8 +260,8 @@ def score(rewards: Rewards, prompts, completions, completion_ids, columns: dict[
     failed   {name: its error} of the rewards that raised on every sample
     counts   {one of RULES: answers found, "given_up": comparisons}, {"box/" + one of KINDS: completions}; see _counts
 
-    A reward's first error is printed on stderr; `shown` holds the names of rewards
-    whose error was printed, so pass the same set each time. ValueError: it returns other than B finite numbers or None.
+    A reward's first error is printed on stderr; `shown` holds the names of rewards whose error was printed, so pass the
+    same set each time. ValueError: it returns other than B finite numbers or None.
     """
     batch = {**columns, "prompts": prompts, "completions": completions, "completion_ids": completion_ids}
     shown = set() if shown is None else shown

@@ -25,11 +25,10 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
-from run.flags import fail, parse_args
+from run.flags import end_quietly_on_ctrl_c, fail, parse_args
 
 if __name__ == "__main__":
-    # Ctrl-C needs no traceback
-    sys.excepthook = lambda kind, *error: kind is KeyboardInterrupt or sys.__excepthook__(kind, *error)
+    end_quietly_on_ctrl_c()
     parse_args()  # what is wrong with a flag is said before torch is loaded, which takes seconds
 
 import torch
@@ -165,7 +164,7 @@ def collect(trained: Trained, problems: list[dict], scorer: Callable, args, stat
         seconds.update({"seconds_pictures": began - reading} if trained.processor else {})
         if sum(batch.num_valid for batch in rounds) / P >= args.beta_th:
             break
-    if state.step + 1 < args.steps:  # the next step's pictures, while this one updates
+    if trained.processor and state.step + 1 < args.steps:  # the next step's pictures, while this one updates
         read_ahead(trained.processor, problems_of_round(problems, state.position + len(rounds) * P, args))
     return join_rounds(rounds, dict(seconds))
 

@@ -285,6 +285,11 @@ def expanded(words: Sequence[str], folder: Path = Path(), within: tuple[Path, ..
             yield from expanded(parts, file.parent, (*within, file))
 
 
+def end_quietly_on_ctrl_c() -> None:
+    """From here on KeyboardInterrupt ends the process without a traceback, also while libraries load."""
+    sys.excepthook = lambda kind, *error: kind is KeyboardInterrupt or sys.__excepthook__(kind, *error)
+
+
 def complain(parser: argparse.ArgumentParser, message: str) -> None:
     """argparse's complaint; for a flag that it does not know, with the one that was probably meant."""
     complaint, _, rest = message.partition("unrecognized arguments: ")

@@ -207,7 +207,7 @@ def features_and_pictures(processor, rows: list[dict]) -> tuple[list[dict], tupl
 
 
 def read_ahead(processor, rows: list[dict]) -> None:
-    """Begins to make, in a thread, what features_and_pictures will be asked for; what fails there fails again here."""
+    """Begins to make, in a thread, what features_and_pictures will be asked for, where a failure is said."""
     if any("images" in row for row in rows):
         processor.ahead = READER.submit(_made, processor, rows)
 
