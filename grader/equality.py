@@ -558,13 +558,22 @@ def _same_scalars(one, gold):
         return "same tree"
     if _infinity(one) or _infinity(gold):
         return "infinity" if _infinity(one) == _infinity(gold) else ""
-    letters = one.symbols() | gold.symbols()
-    if len(letters) > MAX_SYMBOLS:
+    letters, orders = one.symbols() | gold.symbols(), {_order_of_matrices(one), _order_of_matrices(gold)} - {()}
+    if len(letters) > MAX_SYMBOLS or len(orders) > 1:
         return ""
     same = _same_at_points if letters else _same_constants
     log = any(len(part.args) == 1 and part.value == "log" for part in (*one.walk(), *gold.walk()))
     # log without a base may be either, but the same on both sides
     return same(one, gold, natural=True) or (same(one, gold, natural=False) if log else "")
+
+
+def _order_of_matrices(node):
+    """The capital letters of A^{-1}B or A^T B in order, which matters if they are matrices; else ()."""
+    powers = [part.args for part in node.walk() if part.kind == "power" and part.args[0].kind == "symbol"]
+    inverse = number_node(-1), Node("symbol", (), "T")
+    if any(base.value.isupper() and exponent in inverse for base, exponent in powers):
+        return tuple(part.value for part in node.walk() if part.kind == "symbol" and part.value.isupper())
+    return ()
 
 
 def _infinity(node):

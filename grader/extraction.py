@@ -43,8 +43,9 @@ _TAKEN_BACK = re.compile(  # anywhere after the answer
     r"(?: is|'s| was| am|'m)(?: \w+)? (?:wrong|incorrect|mistaken|false|not right|not correct)\b"
     r"|(?:n't|not) (?:be )?(?:right|correct)\b|\bI (?:mean\b|mis|made an? (?:mistake|error)|take)"
     r"|\bit should (?:be|have been)\b(?! noted)|\. +or\b(?! equivalently| in\b| as\b| simply\b)"
+    r"|\bget\b[^.?!\n]{1,30} instead\b"
 )
-_SCALED = re.compile(r"(?i)[\s$*)\]\\]*(?:hundred|thousand|[mb]illion|dozen)s?\b")  # \boxed{8} million
+_SCALED = re.compile(r"(?i)[\s$*)\]\\]*(?:hundred|thousand|[mb]illion|dozen|gross)s?\b")  # \boxed{8} million
 _NOT_BEFORE = re.compile(r"(?i)(?:\b(?:not|never)|n't|\\neq?|≠)[\s$*(]*$")  # x \neq \boxed{8}
 
 _MATH = (

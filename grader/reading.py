@@ -321,7 +321,7 @@ def _unit(tokens):
             word = word[0]
         if words.singular(word) in MULTIPLIERS:
             factor *= MULTIPLIERS[words.singular(word)]
-        elif word in NOT_A_UNIT or _NO_UNIT.search(word):
+        elif word in NOT_A_UNIT or _NO_UNIT.search(word) or (parts and word in words.NUMBER_WORDS):  # 8 in ten
             raise Refused(f"{word} is no unit")
         elif token.text == "/" or word == "per":
             sign = -1

@@ -53,7 +53,7 @@ MULTIPLIERS = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10
 _POWERS = """1 十 십;2 百 백 hundert;3 千 천 тысяча тысяч тысячи тыс mil mille tausend;4 万 만 萬;5 lakh;6 млн миллион
 миллиона миллионов mln mio millionen millón millone milhão milhõe;7 crore;8 亿 억 億;9 млрд миллиард миллиарда
 миллиардов mrd milliard milliarde milliarden"""
-MULTIPLIERS |= {word: 10 ** int(row[0]) for row in _POWERS.split(";") for word in row[2:].split()}
+MULTIPLIERS |= {"gross": 144} | {word: 10 ** int(row[0]) for row in _POWERS.split(";") for word in row[2:].split()}
 _MONTHS = "january february march april may june july august september october november december".split()
 _MONTHS = {name: i for i, month in enumerate(_MONTHS, 1) for name in (month, month[:3])} | {"sept": 9}
 # what a completion in Chinese, Japanese, Korean, German, French, Spanish, Portuguese or Russian says, in English

@@ -96,7 +96,7 @@ units
 = 1.85\ \text{USD} ~ 1.85 ;; 12 apples ~ 12 ;; 5~\mathrm{ft} ~ 5 feet ;; 120 km/h ~ 120 km per hour
 ! 5 cm ~ 5 m ;; 5 miles ~ 5 km ;; 5\text{ cm}^2 ~ 5 cm ;; 5 hours ~ 5 minutes ;; 6 cm ~ 5 cm ;; 5 cm ~ 50 ;; 5x ~ 5
 ! 17 million ~ 17 ;; 5 squared ~ 5 ;; 5 mod ~ 5 ;; 2 thirds ~ 2 ;; 5 but maybe 6 ~ 5 ;; 6m ~ 6n ;; 5 is wrong ~ 5
-! 5 m/s ~ 5 m ;; 2 dozen ~ 2 ;; 17 or more ~ 17 ;; at least 5 ~ 5 ;; 6 ~ $6m$
+! 5 m/s ~ 5 m ;; 2 dozen ~ 2 ;; 8 gross ~ 8 ;; 8 in ten ~ 8 ;; 17 or more ~ 17 ;; at least 5 ~ 5 ;; 6 ~ $6m$
 ! 5 cm ~ 5m ;; 9厘米 ~ 9米 ;; 9平方米 ~ 9米 ;; 50 ~ 50πm^{2} ;; 4/3 s ~ \frac{4}{3}米 ;; ∠2 = 145° ~ 144 ;; 5m ~ 6
 
 degrees
@@ -205,6 +205,8 @@ ordered-list
 ! A>B>C ~ A>C>B ;; (5,3,2) ~ (2,3,5) ;; A>B ~ B>A ;; a<b<c<d ~ a<b<d<c ;; A>B>C ~ A,B,C
 
 matrix
+= A^{-1}B ~ A^{-1} B ;; \frac{B}{A} ~ A^{-1}B ;; x^{-1}y ~ yx^{-1}
+! BA^{-1} ~ A^{-1}B ;; BA^T ~ A^T B ;; A^{-1}B^{-1} ~ B^{-1}A^{-1}
 = \begin{pmatrix}1&2\\3&4\end{pmatrix} ~ \begin{bmatrix} 1 & 2 \\ 3 & 4 \\ \end{bmatrix}
 = \begin{pmatrix}1\\2\end{pmatrix} ~ (1,2)
 = \begin{pmatrix}1/2\\2\end{pmatrix} ~ \begin{pmatrix}\frac12\\ 2\end{pmatrix}

@@ -164,6 +164,7 @@ def test_phrases(completion, expected):
         "The answer is correct.",
         "The answer is 42. Or maybe 43.",
         "The answer is 42. Or 43.",
+        "The answer is 8. Let me check again. I get 9 instead.",
         "The answer is 42 or maybe 43",
         "I think the answer is 42, but it could be 43.",
         "The answer is $42$, though it might also be $43$.",
