@@ -81,6 +81,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     else:
         defaults = config_of_run(config) if resume else DEFAULTS.get(given.model, {}) | ALGOS[given.algo]
     of_run = {name: x for name, x in defaults.items() if name in vars(given).keys() - OF_COMMAND}
+    if wrong := [x for x in parser._actions if x.dest in of_run and not fits(of_run[x.dest], x)] * resume:
+        fail(f"--resume: {config}: {of_run[wrong[0].dest]!r} is no value of {wrong[0].option_strings[0]}; restore it")
     # numbers as text, which argparse reads as it does a flag's
     parser.set_defaults(**{name: str(x) if type(x) in (int, float) else x for name, x in of_run.items()})
     args = parser.parse_args(words)
@@ -96,6 +98,13 @@ def config_of_run(config: Path) -> dict:
         return {**json.loads(config.read_bytes())}
     except (ValueError, TypeError, OSError) as error:
         fail(f"--resume: {config} is damaged ({error}); restore it, or start a new run with --overwrite")
+
+
+def fits(value: object, action: argparse.Action) -> bool:
+    """Whether a value in a run's config.json can be that of a flag."""
+    kinds = {int: int, float: (int, float), None: list if action.nargs == "+" else (str, bool)}
+    right = isinstance(value, kinds.get(action.type, (list, dict)))
+    return value == action.default or (right and (not action.choices or value in action.choices))
 
 
 def absolute_paths(flags: dict) -> dict:

@@ -174,11 +174,17 @@ def test_r4_with_no_whole_checkpoint_nothing_is_touched(world, tmp_path, capsys)
     assert stopped.value.code == 2
     assert capsys.readouterr().err.endswith("is intact; --overwrite starts a new run\n")
     assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")} == before
-    (tmp_path / "config.json").write_text('{"steps": ')
-    with pytest.raises(SystemExit) as stopped:
-        train.main(["--out", str(tmp_path), "--resume"])
-    error = capsys.readouterr().err
-    assert stopped.value.code == 2 and "config.json is damaged" in error and error.count("\n") == 1
+
+
+def test_a_damaged_config_is_named(tmp_path, capsys):
+    of_flags = ('{"kl": "k4"}', "'k4' is no value of --kl"), ('{"steps": []}', "[] is no value of --steps")
+    of_flags += ('{"lr": null}', "None is no value of --lr"), ('{"rewards": 3}', "3 is no value of --rewards")
+    for content, wrong in (('{"steps": ', "config.json is damaged"), ("null", "config.json is damaged"), *of_flags):
+        (tmp_path / "config.json").write_text(content)
+        with pytest.raises(SystemExit) as stopped:
+            train.main(["--out", str(tmp_path), "--resume"])
+        error = capsys.readouterr().err
+        assert stopped.value.code == 2 and wrong in error and error.count("\n") == 1
 
 
 @pytest.mark.slow
