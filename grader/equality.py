@@ -336,6 +336,8 @@ def _cells(node):
 
 def _same_families(one, gold, depth):
     """k pi, k in Z is n pi, n in Z; the letter may be declared on one side only."""
+    if one.kind != gold.kind and _is_region((one if one.kind == "family" else gold).args[0]):
+        return ""  # the whole numbers from 2 to 5 are not [2, 5]
     if one.kind == gold.kind:
         (letter, numbers), (gold_letter, gold_numbers) = one.value, gold.value
         if numbers != gold_numbers or (letter != gold_letter and gold_letter in one.symbols()):
@@ -548,7 +550,7 @@ def _same_units(unit, gold_unit):
     """The same names and exponents, or the same last word: 7 integers, 7 distinct integers."""
     if sorted(unit) == sorted(gold_unit):
         return True
-    named = all(exponent == 1 and name not in UNITS.values() for name, exponent in (*unit, *gold_unit))
+    named = all(exponent == 1 and name not in (*UNITS.values(), "of") for name, exponent in (*unit, *gold_unit))
     return named and unit[-1] == gold_unit[-1] and (set(unit) <= set(gold_unit) or set(gold_unit) <= set(unit))
 
 

@@ -43,9 +43,12 @@ _TAKEN_BACK = re.compile(  # anywhere after the answer
     r"(?: is|'s| was| am|'m)(?: \w+)? (?:wrong|incorrect|mistaken|false|not right|not correct)\b"
     r"|(?:n't|not) (?:be )?(?:right|correct)\b|\bI (?:mean\b|mis|made an? (?:mistake|error)|take)"
     r"|\bit should (?:be|have been)\b(?! noted)|\. +or\b(?! equivalently| in\b| as\b| simply\b)"
-    r"|\bget\b[^.?!\n]{1,30} instead\b"
+    r"|\bget\b[^.?!\n]{1,30} instead\b|\bkidding\b|\bI(?: am|'m) not (?:\w+ )?sure\b|\bbut it(?: is|'s) [$\\(]*[0-9]"
 )
-_SCALED = re.compile(r"(?i)[\s$*)\]\\]*(?:hundred|thousand|[mb]illion|dozen|gross)s?\b")  # \boxed{8} million
+_CHANGED = re.compile(  # \boxed{8} million, \boxed{8} or 9, \boxed{8} is wrong
+    r"(?i)[\s$*)\]\\]*(?:(?:hundred|thousand|[mb]illion|dozen|gross)s?|(?:text *\{ *)?or(?! equiv)"
+    r"|is (?:not|wrong|incorrect))\b"
+)
 _NOT_BEFORE = re.compile(r"(?i)(?:\b(?:not|never)|n't|\\neq?|≠)[\s$*(]*$")  # x \neq \boxed{8}
 
 _MATH = (
@@ -76,6 +79,7 @@ _CLAUSE = re.compile(  # a remark that follows the answer
     r"(?i),? (?:because|since|which|where|when|although|though|but|i\.e\.|that is|as (?:we|shown|required|desired)"
     r"|and (?:so|we|this|the|it|i))\b|, (?:as|so|and not|not|if)\b| \((?![^()]*[0-9$\\])[^()]{3,}\)\s*$"
 )
+_WORDS_BEFORE = re.compile(r"^(?:[a-zA-Z' ]{1,60}\b(?:is|are|equals) |[一-鿿]{1,20}(?=[0-9]))")  # the total is 42
 _UNSURE = re.compile(r"(?i)\b(?:maybe|perhaps|possibly|might|could|may be|unsure|not sure)\b")
 _VALUE = re.compile(r"[-+−]?\s*(?:[0-9.$£€√π∞(\[{\\|]|[a-zA-Z](?![a-zA-Z]))")
 _NUMBER = r"[-+−]?(?:\\?\$)?[0-9][0-9,]*(?:\.[0-9]+)?(?:/[0-9]+)?(?:\\?%|°)?"
@@ -84,7 +88,7 @@ _CHAIN = rf"(?:{_TERM}(?:\s*[-+*/×]\s*{_TERM})*\s*=\s*)*"  # of 48+24 = 72
 _ONE = rf"{_CHAIN}(?:{_MATH}|{_NUMBER}|\([A-J]\)|[A-J](?![a-zA-Z]))"
 # what may follow a result, and is no part of it
 _AFTER = r"(?:in|at|on|for|per(?! cent)|each|every|as|after|before|more(?! than)|an?|since|from|between|to(?! the))\b"
-_ENDS = rf"(?:{_AFTER}|(?:and|or|of|to|by|is|are|but|does|fails|divides|ha[sv]e?|was|were|can|will|must)\b)"
+_ENDS = rf"(?:{_AFTER}|(?:and|or|of|to|by|is|are|but|does|fails|divides|contradicts|ha[sv]e?|was|were|can|will|must)\b)"
 _RESULT = (
     rf"(?P<value>{_ONE}(?:(?:,| and|, and) {_ONE})*)"
     rf"(?P<unit>(?: ?(?!{_ENDS})[^\W\d_]+(?![^\W\d_])(?:/[a-z]+|\^?[23])?){{0,3}})"
@@ -96,7 +100,8 @@ _IS = (
     r"|^=|(?:[a-z]{2}|(?:^|[,a-z] |[^\x00-\x7f])[a-zA-Z]|[^\x00-\x7f]) ?=)"
 )
 _DOES = (
-    r"\b(?:now has|(?:earn|make|get|give|sell|cost|pay|take|save|need|buy)s?|earned|made|got|sold|spent|paid|took)\b"
+    r"\b(?:now has|(?:earn|make|get|give|sell|cost|pay|take|save|need|buy|spend|travel|receive|collect|use|eat)s?"
+    r"|earned|made|got|sold|spent|paid|took|saved|gave|bought|drove|travell?ed|received|collected|used|ate)\b"
 )
 _MERELY = r"(?:,? (?:therefore|thus|then|exactly|equal to|also|just|only|a total of))*\s*"
 _KNOWN = UNITS.keys() | MULTIPLIERS.keys() | NOT_A_UNIT
@@ -241,7 +246,7 @@ def _last_boxes(text, boxes):
     """The inside of the last box, or of all last boxes with only separators between them, as one list."""
     first = len(boxes) - 1
     start, _, _, end = boxes[first]
-    if _NOT_BEFORE.search(text[:start][-20:]) or _SCALED.match(text, end) or _TAKEN_BACK.search(text, end):
+    if _NOT_BEFORE.search(text[:start][-20:]) or _CHANGED.match(text, end) or _TAKEN_BACK.search(text, end):
         return None
     while first > 0 and _JOINT.fullmatch(text, boxes[first - 1][3], boxes[first][0]):
         first -= 1
@@ -289,7 +294,7 @@ def _statement(text, start):
         if clause:
             break
     stated = text[start:stop].replace("**", "").strip("*_ \t\r\n").removeprefix("}").rstrip(".,;:")
-    stated = re.sub(r"^[a-zA-Z' ]{1,60}\b(?:is|are|equals) ", "", stated)  # the number of apples is 42
+    stated = _WORDS_BEFORE.sub("", stated)
     return (len(stated.split()) > 4 and _result(_RESULT, stated)) or stated, stop, end
 
 

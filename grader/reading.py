@@ -124,7 +124,10 @@ def _english_members(tokens):
     groups = groupby(tokens, lambda token: token.text.lower() in (",", ";", "and", "or"))
     members = [list(group) for separates, group in groups if not separates]
     every = [word for member in members for word in member]
-    if len(members) > MAX_MEMBERS or any(word.kind != "word" for word in every) or not any(map(is_english, every)):
+    choices = len(every) > 2 and all(len(word.text) == 1 and word.text.isupper() for word in every)  # A C B
+    if len(members) > MAX_MEMBERS or any(word.kind != "word" for word in every):
+        return None
+    if not (choices or any(map(is_english, every))):
         return None
     texts = tuple(Node("text", (), words_of(member)) for member in members)
     if len(texts) > 1:
@@ -132,7 +135,7 @@ def _english_members(tokens):
     return _NAMED["R"] if texts[0].value in words.REALS else texts[0]
 
 
-_UNIT_STARTS = words.BARE_UNITS | MULTIPLIERS.keys() | {"sq", "cu"}
+_UNIT_STARTS = words.BARE_UNITS | MULTIPLIERS.keys() | {"sq", "cu", "per"}
 _NO_UNIT = re.compile("[不没非无多余以左约的の倍半超至于보배成]|[一-鿿぀-ヿ가-힣]{4}")
 _LETTER_UNITS = frozenset("mgshLNJKWVACFT")  # a lone letter after a number and a space may be one of these
 _REFUSED_SIGNS = frozenset('@#`"=<>^{}[]_\\*|~;')  # in no text of words
@@ -294,8 +297,10 @@ def _quantity(tokens, depth):
 def _starts_unit(tokens):
     """Whether the next word is a unit, not letters to be multiplied."""
     token = tokens[-1]
-    if token.kind != "word" or token.text.lower() in ("and", "or", "to") or token.text in FUNCTIONS:
+    if token.kind != "word" or token.text.lower() in ("and", "or", "to"):
         return False
+    if token.text in FUNCTIONS:
+        return token.text == "sec" and len(tokens) == 1  # of what, if not seconds
     if token.text == "in" and len(tokens) > 1 and tokens[-2].text in ("(", "[", "{", r"\{", "R"):
         return False  # x in [0, 1]
     if len(token.text) == 1:

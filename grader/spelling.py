@@ -50,7 +50,7 @@ class _Characters(dict):
 
 _CHARACTERS = _Characters(
     {code: chr(code) for code in range(128)}
-    | str.maketrans("−–×·÷⋅∙•∗\u00a0\u2009\u202f∣’′“”⁄、。", "--**/****   |''\"\"/,.")
+    | str.maketrans("−–‒×·÷⋅∙•∗\u00a0\u2009\u202f∣’′“”⁄、。", "---**/****   |''\"\"/,.")
     | {ord(symbol): f"{command} " for symbol, command in zip(_SYMBOLS[::2], _SYMBOLS[1::2], strict=True)}
     | dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff"), "")
     | {ord("″"): "''"}
@@ -159,7 +159,7 @@ def clean(text):
     text = _INTEGER.sub(r", \1\2 \\in \\Z", " ".join(UPRIGHT.sub(r" \1 ", text).split())) if "integer" in text else text
     for pattern, replacement in _SUBSTITUTIONS:
         text = pattern.sub(replacement, text)
-    return text.translate(_RAISED).strip(' "').rstrip(".,; ")
+    return text.translate(_RAISED).strip(' "').rstrip(".,; \\")
 
 
 def without_commas(text):

@@ -36,12 +36,13 @@ NOT_A_UNIT = frozenset(
     if when where because maybe perhaps probably about approximately roughly least most more less fewer than else wrong
     incorrect unknown for only between from with without however so then as at by nicht oder ou или mehr más больше
     более weniger menos moins pas не нет false true yes no none never either neither both except unless answer digits
-    base solution solutions""".split()
+    base""".split()
 )
 DENIES = re.compile(  # a sentence with one of these states something else than the value in it
     r"(?i)\b(?:not|never|no|none|neither|cannot|or|if|let|suppose|assume|whether|might|could|may be|probably|guess"
     r"|wrong|incorrect|false|mistake|bounds?|half|twice|thrice|double|triple|(?<!number of )times|digit|we set"
-    r"|number of digits|(?:third|quarter|square|cube|root|negative) of [a-z]+|at first|initially|originally)\b|n't"
+    r"|number of digits|(?:third|quarter|square|cube|root|negative) of [a-z]+|at first|initially|originally"
+    r"|first (?:root|solution))\b|n't"
 )
 
 NUMBER_WORDS = {word: i for i, word in enumerate(
@@ -66,8 +67,8 @@ _PHRASES = {
     r"|donc|por (?:lo )?tanto|portanto|следовательно|таким образом|итак|значит|получаем)\b",
     " wrong ": r"错误的?|等等|算错|错了|不对|間違|誤った|틀렸|\b(?:falsche|fausse|incorrecta|неправильный|неверный)\b",
     " not ": r"[没非]|不(?!同)|ない|ません|아[니닙님]|至少|[至最][多少]|超[过え]|[多少大小高低]于|以[上下]"
-    r"|보다|이[상하]|\b(?:nicht|nein|non(?![-\w])|keine?|pas|não|не|нет|mindestens|höchstens|(?:mehr|weniger) als"
-    r"|au (?:moins|plus)|(?:plus|moins|más|menos|mais) de|al menos|pelo menos|больше|меньше|более|менее)\b",
+    r"|未[満满]|보다|이[상하]|\b(?:nicht|nein|non(?![-\w])|keine?|pas|não|не|нет|mindestens|höchstens|больше|меньше"
+    r"|(?:mehr|weniger) als|au (?:moins|plus)|(?:plus|moins|más|menos|mais) de|al menos|pelo menos|более|менее)\b",
     " times ": r"倍|절반|半(?![径圆])|[두세0-9] ?배|\b(?:doppelte|hälfte|moitié|doble|mitad|dobro|metade|удвоенн\w+)\b",
     " maybe ": r"可能|也许|大[概约]|约[为是]|かもしれ|아마|\b(?:vielleicht|peut-être|quizás?|talvez|возможно)\b",
     "": "一共|共有?",

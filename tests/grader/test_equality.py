@@ -87,6 +87,8 @@ units
 = 5 cm ~ 5 ;; 5 ~ 5\text{ cm} ;; 5cm ~ 5 centimeters ;; 5\,\mathrm{cm} ~ 5 \text{ cm} ;; 5 miles ~ 5 mile
 = 15\text{ cm}^2 ~ 15\mbox{ cm}^{2} ;; 15 square inches ~ 15\text{ in}^2 ;; 30 mph ~ 30 miles per hour
 = 3 m/s ~ 3 \text{ m/s} ;; 3\ \mathrm{m}\cdot\mathrm{s}^{-1} ~ 3 m/s ;; 9\text{ min} ~ 9 minutes ;; 21 dogs ~ 21
+= 5 sec ~ 5 seconds ;; 30 per week ~ 30 ;; \$30 per week ~ 30 ;; \sec x ~ 1/\cos x
+! 5 pairs of people ~ 5 people ;; 5 sec ~ 5 minutes
 = 34 square units ~ 34\text{ sq. units} ;; 7 \text{ distinct integers} ~ 7 integers ;; 3 million people ~ 3,000,000
 = 25 m² ~ 25 ;; 9 ft² ~ 9 square feet
 = 5 ~ 5m ;; 9 m ~ 9米 ;; 9 ~ 9米 ;; 3厘米 ~ 3 cm ;; 27平方厘米 ~ 27cm^{2} ;; 145度 ~ 145° ;; 145º ~ 145 ;; 145˚ ~ 145
@@ -421,6 +423,7 @@ inequalities-of-letters
 ! x>a and x<b ~ x>a or x<b ;; x>1 and y>2 ~ x>1 or y>2 ;; a<x<b or c<x<d ~ a<x<d or c<x<b ;; a<b<c ~ a<b, b<d ;; k\in\mathbb{Z} ~ 1,2 ;; x<1 ~ 2, x\approx 3
 
 letters-in-a-row
+! A C B ~ A B C ;; H T T ~ T T H
 ! HTT ~ TTH ;; RGB ~ BGR ;; red ~ der ;; BAC ~ CAB ;; HT ~ TH ;; No ~ On ;; {HTT, THT} ~ {TTH, HTT}
 ! \{HT, HH\} ~ \{TH, HH\} ;; H2O ~ HO2 ;; A13 ~ 1A3
 ! tea ~ eat ;; cat ~ act ;; (HT, TT) ~ (TH, TT) ;; ABC ~ CBA ;; PQRS ~ PQR ;; on ~ no ;; \mathrm{HTT} ~ TTH
@@ -514,6 +517,7 @@ more-units
 ! 5m ~ 5cm ;; 5m ~ 6 ;; 8天 ~ 8小时 ;; 9平方米 ~ 9立方米 ;; 6m ~ $6n$ ;; 5米/秒 ~ 5米 ;; 30 ~ 30元或40元
 
 words-around
+= \text{There are 42 solutions} ~ 42 ;; 42 real solutions ~ 42 ;; 42 \\ ~ 42 ;; ‒8 ~ -8
 = \text{There are 42 ways} ~ 42 ;; There are 3 objects in the image. ~ 3 ;; \text{Answer: }42 ~ 42
 = \text{The answer is } 42 ~ 42 ;; f(n)=n+1 \text{ for all } n ~ f(n)=n+1
 = The height of the flagpole AC is 9 meters. ~ 9 ;; \text{The area is } 12\pi ~ 12\pi ;; there are 42 ~ 42
@@ -604,6 +608,7 @@ big-factorial
 
 integer-families
 = k\pi, k\in\mathbb{Z} ~ n\pi, n\in\mathbb{Z} ;; x = k\pi \; (k \in \mathbb{Z}) ~ k\pi, k\in\mathbb{Z}
+! [2,5] ~ 2 \le x \le 5, x \in \mathbb{Z} ;; x > 3 ~ x > 3, x \in \mathbb{Z}
 = k\pi ~ k\pi, k \in \mathbb Z ;; \frac{\pi}{4} + k\pi, k \in \mathbb{Z} ~ \frac{\pi}{4}+n\pi, n \in \mathbb{Z}
 = x = 2\pi k, \text{ where } k \text{ is an integer} ~ 2k\pi, k \in \mathbb{Z}
 = k\pi \text{ for } k\in\mathbb{Z} ~ k\pi, k\in\mathbb{Z}

@@ -43,6 +43,12 @@ from grader.extraction import RULES, extract_answer, extract_gold, find_answer, 
         (r"\boxed{\underline{42}}", r"\underline{42}"),  # which equals 42
         (r"\boxed{\text{The answer is } 42}", r"\text{The answer is } 42"),
         (r"\boxed{42}. Or maybe 43?", None),  # taken back at once
+        (r"$\boxed{42}$ or 43", None),
+        (r"$\boxed{42}$ or equivalently 42.0", "42"),
+        (r"There are $\boxed{42}$ orders.", "42"),
+        (r"\boxed{42} \text{ or } 43", None),
+        (r"\boxed{42} is incorrect.", None),
+        (r"I first thought \boxed{42}, but it is 43.", None),
         (r"\boxed{42}, but it could be 43", None),
         (r"\boxed{42}, but we could also add the digits", "42"),
     ],
@@ -165,6 +171,8 @@ def test_phrases(completion, expected):
         "The answer is 42. Or maybe 43.",
         "The answer is 42. Or 43.",
         "The answer is 8. Let me check again. I get 9 instead.",
+        "The answer is 42. Just kidding, it is 43.",
+        "Answer: 42, but I am not quite sure.",
         "The answer is 42 or maybe 43",
         "I think the answer is 42, but it could be 43.",
         "The answer is $42$, though it might also be $43$.",
@@ -286,6 +294,8 @@ def test_what_is_not_the_models_answer(completion, expected):
 
 COMPLETIONS = r"""
 42 = 答案是 42。
+42 = 答：小明一共有42元。
+42 ! 答え: 42未満
 42 = 答案：42
 42 = 最终答案为 $42$。
 42 = 所以，最终答案是 42。
@@ -384,10 +394,15 @@ C ! 不选 C
 42 ! <answer>There are 42 or 43 objects.</answer>
 42 ! <answer>I see 42 objects or so, maybe 43.</answer>
 18 = She makes **$18** every day.
+18 = He saved **$18** in total.
+18 = Therefore, the train travels 18 miles in total.
+18 = #### $18 per week
 18 = Janet earns **18 dollars** every day at the market.
 18 = So, Janet makes $18 at the farmers' market every day.
 18 ! She makes **$18** every day and **$20** on Sunday.
 18 ! She does not make **$18** every day.
+18 ! Thus $x = 18$ contradicts the assumption.
+18 ! So the first solution is $x = 18$.
 18 ! Step 1: **18**\nThen we
 8 = \boxed{\textbf{(C) } 8}
 C = \boxed{\textbf{(C) } 8}
