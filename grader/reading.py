@@ -499,7 +499,7 @@ def _numeral(tokens, depth):
     places = re.fullmatch(r"[0-9]*\.([0-9]*)", text)
     if places and accept(tokens, r"\overline", r"\dot"):  # the digits under it repeat
         braces, block = accept(tokens, "{"), tokens.pop().text
-        refuse_if(not block.isdigit() or len(block) > 40 or (braces and not accept(tokens, "}")), "no digits repeat")
+        refuse_if(not block.isdecimal() or len(block) > 40 or (braces and not accept(tokens, "}")), "no digits repeat")
         repeated = Fraction(int(block), (10 ** len(block) - 1) * 10 ** len(places[1]))
         return number_node(whole.value[0] + repeated)
     if not peek(tokens, r"\frac") or whole.kind != "number" or whole.value.denominator != 1:
