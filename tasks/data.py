@@ -26,7 +26,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 
 from grader.extraction import extract_gold
 from tasks.pictures import check_pictures
-from tasks.rows import Spelled, to_row
+from tasks.rows import REST, Spelled, to_row
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 HUB_CONFIGS = ("main", "default", "data", "")  # folders, in order of preference
@@ -240,7 +240,10 @@ def main(source: str = "", problem_field: str | None = None, answer_field: str |
     except (ValueError, OSError) as error:
         sys.exit(f"python -m tasks.data SOURCE [PROBLEM_FIELD [ANSWER_FIELD]]: {error}")
     good, wrong = [each for each in tried if each[1]], [f"  {place}: {error}" for place, row, error in tried if not row]
-    print(*(f"{num} rows: {columns}" for columns, num in Counter(each[2] for each in good).items()), sep="\n")
+    kinds, rests = zip(*(each[2].split(REST) for each in good), strict=True) if good else ((), ())
+    print(*(f"{num} rows: {columns}" for columns, num in Counter(kinds).items()), sep="\n")
+    rest = dict.fromkeys(name for names in rests for name in names.split(", ") if name)
+    print(f"not read: {', '.join(rest)}" if rest else "all columns are read")
     for place, row, _ in good[:3]:
         texts = [(turn["role"], turn["content"]) for turn in row.get("turns", ())]
         texts += [("prompt", row["problem"]), ("gold", extract_gold(row["answer"]))]

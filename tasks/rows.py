@@ -17,25 +17,32 @@ from tasks.prompts import MARKER, TURN
 
 # Columns by what they hold, of which the first that is not null is used: in any case, with or without "_", spaces and
 # hyphens; a dot goes into a nested column. Worked solutions are the last resort.
-PROBLEM_FIELDS = """problem question.stem question_stem question instruction prompt input query messages conversations
-conversation responses_create_params.input""".split()
+PROBLEM_FIELDS = """problem question.stem question_stem question problem_text instruction prompt input query messages
+message conversations conversation responses_create_params.input""".split()
 ANSWER_FIELDS = """answer reward_model.ground_truth answer_number final_answer expected_answer correct_answer
-extracted_answer reference_answer ground_truth gold gt_answer answer_key correct correct_option correct_choice_idx cop
-final_ans ideal target label extra_info.answer extra_info.ground_truth answers solution solutions output response
-completion""".split()
+gold_answer short_answer best_answer multiple_choice_answer extracted_answer reference_answer ground_truth gold
+gt_answer answer_key correct correct_option correct_choice_idx cop final_ans ideal target label
+verification_info.ground_truth extra_info.answer extra_info.ground_truth answers.text answers""".split()
+WORKED_FIELDS = "solution solutions gold_standard_solution output response completion".split()
 REPLY = "the assistant's message"  # the answer of a chat that has no other
 IMAGE_FIELDS = "images image image_path img img_path image_url image_urls decoded_image".split()
 OPTION_FIELDS = "options choices question.choices endings answer_choices answer_options answers".split()
+LIKE_OPTIONS = re.compile("option|choice|candidate|answers")  # in the name of a list, if the gold is a letter
 OPTION_COLUMN = re.compile(r"(?:option|choice|answer|op|sol|ending)?([a-f]|(?<=.)[0-5])")  # or one column for each
 # What belongs to the problem {1}, and where; the input to an instruction only
-PARTS = dict.fromkeys(("context", "passage", "article", "premise", "hint"), "{0}\n\n{1}")
+PARTS = "context passage article premise premises paragraph document story scenario background puzzle table hint"
+PARTS = dict.fromkeys(PARTS.split(), "{0}\n\n{1}")
 PARTS |= {"body": "{0} {1}", "input": "{1}\n\n{0}"}
 # What shows that there is no answer to compare, or more than is read: a column, and how its value begins
 OTHER_KINDS = r"""reward_model.style=(?!rule) ability=cod(e|ing) task=code task_type=.*code data_source=.*countdown
 nums= reward_model.ground_truth=\{['"] problem_is_valid=(?!yes|true) video= videos= audio= input_output= test_cases=
-unit_tests= tests= test_list= entry_point= starter_code= incorrect_answer_1= distractor1="""
+unit_tests= tests= test_list= entry_point= starter_code= incorrect_answer_1= distractor1= question_type=.*proof
+error_type=(?!ok) label=[\s\S]*step.1:"""
 OTHER_KINDS = dict(kind.split("=", 1) for kind in OTHER_KINDS.split())
 
+MEDIA = re.compile(r"\S{1,300}\.(?:(png|jpe?g|webp|gif|bmp)|mp4|avi|mov|mkv|webm|mp3|wav|flac)", re.IGNORECASE)
+FILLED_LATER = re.compile("<(?:bbox|ref-object|video|audio)>")
+REST = "; not read: "
 RESERVED = ("prompts", "completions", "completion_ids", "turns")  # a reward's own arguments, and ours: "prompts_"
 ROLES = {"human": "user", "gpt": "assistant", "model": "assistant", "developer": "system"}
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -58,6 +65,8 @@ class Spelled(float):
 def to_row(columns: object, problem_field: str | None, answer_field: str | None, folder: Path) -> tuple[dict, str]:
     """-> (a row as data.load returns it, the columns that it was read from). folder: where its pictures' paths begin.
     ValueError: what is wrong with the row."""
+    if isinstance(columns, dict) and list(columns) == ["0", "1"]:
+        columns = [*columns.values()]
     columns = {"conversations": columns} if turns_of(columns) else columns
     if not isinstance(columns, dict):
         raise ValueError(f"a row is an object of columns, not {columns!r:.60}")
@@ -70,7 +79,7 @@ def to_row(columns: object, problem_field: str | None, answer_field: str | None,
     if system and system[1] and all(turn["role"] != "system" for turn in turns):
         turns = [{"role": "system", "content": checked_text(*system)}, *turns]
     problem, pictures = flattened(message)
-    problem, held, names = checked_text(name, problem), name, [name]
+    problem, held, names = checked_text(name, problem), {name}, [name]
     for field, whole in {} if problem_field else PARTS.items():
         column, value = known.get(field, (name, None))
         if value and column != name and (field != "input" or plain(name) == "instruction"):
@@ -78,9 +87,9 @@ def to_row(columns: object, problem_field: str | None, answer_field: str | None,
     if not pictures:
         usual = [known[field] for field in map(plain, IMAGE_FIELDS) if field in known]
         usual.sort(key=lambda column: isinstance(column[1], str))  # a picture itself goes before its path
-        coded = [value for value in columns.values() if isinstance(value, dict) and value.get("bytes")]
-        held, value = next(((column, value) for column, value in usual if value), ("images", coded))
-        pictures = value if isinstance(value, list) else [value]
+        found = [({column}, value if isinstance(value, list) else [value]) for column, value in usual if value]
+        coded = {} if problem_field else media_of({key: x for key, x in columns.items() if key != name})
+        held, pictures = [*found, ({"images", *coded}, sum(coded.values(), []))][0]
     pictures = [picture_of(picture, folder) for picture in pictures]
     problem = re.sub(r"<image[ _]?\d>", MARK, problem)
     problem = problem if MARK in problem else MARK * len(pictures) + problem
@@ -88,19 +97,39 @@ def to_row(columns: object, problem_field: str | None, answer_field: str | None,
         raise ValueError(f"{MARK} is {problem.count(MARK)} times in {name}, but there are {len(pictures)} pictures")
 
     known |= {plain(REPLY): (REPLY, reply)} if reply is not None else {}
-    name, value = find(columns, known, answer_field, [*ANSWER_FIELDS, REPLY], "answer")
-    row = {column + "_" * (column in RESERVED): value for column, value in columns.items() if column != held}
+    name, value = find(columns, known, answer_field, [*ANSWER_FIELDS, *WORKED_FIELDS, REPLY], "answer")
+    if mark := FILLED_LATER.search(f"{problem} {value}"):
+        raise ValueError(f"{names[0]} or {name} holds {mark[0]}, which something else would have to fill")
+    row = {column + "_" * (column in RESERVED): value for column, value in columns.items() if column not in held}
     row |= {column: value for column, value in (("images", pictures), ("turns", turns)) if value}
-    if options := options_of(known, name):
+    asked, options = options_of(known, name, value)
+    if options:
         problem, answer = as_choice(problem, name, value, options)
-        names.append("options")
+        names += asked
     else:
-        answer = gold_of(name, unpacked(value), bool(pictures))
+        listed = unpacked(value)
+        answer = gold_of(name, listed if isinstance(listed, list) else value, bool(pictures))
         if worked := GSM8K_ANSWER.search(answer):
             row.setdefault("solution", answer)
             answer = THOUSANDS_COMMA.sub("", worked[1])
         answer = checked_gold(name, answer, as_it_is=bool(answer_field))
-    return row | {"problem": problem, "answer": answer}, f"problem from {', '.join(names)}; answer from {name}"
+    used = {each.partition(".")[0] for each in (*names, *held, name)}
+    rest = ", ".join(column for column, value in columns.items() if column not in used and value not in (None, "", []))
+    found = f"problem from {', '.join(names)}; answer from {name}{REST}{rest}"
+    return row | {"problem": problem, "answer": answer}, found
+
+
+def media_of(columns: dict) -> dict[str, list]:
+    """Encoded pictures, and paths of some, by column, whatever its name. ValueError: a film or a sound."""
+    found = {}
+    for name, value in columns.items():
+        for each in value if isinstance(value, list) else [value]:
+            path = MEDIA.fullmatch(each) if isinstance(each, str) else None
+            if path and not path[1]:
+                raise ValueError(f"{name} is {each!r:.40}: films and sounds can't be read")
+            if path or isinstance(each, bytes) or (isinstance(each, dict) and each.get("bytes")):
+                found.setdefault(name, []).append(each)
+    return found
 
 
 @lru_cache(10_000)
@@ -114,8 +143,9 @@ def by_name(columns: dict, within: str = "") -> dict[str, tuple[str, object]]:
     known = {within + name: (within + name, value) for name, value in columns.items()}
     for name, value in list(known.values()):
         known.setdefault(plain(name), (name, value))
-        if isinstance(value, dict) and within.count(".") < 4:
-            known = by_name(value, name + ".") | known
+        inside = unpacked(value) if isinstance(value, str) and value[:1] == "{" else value
+        if isinstance(inside, dict) and within.count(".") < 4:
+            known = by_name(inside, name + ".") | known
     return known
 
 
@@ -182,17 +212,25 @@ def flattened(content: object) -> tuple[object, list]:
     return "".join(texts), [picture for picture in found if picture]
 
 
-def options_of(known: dict, but: str) -> list[tuple[object, object]]:
-    """The options beside a question, not in the column `but`: (label, option); []: there are none."""
+def options_of(known: dict, but: str, gold: object) -> tuple[list[str], list[tuple[object, object]]]:
+    """The columns of the options beside a question, not `but`, which has the gold; and the options: (label, option)."""
     usual = [known[field] for field in map(plain, OPTION_FIELDS) if field in known]
-    name, value = next(((name, unpacked(value)) for name, value in usual if value and name != but), ("options", None))
+    if isinstance(gold, str) and re.fullmatch(r"\W*[A-J]\W*", gold):
+        others = [known[field] for field in known if LIKE_OPTIONS.search(plain(field))]
+        usual += [(name, x) for name, x in others if OPTION_MARK.findall(str(x))[1:] or isinstance(unpacked(x), list)]
+    usual = [(name, unpacked(x)) for name, x in usual if x and x != "[]" and name != but.partition(".")[0]]
+    # VQA's answers are those of its annotators
+    usual = [column for column in usual if column[0] != "answers" or not isinstance(column[1][0], dict)]
+    name, value = next(iter(usual), ("options", None))
     labels, found = LETTERS, value
     if value is None:
-        columns = [(OPTION_COLUMN.fullmatch(key), option) for key, (_, option) in known.items()]
-        pairs = sorted((match[1], option) for match, option in columns if match and isinstance(option, str))
-        return pairs if len(pairs) > 1 else []
+        columns = [(OPTION_COLUMN.fullmatch(key), *column) for key, column in known.items()]
+        found = sorted((match[1], option, name) for match, name, option in columns if match and isinstance(option, str))
+        found = found if len(found) > 1 else []
+        return [name for *_, name in found], [(label, option) for label, option, _ in found]
     if isinstance(value, str):
-        found = OPTION_MARK.split(value)[2::2]
+        found = OPTION_MARK.split(value)[2::2] or re.findall(r"""(?<=[\[,\s])(?:'(.*?)'|"(.*?)")(?=\s*[,\]])""", value)
+        found = ["".join(each) for each in found]
     elif isinstance(value, dict):
         labels, found = (value.get("label"), value["text"]) if "text" in value else (list(value), list(value.values()))
     elif isinstance(value, list) and all(isinstance(option, dict) for option in value):
@@ -200,7 +238,7 @@ def options_of(known: dict, but: str) -> list[tuple[object, object]]:
     is_list = isinstance(found, list | tuple) and 1 < len(found) <= len(LETTERS)
     if not is_list or not all(isinstance(spelled(option), str) for option in found):
         raise ValueError(f"{name} is {value!r:.60}, not a list of options")
-    return list(zip(labels if isinstance(labels, list) else LETTERS, found, strict=False))
+    return [name], list(zip(labels if isinstance(labels, list) else LETTERS, found, strict=False))
 
 
 def as_choice(problem: str, name: str, value: object, options: list[tuple[object, object]]) -> tuple[str, str]:
@@ -225,13 +263,13 @@ def as_choice(problem: str, name: str, value: object, options: list[tuple[object
 def gold_of(name: str, value: object, has_pictures: bool) -> str:
     """An answer's text: a number as the file spells it; several answers as one list; with a picture, a box."""
     value = turns_of(value)[-1]["content"] if turns_of(value) else spelled(value)
-    if isinstance(value, list) and has_pictures:
+    if isinstance(value, list) and has_pictures and len(value) == 4:
         box = f"[{', '.join(map(str, value))}]"
-        value = box if len(value) == 4 and find_box(box)[0] != "none" else value
-    elif isinstance(value, list) and len(value) > 1:
+        value = box if find_box(box)[0] != "none" else value
+    if isinstance(value, list) and len(value) > 1:
         texts = [checked_text(name, spelled(each)) for each in value]
         same = all(is_equiv(text, texts[0]) for text in texts)
-        if not same and any(WORDS.search(text) or "\\boxed" in text for text in texts):
+        if not same and (has_pictures or any(WORDS.search(text) or "\\boxed" in text for text in texts)):
             raise ValueError(f"{name} is {value!r:.60}: all of them, or any one?")
         value = texts[0] if same else ", ".join(texts)
     return checked_text(name, value)
@@ -241,15 +279,19 @@ def checked_gold(name: str, answer: str, as_it_is: bool) -> str:
     """The answer, or the final one of a solution in words. ValueError: nothing in it can be compared."""
     answer = re.sub(r"(?<=\d) \(([a-zA-Z ]+)\)$", r" \1", answer)  # 9 (apples)
     gold, reading = read_gold(answer)
+    if gold == answer and plain(name) in map(plain, (*WORKED_FIELDS, REPLY)) and len(WORDS.findall(gold)) > 2:
+        gold, reading = "", UNFINISHED
     if not gold and not (as_it_is and reading == UNFINISHED):
         raise ValueError(f"{name} is {answer!r:.60}, no answer that can be compared: {reading}")
     return answer if as_it_is or MARKED.search(answer) else gold
 
 
 def unpacked(value: object) -> object:
-    """A text that is a JSON list of texts or objects -> the list; any other value is unchanged."""
+    """A text that is a JSON object, or a list of texts or objects -> that; any other value is unchanged."""
     try:
-        return json.loads(value) if isinstance(value, str) and re.match(r"""\s*\[\s*["{]""", value) else value
+        return (
+            json.loads(value) if isinstance(value, str) and re.match(r"""\s*(?:\[\s*["{]|\{\s*")""", value) else value
+        )
     except (ValueError, RecursionError):
         return value
 

@@ -394,7 +394,7 @@ def test_only_rows_with_pictures_take_four_numbers_as_a_box(folder):
     boxes = {"problem": "p", "image": "b.png"}
     assert load_one(folder, {**boxes, "answer": [[1, 2, 3, 4]]})["answer"] == "[1, 2, 3, 4]"
     for wrong in ([1, 2, 3], ["a", "b", "c", "d"], [None] * 4, [[1, 2, 3, 4]] * 2):
-        with pytest.raises(ValueError, match="not text"):
+        with pytest.raises(ValueError, match="not text|all of them, or any one"):
             load_one(folder, {**boxes, "answer": wrong})
     assert load_one(folder, {"messages": turns, "image": "b.png", "answer": "b"})["answer"] == "b"
 

@@ -96,6 +96,24 @@ RIGHT = {  # form: (a row of it, the problem, the gold as the grader reads it, t
     ),
     "listed already": ({"question": "q\n(A) x (B) y", "options": ["x", "y"], "answer": "B"}, "q\n(A) x (B) y", "B"),
     "a letter in words": ({"question": "q", "options": ["x", "y"], "answer": "The answer is (B)."}, "q" + XY, "B"),
+    "MMMU": ({"question": "q", "options": "['x', \"it's\"]", "answer": "B"}, "q\nA) x\nB) it's", "B"),
+    "MMMU, open": ({"question": "q", "options": "[]", "answer": "12"}, "q", "12"),
+    "We-Math": ({"question": "q", "option": "A. x; B. y", "answer": "A"}, "q" + XY, "A"),
+    "options under a name of their own": ({"question": "q", "candidates": ["x", "y"], "answer": "B"}, "q" + XY, "B"),
+    "no options for a number": ({"question": "q", "candidates": ["x", "y"], "answer": "4"}, "q", "4"),
+    "options as JSON": ({"question": "q", "options": '{"A": "x", "B": "y"}', "answer": "B"}, "q" + XY, "B"),
+    "ZebraLogic": ({"puzzle": "c", "question": "q", "choices": ["x", "y"], "answer": "y"}, "c\n\nq" + XY, "B"),
+    "SQuAD": ({"context": "c", "question": "q", "answers": {"text": ["7"], "answer_start": [4]}}, "c\n\nq", "7"),
+    "VQA": ({"question": "q", "multiple_choice_answer": "net", "answers": [{"answer": "nets"}]}, "q", "net"),
+    "OREAL": ({"question": "q", "gold_answer": "8"}, "q", "8"),
+    "IMO-AnswerBench": ({"Problem": "p", "Short Answer": "3"}, "p", "3"),
+    "SciBench": ({"problem_text": "p", "answer_number": "-1.5", "unit": " "}, "p", "-1.5"),
+    "SYNTHETIC-1": ({"prompt": "p", "verification_info": '{"ground_truth": "9"}'}, "p", "9"),
+    "Open-Reasoner-Zero": (
+        {"0": {"from": "human", "value": "p"}, "1": {"from": "assistant", "ground_truth": {"value": "4"}}},
+        "p",
+        "4",
+    ),
     "SVAMP": ({"Body": "b.", "Question": "q?", "Equation": "( 76.0 )", "Answer": 51.0}, "b. q?", "51.0"),
     "ASDiv": ({"body": "b.", "question": "q?", "answer": "9 (apples)", "formula": "f"}, "b. q?", "9 apples"),
     "Alpaca": ({"instruction": "i", "input": "n", "output": "4"}, "i\n\nn", "4"),
@@ -182,6 +200,13 @@ REFUSED = {  # form: (a row of it, the reason)
     "prose": ({"problem": "p", "solution": "We add them and\nsee that it must hold for all"}, "without a final answer"),
     "a chat without an answer": ({"messages": turns(P, ("assistant", "Once\nupon a time"))}, "without a final answer"),
     "SocialIQA": ({"question": "q", "answerA": "x", "answerB": "y", "label": "1"}, "label is '1': none of 2 options"),
+    "Math-Shepherd": ({"input": "p Step 1: a ки", "label": "p Step 1: a +"}, "label is 'p Step 1: a +'"),
+    "a proof by type": ({"question": "q", "question_type": "Theorem proof", "solution": ["s"]}, "question_type is"),
+    "MMLU-Redux": ({"question": "q", "answer": "4", "error_type": "wrong_groundtruth"}, "error_type is"),
+    "a short proof": ({"problem": "p", "solution": "By SAS they are equal, so $AC = BD$."}, "without a final answer"),
+    "a film under another name": ({"problem": "p", "path": "./v/1.mp4", "answer": "A"}, "path is './v/1.mp4': films"),
+    "a picture that is not there": ({"problem": "p", "figure": "a/b.png", "answer": "1"}, "b.png"),
+    "ms-swift": ({"query": "Find <ref-object>", "response": "<bbox>"}, "query or response holds <ref-object>"),
     "no option": ({"question": "q", "choices": ["x", "y"], "answer": "z"}, "answer is 'z': none of 2 options"),
     "two options": ({"question": "q", "choices": ["B", "A"], "answer": "A"}, "answer is 'A': more than one of 2"),
     "an index or a value": ({"question": "q", "choices": [1, 2, 3], "answer": 2}, "answer is 2: more than one of 3"),
@@ -297,9 +322,15 @@ def test_the_command_prints_what_would_be_read(tmp_path, capsys):
         in said
     )
     assert f"{source}, line 1\n  prompt    'b. q0\\x1b[2J'\n  gold      '0'\n" in said  # control characters are shown
-    assert "q2" in said and "q3" not in said and f"1 rows skipped\n  {source}, line 6: no answer" in said
+    assert (
+        "all columns are read" in said
+        and "q2" in said
+        and "q3" not in said
+        and f"1 rows skipped\n  {source}, line 6: no answer" in said
+    )
     data.main(source + "[:1]", "Question", "Body")
-    assert "'q0\\x1b[2J'\n  gold      'b.'" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "'q0\\x1b[2J'\n  gold      'b.'" in said and "not read: Answer\n" in said
     with pytest.raises(SystemExit, match=r"python -m tasks.data SOURCE .*: 'absent.jsonl': no such file"):
         data.main("absent.jsonl")
     with pytest.raises(SystemExit, match="File name too long"):
