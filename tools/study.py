@@ -4,9 +4,10 @@
     python -m tools.study table1 --seeds 3                  fewer seeds
     python -m tools.study table10 --out runs/long -- --steps 200      flags of train.py for all variants of the preset
 
-Every run is train.py in its own process, on one thread, and becomes one line of runs.jsonl, beside the study's folder:
-its flags and its curves. A run that is there already, from any preset, is not repeated. The study's folder gets
-rows.jsonl, table.md and curves.png (tools/compare.py); when no run is missing, the command only makes these again.
+config/studies.ini has the presets. Every run is train.py in its own process, on one thread, and becomes one line of
+runs.jsonl, beside the study's folder: its flags and its curves. A run that is there already, from any preset, is not
+repeated. The study's folder gets rows.jsonl, table.md and curves.png (tools/compare.py); when no run is missing, the
+command only makes these again.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from configparser import ConfigParser
 from contextlib import suppress
 from datetime import date
 from functools import cache
@@ -28,111 +30,37 @@ from run.flags import fail, parse_args
 from tools import compare
 from tools.runs import BOOKKEEPING, accuracy, read, rounded
 
+ROOT = Path(__file__).parents[1]
 # What all runs share, chosen so that the reward still rises after 40 steps: see results/README.md
 TASK = "--steps 40 --prompts-per-step 8 --group-size 8 --lr 7.5e-5 --warmup 5 --beta-th 0 --eval-every 10"
-SGD = "--optimizer sgd --lr 0.025"
-
-GPG = "GPG, α = B/(B−M)"
-TABLE_1 = {
-    "GRPO": "--f-norm group --norm sequence --no-age",
-    "GPG, F_norm = 1, α = 1": "--no-age",
-    "GPG, F_norm = std, α = 1": "--f-norm group --no-age",
-    GPG: "",
-    "GPG, α = B/(B−M), β_th = 0.6": "--beta-th 0.6",
-    "Dr. GRPO": "--norm constant --no-age",
-}
-CONTROL = "α = 1, lr × 1.7"  # 1.7: the mean alpha of the pilot's runs of GPG, under AdamW and SGD alike
-TABLE_1_SGD = {name: f"{SGD} {words}" for name, words in TABLE_1.items()}
-# GPG's lr divided by the ratio of the mean gradient norm to GPG's, in table1's runs of seeds 0 to 3, whose policies are
-# nearly the same: GRPO 1.48, F_norm = 1 and α = 1 0.69, std 1.44, Dr. GRPO 0.51
-RATES = zip(TABLE_1_SGD.items(), ("0.0169", "0.0363", "0.0174", "0.025", "0.025", "0.049"), strict=True)
-SGD_NORMS = {name: words.replace("0.025", lr) for (name, words), lr in RATES}
-TABLE_1_SGD |= {CONTROL: "--optimizer sgd --lr 0.0425 --no-age"}
-TABLE_9 = {
-    GPG: "",
-    "REINFORCE, mean of the group": "--no-age",
-    "GRPO": TABLE_1["GRPO"],
-    "GRPO, KL 0.04": "--algo grpo --kl-coef 0.04",
-    "Dr. GRPO": TABLE_1["Dr. GRPO"],
-    "DAPO": "--algo dapo --beta-th 1",
-    "RLOO": "--algo rloo",
-    "REINFORCE++": "--algo reinforce++",
-    "ReMax": "--algo remax",
-    "PPO, 2 updates": "--algo ppo",
-    "GPG, lr × 2": "--lr 1.5e-4",  # the step of two updates
-    "SFT, 64 solutions a step": "--algo sft --prompts-per-step 64 --group-size 1",
-}
-BETAS = {f"β_th = {b}": f"--beta-th {b}" for b in (0, 0.3, 0.6, 0.8)}
-BETA_RATES = {f"{name}, lr {lr}": f"{BETAS[name]} --lr {lr}" for name in BETAS for lr in ("7.5e-5", "1.5e-4", "3e-4")}
-BETA_BEST = {name: f"{words} --lr 3e-4" for name, words in BETAS.items()}  # of beta-rates, by sampled, whole run
-SIZES = {f"G = {G}": f"--group-size {G} --prompts-per-step {64 // G}" for G in (2, 4, 8, 16)}
-SIZES_WITHOUT_AGE = {name: f"{words} --no-age" for name, words in SIZES.items()}
-F_NORMS = {f"F_norm = {name}": f"--f-norm {name} --no-age" for name in ("group", "batch")} | {"F_norm = 1": "--no-age"}
-# alpha*LR: the rate times the mean alpha of the reference's run of the same seed
-OWN = "α = 1, lr × the run's mean α"
-STEP_SIZE = {GPG: "", "α = 1": "--no-age", OWN: "--no-age --lr alpha*7.5e-5"}
-STEP_SIZE_SGD = {name: f"{SGD} {words.replace('7.5e-5', '0.025')}" for name, words in STEP_SIZE.items()}
-LENGTHS = {
-    f"{norm}, α = {age}": f"--model tiny-lengths --eval-every 20 --norm {norm} {flag}"
-    for age, flag in (("B/(B−M)", ""), ("1", "--no-age"))
-    for norm in ("group", "valid_token", "token", "sequence", "constant")
-}
-del LENGTHS["valid_token, α = 1"]  # it has no other α
-# the job as --model tiny-pictures runs it, but without beta_th
-PICTURES = "--model tiny-pictures --steps 200 --prompts-per-step 32 --lr 5e-4 --warmup 10 --eval-every 20"
-TABLES_5_TO_8 = {name: f"{PICTURES} {TABLE_1[name]}" for name in (GPG, "GRPO", "Dr. GRPO")}
-TABLES_5_TO_8 |= {"GPG, β_th = 0.25": f"{PICTURES} --beta-th 0.25", "DAPO": f"{PICTURES} --algo dapo --beta-th 1"}
-TABLES_5_TO_8["SFT, 32 solutions a step"] = f"{PICTURES} --algo sft --group-size 1"
-ALPHA = {
-    GPG: "",
-    "α = 1": "--no-age",
-    "F_norm = std": "--f-norm group",
-    "F_norm = std, α = 1": "--f-norm group --no-age",
-}
-ALPHA_OF = {
-    kind: {name: f"{PICTURES.replace('pictures', kind)} {words}" for name, words in ALPHA.items()}
-    for kind in ("count", "find")
-}
-# of the data that results/smollm2/problems.py writes; GPG with the paper's beta_th
-SMOL = "--model HuggingFaceTB/SmolLM2-135M-Instruct --dtype bfloat16 --tokens-per-micro-batch 1024"
-SUMS = f"{SMOL} --data sums_train.jsonl --eval-data sums_test.jsonl --template results/smollm2/sums.txt"
-SUMS += " --max-new-tokens 6 --lr 5e-6 --eval-every 20"
-MAWPS = f"{SMOL} --data mawps_train.jsonl --eval-data mawps_test.jsonl[:160] --template results/smollm2/mawps.txt"
-MAWPS += " --max-new-tokens 14 --temperature 0.8 --prompts-per-step 6 --lr 1e-5 --eval-every 40"
-THREE = {GPG: "--beta-th 0.6", "GRPO": TABLE_1["GRPO"], "Dr. GRPO": TABLE_1["Dr. GRPO"]}
-KL = {"no KL": ""} | {f"KL {coef}, loss": f"--kl-coef {coef}" for coef in ("0.01", "0.04", "0.2")}
-KL |= {"α = 1": "--no-age", "α = 1, KL 0.01, reward": "--no-age --kl-coef 0.01 --kl-in reward --kl k1"}
-
-# name: (title, the variant that the others are compared with, {variant: flags of train.py})
-PRESETS = {
-    "table1": ("Table 1, AdamW", GPG, TABLE_1 | {CONTROL: "--no-age --lr 1.275e-4"}),
-    "table1-sgd": ("Table 1, SGD in place of AdamW", GPG, TABLE_1_SGD),
-    "sgd-norms": ("Table 1, SGD, rates that make up for each method's gradient norm", GPG, SGD_NORMS),
-    "table9": ("Table 9, all methods, AdamW", GPG, TABLE_9),
-    "table10": ("Table 10, β_th", "β_th = 0", BETAS),
-    "table11": ("Table 11, G at 64 samples a step, without α, as in the paper", "G = 8", SIZES_WITHOUT_AGE),
-    "table11-age": ("Table 11, G at 64 samples a step, with α", "G = 8", SIZES),
-    "table12": ("Table 12, F_norm, without α, as in the paper", "F_norm = 1", F_NORMS),
-    "step-size": ("α or the step size, AdamW", GPG, STEP_SIZE),
-    "step-size-sgd": ("α or the step size, SGD", GPG, STEP_SIZE_SGD),
-    "lengths": ("Norms where lengths differ fourfold, AdamW", "group, α = B/(B−M)", LENGTHS),
-    "beta-rates": ("β_th, three rates each, on seeds of their own", "β_th = 0, lr 7.5e-5", BETA_RATES),
-    "pictures": ("Tables 5 to 8, the built-in visual job", GPG, TABLES_5_TO_8),
-    "pictures-alpha-count": ("α and F_norm where rewards are 0 or 1: counting", GPG, ALPHA_OF["count"]),
-    "pictures-alpha-find": ("α and F_norm where rewards are graded: boxes", GPG, ALPHA_OF["find"]),
-    "smollm2-sums": ("SmolLM2-135M on sums", GPG, {name: f"{SUMS} {words}" for name, words in THREE.items()}),
-    "smollm2-mawps": ("SmolLM2-135M on MAWPS", GPG, {name: f"{MAWPS} {words}" for name, words in THREE.items()}),
-    "beta-best": ("β_th, each at the best of three rates", "β_th = 0", BETA_BEST),
-    "kl": ("GPG with a KL term", "no KL", KL),
-}
-# to resolve 1.5 points it takes 7 seeds, and 23 with beta_th
-SEEDS, USUAL_SEEDS = dict.fromkeys(("table1", "step-size", "step-size-sgd", "lengths", "beta-best"), 20), 8
-SEEDS |= dict.fromkeys(("pictures", "pictures-alpha-count", "pictures-alpha-find"), 10)
-SEEDS |= {"smollm2-sums": 3, "smollm2-mawps": 3}
-ROOT = Path(__file__).parents[1]
 # ends its output with its CPU seconds, those of imports not counted
 TIMED_RUN = "import sys, time, train; t = time.process_time(); train.main(sys.argv[1:]); print(time.process_time() - t)"
 NOWHERE = str(Path(tempfile.gettempdir(), "study-nowhere"))  # an --out without a run
+
+
+class Preset(NamedTuple):
+    title: str
+    seeds: int
+    reference: str  # the variant that the others are compared with
+    variants: dict[str, str]  # name -> flags of train.py, after TASK's
+
+
+def read_presets() -> dict[str, Preset]:
+    """Those of config/studies.ini, by name."""
+    parser = ConfigParser(delimiters=("::",), interpolation=None)
+    parser.optionxform = str  # names have capitals
+    parser.read(ROOT / "config" / "studies.ini", encoding="utf-8")
+    presets = {}
+    for name in parser.sections():
+        variants = dict(parser[name])
+        title, seeds, reference = map(variants.pop, ("title", "seeds", "reference"))
+        common = variants.pop("common", "")
+        variants = {variant: f"{common} {words}".strip() for variant, words in variants.items()}
+        presets[name] = Preset(title, int(seeds), reference, variants)
+    return presets
+
+
+PRESETS = read_presets()
 
 
 class Job(NamedTuple):
@@ -151,10 +79,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--first-seed", type=int, default=0, metavar="N", help="the others follow (default: 0)")
     parser.add_argument("--out", metavar="DIR", help="folder of table and picture (default: results/NAME)")
     args = parser.parse_args(ours)
-    args.seeds = SEEDS.get(args.name, USUAL_SEEDS) if args.seeds is None else args.seeds
+    out, (title, seeds, reference, variants) = Path(args.out or Path("results", args.name)), PRESETS[args.name]
+    args.seeds = seeds if args.seeds is None else args.seeds
     if args.seeds < 1:
         fail("--seeds: must be 1 or more")
-    out, (title, reference, variants) = Path(args.out or Path("results", args.name)), PRESETS[args.name]
     store = out.parent / "runs.jsonl"
     store.parent.mkdir(parents=True, exist_ok=True)
     seeds, known, failed = range(args.first_seed, args.first_seed + args.seeds), load(store), set()

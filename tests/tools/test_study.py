@@ -129,7 +129,7 @@ def test_a_users_mistake_is_one_line(words, capsys):
 
 
 def test_presets_parse_and_have_their_reference():
-    for title, reference, variants in study.PRESETS.values():
+    for title, _, reference, variants in study.PRESETS.values():
         assert title and reference in variants
         known = {study.key(study.make_job("", variants[reference], 0, []).flags): {"alpha": [1.5, None, 2.5]}}
         keys = [study.key(job.flags) for job in study.make_jobs(variants, reference, range(1), [], known)]
@@ -137,17 +137,18 @@ def test_presets_parse_and_have_their_reference():
 
 
 def test_a_rate_by_the_mean_alpha_waits_for_the_reference_of_its_seed():
-    _, reference, variants = study.PRESETS["step-size"]
+    _, _, reference, variants = study.PRESETS["step-size"]
+    own_rate = "α = 1, lr × the run's mean α"
     first = study.make_jobs(variants, reference, range(2), [], {})
-    assert [job.variant for job in first] == [study.GPG, "α = 1"] * 2
+    assert [job.variant for job in first] == [reference, "α = 1"] * 2
     known = {study.key(first[2].flags): {"alpha": [1.0, None, 3.0]}}  # of seed 1; the mean is 2
-    own = [job for job in study.make_jobs(variants, reference, range(2), [], known) if job.variant == study.OWN]
+    own = [job for job in study.make_jobs(variants, reference, range(2), [], known) if job.variant == own_rate]
     assert [(job.flags["seed"], job.flags["lr"], job.flags["age"]) for job in own] == [(1, 1.5e-4, False)]
 
 
 def test_presets_share_runs_and_older_runs_have_the_defaults_of_newer_flags():
     def keys(name):
-        return {study.key(study.make_job(*each, 0, []).flags) for each in study.PRESETS[name][2].items()}
+        return {study.key(study.make_job(*each, 0, []).flags) for each in study.PRESETS[name].variants.items()}
 
     assert len(keys("table1") & keys("table10")) == 2 and len(keys("table12") - keys("table1")) == 1
     flags = study.make_job("x", "", 3, []).flags
@@ -182,9 +183,9 @@ def test_a_grid_goes_on_after_an_interruption(world, tmp_path, monkeypatch, caps
         file.write('{"flags": {"se')  # as a kill in a write leaves it
 
     monkeypatch.chdir(ROOT)
-    name = next(iter(study.PRESETS["table12"][2]))
-    failing = {name: study.PRESETS["table12"][2][name], "bad": "--max-prompt-tokens 1"}
-    monkeypatch.setitem(study.PRESETS, "table12", ("T", name, failing))
+    name = next(iter(study.PRESETS["table12"].variants))
+    failing = {name: study.PRESETS["table12"].variants[name], "bad": "--max-prompt-tokens 1"}
+    monkeypatch.setitem(study.PRESETS, "table12", study.Preset("T", 1, name, failing))
     with pytest.raises(SystemExit, match="2 runs failed"):
         study.main([words[0], "--seeds", "2", *words[3:]])
     said = capsys.readouterr().out
