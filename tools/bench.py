@@ -3,7 +3,7 @@
     python -m tools.bench                                           the built-in model with its default batch
     python -m tools.bench --model DIR --data FILE                   any other, by default 4 prompts x 8 x 128 tokens
     python -m tools.bench --random 1.5B --json results/gpu/a.json   a random Qwen2.5, 64 prompts x 8 x 256 tokens
-    python -m tools.bench --peer trl --valid-share 0.5 0.25         a step against TRL's GRPOTrainer (pip install trl)
+    python -m tools.bench --peer trl --valid-share 0.5 0.25         a step against TRL's GRPOTrainer, with vLLM too
     python -m tools.bench --check                                   one step on CPU and GPU, with and without graphs
 
 All other flags are train.py's. Seconds, s, are the process's CPU seconds, or a GPU's by the clock: medians after a
@@ -53,7 +53,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--random", choices=SIZES, help="a Qwen2.5 of this size with random weights, and prompts of 62 to 64 tokens")
     add("--valid-share", type=float, nargs="+", default=[0.5], metavar="S", help="valid groups (default: 0.5)")
     add("--repeats", type=int, default=3, help="timed, after one for warm-up (default: 3)")
-    add("--peer", choices=("trl",), help="compare a step with TRL's GRPOTrainer instead")
+    add("--peer", choices=("trl",), help="compare a step with TRL's GRPOTrainer, also with vLLM, instead")
     add("--check", action="store_true", help="compare samples and gradients of CPU and GPU instead, and graphs")
     add("--json", type=Path, metavar="FILE", help="write the numbers there too")
     ours, words = parser.parse_known_args(argv)

@@ -3,6 +3,7 @@
 import argparse
 import ctypes
 import gc
+import importlib.util
 import json
 import math
 import statistics
@@ -313,11 +314,14 @@ def compared(a: Rollout, b: Rollout) -> dict[str, float]:
 
 
 def peers(args) -> Iterator[Tables]:
-    """A step by TRL and by train.py, each in a process of its own: memory used before does not count."""
+    """A step by TRL, by TRL with vLLM if that and a GPU are there, and by train.py, each in a process of its own, as
+    memory used before must not count."""
     rows = {}
     if args.model == flags.BUILT_IN:
         addition.ensure(args.seed)  # once, before anything is measured
-    for work, valid in ((trl_steps, args.valid[0]), *((our_steps, valid) for valid in args.valid)):
+    vllm = ranks.is_gpu(ranks.this_device()) and importlib.util.find_spec("vllm")
+    theirs = [(partial(trl_steps, vllm=each), args.valid[0]) for each in (False, True)[: 2 if vllm else 1]]
+    for work, valid in (*theirs, *((our_steps, valid) for valid in args.valid)):
         name, steps, least = in_a_process(work, args, valid)
         seconds, peaks = zip(*steps[1:], strict=True)  # the first warms up
         row = {"s": statistics.median(seconds), "MB beyond": (max(peaks) - least) / 1e6}
@@ -357,7 +361,7 @@ def our_steps(args, valid: int) -> tuple[str, list[tuple[float, float]], float]:
     return f"GPG, {valid} of {args.prompts_per_step} groups valid", steps, empty + 16 * trained.model.num_parameters()
 
 
-def trl_steps(args, valid: int) -> tuple[str, list[tuple[float, float]], float]:
+def trl_steps(args, valid: int, vllm: bool = False) -> tuple[str, list[tuple[float, float]], float]:
     """The same steps by GRPOTrainer, whose time does not depend on the valid share: it forwards every sample."""
     import datasets
     from trl import GRPOConfig, GRPOTrainer
@@ -392,6 +396,7 @@ def trl_steps(args, valid: int) -> tuple[str, list[tuple[float, float]], float]:
     same |= {"per_device_train_batch_size": batch, "gradient_accumulation_steps": samples // batch}
     same |= {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "beta": 0.0, "loss_type": "dapo", "scale_rewards": "none"}
     same |= {"bf16": args.dtype == "bfloat16", "max_grad_norm": args.grad_clip, "gradient_checkpointing": False}
+    same |= {"use_vllm": True, "vllm_mode": "colocate"} if vllm else {}
     quiet = {"save_strategy": "no", "logging_strategy": "no", "report_to": "none", "disable_tqdm": True}
     quiet |= {"output_dir": f"{tempfile.gettempdir()}/gpg-trl", "max_steps": args.repeats + 1}
     quiet |= {"use_cpu": not ranks.is_gpu(device), "shuffle_dataset": False}
@@ -399,4 +404,4 @@ def trl_steps(args, valid: int) -> tuple[str, list[tuple[float, float]], float]:
     options = {"args": GRPOConfig(**same, **quiet), "train_dataset": datasets.Dataset.from_dict(columns)}
     options |= {"processing_class": tokenizer, "callbacks": [Clock()], "reward_funcs": benchmark}
     GRPOTrainer(model=model, **options).train()
-    return f"TRL, {batch} samples a forward", steps, empty + 16 * model.num_parameters()
+    return f"TRL{' and vLLM' * vllm}, {batch} samples a forward", steps, empty + 16 * model.num_parameters()
