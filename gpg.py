@@ -99,8 +99,11 @@ def global_moments(x: torch.Tensor, mask: torch.Tensor | None = None) -> tuple[t
     """Mean and sample standard deviation of a tensor, where its mask is 1, over all ranks; a collective."""
     wide, mask = x.double(), torch.ones_like(x, dtype=torch.float64) if mask is None else mask.double()
     total, count = global_sum(torch.stack([(wide * mask).sum(), mask.sum()]))
-    squares = global_sum(((wide - total / count) ** 2 * mask).sum())  # E[x^2] - mean^2 would cancel
-    return (total / count).to(x.dtype), (squares / (count - 1)).sqrt().to(x.dtype)
+    mean = total / count.clamp(min=1)
+    squares = global_sum(((wide - mean) ** 2 * mask).sum())  # E[x^2] - mean^2 would cancel
+    std = (squares / (count - 1).clamp(min=1)).sqrt()
+    std = torch.where(std > 1e-12 * mean.abs(), std, 0.0)  # equal values have none but by the rounding of their mean
+    return mean.to(x.dtype), std.to(x.dtype)
 
 
 def token_weights(

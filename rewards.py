@@ -254,7 +254,7 @@ def _load(path: str, name: str) -> Callable:
 def score(rewards: Rewards, prompts, completions, completion_ids, columns: dict[str, list], *, shown=None) -> dict:
     """Scores a batch of B completions:
 
-    total    B weighted sums; None where any reward is None: that sample cannot be scored
+    total    B weighted sums; None where a reward with a weight is None: that sample cannot be scored
     by_name  {name: B numbers or None}, unweighted
     errors   on how many samples a reward raised: it counts as 0 on these alone
     failed   {name: its error} of the rewards that raised on every sample
@@ -279,10 +279,10 @@ def score(rewards: Rewards, prompts, completions, completion_ids, columns: dict[
             shown.add(name)
             where = "a whole batch" if index is None else f"the completion {completions[index][:80]!r}, which scores 0"
             print(f"reward {name!r} raised {what} on {where}; further errors are only counted", file=sys.stderr)
-    total = [
-        None if None in values else math.fsum(w * value for (_, _, w), value in zip(rewards, values, strict=True))
-        for values in zip(*by_name.values(), strict=True)
-    ]
+    total = []
+    for values in zip(*by_name.values(), strict=True):
+        parts = [(w, value) for (_, _, w), value in zip(rewards, values, strict=True) if w]  # of weight 0: only logged
+        total.append(None if any(x is None for _, x in parts) else math.fsum(w * x for w, x in parts))
     counts = {key: count - before[key] for key, count in _counts(rewards).items()}
     return {"total": total, "by_name": by_name, "errors": errors, "failed": failed, "counts": counts}
 

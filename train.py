@@ -37,7 +37,7 @@ import transformers
 
 from engine import lora, methods
 from engine.balance import Share, share_out
-from engine.batch import Batch, Sums, count_samples, join_rounds
+from engine.batch import Batch, Sums, count_samples, fill_left_out, join_rounds
 from engine.micro_batches import gather_tokens, micro_steps
 from engine.noise import in_halves
 from engine.optimizer import Gradient, clip_gradient, learning_rate, take_step
@@ -159,7 +159,9 @@ def collect(trained: Trained, problems: list[dict], scorer: Callable, args, stat
         if greedy:  # only ReMax
             baseline = grade(trained.tokenizer, rows, greedy, scorer, args, state)
             sums = replace(rounds[-1].sums, drawn=rounds[-1].sums.drawn + baseline.sums.drawn)
-            rounds[-1] = replace(rounds[-1], sums=sums, greedy=baseline.rewards.squeeze(1))  # (p,)
+            scored = baseline.loss_mask.any(dim=2)  # (p, 1); the mean of its samples stands in for one that is not
+            greedy = baseline.rewards.where(scored, rounds[-1].rewards.mean(dim=1, keepdim=True)).squeeze(1)  # (p,)
+            rounds[-1] = replace(rounds[-1], sums=sums, greedy=greedy)
         seconds.update(seconds_rollout=grading - began, seconds_reward=time.perf_counter() - grading)
         seconds.update({"seconds_pictures": began - reading} if trained.processor else {})
         if sum(batch.num_valid for batch in rounds) / P >= args.beta_th:
@@ -235,18 +237,6 @@ def score_all(scorer: Callable, rows: list[dict], texts: list[str], sampled: Rol
     except ValueError as error:  # the other ranks may not meet it: leave them a note
         faults.ends(str(error))
         fail(str(error), any_rank=True)
-
-
-def fill_left_out(rewards: torch.Tensor, left_out: torch.Tensor) -> torch.Tensor:
-    """(P, G), (P, G) bool -> (P, G): those left out get the mean of the others, which leaves that mean unchanged.
-
-    Clamped to the others' range: rounding must not make equal rewards unequal. 0 if all are left out.
-    """
-    scored = ~left_out
-    mean = rewards.where(scored, 0.0).sum(dim=1) / scored.sum(dim=1)  # (P,)
-    low, high = rewards.where(scored, math.inf).amin(dim=1), rewards.where(scored, -math.inf).amax(dim=1)
-    mean = mean.clamp(low, high).where(scored.any(dim=1), 0.0)
-    return rewards.where(scored, mean[:, None])
 
 
 def weigh(batch: Batch, args) -> torch.Tensor:

@@ -3,6 +3,7 @@
 Letters: P prompts, G completions of each, S groups of all rounds, T completion tokens (padded).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 
@@ -32,7 +33,7 @@ class Sums:
     by_reward: dict[str, float]  # a reward's name -> the sum of its values
     scored: dict[str, float]  # a reward's name -> samples that it could score
     graded: dict[str, float]  # a rule -> answers that it found; "given_up" -> comparisons; "box/…" -> boxes
-    methods: dict[str, float] = field(default_factory=dict)  # kl, value_error: over tokens, where a method has them
+    methods: dict[str, float] = field(default_factory=dict)  # kl, value_error: over "tokens", those in the loss
 
 
 def count_samples(
@@ -62,6 +63,18 @@ def count_samples(
         scored={name: len(values) for name, values in scored.items()},
         graded=result["counts"],
     )
+
+
+def fill_left_out(rewards: torch.Tensor, left_out: torch.Tensor) -> torch.Tensor:
+    """(P, G), (P, G) bool -> (P, G): those left out get the mean of the others, which leaves that mean unchanged.
+
+    Clamped to the others' range: rounding must not make equal rewards unequal. 0 if all are left out.
+    """
+    scored = ~left_out
+    mean = rewards.where(scored, 0.0).sum(dim=1) / scored.sum(dim=1)  # (P,)
+    low, high = rewards.where(scored, math.inf).amin(dim=1), rewards.where(scored, -math.inf).amax(dim=1)
+    mean = mean.clamp(low, high).where(scored.any(dim=1), 0.0)
+    return rewards.where(scored, mean[:, None])
 
 
 def flatten(sums: Sums) -> list[float]:

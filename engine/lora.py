@@ -20,11 +20,14 @@ PREFIX = "base_model.model."  # of names in peft's files; in the model they have
 
 
 def add(model, rank: int, seed: int) -> None:
-    """Inserts adapters into the model, in its dtype, and freezes all else. A is the same on every rank."""
+    """Inserts adapters into the model, in its dtype, and freezes all else. A is the same on every rank. A layer that is
+    frozen already, as in a vision tower, gets none."""
     import peft
 
     transposed = any(isinstance(module, Conv1D) for module in model.modules())  # GPT-2 stores W as (in, out)
     options = {"r": rank, "lora_alpha": rank, "target_modules": "all-linear", "fan_in_fan_out": transposed}
+    weights = {name: getattr(module, "weight", None) for name, module in model.named_modules()}
+    options["exclude_modules"] = [name for name, w in weights.items() if w is not None and not w.requires_grad] or None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         peft.inject_adapter_in_model(peft.LoraConfig(**options, task_type="CAUSAL_LM"), model)

@@ -17,7 +17,7 @@ from torch.nn import Module
 from torch.optim import Optimizer
 
 from engine.balance import Share
-from engine.batch import Batch
+from engine.batch import Batch, fill_left_out
 from engine.micro_batches import gather_tokens, micro_steps, per_token, scatter_tokens
 from engine.optimizer import Gradient, clip_gradient, take_step
 from engine.parallel import unwrapped
@@ -47,7 +47,9 @@ class Method:
         return not (self.updates > 1 or (self.kl_coef and self.kl_in == "loss"))
 
 
-def baseline_advantages(rewards: torch.Tensor, baseline: str, f_norm: str = "none", greedy=None) -> torch.Tensor:
+def baseline_advantages(
+    rewards: torch.Tensor, baseline: str, f_norm: str = "none", greedy=None, scored=None
+) -> torch.Tensor:
     """(r - baseline) / F_norm, (P, G) -> (P, G); but for "critic", which is `gae`. A collective for "batch".
 
         "group"    mean of the group, Eq. 6                                    GPG, GRPO
@@ -55,12 +57,13 @@ def baseline_advantages(rewards: torch.Tensor, baseline: str, f_norm: str = "non
         "batch"    mean of all rewards of the step, over all ranks             REINFORCE++
         "greedy"   reward of the prompt's greedy completion, greedy (P,)       ReMax
 
+    scored (P, G): the samples that count in the mean and the deviation of a step; None: all.
     f_norm: "none", "batch" (sample standard deviation of all rewards of the step); "group" with "group" and "others".
     """
     if baseline in ("group", "others"):
         G = rewards.shape[1]
         return group_advantages(rewards, f_norm) * (G / (G - 1) if baseline == "others" else 1.0)
-    mean, std = global_moments(rewards)
+    mean, std = global_moments(rewards, scored)
     advantages = rewards - (greedy[:, None] if baseline == "greedy" else mean)  # (P, G)
     # without spread exactly 0, as in gpg.group_advantages
     return torch.where(std > 0, advantages / std, 0.0) if f_norm == "batch" else advantages
@@ -144,13 +147,15 @@ def prepare(batch: Batch, method: Method, reference: Module | None, critic: Modu
     elif method.algo == "sft":
         advantages = torch.ones_like(mask, dtype=rewards.dtype)
     elif method.baseline != "group" or (reference is not None and method.kl_in == "reward"):
-        penalised = rewards - penalty.sum(dim=2).to(rewards.dtype)
-        advantages = baseline_advantages(penalised, method.baseline, method.f_norm, batch.greedy)[:, :, None]
+        scored = mask.bool().any(dim=2)  # (S, G)
+        penalised = fill_left_out(rewards - penalty.sum(dim=2).to(rewards.dtype), ~scored)
+        options = {"greedy": batch.greedy, "scored": scored}
+        advantages = baseline_advantages(penalised, method.baseline, method.f_norm, **options)[:, :, None]
     if extras:
         norm = "token" if method.norm == "valid_token" else method.norm
         scale = token_scale(rewards, mask, age=False, norm=norm, max_len=method.max_new_tokens)
         extras["scale"] = scale[:, :, None] * mask  # (S, G, T): a mean over all tokens, whatever their reward
-    sums = replace(batch.sums, methods=counted) if counted else batch.sums
+    sums = replace(batch.sums, methods=counted | {"tokens": float(mask.sum())}) if counted else batch.sums
     return replace(batch, advantages=advantages, extras=extras, sums=sums)
 
 
@@ -174,7 +179,7 @@ def backward(policy: Module, share: Share, method: Method, budget: int, grad_cli
                 old = gather_tokens(extras["old"], micro_batch)  # (M,)
                 objective, clipped = clipped_objective(logprobs, old, w, method.clip)  # (M,)
             part = -(objective if clips else w * logprobs).sum()
-            if "reference" in extras:
+            if "reference" in extras and micro_batch.rows is not None:
                 kl = kl_estimate(logprobs, gather_tokens(extras["reference"], micro_batch), method.kl)  # (M,)
                 part = part + method.kl_coef * (gather_tokens(extras["scale"], micro_batch) * kl).sum()
             part.backward()

@@ -7,7 +7,7 @@ import torch
 from torch.nn import Module
 
 from engine.balance import Share
-from engine.optimizer import Gradient, clip_gradient
+from engine.optimizer import Gradient, clip_gradient, fill_missing_gradients
 from engine.parallel import full_tensors
 
 
@@ -18,11 +18,12 @@ def in_halves(backward: Callable, module: Module, share: Share, budget: int, gra
     half's gradient, and 2c / (1 + c) of the sum's.
     """
     first, second = (share._replace(samples=samples) for samples in split_groups(share))
-    one = backward(module, first, budget, grad_clip=0.0)
+    one = backward(module, first, budget=budget, grad_clip=0.0)
     trained = [p for p in module.parameters() if p.requires_grad]
+    fill_missing_gradients(trained)
     firsts = [p.grad.clone() for p in trained]  # summed over ranks, as after each half
     module.zero_grad(set_to_none=False)
-    two = backward(module, second, budget, grad_clip=0.0)
+    two = backward(module, second, budget=budget, grad_clip=0.0)
     grads = [p.grad for p in trained]
     ab, aa, bb = (dot(x, y) for x, y in ((firsts, grads), (firsts, firsts), (grads, grads)))
     for grad, other in zip(grads, firsts, strict=True):

@@ -1,6 +1,7 @@
 """The optimizer: its parameter groups, the learning rate, the clip of the gradient, a step."""
 
 import math
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -51,13 +52,18 @@ def clip_gradient(module: torch.nn.Module, grad_clip: float) -> torch.Tensor:
     return full_tensors(torch.nn.utils.clip_grad_norm_(module.parameters(), grad_clip or math.inf))
 
 
+def fill_missing_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
+    """0 where fsdp leaves no gradient, as for a tower without a picture in a step; ddp leaves 0."""
+    for p in parameters:
+        if p.requires_grad and p.grad is None:
+            p.grad = torch.zeros_like(p)
+
+
 def take_step(optimizer: torch.optim.Optimizer, lr: float, learn: bool) -> None:
     """One step, and the gradient is gone. If not learn, no step: AdamW moves weights even for a gradient of 0."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("factor", 1.0)
-        for p in group["params"] if learn else ():
-            if p.requires_grad and p.grad is None:  # fsdp, of a tower without a picture in this step; ddp makes it 0
-                p.grad = torch.zeros_like(p)
     if learn:
+        fill_missing_gradients(p for group in optimizer.param_groups for p in group["params"])
         optimizer.step()
     optimizer.zero_grad()

@@ -37,7 +37,8 @@ def spread(policy: Policy, kind: str) -> torch.nn.Module:
     for module in _shards(policy):
         module.set_gradient_divide_factor(1.0)
         module.set_force_sum_reduction_for_comms(True)  # plain sums, which every backend has
-    policy.uniform = True  # collectives run within a forward: all ranks must make equally many
+    # collectives run within a forward: all ranks must make equally many, so none is cut by length
+    policy.uniform, policy.forward_tokens = True, 1 << 62
     with torch.no_grad():
         policy(*trial(policy.model))  # the root of the shards must run before any layer does, for sampling
     policy.reshard()  # the root stays gathered after a forward; the optimizer must get its shard
@@ -117,7 +118,8 @@ def full_tensors(x, reader: int | None = None, seen: dict | None = None):
 
 
 def cut_state(saved: dict, optimizer: torch.optim.Optimizer) -> dict:
-    """An optimizer's full state_dict, the same on all ranks, cut into shards as the optimizer's parameters are."""
+    """An optimizer's full state_dict, the same on all ranks, cut into shards as the optimizer's parameters are. Options
+    such as weight decay are those of the optimizer, as a flag may have changed."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
     def cut(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
@@ -125,5 +127,8 @@ def cut_state(saved: dict, optimizer: torch.optim.Optimizer) -> dict:
             return x
         return distribute_tensor(x, like.device_mesh, like.placements, src_data_rank=None)
 
-    moments = saved["state"].items()
-    return saved | {"state": {i: {name: cut(x, parameters[i]) for name, x in of.items()} for i, of in moments}}
+    moments, groups, own = saved["state"].items(), saved["param_groups"], optimizer.state_dict()["param_groups"]
+    if len(groups) == len(own):  # else torch says so
+        groups = [new | {"params": old["params"]} for new, old in zip(own, groups, strict=True)]
+    state = {i: {name: cut(x, parameters[i]) for name, x in of.items()} for i, of in moments}
+    return {"state": state, "param_groups": groups}

@@ -32,9 +32,6 @@ class Policy(torch.nn.Module):
     def __init__(self, model, temperature: float, dtype: str = "float32", features: Callable | None = None):
         super().__init__()
         self.model, self.temperature, self.dtype, self.features = model, temperature, dtype, features
-        for module in model.modules():  # our caches stay the same when a layer is run again, see _Prompts
-            if isinstance(module, GradientCheckpointingLayer):
-                module._can_checkpoint_with_cache = True
         self.partial = features is not None  # whether a forward may miss a tower, or an expert
         self.uniform = False  # fsdp: every forward runs each layer exactly twice
         self.exchanges = True  # whether ranks sum their gradients after the next forward, see parallel.accumulating
@@ -120,7 +117,8 @@ def completion_states(
         further = positions[..., parents, -1:] + torch.arange(1, fed + 1, device=ids.device)  # (n, T - 1)
         if not shared:
             at = torch.cat([positions[..., parents, :], further], dim=-1)
-            states = forward(torch.cat([prompt_ids[parents], ids], dim=1), attended, at, last=T)  # (n, T, D)
+            ids = torch.cat([prompt_ids[parents], ids], dim=1)
+            states = forward(ids, attended, at, last=fed + 1)[:, :T]  # (n, T, D)
         elif fed == 0:
             states = last[parents][:, None]  # (n, 1, D)
         else:
@@ -201,6 +199,9 @@ def prompts_can_be_shared(model) -> bool:
 
     Tried in the model's present mode, as gradient checkpointing may drop a cache. Recurrent layers fail here.
     """
+    for module in model.modules():  # our caches stay the same when a layer is run again, see _Prompts
+        if isinstance(module, GradientCheckpointingLayer):
+            module._can_checkpoint_with_cache = True
     samples = trial(model)
     try:
         shared, plain = (completion_states(model, *samples, shared=shared).detach() for shared in (True, False))

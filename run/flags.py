@@ -359,6 +359,7 @@ def mistakes(args: argparse.Namespace) -> Iterator[tuple[str, object]]:
     yield ("alpha, --beta-th and --norm valid_token are for groups without gradient, and with --baseline "
            f"{args.baseline} and --kl-in {args.kl_in} all have one: give --no-age --beta-th 0 and another --norm",
            (not grouped or penalised) and (args.age or args.beta_th or args.norm == "valid_token"))
+    yield "--algo sft: there is no reward to take a KL from; give --kl-in loss", args.algo == "sft" and penalised
     yield f"--f-norm group: not with --baseline {args.baseline}; batch or none", not grouped and args.f_norm == "group"
     yield (f"--parallel {args.parallel}: a reference and a critic need a full copy on each rank; give --parallel ddp",
            compared and args.parallel != "ddp")

@@ -116,7 +116,7 @@ def metrics(batch: Batch, share: Share, totals: Totals, grad_norm: float, lr: fl
         "generated_tokens": state.generated_tokens + int(sums.drawn),
     }
     row |= {f"reward/{name}": sums.by_reward[name] / n if n else None for name, n in sums.scored.items()}
-    row |= {name: x / sums.tokens for name, x in sums.methods.items()}
+    row |= {name: x / max(1, sums.methods["tokens"]) for name, x in sums.methods.items() if name != "tokens"}
     boxes = {key: n for key, n in sums.graded.items() if key.startswith("box/")}
     rules = {f"answer_rule/{key}": n for key, n in sums.graded.items() if key not in boxes and key != "given_up"}
     row |= {"given_up": int(sums.graded["given_up"])} if rules else {}

@@ -243,7 +243,7 @@ def main(source: str = "", problem_field: str | None = None, answer_field: str |
     kinds, rests = zip(*(each[2].split(REST) for each in good), strict=True) if good else ((), ())
     print(*(f"{num} rows: {columns}" for columns, num in Counter(kinds).items()), sep="\n")
     rest = dict.fromkeys(name for names in rests for name in names.split(", ") if name)
-    print(f"not read: {', '.join(rest)}" if rest else "all columns are read" if good else f"none of {len(tried)} rows is read")
+    print(f"not read: {', '.join(rest)}" if rest else "all columns are read" if good else "no row is read")
     for place, row, _ in good[:3]:
         texts = [(turn["role"], turn["content"]) for turn in row.get("turns", ())]
         texts += [("prompt", row["problem"]), ("gold", extract_gold(row["answer"]))]

@@ -413,6 +413,14 @@ def test_a_reward_of_the_users_is_called_as_trl_does(tmp_path):
     assert got == {"total": [6.0, 12.0], "by_name": by_name, "errors": 0, "failed": {}, "counts": {}}
 
 
+def test_a_reward_of_weight_0_is_only_logged_also_where_it_is_none():
+    rewards = [("r", lambda **_: [1, 2], 1.0), ("log", lambda **_: [None, 5], 0.0)]
+    got = score(rewards, ["p", "q"], ["a", "b"], [[1], [2]], {})
+    assert got["total"] == [1.0, 2.0] and got["by_name"]["log"] == [None, 5.0]
+    rewards[1] = ("log", rewards[1][1], -1.0)
+    assert score(rewards, ["p", "q"], ["a", "b"], [[1], [2]], {})["total"] == [None, -3.0]
+
+
 def test_every_reward_gets_the_same_keywords():
     calls = []
     score(

@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LM
 import rollout
 import train
 from engine import parallel
-from engine.batch import Batch
+from engine.batch import Batch, fill_left_out
 from engine.float64 import keep_float64
 from engine.micro_batches import micro_batches, sample_rows
 from engine.optimizer import make_optimizer
@@ -346,7 +346,7 @@ def test_a7_left_out_samples_move_neither_baseline_nor_validity():
     nan, kept = math.nan, False
     rewards = torch.tensor([[1, 0, nan, 1], [0.1, 0.1, 0.1, nan], [nan] * 4, [1, 0, 0, 1]], dtype=torch.float64)
     left_out = rewards.isnan() | torch.tensor([[kept] * 4] * 3 + [[True, kept, kept, kept]])
-    filled = train.fill_left_out(rewards, left_out)
+    filled = fill_left_out(rewards, left_out)
     # (1 + 0 + 1) / 3; 0.1 exactly, though (0.1 + 0.1 + 0.1) / 3 is not; 0 for all; (0 + 0 + 1) / 3
     expected = [[1, 0, 2 / 3, 1], [0.1] * 4, [0] * 4, [1 / 3, 0, 0, 1]]
     assert filled.tolist() == expected

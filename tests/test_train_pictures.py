@@ -361,9 +361,20 @@ def test_adapters_and_a_frozen_tower(pictures, tmp_path):
     start = load_file(pictures.folder / "model" / "model.safetensors")
     train.main(pictures.command(tmp_path / "lora", lora_rank=2, dtype="float32"))
     train.main(pictures.command(tmp_path / "frozen", freeze_vision=True, dtype="float32"))
-    for out, tower_moves in ((tmp_path / "lora", True), (tmp_path / "frozen", False)):
+    train.main(pictures.command(tmp_path / "both", lora_rank=2, freeze_vision=True, dtype="float32"))
+    for out, tower_moves in ((tmp_path / "lora", True), (tmp_path / "frozen", False), (tmp_path / "both", False)):
         moved = {name for name, x in weights_of(out).items() if not torch.equal(x, start[name])}
         assert any("visual" in name for name in moved) == tower_moves and any("visual" not in name for name in moved)
+
+
+def test_noise_in_shards_in_a_step_without_a_picture(pictures, tmp_path):
+    rows = [json.loads(line) for line in (pictures.folder / "rows.jsonl").read_text().splitlines()]
+    text = [{"problem": f"{i}+1=?", "answer": "2"} for i in range(6)]
+    (pictures.folder / "mixed.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*text, *rows[:1]]))
+    changes = {"data": pictures.folder / "mixed.jsonl", "prompts_per_step": 1, "steps": 5, "eval_data": None}
+    train.main(pictures.command(tmp_path / "ddp", **changes, noise_every=1))
+    train.main(pictures.command(tmp_path / "fsdp", **changes, noise_every=1, parallel="fsdp"))
+    assert_same_weights(tmp_path / "ddp", tmp_path / "fsdp")
 
 
 @pytest.mark.parametrize("algo", ["sft", "grpo", "remax"])

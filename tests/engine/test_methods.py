@@ -166,7 +166,18 @@ def test_baselines_by_hand():
     # squares: 6 / 16 + 2 * 9 / 16 = 24 / 16, over 7
     assert_close(baseline_advantages(rewards, "batch", "batch"), expected / math.sqrt(1.5 / 7), **EXACT)
     assert_close(baseline_advantages(rewards, "greedy", "none", greedy), f64([[0, -1, -1, 0], [1] * 4]), **EXACT)
-    assert torch.equal(baseline_advantages(torch.ones(2, 2), "batch", "batch"), torch.zeros(2, 2))
+    # the mean of the three scored ones is 2/3; squares 1/9 + 4/9 + 1/9, over 2: the others only get what they leave
+    got = baseline_advantages(f64([[1, 0], [1, 5]]), "batch", "batch", scored=mask_of([[1, 1], [1, 0]], 1)[:, :, 0])
+    assert_close(got, f64([[1 / 3, -2 / 3], [1 / 3, 13 / 3]]) * math.sqrt(3), **EXACT)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, 0.1, 0.7, -0.3, 1e6 / 3])
+def test_equal_rewards_have_no_spread_though_their_mean_is_rounded(value):
+    for shape in ((2, 2), (6, 4), (8, 8), (144, 8)):
+        rewards = torch.full(shape, value, dtype=torch.float64)
+        assert not baseline_advantages(rewards, "batch", "batch").any()
+        assert not whiten(rewards[None], torch.ones_like(rewards)[None]).any()
+    assert not whiten(rewards[None], torch.zeros_like(rewards)[None]).any()  # no token at all
 
 
 def test_gae_by_hand():
@@ -365,6 +376,38 @@ def test_a_kl_penalty_in_the_reward_worked_out_apart(world, tmp_path, monkeypatc
     assert_same(model, after)
 
 
+SOME = """
+def some(completions, **_):
+    return [None if len(c) % 4 == 3 else float(len(c)) for c in completions]
+"""
+
+
+@pytest.mark.parametrize("algo", ["rloo", "reinforce++"])
+def test_a_sample_that_is_left_out_moves_no_baseline(world, tmp_path, monkeypatch, algo):
+    """Penalties in the reward, and the mean of a step: those of the samples that are scored."""
+    (tmp_path / "some.py").write_text(SOME)
+    options = {"algo": algo, "norm": "constant", "f_norm": "none", "clip": "off", "lr": 0.3, "steps": 3}
+    options |= {"kl_coef": 0.7, "kl": "k1", "kl_in": "reward", "rewards": f"{tmp_path / 'some.py'}:some"}
+    after, batches = run(world, tmp_path / "run", monkeypatch, **options)
+    model, reference, kls = start_of(world), start_of(world), []
+    for batch in batches:
+        r, (P, G) = batch.rollout, batch.rewards.shape
+        scored = batch.loss_mask.any(dim=2)
+        logprobs, d = plain_logprobs(model, r), plain_logprobs(model, r) - plain_logprobs(reference, r)
+        d = (d * batch.loss_mask).detach()
+        A = torch.zeros_like(batch.rewards)
+        rewards = batch.rewards - 0.7 * d.sum(dim=2)
+        for p, g in scored.nonzero().tolist():
+            group = rewards[p][scored[p]] if algo == "rloo" else rewards[scored]
+            A[p, g] = rewards[p, g] - group.mean()
+        A *= G / (G - 1) if algo == "rloo" else 1
+        kls.append(float((((-d).exp() - 1 + d) * batch.loss_mask).sum() / batch.loss_mask.sum()))
+        stepped(model, -(A[:, :, None] * logprobs * batch.loss_mask).sum() / (8 * P * G), 0.3)
+    assert_same(model, after)
+    assert all(0 < int((~batch.loss_mask.any(dim=2)).sum()) < P * G for batch in batches)
+    assert [row["kl"] for row in rows_of(tmp_path / "run")] == pytest.approx(kls, rel=1e-8, abs=1e-12)
+
+
 def test_ppo_worked_out_apart(world, tmp_path, monkeypatch):
     """Values, GAE, whitened advantages, and a critic that is fitted at each of two updates: two steps."""
     lr, factor = 0.5, 0.25
@@ -419,6 +462,19 @@ def test_remax_counts_and_subtracts_greedy_completions(world, tmp_path, monkeypa
     assert len(batch.greedy) <= drawn <= 8 * len(batch.greedy)
 
 
+def test_a_greedy_completion_that_is_not_scored_gives_way_to_the_mean_of_the_samples(world, tmp_path, monkeypatch):
+    greedy = "    if len(completions) == 5:\n        return [None, None, 3.0, 4.0, 5.0]\n"
+    (tmp_path / "some.py").write_text(SOME.replace("    return", greedy + "    return").replace("None if", "0.5 if"))
+    graded, grade = [], train.grade
+    monkeypatch.setattr(train, "grade", lambda *a: graded.append(grade(*a)) or graded[-1])
+    options = {"algo": "remax", "rewards": f"{tmp_path / 'some.py'}:some", "eval_data": None}
+    _, (batch,) = run(world, tmp_path / "run", monkeypatch, **options)
+    scored = graded[1].loss_mask.any(dim=2).squeeze(1)
+    assert 0 < int(scored.sum()) < len(scored)
+    assert torch.equal(batch.greedy[scored], graded[1].rewards[scored, 0])
+    assert torch.equal(batch.greedy[~scored], batch.rewards.mean(dim=1)[~scored]) and batch.greedy[~scored].all()
+
+
 def test_sft_is_the_mean_of_its_tokens(world, tmp_path, monkeypatch):
     rows = [{"problem": f"{n}+1=?", "answer": str(n + 1), "worked": "7" * (n % 5 + 1)} for n in range(8)]
     rows.append(rows[0] | {"worked": "8" * 40})  # longer than --max-new-tokens
@@ -456,7 +512,13 @@ def test_a_run_that_goes_on_is_the_run_never_stopped(world, tmp_path, algo):
     train.main(["--out", str(tmp_path / "cut"), "--resume", "--steps", "4"])
     resumed = load_file(tmp_path / "cut" / "final" / "model.safetensors")
     assert all(torch.equal(resumed[name], x) for name, x in whole.items())
+    words = ["--out", str(tmp_path / "cut"), "--resume", "--steps", "5", "--weight-decay", "0.25"]
+    train.main([*words, "--critic-lr-factor", "3"])
+    saved = torch.load(tmp_path / "cut" / "final" / "trainer.pt", weights_only=True)["optimizer"]["param_groups"]
+    assert [(group["weight_decay"], group["factor"]) for group in saved][:2] == [(0.25, 1), (0, 1)]
     if algo == "ppo":
+        assert [(group["weight_decay"], group["factor"]) for group in saved][2:] == [(0.25, 3), (0, 3)]
+        run(world, tmp_path / "cut", **options | {"steps": 4, "overwrite": True})
         kept, other = (load_file(tmp_path / name / "final" / "critic.safetensors") for name in ("whole", "cut"))
         assert all(torch.equal(other[name], x) for name, x in kept.items()) and kept["head.weight"].any()
 
@@ -505,6 +567,7 @@ def test_two_ranks_make_the_run_of_one(world, tmp_path):
         ({"clip": "1.5"}, "--clip (1.5, 1.5): LOW between 0 and 1"),
         ({"clip": "x"}, "argument --clip: invalid clip_range value: 'x'"),
         ({"updates": 0}, "--updates 0: must be 1 or more"),
+        ({"algo": "sft", "beta_th": None, "kl_coef": 1, "kl_in": "reward"}, "--algo sft: there is no reward"),
         ({"kl_coef": -1}, "--kl-coef -1.0: must be 0 or more"),
         ({"gae_lambda": 2}, "--gae-lambda 2.0: must be from 0 to 1"),
         ({"overlong_buffer": 9}, "--overlong-buffer: must be at most --max-new-tokens"),

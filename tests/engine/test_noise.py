@@ -77,6 +77,17 @@ def test_without_two_groups_there_is_no_cosine(world, tmp_path, rewards, prompts
     assert (row["grad_norm"] > 0) == bool(valid)
 
 
+@pytest.mark.parametrize("changes", [{"kl_coef": 0.5}, {"updates": 2}, {"algo": "ppo"}])
+def test_the_halves_of_a_loss_that_is_not_linear_add_up_to_its_gradient(world, tmp_path, changes):
+    options = OPTIONS | {"algo": "grpo", "beta_th": None, "steps": 2, "lr": 0.05, "dtype": "float64"} | changes
+    for name, every in (("plain", 0), ("noisy", 1)):
+        train.main(world(tmp_path / name, **options, noise_every=every))
+    expected, weights = (load_file(tmp_path / name / "final" / "model.safetensors") for name in ("plain", "noisy"))
+    for name, value in expected.items():
+        assert_close(weights[name], value, rtol=1e-9, atol=1e-12)
+    assert row_of(tmp_path / "noisy")["grad_cosine"] is not None
+
+
 def test_it_is_measured_every_so_many_steps_from_the_first_on(world, tmp_path):
     train.main(world(tmp_path, **OPTIONS | {"steps": 5}, noise_every=2))
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]

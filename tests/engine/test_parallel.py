@@ -142,6 +142,42 @@ def test_auto_cuts_the_model_only_where_it_does_not_fit(world, tmp_path, monkeyp
     assert "--parallel auto: fsdp, as a full copy takes" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_in_shards_single_tokens_are_predicted_by_what_is_before_them(world, tmp_path, monkeypatch, shared):
+    """With max_new_tokens 1, and where completions can't continue from their prompt's cache."""
+    import train
+
+    if not shared:
+        monkeypatch.setattr(P, "prompts_can_be_shared", lambda _: False)
+    rows, file = [], tmp_path / "by_id.py"
+    file.write_text("def by_id(completion_ids, **_):\n    return [float(ids[0] % 3) for ids in completion_ids]\n")
+    for kind in ("ddp", "fsdp"):
+        changes = {"steps": 1, "parallel": kind, "max_new_tokens": 1, "grad_clip": 0, "eval_data": None}
+        train.main(world(tmp_path / kind, **changes, rewards=f"{file}:by_id"))
+        rows.append(json.loads((tmp_path / kind / "metrics.jsonl").read_text()))
+    assert rows[1]["logprob_gap"] < 1e-12 and rows[0]["grad_norm"] > 0
+    assert rows[1]["grad_norm"] == pytest.approx(rows[0]["grad_norm"], rel=1e-10)
+
+
+def test_in_shards_the_padding_of_a_forward_counts_in_its_budget(world, tmp_path, monkeypatch):
+    """It is not cut by length there, as all ranks must make equally many forwards."""
+    import train
+    from run import models
+
+    def suit(policy):
+        policy.forward_tokens = 1  # cut wherever a token is saved
+        return policy
+
+    sizes, plain = [], P.completion_states
+    monkeypatch.setattr(models, "suit", suit)
+    monkeypatch.setattr(
+        P, "completion_states", lambda *a, **o: sizes.append(a[2].numel() + a[4].numel()) or plain(*a, **o)
+    )
+    lengths = {"max_new_tokens": 16, "stop": "1"}  # of 2 to 16 tokens
+    train.main(world(tmp_path, steps=2, parallel="fsdp", tokens_per_micro_batch=60, eval_data=None, **lengths))
+    assert 40 < max(sizes) <= 60
+
+
 @pytest.mark.slow
 def test_bfloat16_in_shards_keeps_float32_weights(world, tmp_path):
     """Gathered in bfloat16, kept and summed in float32: a step near that of ddp, whose products alone are bfloat16."""
