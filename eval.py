@@ -15,6 +15,8 @@ import json
 import re
 import time
 import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -38,6 +40,7 @@ from run.journal import say, show, start_bar
 from run.models import first_model, read_model
 from run.problems import encode_row, features_and_pictures, prompt_options, readers, room_for_pictures, tokenizer_of
 from run.ranks import decoder, init_distributed
+from run.setup import of_rank_0
 from tasks import benchmarks, data, pictures, prompts
 
 # flags that a result depends on, besides the problems and the template
@@ -62,13 +65,19 @@ def main(argv: list[str] | None = None) -> None:
 def evaluate(args: argparse.Namespace) -> None:
     transformers.utils.logging.disable_progress_bar()
     sets = user_input(load_sets, args)
-    folder = first_model(args)  # made, if it is a built-in one
+    folder = user_input(first_model, args)  # made, if it is a built-in one
+    if args.resume:  # a chat template that asks for the date gets the first day's
+        saved = user_input(scores.read_result, args.out)[0].get("template_args") or {}
+        day = {name: x for name, x in saved.items() if name == "strftime_now"}
+        args.template_args = day | (args.template_args or {}) or None
     tokenizer, processor, problems = load_problems(args, sets, folder)
     settings = make_settings(args, sets, problems)
-    finished = user_input(finished_rows, args.out, settings) if args.resume else []
     device = init_distributed(30 * 86400, backend="gloo")  # ranks only wait here, for as long as the slowest needs
     rank, world_size = dist.get_rank(), dist.get_world_size()
+    stack = ExitStack()
     try:
+        of_rank_0(lambda: stack.enter_context(held(args)))
+        finished = user_input(finished_rows, args.out, settings) if args.resume else []
         say(describe(args, tokenizer, sets, problems, world_size))
         todo = unfinished(problems, finished, args.max_prompt_tokens)[rank::world_size]
         model = read_model(args, folder, device, half=args.dtype == "bfloat16") if todo else None
@@ -93,7 +102,18 @@ def evaluate(args: argparse.Namespace) -> None:
     except OSError as error:  # a full disk, say
         fail(f"{error}; --resume continues it", any_rank=True)
     finally:
+        stack.close()
         dist.destroy_process_group()
+
+
+@contextmanager
+def held(args: argparse.Namespace) -> Iterator[None]:
+    """--out is this evaluation's alone until the block ends. ValueError: another has it, or has written it since."""
+    out = Path(args.out)
+    with checkpoint.locked_file(out.with_name(f".{out.name}.lock"), out):
+        if out.exists() and not (args.resume or args.overwrite):
+            raise ValueError(f"--out {out}: exists; --resume continues it, --overwrite replaces it")
+        yield
 
 
 def load_sets(args: argparse.Namespace) -> dict[str, benchmarks.ProblemSet]:
@@ -121,6 +141,7 @@ def load_problems(args, sets: dict[str, benchmarks.ProblemSet], folder) -> tuple
             text = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
             problem = {"set": name, "place": place, "problem": row["problem"], "answer": row["answer"], "grade": grade}
             problem |= {"prompt": text, "prompt_tokens": len(ids), "greedy": [], "samples": [], "majority": None}
+            problem |= {"turns": row["turns"]} if "turns" in row else {}
             if "images" in row:
                 problem["prompt"] = re.sub(r"(<[^<>]+>)\1+", r"\1", text)  # a picture's token once
                 problem["picture"] = user_input(pictures.digest, row["images"])[:12]
@@ -143,8 +164,16 @@ def make_settings(args: argparse.Namespace, sets: dict[str, benchmarks.ProblemSe
         text = json.dumps([[p[key] for key in ("problem", "answer", "picture") if key in p] for p in own])
         settings["sets"][name] = {key: getattr(problem_set, key) for key in ("source", "bad", "unequal", "whole")}
         settings["sets"][name] |= {"problems": len(own), "sha256": digest(text.encode())}
-    settings["grader"] = grader_version()
+    settings["prompts"] = digest(json.dumps([problem["prompt"] for problem in problems]).encode())
+    settings |= {"weights": weights_version(Path(args.model)), "grader": grader_version()}
     return settings | {"versions": {"torch": torch.__version__, "transformers": transformers.__version__}}
+
+
+def weights_version(folder: Path) -> str | None:
+    """A hash of a checkpoint's manifest, or of size and date of a folder's files; None on the hub."""
+    manifest, stats = folder / checkpoint.MANIFEST, [(file.name, file.stat()) for file in sorted(folder.glob("*.*"))]
+    state = repr([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]).encode()
+    return digest(manifest.read_bytes() if manifest.is_file() else state) if stats else None
 
 
 def grader_version() -> str:
@@ -262,8 +291,8 @@ def finished_rows(out: str, settings: dict) -> list[dict]:
     """The rows of an interrupted run. ValueError: its settings are not these."""
     saved, rows = scores.read_result(out)
     for name in settings:
-        if name != "versions" and settings[name] != saved.get(name):
-            there, here = (json.dumps(each.get(name))[:120] for each in (saved, settings))
+        if name != "versions" and settings[name] != saved.get(name, settings[name]):  # older results lack some
+            there, here = (json.dumps(each[name])[:120] for each in (saved, settings))
             remedy = "--regrade it first" if name == "grader" else "give the same flags, or another --out"
             raise ValueError(f"--resume {out}: {name} is {there} there, and {here} here; {remedy}")
     return rows
@@ -297,7 +326,7 @@ def write_boxes(out: str, rows: list[dict]) -> str:
             files[row["set"]].append({"image_pth": row["images"][0], "pred_bbox": shares})
     lines = ""
     for name, boxes in files.items():
-        file = Path(out).with_suffix(f".{name}.boxes.json")
+        file = Path(re.sub(r"\.jsonl?$", "", out) + f".{name}.boxes.json")
         file.write_text(json.dumps(boxes, indent=1) + "\n", encoding="utf-8")
         lines += f"\n\n{name}: {len(boxes)} boxes are in {file}"
     return lines
@@ -330,7 +359,7 @@ def compare(before: str, after: str) -> None:
     (old, old_rows), (new, new_rows) = (user_input(scores.read_result, path) for path in (before, after))
     say(f"before: {old['model']}, {before}\nafter: {new['model']}, {after}")
     for name in new:
-        if name not in ("model", "versions") and old.get(name) != new[name]:
+        if name not in ("model", "weights", "prompts", "versions") and old.get(name) != new[name]:
             say(f"they differ in {name}: {json.dumps(old.get(name))[:200]} and {json.dumps(new[name])[:200]}")
     say("\n" + user_input(scores.compare, old_rows, new_rows))
 

@@ -21,7 +21,14 @@ from engine.batch import Batch, fill_left_out
 from engine.micro_batches import gather_tokens, micro_steps, per_token, scatter_tokens
 from engine.optimizer import Gradient, clip_gradient, take_step
 from engine.parallel import unwrapped
-from engine.policy import FORWARD_TOKENS, autocast, body, completion_states, prompts_can_be_shared
+from engine.policy import (
+    FORWARD_TOKENS,
+    allow_caches,
+    autocast,
+    body,
+    completion_states,
+    prompts_can_be_shared,
+)
 from gpg import global_moments, global_sum, group_advantages, token_scale
 from rollout import Rollout, eos_ids, pad_id, pad_left
 
@@ -223,6 +230,7 @@ class Critic(Module):
         self.head = torch.nn.Linear(width, 1, device=model.device, dtype=model.dtype)
         torch.nn.init.zeros_(self.head.weight)
         torch.nn.init.zeros_(self.head.bias)
+        allow_caches(self.model)
         self.shared, self.forward_tokens = prompts_can_be_shared(self.model), FORWARD_TOKENS
 
     def forward(self, *samples: torch.Tensor) -> torch.Tensor:

@@ -32,6 +32,7 @@ class Policy(torch.nn.Module):
     def __init__(self, model, temperature: float, dtype: str = "float32", features: Callable | None = None):
         super().__init__()
         self.model, self.temperature, self.dtype, self.features = model, temperature, dtype, features
+        allow_caches(model)
         self.partial = features is not None  # whether a forward may miss a tower, or an expert
         self.uniform = False  # fsdp: every forward runs each layer exactly twice
         self.exchanges = True  # whether ranks sum their gradients after the next forward, see parallel.accumulating
@@ -68,6 +69,13 @@ class Policy(torch.nn.Module):
             head = self.model.get_output_embeddings()
             options = {"temperature": self.temperature, "slice_tokens": max(1, self.slice_logits // len(head.weight))}
             return sliced_logprobs(states, head.weight, ids, bias=getattr(head, "bias", None), grad=grad, **options)
+
+
+def allow_caches(model) -> None:
+    """Gradient checkpointing drops a cache, but ours stay the same when a layer is run again, see _Prompts."""
+    for module in model.modules():
+        if isinstance(module, GradientCheckpointingLayer):
+            module._can_checkpoint_with_cache = True
 
 
 def autocast(dtype: str, device: torch.device) -> torch.autocast:
@@ -199,9 +207,6 @@ def prompts_can_be_shared(model) -> bool:
 
     Tried in the model's present mode, as gradient checkpointing may drop a cache. Recurrent layers fail here.
     """
-    for module in model.modules():  # our caches stay the same when a layer is run again, see _Prompts
-        if isinstance(module, GradientCheckpointingLayer):
-            module._can_checkpoint_with_cache = True
     samples = trial(model)
     try:
         shared, plain = (completion_states(model, *samples, shared=shared).detach() for shared in (True, False))

@@ -47,8 +47,20 @@ def exists(out: Path) -> bool:
 @contextmanager
 def locked(out: Path):
     """The folder is this process's alone until the block, or the process, ends. ValueError: another's."""
+    new = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
-    path = out / LOCK
+    try:
+        with locked_file(out / LOCK, out):
+            yield
+    finally:
+        if new:
+            with suppress(OSError):  # not empty, unless a mistake was found before anything was written
+                out.rmdir()
+
+
+@contextmanager
+def locked_file(path: Path, out: Path):
+    """`out` is this process's alone, by a lock on the file `path`. ValueError: another's."""
     path.touch()
     with ExitStack() as stack:
         for mode in "ra":  # NFS locks only what is open for writing; elsewhere that keeps a disk from turning read-only
@@ -59,15 +71,14 @@ def locked(out: Path):
                     break
                 raise BlockingIOError  # its owner, who has just ended, took it away
             except BlockingIOError:
-                raise ValueError(f"--out {out}: another job is writing there; give another folder") from None
+                raise ValueError(f"--out {out}: another job is writing there; give another") from None
             except OSError:
                 pass  # some file systems know no locks
         try:
             yield
         finally:
-            with suppress(OSError):  # not empty, unless a mistake was found before anything was written
+            with suppress(OSError):
                 path.unlink(missing_ok=True)
-                out.rmdir()
 
 
 def save(folder: Path, model, tokenizer, weights: dict, optimizer: dict, state: dict, critic=None, adapter=None):
@@ -154,7 +165,7 @@ def reopen(out: Path, step: int, taken: Path | None) -> None:
     the checkpoint of that step. Later ones were refused; renamed NAME.damaged, they no longer count."""
     for leftover in [*out.glob(".*.tmp"), *out.glob(".*.old")]:  # of a kill
         if leftover.name[1:].startswith(("checkpoint-", "final.")):
-            shutil.rmtree(leftover)
+            _remove(leftover)
     for file in filter(Path.exists, map(out.joinpath, ROW_FILES)):
         rows = read_lines(file)
         if not all(isinstance(row.get("step"), int) for row in rows):
@@ -211,6 +222,7 @@ def read_lines(file: Path) -> list[dict]:
 
 def write(file: Path, content: str | bytes) -> None:
     """All of the content or the previous file, even if killed. OSError, in one line, if it can't be written."""
+    file = file.resolve()  # a link stays one
     temporary = file.with_name(f".{file.name}.tmp")
     with _writing(file):
         file.parent.mkdir(exist_ok=True)
@@ -233,9 +245,15 @@ def _checkpoints(out: Path) -> list[Path]:
 def _delete(folder: Path) -> None:
     """Renamed first: a half-deleted folder must not pass for a complete one."""
     temporary = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(temporary, ignore_errors=True)
+    if os.path.lexists(temporary):
+        _remove(temporary)
     folder.rename(temporary)
-    shutil.rmtree(temporary)
+    _remove(temporary)
+
+
+def _remove(folder: Path) -> None:
+    """A link goes, not what it leads to: old checkpoints may have been moved to an archive."""
+    folder.unlink() if folder.is_symlink() else shutil.rmtree(folder)
 
 
 def _fingerprint(file: Path) -> dict:

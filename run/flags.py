@@ -35,8 +35,8 @@ RANGES = {  # of flags of train.py and of eval.py
     "0 or more": (0, MOST, "top_k warmup weight_decay grad_clip seed lora_rank kl_coef overlong_buffer eval_every "
                   "critic_lr_factor save_every check_every noise_every record keep reward_timeout cache_tokens "
                   "samples"),
-    "1 or more": (1, MOST, "steps prompts_per_step max_rounds max_prompt_tokens max_new_tokens updates rank_timeout "
-                  "tokens_per_micro_batch"),
+    "1 or more": (1, MOST, "steps group_size prompts_per_step max_rounds max_prompt_tokens max_new_tokens updates "
+                  "rank_timeout tokens_per_micro_batch"),
     "from 0 to 1": (0, 1, "beta_th lr_floor gae_lambda"),
     "above 0": (LEAST, MOST, "lr temperature"),
     "above 0, and at most 1": (LEAST, 1, "top_p"),
@@ -87,6 +87,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.set_defaults(**{name: str(x) if type(x) in (int, float) else x for name, x in of_run.items()})
     args = parser.parse_args(words)
     args.resume = resume
+    if resume and args.algo != (algo := of_run.get("algo", "gpg")):
+        fail(f"--algo {args.algo}: the run's is {algo}; leave it out, and give the flags that are to change")
     return checked(args, mistakes(args))
 
 
@@ -114,7 +116,8 @@ def absolute_paths(flags: dict) -> dict:
     def absolute(part: str, ending: str) -> str:
         found = re.fullmatch(rf"\s*(.+?)({ending})\s*", part)
         here = found and found[1] not in {*DEFAULTS, *TEMPLATES} and os.path.exists(found[1])
-        return os.path.abspath(found[1]) + found[2] if here else part
+        whole = os.path.abspath(found[1]) + found[2] if here else part
+        return part if ending and re.search(",|=.*:", whole) else whole  # a comma or = would cut it
 
     given = {name: flags[name].split(",") for name in endings if flags.get(name)}
     return flags | {name: ",".join(absolute(part, endings[name]) for part in parts) for name, parts in given.items()}
@@ -377,6 +380,8 @@ def mistakes(args: argparse.Namespace) -> Iterator[tuple[str, object]]:
     yield "--doctor: checks samples, and --algo sft draws none; leave it out", args.doctor and args.algo == "sft"
     yield f"--out {out}: is a file; give a folder", out.exists() and not out.is_dir()
     yield f"--out {out}: can't write to {folder}; give another folder", new and not os.access(folder, os.W_OK)
+    inside = out.resolve() in Path(args.model or "").resolve().parents and Path(args.model).exists()
+    yield f"--model {args.model}: is in {out}, which --overwrite deletes; give another --out", args.overwrite and inside
     yield (f"--out {out}: holds a run; --resume continues it, --overwrite deletes it",
            new and checkpoint.exists(out) and not (args.resume or args.overwrite or args.doctor))
     # fmt: on

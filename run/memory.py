@@ -7,6 +7,7 @@ compares it with measurements.
 
 import math
 import os
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,6 +28,9 @@ HOST_GROWTH = 64 << 20  # bytes by which a process grows besides its tensors: mo
 DEVICE_BASE = 1 << 30  # bytes that libraries take on a GPU and that its allocator can't use; not measured
 GIB = 1 << 30
 COMPUTED = {"bfloat16": 2, "float32": 4, "float64": 8}  # bytes of a number in a matrix product
+# control groups, v2 and v1: folder, files, and a line of memory.stat
+CGROUP_ROOT = "/sys/fs/cgroup"
+CGROUPS = ("", "max", "current", "inactive_file"), ("memory", "limit_in_bytes", "usage_in_bytes", "total_inactive_file")
 SAMPLED = "max_new_tokens", "max_prompt_tokens", "prompts_per_step"  # flags
 STORED = COMPUTED | {"bfloat16": 4}  # bytes of a weight, and of anything not under autocast
 
@@ -308,10 +312,12 @@ def room(device: torch.device) -> tuple[int, int]:
     if is_gpu(device):
         return memory(device)[0], DEVICE_BASE
     rooms = of_proc("meminfo", "MemAvailable")
-    for names in (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):
-        limit, used = (Path("/sys/fs/cgroup", name) for name in names)  # of a control group, v2 or v1
+    for group, *names in CGROUPS:
+        limit, used, stat = (Path(CGROUP_ROOT, group, f"memory.{name}") for name in (*names[:2], "stat"))
         if limit.exists() and used.exists() and limit.read_text().strip().isdecimal():
-            rooms.append(int(limit.read_text()) - int(used.read_text()))
+            # what files take of it, the system gives back when it must
+            cached = re.search(rf"^{names[2]} (\d+)$", stat.read_text() if stat.exists() else "", re.MULTILINE)
+            rooms.append(int(limit.read_text()) - int(used.read_text()) + int(cached[1] if cached else 0))
     base, ranks = resident(), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     return min(rooms, default=1 << 62) // ranks + base, base + HOST_GROWTH
 

@@ -110,8 +110,10 @@ def t_quantile(degrees: int) -> float:
 
 def sign_test(better: int, worse: int) -> float:
     """The exact two-sided p of `better` and `worse` under a fair coin; unchanged problems are ignored."""
-    n = better + worse
-    tail = sum(math.comb(n, i) for i in range(min(better, worse) + 1))
+    n, ways, tail = better + worse, 1, 1  # ways: C(n, i), whole numbers
+    for i in range(min(better, worse)):
+        ways = ways * (n - i) // (i + 1)
+        tail += ways
     return min(1.0, 2 * tail / 2**n)
 
 
@@ -204,8 +206,8 @@ def stacked(lines: Sequence[Sequence[str]]) -> list[Sequence[str]]:
 def compare(before: Sequence[dict], after: Sequence[dict]) -> str:
     """The paired difference, after - before, on the problems in both, with the 95 % interval of Student's t over
     problems; then the problems whose greedy verdict changed."""
-    earlier = {identity(row): row for row in before if row["greedy"]}
-    pairs = [(earlier[identity(row)], row) for row in after if row["greedy"] and identity(row) in earlier]
+    earlier, later = (by_problem([row for row in rows if row["greedy"]]) for rows in (before, after))
+    pairs = [(earlier[key], row) for key, row in later.items() if key in earlier]
     if not pairs:
         raise ValueError("the two results have no problem in common")
     names = list(dict.fromkeys(row["set"] for _, row in pairs))
@@ -219,8 +221,15 @@ def compare(before: Sequence[dict], after: Sequence[dict]) -> str:
     return "\n\n".join([table(lines), *changes(pairs)])
 
 
-def identity(row: dict) -> tuple[str, str, str]:
-    return row["set"], row["problem"], row.get("picture") or row["answer"]  # a box depends on the model's units
+def by_problem(rows: Sequence[dict]) -> dict[tuple, dict]:
+    """The rows by what they ask: set, problem, earlier turns, picture or answer, and which of equal ones it is."""
+    found, seen = {}, Counter()
+    for row in rows:
+        answer = row.get("picture") or row["answer"]  # a box depends on the model's units
+        key = row["set"], row["problem"], str(row.get("turns")), answer
+        seen[key] += 1
+        found[(*key, seen[key])] = row
+    return found
 
 
 def paired(values: Sequence[tuple[float, float]]) -> list[str]:

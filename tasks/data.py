@@ -11,6 +11,7 @@ a chat before the problem. `python -m tasks.data SOURCE` prints what would be re
 
 import itertools
 import json
+import os
 import re
 import sys
 from collections import Counter
@@ -151,7 +152,7 @@ READERS = {".jsonl": read_jsonl, ".json": read_json, ".parquet": read_parquet}
 
 def locate(name: str, split: str) -> Iterator[tuple[str, Path]]:
     """One part of a source -> its files: (name for messages, path). The hub's are fetched one by one, as used."""
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     repo, _, file = name.partition(":")
     if path.is_file():
         yield name, path

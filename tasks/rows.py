@@ -43,7 +43,7 @@ OTHER_KINDS = dict(kind.split("=", 1) for kind in OTHER_KINDS.split())
 MEDIA = re.compile(r"\S{1,300}\.(?:(png|jpe?g|webp|gif|bmp)|mp4|avi|mov|mkv|webm|mp3|wav|flac)", re.IGNORECASE)
 FILLED_LATER = re.compile("<(?:bbox|ref-object|video|audio)>")
 REST = "; not read: "
-RESERVED = ("prompts", "completions", "completion_ids", "turns")  # a reward's own arguments, and ours: "prompts_"
+RESERVED = "prompts completions completion_ids turns box_size".split()  # a reward's arguments, and ours: "prompts_"
 ROLES = {"human": "user", "gpt": "assistant", "model": "assistant", "developer": "system"}
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 OPTION_MARK = re.compile(r"(?:^|[,;\s])\s*\(?([A-Ja-j]) ?[).:]\s*")  # in "a ) 38 , b ) 40"

@@ -7,8 +7,10 @@ everything again, a regrade that keeps old verdicts, a wrong count without a war
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from test_scores import cells
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
 import eval as evaluation
-from tasks import addition, benchmarks
+from tasks import addition, benchmarks, prompts
 
 ROOT = Path(__file__).parents[1]
 CHAIN = ("<|assistant|>", "\\boxed{", "7", "}", "<|end|>")
@@ -422,6 +424,83 @@ def test_an_interrupted_run_is_resumed(run, folders, problems, tmp_path, capsys,
         assert words in error_of(capsys, *command, "--resume", *changed)
     monkeypatch.setattr(evaluation, "grader_version", lambda: "another")
     assert "--regrade it first" in error_of(capsys, *command, "--resume")
+
+
+def test_other_weights_and_other_prompts_under_the_same_name_are_refused(folders, problems, tmp_path, capsys):
+    model, rows = tmp_path / "model", [json.loads(line) for line in Path(problems).read_text().splitlines()]
+    shutil.copytree(folders["chain"], model)
+
+    def write(system):
+        turns = [{"role": "system", "content": system}]
+        lines = [{"prompt": [*turns, {"role": "user", "content": r["problem"]}], "answer": r["answer"]} for r in rows]
+        Path(problems).write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    write("Add.")
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}<|assistant|>"
+    tokenizer.save_pretrained(model)
+    words = ["--model", str(model), "--data", problems, "--max-prompt-tokens", "32", "--max-new-tokens", "8"]
+    words += ["--out", str(tmp_path / "out.jsonl")]
+    evaluation.main(words)
+    settings = json.loads((tmp_path / "out.jsonl").read_text().splitlines()[0])["settings"]
+    evaluation.main([*words, "--resume"])
+    capsys.readouterr()
+    write("Subtract.")
+    assert "prompts is" in error_of(capsys, *words, "--resume")
+    write("Add.")
+    (model / "model.safetensors").write_bytes((Path(folders["random"]) / "model.safetensors").read_bytes())
+    assert "weights is" in error_of(capsys, *words, "--resume")
+    lines = (tmp_path / "out.jsonl").read_text().splitlines()[1:]
+    older = {name: x for name, x in settings.items() if name not in ("weights", "prompts")}  # as results were before
+    (tmp_path / "out.jsonl").write_text("\n".join([json.dumps({"settings": older}), *lines]) + "\n")
+    evaluation.main([*words, "--resume"])
+
+
+def test_a_template_that_asks_for_the_date_gets_the_first_day_on_resume(folders, problems, tmp_path, monkeypatch):
+    class Today(date):
+        days = iter([date(2026, 1, 7), date(2026, 1, 8), date(2026, 1, 9)])
+
+        @classmethod
+        def today(cls):
+            return next(cls.days)
+
+    monkeypatch.setattr(prompts, "date", Today)
+    model = tmp_path / "model"
+    shutil.copytree(folders["chain"], model)
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.chat_template = "{{ strftime_now('%d') }}{{ messages[-1].content }}<|assistant|>"
+    tokenizer.save_pretrained(model)
+    words = ["--model", str(model), "--data", problems, "--max-prompt-tokens", "32", "--max-new-tokens", "8"]
+    words += ["--out", str(tmp_path / "out.jsonl")]
+    evaluation.main(words)
+    rows = untimed(tmp_path / "out.jsonl")
+    evaluation.main([*words, "--resume"])
+    assert untimed(tmp_path / "out.jsonl") == rows and rows[0]["prompt"].replace(" ", "").startswith("07")
+
+
+def test_two_evaluations_never_write_one_file(folders, problems, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "out.jsonl"
+    words = ["--model", folders["chain"], "--data", problems, "--max-prompt-tokens", "32", "--max-new-tokens", "8"]
+    words += ["--out", str(out)]
+    complete, load_sets, tried = evaluation.complete, evaluation.load_sets, []
+
+    def busy(*arguments):
+        for more in ("--overwrite", "--resume"):
+            with pytest.raises(ValueError, match="another job is writing there"):
+                with evaluation.held(evaluation.parse_args([*words, more])):
+                    pass
+            tried.append(more)
+        return complete(*arguments)
+
+    monkeypatch.setattr(evaluation, "complete", busy)
+    evaluation.main(words)
+    assert tried and len(untimed(out)) == 4
+    assert {file.name for file in tmp_path.iterdir()} == {"out.jsonl", "problems.jsonl"}
+    capsys.readouterr()
+    out.unlink()
+    # by the time that this one has read its data, another has written the file
+    monkeypatch.setattr(evaluation, "load_sets", lambda args: out.touch() or load_sets(args))
+    assert "exists; --resume continues it" in error_of(capsys, *words)
 
 
 def test_long_prompts_are_there_after_a_resume(run, folders, problems, tmp_path):

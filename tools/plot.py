@@ -99,7 +99,8 @@ def draw(runs: dict[str, Run]):
         if with_mean:
             legend.plot([], [], color="black", lw=2.2, label=f"mean of {len(runs)} runs")
         for i, name in enumerate(runs):
-            short = name if len(name) <= 36 else "…" + name[-35:]
+            short = (name if len(name) <= 36 else "…" + name[-35:]).replace("$", r"\$")
+            short = f" {short}" if name[0] == "_" else short  # which would hide it
             legend.plot([], [], label=short, **line_style(i, with_mean) | {"lw": 1.8, "alpha": 1})
         legend.legend(loc="upper left", fontsize=min(11, 140 / len(legend.lines)))  # points, to fit the cell
     return figure

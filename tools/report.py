@@ -62,7 +62,7 @@ def spread(items: Sequence, count: int) -> list:
     """At most `count` evenly spaced items, including the first and the last."""
     if len(items) <= count:
         return list(items)
-    return [items[round(i * (len(items) - 1) / (count - 1))] for i in range(count)]
+    return [items[round(i * (len(items) - 1) / max(1, count - 1))] for i in range(count)]
 
 
 def draw_groups(axes, run: Run) -> None:

@@ -149,7 +149,7 @@ def key(flags: dict) -> str:
 def load(store: Path) -> dict[str, dict]:
     """The runs of a file, by key; a line that a kill cut short is ignored."""
     runs = {}
-    for line in store.read_text(encoding="utf-8").splitlines() if store.exists() else []:
+    for line in store.read_text(encoding="utf-8").split("\n") if store.exists() else []:
         with suppress(json.JSONDecodeError):
             run = json.loads(line)
             runs[key(run["flags"])] = run

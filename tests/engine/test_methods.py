@@ -462,6 +462,12 @@ def test_remax_counts_and_subtracts_greedy_completions(world, tmp_path, monkeypa
     assert len(batch.greedy) <= drawn <= 8 * len(batch.greedy)
 
 
+def test_a_critic_too_may_be_checkpointed_and_still_share_prompts(world):
+    model = start_of(world).train()
+    model.activation_checkpointing_enable()
+    assert methods.Critic(model).shared
+
+
 def test_a_greedy_completion_that_is_not_scored_gives_way_to_the_mean_of_the_samples(world, tmp_path, monkeypatch):
     greedy = "    if len(completions) == 5:\n        return [None, None, 3.0, 4.0, 5.0]\n"
     (tmp_path / "some.py").write_text(SOME.replace("    return", greedy + "    return").replace("None if", "0.5 if"))

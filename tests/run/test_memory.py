@@ -202,3 +202,16 @@ def test_cache_tokens_0_plans_for_all_rows_at_once(world, tmp_path):
     """A budget of infinity once made it one group: inf // x is NaN, and max(1, NaN) is 1."""
     args = flags.parse_args(world(tmp_path, cache_tokens=0))
     assert [memory.load_of(args, ranks).rows for ranks in (1, 2, 5)] == [5 * 4, 3 * 4, 1 * 4]
+
+
+@pytest.mark.parametrize(("folder", "names"), [("", ("max", "current")), ("memory", memory.CGROUPS[1][1:3])])
+def test_a_containers_cached_files_are_room(tmp_path, monkeypatch, folder, names):
+    monkeypatch.setattr(memory, "CGROUP_ROOT", tmp_path)
+    monkeypatch.setattr(memory, "of_proc", lambda *_: [])
+    (tmp_path / folder).mkdir(exist_ok=True)
+    for name, text in zip(names, ("8000", "7900"), strict=True):
+        (tmp_path / folder / f"memory.{name}").write_text(f"{text}\n")
+    assert memory.room(torch.device("cpu"))[0] == 100
+    name = "total_inactive_file" if folder else "inactive_file"
+    (tmp_path / folder / "memory.stat").write_text(f"anon 800\n{name} 7000\nactive_file 9\n")
+    assert memory.room(torch.device("cpu"))[0] == 7100

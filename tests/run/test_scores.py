@@ -144,6 +144,7 @@ def test_sign_test_by_hand():
     assert scores.sign_test(3, 0) == 2 / 8
     assert scores.sign_test(1, 4) == 2 * (1 + 5) / 32
     assert scores.sign_test(2, 2) == 1.0 and scores.sign_test(0, 0) == 1.0
+    assert scores.sign_test(9900, 10100) == pytest.approx(0.15938, abs=1e-5)  # 2 (1 - Phi(199 / sqrt(20000))) = .15939
 
 
 # -------------------------------------------------------------------------------------------------------------- tables
@@ -243,6 +244,15 @@ def test_compare_takes_the_measures_that_both_have():
     assert cells(text, "a", "2", "maj@2")[2] == "+0.0"
     text = scores.compare(before, [row("a", i, True, (True,) * 4, majority=0) for i in range(2)])
     assert text.count("\na  ") == 1  # of 2 and of 4 samples: only greedy is the same measure
+
+
+def test_a_result_compared_with_itself_shows_no_difference_whatever_is_twice_in_it():
+    same = [row("a", i, i % 3 == 0, (i % 2 == 0, True), majority=0, problem=f"p{i % 4}") for i in range(12)]
+    chats = [row("c", i, i == 1, problem="and now?", turns=[{"role": "user", "content": f"{i}"}]) for i in range(5)]
+    text = scores.compare(same + chats, same + chats[::-1])
+    for measure, count in (("greedy pass@1", "12"), ("avg@2", "12")):
+        assert cells(text, "a", count, measure)[2:5] == ["+0.0", "+0.0 to +0.0", "0, 0"]
+    assert cells(text, "c", "5", "greedy pass@1")[2] == "+0.0" and "wrong before, right after: 0" in text
 
 
 # ------------------------------------------------------------------------------------------------------------ the file

@@ -54,6 +54,10 @@ def test_a_mistake_leaves_no_folder_behind_but_what_was_there(tmp_path):
     with checkpoint.locked(tmp_path / "new"):
         (tmp_path / "new" / checkpoint.LOCK).unlink()  # by hand
     assert not (tmp_path / "new").exists()
+    (tmp_path / "mine").mkdir()
+    with checkpoint.locked(tmp_path / "mine"):
+        pass
+    (tmp_path / "mine").rmdir()  # it was there before
     (tmp_path / "notes.txt").touch()
     with checkpoint.locked(tmp_path):
         pass
@@ -163,11 +167,11 @@ def test_a_damaged_folder_is_one_line(ended, capsys):
     config = json.loads((out / "config.json").read_text())
     for text, message in (
         ("[]", "config.json is damaged"),
-        (json.dumps(config | {"group_size": 2.5}), "--group-size: invalid int value: '2.5'"),
-        (json.dumps(config | {"clip": 5}), "--clip (5.0, 5.0): LOW"),
-        (json.dumps(config | {"stop": 5}), "--stop: an empty text"),
-        (json.dumps(config | {"rewards": 4}), "reward '4' is unknown"),
-        (json.dumps(config | {"template_args": 3}), "--template-args: invalid"),
+        (json.dumps(config | {"group_size": 2.5}), "2.5 is no value of --group-size"),
+        (json.dumps(config | {"clip": 5}), "5 is no value of --clip"),
+        (json.dumps(config | {"stop": 5}), "5 is no value of --stop"),
+        (json.dumps(config | {"rewards": 4}), "4 is no value of --rewards"),
+        (json.dumps(config | {"template_args": 3}), "3 is no value of --template-args"),
     ):
         (out / "config.json").write_text(text)
         assert message in refused(resume, capsys)
@@ -223,3 +227,34 @@ def test_whole_paths_are_given_to_what_is_here_and_to_nothing_else(tmp_path, mon
     expected = {"data": f"{here}/a.jsonl[:3], owner/name[:4],{here}/b", "rewards": f"format,{here}/r.py:f = 2,iou>0.5"}
     assert flags.absolute_paths(given) == given | expected
     assert flags.absolute_paths({"model": "b"}) == {"model": f"{here}/b"}
+    for folder in ("lr=1e-5", "a, b"):  # what would cut a path: the run then goes on from its own folder
+        (tmp_path / folder).mkdir()
+        monkeypatch.chdir(tmp_path / folder)
+        for name in ("a.jsonl", "r.py"):
+            (tmp_path / folder / name).touch()
+        whole = flags.absolute_paths({"data": "a.jsonl", "rewards": "r.py:f"})
+        assert whole["rewards"] == "r.py:f" and (whole["data"] == "a.jsonl") == ("," in folder)
+
+
+def test_overwrite_never_deletes_the_model_that_the_run_begins_with(ended, capsys):
+    out = ended()
+    words = ["--model", str(out / "final"), "--data", "train.jsonl", "--max-prompt-tokens", "40", "--out", "out"]
+    assert "is in out, which --overwrite deletes" in refused([*words, "--max-new-tokens", "8", "--overwrite"], capsys)
+    assert (out / "final" / "model.safetensors").exists()
+
+
+def test_another_algo_on_resume_is_refused_as_its_flags_would_not_follow(ended, capsys):
+    ended()
+    words = ["--out", "out", "--resume", "--steps", "3", "--algo"]
+    assert "--algo grpo: the run's is gpg; leave it out" in refused([*words, "grpo"], capsys)
+    train.main([*words, "gpg"])
+
+
+def test_checkpoints_that_were_moved_away_and_linked(ended, tmp_path):
+    ended(save_every=1, keep=1, eval_data=None)
+    (tmp_path / "archive").mkdir()
+    (tmp_path / "out" / "checkpoint-1").rename(tmp_path / "archive" / "checkpoint-1")
+    (tmp_path / "out" / "checkpoint-1").symlink_to(tmp_path / "archive" / "checkpoint-1")
+    train.main(["--out", "out", "--resume", "--steps", "4"])
+    assert not (tmp_path / "out" / "checkpoint-1").is_symlink() and not list((tmp_path / "out").glob(".checkpoint*"))
+    assert (tmp_path / "archive" / "checkpoint-1" / "trainer.pt").exists()

@@ -154,6 +154,7 @@ def test_runs_that_differ_in_more_than_their_seed_have_no_mean(runs, tmp_path, c
     def same(*configs):
         return alike({str(i): Run([], config=config) for i, config in enumerate(configs)})
 
+    assert same(*(config | {"wandb_id": str(i)} for i, config in enumerate(configs)))
     assert same(*configs) and not same({}, {}) and not same(usual, usual) and not same(usual, usual | {"lr": 2e-4})
     assert not same(usual, usual | {"clip": None}) and not same(usual)
     for lr, has_mean in ((1e-4, True), (2e-4, False)):
@@ -192,6 +193,9 @@ def test_the_command_writes_a_picture_and_prints_the_table(runs, tmp_path, capsy
     assert cells(printed, runs[0])[1] == "12" and cells(printed, "mean ± sd")
     pixels = image.imread(tmp_path / "new" / "both.png")  # (1050, 1800, 4)
     assert pixels.shape[1] >= 1200 and pixels.std() > 0.05
+    odd = plot.draw({"_a": plot.read(plot.Path(runs[0])), "a$b$": plot.read(plot.Path(runs[1]))})
+    odd.savefig(tmp_path / "odd.png")
+    assert [text.get_text().strip() for text in odd.axes[-1].get_legend().get_texts()][-2:] == ["_a", r"a\$b\$"]
     plot.main([runs[0] + "/"])
     assert (tmp_path / "a" / "metrics.png").exists() and cells(capsys.readouterr().out, runs[0])[1] == "12"
 

@@ -118,7 +118,7 @@ def test_points_of_a_run():
 
 def test_spread_keeps_both_ends():
     assert report.spread(range(10), 4) == [0, 3, 6, 9]
-    assert report.spread([1, 2], 4) == [1, 2]
+    assert report.spread([1, 2], 4) == [1, 2] and report.spread([1, 2], 1) == [1]
 
 
 def test_groups_stand_best_on_top():

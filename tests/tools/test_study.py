@@ -128,6 +128,12 @@ def test_a_users_mistake_is_one_line(words, capsys):
     assert stopped.value.code == 2 and capsys.readouterr().err.count("\n") == 1
 
 
+def test_a_run_with_an_odd_line_end_in_a_text_is_found_again(tmp_path):
+    run = {"flags": {"system_prompt": "a\u2028b\x85c", "seed": 1}}
+    study.append(tmp_path / "runs.jsonl", run)
+    assert list(study.load(tmp_path / "runs.jsonl").values()) == [run]
+
+
 def test_presets_parse_and_have_their_reference():
     for title, _, reference, variants in study.PRESETS.values():
         assert title and reference in variants
