@@ -278,8 +278,8 @@ def gradient_of(trained: Trained, share: Share, args, halves: bool) -> Gradient:
     update = backward if trained.method.is_linear() else partial(methods.backward, method=trained.method)
     limits = {"budget": args.tokens_per_micro_batch, "grad_clip": args.grad_clip}
     gradient = (partial(in_halves, update) if halves else update)(trained.policy, share, **limits)
-    methods.fit_critic(trained.critic, share, **limits)
-    return gradient
+    of_critic = methods.fit_critic(trained.critic, share, **limits)
+    return gradient if math.isfinite(of_critic) else gradient._replace(norm=of_critic)
 
 
 def more_updates(trained: Trained, share: Share, lr: float, args) -> dict[str, float]:

@@ -208,9 +208,9 @@ def more_updates(
     """The updates after the first on the same samples -> {"clipped_share"}: of the last one's tokens, if any clip."""
     for _ in range(method.updates - 1 if share.count else 0):
         gradient = backward(policy, share, method, **limits, first=False)
-        fit_critic(critic, share, **limits)
+        of_critic = fit_critic(critic, share, **limits)
         loss = global_sum(torch.tensor(gradient.loss, dtype=torch.float64, device=share.weights.device))
-        take_step(optimizer, lr, learn=gradient._replace(loss=float(loss)).is_finite())
+        take_step(optimizer, lr, learn=gradient._replace(loss=float(loss) + of_critic).is_finite())
     if method.updates == 1 or not method.clip:
         return {}
     clipped = float(global_sum(share.extras["clipped"].double().sum())) if share.count else 0.0
@@ -241,15 +241,16 @@ class Critic(Module):
             return (states.to(self.head.weight.dtype) * self.head.weight).sum(dim=1) + self.head.bias
 
 
-def fit_critic(critic: Module | None, share: Share, budget: int, grad_clip: float) -> None:
-    """The gradient of the values' squared error, (V - return)^2 / 2 per token (Eq. 21), with a clip of its own."""
+def fit_critic(critic: Module | None, share: Share, budget: int, grad_clip: float) -> float:
+    """The gradient of the values' squared error, (V - return)^2 / 2 per token (Eq. 21), with a clip of its own -> its
+    norm before that, which must be finite for a step."""
     if critic is None:
-        return
+        return 0.0
     for micro_batch in micro_steps(critic, share, budget):
         with micro_batch.context:
             error = critic(*micro_batch.samples) - gather_tokens(share.extras["returns"], micro_batch)  # (M,)
             (gather_tokens(share.extras["scale"], micro_batch) * error**2 / 2).sum().backward()
-    clip_gradient(critic, grad_clip)
+    return float(clip_gradient(critic, grad_clip))
 
 
 def demonstrations(model, tokenizer, prompts: list[list[int]], solutions: list[list[int]]) -> Rollout:

@@ -462,6 +462,17 @@ def test_remax_counts_and_subtracts_greedy_completions(world, tmp_path, monkeypa
     assert len(batch.greedy) <= drawn <= 8 * len(batch.greedy)
 
 
+def test_a_critic_whose_gradient_overflows_makes_no_step(world, tmp_path):
+    """Whitened advantages stay finite, while the squares of returns do not."""
+    (tmp_path / "huge.py").write_text("def huge(completions, **_):\n    return [1e200 * len(c) for c in completions]\n")
+    options = {"algo": "ppo", "beta_th": None, "rewards": f"{tmp_path / 'huge.py'}:huge", "eval_data": None}
+    after, _ = run(world, tmp_path / "run", **options)
+    start = load_file(world.folder / "model" / "model.safetensors")
+    assert all(torch.equal(x, start[name].to(x.dtype)) for name, x in after.items())
+    assert rows_of(tmp_path / "run")[0]["skipped"] == 1
+    assert all(x.isfinite().all() for x in load_file(tmp_path / "run" / "final" / "critic.safetensors").values())
+
+
 def test_a_critic_too_may_be_checkpointed_and_still_share_prompts(world):
     model = start_of(world).train()
     model.activation_checkpointing_enable()
