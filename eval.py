@@ -33,7 +33,8 @@ import transformers
 
 import rewards
 from engine.policy import autocast
-from grader.equality import is_equiv
+from grader.boxes import find_box
+from grader.equality import MAX_EXPRESSION, is_equiv
 from rollout import completion_texts, rollout
 from run import checkpoint, faults, scores
 from run.journal import say, show, start_bar
@@ -279,12 +280,20 @@ def graded(row: dict) -> dict:
     def judge(completion: dict) -> dict:
         value = getattr(rewards, grade)(completion["text"], row["answer"])
         verdict = value if grade in scores.GRADUAL else bool(value)
-        found = {"verdict": verdict, "submitted": rewards.extract_answer(completion["text"])}
+        found = {"verdict": verdict, "submitted": submitted(completion["text"], grade)}
         return found | completion | found  # in this order, whether or not they were there
 
     judged = {name: [judge(completion) for completion in row[name]] for name in ("greedy", "samples")}
     vote = scores.majority([completion["submitted"] for completion in judged["samples"]], is_equiv)
     return row | judged | {"majority": vote}
+
+
+def submitted(text: str, grade: str) -> str | None:
+    """The answer in a completion that a function of rewards.py grades: its box, or what it marks or, of names and
+    options, all that it says; None without any."""
+    box = find_box(text)[1] if grade.startswith("iou") else None
+    whole = rewards.own_text(text)[0].strip()[:MAX_EXPRESSION] if grade.endswith("name") else ""
+    return str(box) if box else None if grade == "iou" else rewards.extract_answer(text) or whole or None
 
 
 def finished_rows(out: str, settings: dict) -> list[dict]:

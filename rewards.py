@@ -11,6 +11,7 @@ import math
 import re
 import sys
 import traceback
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable
 from copy import deepcopy
@@ -187,7 +188,7 @@ def parse_rewards(spec: str, max_tokens: int = 2048) -> Rewards:
     numbers, or None where a sample cannot be scored; a column has one entry per completion. A user's reward is named
     after its function. `cosine` ends at max_tokens. ValueError if unusable.
     """
-    rewards, grader = [], Grader()
+    rewards, grader, modules = [], Grader(), {}
     for entry in spec.split(","):
         source, equals, weight = (part.strip() for part in entry.partition("="))
         path, colon, name = source.rpartition(":")  # without a colon, all of it is the name
@@ -200,7 +201,7 @@ def parse_rewards(spec: str, max_tokens: int = 2048) -> Rewards:
         if not math.isfinite(number):
             raise ValueError(f"reward {name!r} has the weight {weight!r}, not a finite number: {_KNOWN}")
         if colon:
-            function = _load(path, name)
+            function = _load(path, name, modules)
         else:
             function = _Boxes(float(threshold[1])) if threshold else _BUILT_IN[name](grader, max_tokens)
         rewards.append((name, function, number))
@@ -223,32 +224,47 @@ def check_columns(rewards: Rewards, columns: Iterable[str]) -> None:
 
 
 def source_of(function: Callable) -> str | None:
-    return getattr(sys.modules.get(function.__module__), "__file__", None)
+    """The file of a user's reward; of another function, that of its module."""
+    return getattr(function, "source", None) or getattr(sys.modules.get(function.__module__), "__file__", None)
 
 
-def _load(path: str, name: str) -> Callable:
-    """The function of that name in the user's Python file, which may import files beside it."""
+def _module(path: str):
+    """The user's Python file as a module. It may import files beside it."""
     if not Path(path).is_file():
         raise ValueError(f"reward file {path!r} does not exist: {_KNOWN}")
-    module_name = f"rewards_of_{Path(path).stem}"
-    module_spec = importlib.util.spec_from_file_location(module_name, path)
-    if module_spec is None:
+    file = Path(path).resolve()
+    name = f"rewards_of_{file.stem}_{zlib.crc32(str(file).encode()):08x}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None:
         raise ValueError(f"reward file {path!r} is not a Python file: {_KNOWN}")
-    sys.modules[module_name] = module = importlib.util.module_from_spec(module_spec)  # there dataclasses look
-    sys.path.append(str(Path(path).resolve().parent))  # last: a file there must not hide a package
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)  # there dataclasses look
+    sys.path.append(str(file.parent))  # last: a file there must not hide a package
     try:
-        module_spec.loader.exec_module(module)
+        spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         raise ValueError(f"reward file {path!r}: {_one_line(error, module.__file__)}; {_KNOWN}") from error
+    return module
+
+
+def _load(path: str, name: str, modules: dict) -> Callable:
+    """The function of that name in the user's Python file. modules: those of the files before, by folder and path."""
+    file, others = Path(path).resolve(), {each.parent for each in modules} - {Path(path).resolve().parent}
+    for name_of, loaded in list(sys.modules.items()):
+        twin = Path(str(getattr(loaded, "__file__", "")))
+        if twin.parent in others and name_of == twin.stem and (file.parent / twin.name).exists():  # no reward's own
+            raise ValueError(f"reward file {path!r}: {twin.name} beside it is {twin} already; rename one")
+    modules[file] = module = modules[file] if file in modules else _module(path)
     function = getattr(module, name, None)
     if not callable(function):
         raise ValueError(f"reward file {path!r} has no function {name!r}: {_KNOWN}")
-    call = (lambda **batch: asyncio.run(function(**batch))) if inspect.iscoroutinefunction(function) else function
+    is_async = any(map(inspect.iscoroutinefunction, (function, type(function).__call__)))
+    call = (lambda **batch: asyncio.run(function(**batch))) if is_async else function
 
     def own(**batch):  # what it changes is its own; ids are many, and only numbers: a copy of their lists is enough
         return call(**{name: list(map(list if name == "completion_ids" else deepcopy, x)) for name, x in batch.items()})
 
-    return wraps(function)(own)
+    wraps(function)(own).source = module.__file__
+    return own
 
 
 def score(rewards: Rewards, prompts, completions, completion_ids, columns: dict[str, list], *, shown=None) -> dict:

@@ -50,7 +50,7 @@ def _fail(message):
 
 def _rows(path):
     """(line, row) of each row of a file: a row a line, or one list."""
-    with open(path, encoding="utf-8") as file:
+    with open(path, encoding="utf-8-sig") as file:
         text = file.read()
     rows = list(enumerate(json.loads(text), 1)) if text.lstrip().startswith("[") else []
     for number, line in enumerate([] if rows else text.split("\n"), 1):

@@ -66,7 +66,7 @@ def load_problems(args, resumed: Path | None, found: tuple | None = None, reward
     folder = resumed or args.model
     if folder in BUILT_INS:
         if int(os.environ.get("LOCAL_RANK", 0)) == 0:
-            first_model(args)  # the first rank of a machine makes it, and the others find it
+            user_input(first_model, args)  # the first rank of a machine makes it, and the others find it
         dist.barrier()
         folder = first_model(args)
         tokenizer = pretrained(AutoTokenizer, folder)  # which AutoTokenizer makes another class of, in checkpoints too

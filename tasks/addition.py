@@ -170,7 +170,6 @@ def build(folder: Path, seed: int, warmup_steps=WARMUP_STEPS, *, problems=proble
 
 def save_at_once(folder: Path, *parts) -> None:
     """One folder of all parts, which appears complete or not at all."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".building-", dir=folder.parent) as temporary:
         unfinished = Path(temporary, folder.name)
         for part in parts:
@@ -193,6 +192,12 @@ def cached(recipe: list[str], build: Callable, flaw: str, seed: int, cache: str 
     folder = Path(cache, f"{digest[:12]}-seed{seed}")
     if folder.is_dir():
         return folder
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder.parent):
+            pass
+    except OSError as error:
+        raise OSError(f"{error}: the built-in model is kept there; XDG_CACHE_HOME names another folder") from None
     print(f"built-in model: making {folder} (once per seed) from {flaw}", file=sys.stderr)
     try:
         build(folder, seed)

@@ -33,7 +33,7 @@ HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 HUB_CONFIGS = ("main", "default", "data", "")  # folders, in order of preference
 HUB_SPLITS = {"train": "train|training", "validation": "validation|valid|val|dev", "test": "test"}  # in file names
 HUB_OTHER = re.compile(r"(^|/)(\.|dataset_infos?\.)")  # files without problems
-HUB_SHARD = re.compile(r"-\d+-of-\d+(-[0-9a-f]+)?(?=\.)|^\d+(?=\.)")  # train-00000-of-00002.parquet, 0001.parquet
+HUB_SHARD = re.compile(r"-\d+-of-(\d+)(-[0-9a-f]+)?(?=\.)|^\d+(?=\.)")  # train-00000-of-00002.parquet, 0001.parquet
 
 
 def load(
@@ -162,7 +162,7 @@ def locate(name: str, split: str) -> Iterator[tuple[str, Path]]:
     if path.suffix.lower() in READERS and not file or not HUB_NAME.fullmatch(repo):
         raise ValueError(f"{name!r}: no such file, nor a data set of the hub, owner/name[:path/of/file]")
     seek_hub()
-    for chosen in [file] if file else pick_files(repo, ask_hub(repo), split):
+    for chosen in [file] if file else all_shards(repo, pick_files(repo, ask_hub(repo), split)):
         reader(chosen)  # fails for an unknown file type before the download
         yield f"{repo}:{chosen}", Path(ask_hub(repo, chosen))
 
@@ -210,13 +210,27 @@ def pick_files(repo: str, files: list[str], split: str) -> list[str]:
     groups: dict[str, dict[str, list[str]]] = {}  # config folder -> name without shard number -> files
     for file in chosen:
         config = "/".join(folder for folder in Path(file).parts[:-1] if not word.fullmatch(folder))
-        groups.setdefault(config, {}).setdefault(HUB_SHARD.sub("*", Path(file).name), []).append(file)
+        groups.setdefault(config, {}).setdefault(HUB_SHARD.sub(r"*\1", Path(file).name), []).append(file)
     configs = [config for config in HUB_CONFIGS if config in groups][:1] or list(groups)
     if len(configs) == 1 and len(groups[configs[0]]) == 1:
         return next(iter(groups[configs[0]].values()))
     problem = f"several choices of files for {split!r}" if chosen else f"no file for {split!r}"
     listed = ", ".join((chosen or data)[:20]) or "no .jsonl, .json or .parquet at all"
     raise ValueError(f"{repo}: {problem}; name one as {repo}:FILE, of {listed}")
+
+
+def all_shards(repo: str, files: list[str]) -> Iterator[str]:
+    """The files, one by one. ValueError once a shard is missing, as in a cache that holds a part of the data set."""
+    shards = [re.search(r"-(\d+)-of-(\d+)", Path(file).name) for file in files]
+    first = min(1, int(shards[0][1])) if shards[0] else 0  # some count from 1
+    for number, (file, shard) in enumerate(zip(files, shards, strict=True)):
+        if shard and int(shard[1]) != first + number:
+            break
+        yield file
+    else:
+        number += 1
+    if shard and number < int(shard[2]):
+        raise ValueError(f"{repo}: part {first + number} of {shard[2]} is missing, in the hub's cache or there")
 
 
 def order(num_problems: int, seed: int, start: int, count: int) -> list[int]:

@@ -143,15 +143,22 @@ def check_pictures(row: dict) -> None:
 def controls(rows: list[dict]) -> dict[str, list[dict]]:
     """The problems with pictures, asked of another problem's picture and of a grey one: who looks is wrong there.
 
-    Only pictures of the same size change places, so that prompts stay as they are. {} without pictures.
+    Only pictures of the same size change places, so that prompts stay as they are; a problem that no other such picture
+    is left for has no first control. {} without pictures.
     """
     rows, sizes = [row for row in rows if "images" in row], {}
     for row in rows:
         sizes.setdefault(tuple(map(size_of, row["images"])), []).append(row)
-    pairs = [pair for alike in sizes.values() for pair in zip(alike, alike[1:] + alike[:1], strict=True)]
-    swapped = [row | {"images": other["images"]} for row, other in pairs]
+    swapped = []
+    for alike in sizes.values():
+        for i, row in enumerate(alike):
+            following = (each["images"] for each in (*alike[i + 1 :], *alike[:i]))
+            if other := next((images for images in following if images != row["images"]), None):
+                swapped.append(row | {"images": other})
     grey = [row | {"images": [grey_of(size_of(each)) for each in row["images"]]} for row in rows]
-    return {"with another picture": swapped, "with a grey picture": grey} if rows else {}
+    part = f" ({len(swapped)} of {len(rows)})" * (len(swapped) < len(rows))
+    found = {f"with another picture{part}": swapped, "with a grey picture": grey}
+    return {name: problems for name, problems in found.items() if problems}
 
 
 def preview(row: dict) -> dict:

@@ -142,6 +142,21 @@ def test_shares_are_of_width_and_height(tmp_path):
     assert boxes == [{"image_pth": "a.jpg", "pred_bbox": [0.25, 0.25, 0.75, 0.75]}]
 
 
+def test_what_is_submitted_is_what_is_graded():
+    """Names and options may be all that is said; a box has neither tag nor mark."""
+
+    def vote(grade, gold, texts):
+        samples = [{"text": text, "tokens": 1, "truncated": False} for text in texts]
+        row = evaluation.graded({"grade": grade, "answer": gold, "greedy": samples[:1], "samples": samples})
+        assert [bool(each["submitted"]) for each in row["samples"]] == [bool(text) for text in texts]
+        return row["samples"][row["majority"]]["verdict"], row["samples"][0]["submitted"]
+
+    assert vote("class_name", "daisy", ["daisy", "A rose", "daisy", ""]) == (True, "daisy")
+    assert vote("choice_or_name", "(A) left", ["(A)", "(A)", "<answer>B</answer>"]) == (True, "(A)")
+    assert vote("iou_or_name", "[1, 2, 3, 4]", ["(1,2),(3,4)", "[1, 2, 3, 4]"])[0] == 1.0
+    assert vote("accuracy", "7", ["\\boxed{7}", ""]) == (True, "7")
+
+
 def test_samples_of_boxes_have_a_mean_but_no_vote(bench):
     texts = ["(250,250),(750,750)", "(250,250),(500,750)", "none", "none"]  # the first two are the greedy ones
     rows, printed = bench("lisa[:2]", "lisa_test.json", lisa_rows(2), texts, "--samples", "2")

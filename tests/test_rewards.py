@@ -27,6 +27,7 @@ from rewards import (
     num_as_text,
     parse_rewards,
     score,
+    source_of,
     tag_count,
 )
 
@@ -470,6 +471,29 @@ def test_an_error_names_the_line_of_the_users_file(tmp_path, capsys):
 def test_a_reward_that_exits_has_failed(tmp_path):
     path = write(tmp_path, "import sys\ndef f(completions, **_):\n    sys.exit(3)\n")
     assert run(parse_rewards(f"{path}:f"), ["a", "b"])["failed"] == {"f": f"SystemExit: 3 ({path}, line 3)"}
+
+
+def test_reward_files_of_one_name_and_functions_of_one_file(tmp_path):
+    source = "SEEN = []\ndef one(completions, **_):\n    SEEN.append(1)\n    return [{0}] * len(completions)\n"
+    source += "def two(completions, **_):\n    return [float(len(SEEN))] * len(completions)\n"
+    source += "import functools\nhalf = functools.partial(one)\nclass R:\n"
+    source += "    async def __call__(self, completions, **_):\n        return [0.25] * len(completions)\nr = R()\n"
+    for folder, value in (("a", 3.0), ("b", 5.0)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "r.py").write_text(source.format(value))
+    a, b = tmp_path / "a" / "r.py", tmp_path / "b" / "r.py"
+    parsed = parse_rewards(f"{a}:one,{a}:two,{b}:half,{b}:r")
+    assert [source_of(function) for _, function, _ in parsed] == [str(a), str(a), str(b), str(b)]
+    got = run(parsed, ["x"])["by_name"]
+    assert got == {"one": [3.0], "two": [1.0], "half": [5.0], "r": [0.25]}  # one module for each file
+    for folder in "ab":
+        (tmp_path / folder / "helper.py").write_text(f"V = {ord(folder)}\n")
+        (tmp_path / folder / f"x{folder}.py").write_text(
+            "import helper\ndef f(completions, **_):\n    return [helper.V]\n"
+        )
+    mine = f"{tmp_path}/a/xa.py:f,{tmp_path}/b/xb.py:f"
+    with pytest.raises(ValueError, match=r"helper.py beside it is .*/a/helper.py already; rename one"):
+        parse_rewards(mine.replace("xb.py:f", "xb.py:g"))
 
 
 def test_an_async_reward_is_run(tmp_path):

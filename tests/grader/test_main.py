@@ -75,6 +75,12 @@ def test_the_command_lists_how_golds_are_read(tmp_path, capsys):
         assert read[4].startswith("is only the same text, ")
 
 
+def test_a_file_of_golds_may_begin_with_a_byte_order_mark(tmp_path, capsys):
+    (tmp_path / "golds.jsonl").write_text('\ufeff"42"\n', encoding="utf-8")
+    main(["--golds", str(tmp_path / "golds.jsonl")])
+    assert "1 answers, 0 of them not checkable" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [

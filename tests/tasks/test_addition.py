@@ -205,6 +205,15 @@ def test_ensure_makes_a_model_once_a_seed_and_says_so_in_one_line(tmp_path, monk
     assert addition.ensure(3, cache=tmp_path / "elsewhere").parent == tmp_path / "elsewhere"
 
 
+def test_a_folder_that_cannot_be_written_is_found_before_the_warm_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(addition, "build", None)
+    for wrong in ("/proc/nope", tmp_path / "file"):
+        (tmp_path / "file").touch()
+        monkeypatch.setenv("XDG_CACHE_HOME", str(wrong))
+        with pytest.raises(OSError, match="is kept there; XDG_CACHE_HOME names another folder"):
+            addition.ensure(3)
+
+
 def test_an_edited_recipe_is_another_folder(tmp_path, monkeypatch):
     """Kills: a name without the hash of the recipe."""
     monkeypatch.setattr(addition, "build", lambda folder, _: folder.mkdir(parents=True))

@@ -545,6 +545,25 @@ def test_a_data_set_of_the_hub_is_read_shard_by_shard(tmp_path, monkeypatch):
     assert fetched == [names[1]]  # what is cut off is not fetched
 
 
+@pytest.mark.parametrize(("there", "missing", "rows"), [("0", 1, 1), ("02", 1, 1), ("12", 3, 2), ("01", 2, 2)])
+def test_a_cache_that_holds_a_part_of_a_data_set_is_not_taken_for_all_of_it(
+    tmp_path, monkeypatch, there, missing, rows
+):
+    names = [f"data/train-0000{i}-of-00003.jsonl" for i in there]
+    hub(monkeypatch, {name: write(tmp_path / name, GOOD) for name in names})
+    with pytest.raises(ValueError, match=f"owner/name: part {missing} of 00003 is missing"):
+        data.load("owner/name")
+    assert len(data.load(f"owner/name[:{rows}]")[0]) == rows  # as far as it goes
+
+
+def test_shards_may_count_from_one_and_those_of_two_splittings_are_not_mixed(tmp_path, monkeypatch):
+    names = [f"train-0000{i}-of-00002.jsonl" for i in (1, 2)]
+    hub(monkeypatch, {name: write(tmp_path / name, GOOD) for name in names})
+    assert len(data.load("owner/name")[0]) == 2
+    with pytest.raises(ValueError, match="several choices of files"):
+        data.pick_files("owner/name", [*names, "train-00000-of-00001.jsonl"], "train")
+
+
 def test_an_error_in_a_file_of_the_hub_names_it_there(tmp_path, monkeypatch):
     hub(monkeypatch, {"train.jsonl": write(tmp_path / "x.jsonl", GOOD, "bad")})
     with pytest.raises(ValueError, match=r"^owner/name:train\.jsonl, line 2: not JSON"):

@@ -498,6 +498,14 @@ def test_trap_6_controls_are_anothers_picture_of_the_same_size_and_a_grey_one():
         assert grey.getcolors() == [(grey.width * grey.height, (128, 128, 128))]
         assert grey.size == pictures.size_of(shown[int(row["problem"][0])])
     assert pictures.controls([{"problem": "text"}]) == {}
+    # several questions about one picture, and a picture whose size no other has
+    shown = [shown[0], shown[0], shown[0], shown[1], shown[3]]
+    rows = [{"problem": f"{i}?", "images": [picture]} for i, picture in enumerate(shown)]
+    swapped = pictures.controls(rows)["with another picture (4 of 5)"]
+    assert [(row["problem"], row["images"]) for row in swapped] == [
+        (f"{i}?", [other]) for i, other in enumerate([shown[3]] * 3 + [shown[0]])
+    ]
+    assert list(pictures.controls(rows[-1:])) == ["with a grey picture"]
 
 
 # --------------------------------------------------------------------------------------------------------------- boxes
