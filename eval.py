@@ -78,7 +78,7 @@ def evaluate(args: argparse.Namespace) -> None:
     stack = ExitStack()
     try:
         of_rank_0(lambda: stack.enter_context(held(args)))
-        finished = user_input(finished_rows, args.out, settings) if args.resume else []
+        finished = of_rank_0(lambda: finished_rows(args.out, settings)) if args.resume else []
         say(describe(args, tokenizer, sets, problems, world_size))
         todo = unfinished(problems, finished, args.max_prompt_tokens)[rank::world_size]
         model = read_model(args, folder, device, half=args.dtype == "bfloat16") if todo else None

@@ -110,7 +110,7 @@ def train(args, device: torch.device) -> None:
                 totals = global_totals(batch, gradient, args.prompts_per_step, device)
                 gradient = gradient._replace(loss=totals.loss)
                 with uninterrupted():  # from here on a step is complete: weights, state, row and checkpoint
-                    lr = rate(args, state)
+                    lr, logged = rate(args, state), -1  # until its row is written the step is half done
                     take_step(trained.optimizer, lr, learn=share.count > 0 and gradient.is_finite())
                     row = metrics(batch, share, totals, gradient.norm, lr, args, state) | gradient.noise
                     row |= more_updates(trained, share, lr, args)

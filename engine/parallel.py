@@ -34,9 +34,12 @@ def spread(policy: Policy, kind: str) -> torch.nn.Module:
         if isinstance(module, GradientCheckpointingLayer):
             fully_shard(module, **options)
     fully_shard(policy, **options)
-    for module in _shards(policy):
+    shards = _shards(policy)  # the root, then its layers in order
+    for i, module in enumerate(shards):
         module.set_gradient_divide_factor(1.0)
         module.set_force_sum_reduction_for_comms(True)  # plain sums, which every backend has
+        # by itself a backward gathers ahead what ran before in any forward, and in sampling ranks differ: a hang
+        module.set_modules_to_backward_prefetch([shards[max(1, i - 1)] if i else shards[-1]])
     # collectives run within a forward: all ranks must make equally many, so none is cut by length
     policy.uniform, policy.forward_tokens = True, 1 << 62
     with torch.no_grad():

@@ -229,9 +229,12 @@ def make_scorer(args, rewards: list, problems: list[dict], held_out: list[dict])
     bounded = [(name, r if compares_answers([(name, r, w)]) else limited(name, r), w) for name, r, w in rewards]
     score_all, tried = partial(score, bounded, shown=set()), args.doctor  # which reports errors in its own way
 
-    def scorer(prompts, completions, *rest) -> dict:
+    names = dict.fromkeys(name for row in problems for name in row)  # some rows may lack some
+
+    def scorer(prompts, completions, ids, columns) -> dict:
         nonlocal tried
-        result = score_all(prompts, completions, *rest)
+        columns = {name: columns.get(name, [None] * len(completions)) for name in names | columns}
+        result = score_all(prompts, completions, ids, columns)
         if not tried:  # a reward that fails for one prompt fails on every sample of a rank, but hardly of all ranks
             tried, ranks = True, [None] * dist.get_world_size()
             dist.all_gather_object(ranks, result["failed"] if completions else None)

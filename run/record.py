@@ -51,8 +51,9 @@ def write(batch, args, state) -> None:
         checkpoint.write(Path(args.out, "rollouts", f"step-{step:06}.safetensors"), save(tensors, header))
 
 
-def load(file: str, device: torch.device) -> tuple[dict, int]:
-    """What this rank brings to the update, by the names of Batch, and the number of the step. ValueError as `read`."""
+def load(file: str, device: torch.device) -> tuple[dict, int, bool]:
+    """What this rank brings to the update, by the names of Batch; the number of the step; and whether any rank's
+    prompts have pictures. ValueError as `read`."""
     facts, _, tensors = read(file)
     mine, parts = [str(k) for k in range(facts["ranks"]) if k % dist.get_world_size() == dist.get_rank()], {}
     for name in dict.fromkeys(key.partition("/")[2] for key in tensors if f"/{PICTURES}" not in key):
@@ -64,7 +65,8 @@ def load(file: str, device: torch.device) -> tuple[dict, int]:
     rollout = Rollout(**{name: parts.pop(name) for name in ROLLOUT}, images=images)
     extras = {name.removeprefix(EXTRAS): parts.pop(name) for name in list(parts) if name.startswith(EXTRAS)}
     numbers = {name: facts[name] for name in ("num_valid", "rounds")}
-    return {"rollout": rollout, "extras": extras} | parts | numbers, facts["step"]
+    pictured = any(f"/{PICTURES}" in key for key in tensors)
+    return {"rollout": rollout, "extras": extras} | parts | numbers, facts["step"], pictured
 
 
 def pictures_of(tensors: dict[str, torch.Tensor], rank: str, count: int) -> list[Pictures]:

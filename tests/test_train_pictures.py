@@ -37,6 +37,7 @@ from run import flags, models, record
 from run.problems import features_and_pictures, read_ahead
 from tasks import data, shapes
 from tasks.pictures import Processor, load_processor
+from tools import replay
 
 REWARDS = """
 def length(completions, **_):
@@ -184,7 +185,8 @@ def rank_main(rank, folder, commands):
     os.dup2(2, 1)
     dist.init_process_group("gloo", store=dist.FileStore(f"{folder}/store", 2), rank=rank, world_size=2)
     for words in commands:
-        train.train(flags.parse_args(words), torch.device("cpu"))
+        args = flags.parse_args(words)
+        (replay.run if args.replay else train.train)(args, torch.device("cpu"))
         gc.collect()  # what spreads a model holds itself in circles
     dist.destroy_process_group()
 
@@ -365,6 +367,15 @@ def test_adapters_and_a_frozen_tower(pictures, tmp_path):
     for out, tower_moves in ((tmp_path / "lora", True), (tmp_path / "frozen", False), (tmp_path / "both", False)):
         moved = {name for name, x in weights_of(out).items() if not torch.equal(x, start[name])}
         assert any("visual" in name for name in moved) == tower_moves and any("visual" not in name for name in moved)
+
+
+@pytest.mark.slow
+def test_a_step_with_pictures_is_replayed_on_more_ranks_than_recorded_it(pictures, tmp_path):
+    train.main(pictures.command(tmp_path / "run", record=1, steps=1, eval_data=None))
+    row = rows_of(tmp_path / "run")[0]
+    on_two_ranks(tmp_path, [["--replay", str(tmp_path / "run" / "rollouts" / "step-000001.safetensors")]])
+    (line,) = [x for x in (tmp_path / "log-0").read_text().splitlines() if x.startswith("{")]
+    assert json.loads(line)["grad_norm"] == pytest.approx(row["grad_norm"], rel=1e-9)
 
 
 def test_noise_in_shards_in_a_step_without_a_picture(pictures, tmp_path):

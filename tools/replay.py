@@ -31,12 +31,12 @@ from run.problems import processor_of
 
 def run(args, device: torch.device) -> None:
     """Repeats the update of --replay's file and prints its numbers, by the names of metrics.jsonl."""
-    recorded, step = user_input(record.load, args.replay, device)
+    recorded, step, pictured = user_input(record.load, args.replay, device)
     folder = Path(first_model(args))
     resumed = folder if (folder / "trainer.pt").exists() else None
     kind = choose_parallel(args, folder, device)
-    processor = processor_of(args, folder, None, needed=bool(recorded["rollout"].images))
-    problems = [{"images": shown} for shown in recorded["rollout"].images]  # which say whether text alone is trained on
+    processor = processor_of(args, folder, None, needed=pictured)
+    problems = [{"images": ()}] * pictured  # which say whether text alone is trained on
     trained = load_trained(args, folder, None, processor, problems, kind, resumed, device)
     batch, state = Batch(**recorded, sums=None, seconds={}, samples=[]), State(step=step - 1)
     tokens = torch.cat([batch.rollout.prompt_ids.flatten(), batch.rollout.completion_ids.flatten()])

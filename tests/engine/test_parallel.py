@@ -179,6 +179,19 @@ def test_in_shards_the_padding_of_a_forward_counts_in_its_budget(world, tmp_path
 
 
 @pytest.mark.slow
+def test_in_shards_a_rank_that_sampled_nothing_makes_the_same_collectives(world, tmp_path):
+    """FSDP gathers ahead what ran before, also in sampling: with fewer prompts than ranks that would hang."""
+    import train
+
+    changes = {"prompts_per_step": 1, "steps": 3, "eval_data": None, "rank_timeout": 30}
+    train.main(world(tmp_path / "one", **changes))
+    torchrun(2, world(tmp_path / "two", **changes, parallel="fsdp"))
+    one, two = (load_file(tmp_path / out / "final" / "model.safetensors") for out in ("one", "two"))
+    for name, weights in one.items():
+        assert_close(two[name], weights, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.slow
 def test_bfloat16_in_shards_keeps_float32_weights(world, tmp_path):
     """Gathered in bfloat16, kept and summed in float32: a step near that of ddp, whose products alone are bfloat16."""
     import train

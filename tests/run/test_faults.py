@@ -176,6 +176,25 @@ def test_r4_with_no_whole_checkpoint_nothing_is_touched(world, tmp_path, capsys)
     assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")} == before
 
 
+def test_a_rank_lost_between_two_updates_of_a_step_leaves_no_checkpoint_of_half_of_it(world, tmp_path, monkeypatch):
+    more_updates, calls = train.methods.more_updates, []
+
+    def lost(*arguments, **options):
+        calls.append(more_updates(*arguments, **options))
+        if len(calls) == 3:
+            raise RuntimeError("[gloo/transport/tcp/pair.cc:525] Connection closed by peer")
+        return calls[-1]
+
+    def end(error, remark=""):
+        raise SystemExit(f"{error}{remark}")
+
+    monkeypatch.setattr(train.methods, "more_updates", lost)
+    monkeypatch.setattr(faults, "end_without_others", end)
+    with pytest.raises(SystemExit, match="no checkpoint was made yet"):
+        train.main(world(tmp_path, algo="grpo", updates=2, beta_th=None, steps=4, save_every=0, eval_data=None))
+    assert not list(tmp_path.glob("checkpoint-*")) and len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
+
+
 def test_a_damaged_config_is_named(tmp_path, capsys):
     of_flags = ('{"kl": "k4"}', "'k4' is no value of --kl"), ('{"steps": []}', "[] is no value of --steps")
     of_flags += ('{"lr": null}', "None is no value of --lr"), ('{"rewards": 3}', "3 is no value of --rewards")

@@ -113,3 +113,16 @@ def test_the_markers_of_another_models_chats_are_noticed(world, tmp_path, capsys
     template.write_text("<|im_start|>user\n{problem}<|im_end|>")
     train.main(world(tmp_path / "out", template=template, steps=1, max_prompt_tokens=90))
     assert "warning: <|im_start|> in prompts is no token of this model" in capsys.readouterr().out
+
+
+def test_a_reward_gets_a_column_that_only_some_rows_have_in_every_round(world, tmp_path):
+    rows = [json.loads(line) for line in (world.folder / "train.jsonl").read_text().splitlines()][:4]
+    rows[0]["tier"] = 2
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    body = "    return [float(len(c) % 2 + (t or 0)) for c, t in zip(completions, tier)]\n"
+    (tmp_path / "tier.py").write_text(f"def tiered(completions, tier, **_):\n{body}")
+    changes = {"data": tmp_path / "rows.jsonl", "rewards": f"{tmp_path / 'tier.py'}:tiered", "prompts_per_step": 1}
+    train.main(world(tmp_path / "out", steps=4, eval_data=None, **changes))
+    found = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["reward_errors"] for row in found] == [0] * 4
+    assert sorted(row["reward"] >= 2 for row in found) == [False] * 3 + [True]

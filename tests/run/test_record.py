@@ -94,7 +94,7 @@ def test_the_ranks_of_another_world_take_the_shares_of_several_or_none(world, tm
     for rank, ranks, groups, T in ((0, 1, 10, 8), (1, 2, 5, 7), (2, 3, 0, 8)):
         monkeypatch.setattr(record.dist, "get_rank", lambda rank=rank: rank)
         monkeypatch.setattr(record.dist, "get_world_size", lambda ranks=ranks: ranks)
-        kept, step = record.load(str(tmp_path / "two"), torch.device("cpu"))
+        kept, step, _ = record.load(str(tmp_path / "two"), torch.device("cpu"))
         assert kept["rollout"].prompt_mask.dtype == kept["loss_mask"].dtype == torch.long  # as sampled
         assert step == 1 and kept["rewards"].shape == (groups, 4) == kept["rollout"].truncated.shape
         assert kept["loss_mask"].shape == kept["rollout"].completion_ids.shape == (groups, 4, T)
