@@ -381,7 +381,8 @@ def mistakes(args: argparse.Namespace) -> Iterator[tuple[str, object]]:
     yield f"--out {out}: is a file; give a folder", out.exists() and not out.is_dir()
     yield f"--out {out}: can't write to {folder}; give another folder", new and not os.access(folder, os.W_OK)
     inside = out.resolve() in Path(args.model or "").resolve().parents and Path(args.model).exists()
-    yield f"--model {args.model}: is in {out}, which --overwrite deletes; give another --out", args.overwrite and inside
+    clears = args.overwrite and not (args.plan or args.doctor)
+    yield f"--model {args.model}: is in {out}, which --overwrite deletes; give another --out", clears and inside
     yield (f"--out {out}: holds a run; --resume continues it, --overwrite deletes it",
            new and checkpoint.exists(out) and not (args.resume or args.overwrite or args.doctor))
     # fmt: on
