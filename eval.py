@@ -171,10 +171,10 @@ def make_settings(args: argparse.Namespace, sets: dict[str, benchmarks.ProblemSe
 
 
 def weights_version(folder: Path) -> str | None:
-    """A hash of a checkpoint's manifest, or of size and date of a folder's files; None on the hub."""
-    manifest, stats = folder / checkpoint.MANIFEST, [(file.name, file.stat()) for file in sorted(folder.glob("*.*"))]
-    state = repr([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]).encode()
-    return digest(manifest.read_bytes() if manifest.is_file() else state) if stats else None
+    """A hash of a checkpoint's manifest, or of size and date of a folder's weights; None on the hub."""
+    manifest, files = folder / checkpoint.MANIFEST, sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")])
+    state = repr([(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]).encode()
+    return digest(manifest.read_bytes() if manifest.is_file() else state) if files else None
 
 
 def grader_version() -> str:
