@@ -255,7 +255,7 @@ def main(source: str = "", problem_field: str | None = None, answer_field: str |
     except (ValueError, OSError) as error:
         sys.exit(f"python -m tasks.data SOURCE [PROBLEM_FIELD [ANSWER_FIELD]]: {error}")
     good, wrong = [each for each in tried if each[1]], [f"  {place}: {error}" for place, row, error in tried if not row]
-    kinds, rests = zip(*(each[2].split(REST) for each in good), strict=True) if good else ((), ())
+    kinds, rests = zip(*(each[2].rpartition(REST)[::2] for each in good), strict=True) if good else ((), ())
     print(*(f"{num} rows: {columns}" for columns, num in Counter(kinds).items()), sep="\n")
     rest = dict.fromkeys(name for names in rests for name in names.split(", ") if name)
     print(f"not read: {', '.join(rest)}" if rest else "all columns are read" if good else "no row is read")

@@ -220,7 +220,7 @@ def options_of(known: dict, but: str, gold: object) -> tuple[list[str], list[tup
         usual += [(name, x) for name, x in others if OPTION_MARK.findall(str(x))[1:] or isinstance(unpacked(x), list)]
     usual = [(name, unpacked(x)) for name, x in usual if x and x != "[]" and name != but.partition(".")[0]]
     # VQA's answers are those of its annotators
-    usual = [column for column in usual if column[0] != "answers" or not isinstance(column[1][0], dict)]
+    usual = [(name, x) for name, x in usual if name != "answers" or isinstance(x, list) and isinstance(x[0], str)]
     name, value = next(iter(usual), ("options", None))
     labels, found = LETTERS, value
     if value is None:
@@ -289,9 +289,8 @@ def checked_gold(name: str, answer: str, as_it_is: bool) -> str:
 def unpacked(value: object) -> object:
     """A text that is a JSON object, or a list of texts or objects -> that; any other value is unchanged."""
     try:
-        return (
-            json.loads(value) if isinstance(value, str) and re.match(r"""\s*(?:\[\s*["{]|\{\s*")""", value) else value
-        )
+        packed = isinstance(value, str) and re.match(r"""\s*(?:\[\s*["{]|\{\s*")""", value)
+        return json.loads(value) if packed else value
     except (ValueError, RecursionError):
         return value
 

@@ -105,6 +105,7 @@ RIGHT = {  # form: (a row of it, the problem, the gold as the grader reads it, t
     "ZebraLogic": ({"puzzle": "c", "question": "q", "choices": ["x", "y"], "answer": "y"}, "c\n\nq" + XY, "B"),
     "SQuAD": ({"context": "c", "question": "q", "answers": {"text": ["7"], "answer_start": [4]}}, "c\n\nq", "7"),
     "VQA": ({"question": "q", "multiple_choice_answer": "net", "answers": [{"answer": "nets"}]}, "q", "net"),
+    "a count of answers": ({"question": "q", "answer": "7", "answers": 4}, "q", "7"),
     "OREAL": ({"question": "q", "gold_answer": "8"}, "q", "8"),
     "IMO-AnswerBench": ({"Problem": "p", "Short Answer": "3"}, "p", "3"),
     "SciBench": ({"problem_text": "p", "answer_number": "-1.5", "unit": " "}, "p", "-1.5"),
