@@ -247,8 +247,9 @@ def _module(path: str):
 
 
 def _load(path: str, name: str, modules: dict) -> Callable:
-    """The function of that name in the user's Python file. modules: those of the files before, by folder and path."""
-    file, others = Path(path).resolve(), {each.parent for each in modules} - {Path(path).resolve().parent}
+    """The function of that name in the user's Python file. modules: {whole path: module} of the files before it."""
+    file = Path(path).resolve()
+    others = {each.parent for each in modules} - {file.parent}
     for name_of, loaded in list(sys.modules.items()):
         twin = Path(str(getattr(loaded, "__file__", "")))
         if twin.parent in others and name_of == twin.stem and (file.parent / twin.name).exists():  # no reward's own

@@ -426,9 +426,22 @@ def test_an_interrupted_run_is_resumed(run, folders, problems, tmp_path, capsys,
     assert "--regrade it first" in error_of(capsys, *command, "--resume")
 
 
+def with_template(folder, copy, chat_template) -> str:
+    """A copy of a model's folder that has another chat template."""
+    shutil.copytree(folder, copy)
+    tokenizer = AutoTokenizer.from_pretrained(copy)
+    tokenizer.chat_template = chat_template
+    tokenizer.save_pretrained(copy)
+    return str(copy)
+
+
+def short_command(model, problems, out) -> list[str]:
+    limits = ["--max-prompt-tokens", "32", "--max-new-tokens", "8"]
+    return ["--model", model, "--data", problems, *limits, "--out", str(out)]
+
+
 def test_other_weights_and_other_prompts_under_the_same_name_are_refused(folders, problems, tmp_path, capsys):
-    model, rows = tmp_path / "model", [json.loads(line) for line in Path(problems).read_text().splitlines()]
-    shutil.copytree(folders["chain"], model)
+    rows, out = [json.loads(line) for line in Path(problems).read_text().splitlines()], tmp_path / "out.jsonl"
 
     def write(system):
         turns = [{"role": "system", "content": system}]
@@ -436,23 +449,21 @@ def test_other_weights_and_other_prompts_under_the_same_name_are_refused(folders
         Path(problems).write_text("".join(json.dumps(line) + "\n" for line in lines))
 
     write("Add.")
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}<|assistant|>"
-    tokenizer.save_pretrained(model)
-    words = ["--model", str(model), "--data", problems, "--max-prompt-tokens", "32", "--max-new-tokens", "8"]
-    words += ["--out", str(tmp_path / "out.jsonl")]
+    template = "{% for m in messages %}{{ m.content }}{% endfor %}<|assistant|>"
+    model = with_template(folders["chain"], tmp_path / "model", template)
+    words = short_command(model, problems, out)
     evaluation.main(words)
-    settings = json.loads((tmp_path / "out.jsonl").read_text().splitlines()[0])["settings"]
+    settings = json.loads(out.read_text().splitlines()[0])["settings"]
     evaluation.main([*words, "--resume"])
     capsys.readouterr()
     write("Subtract.")
     assert "prompts is" in error_of(capsys, *words, "--resume")
     write("Add.")
-    (model / "model.safetensors").write_bytes((Path(folders["random"]) / "model.safetensors").read_bytes())
+    Path(model, "model.safetensors").write_bytes((Path(folders["random"]) / "model.safetensors").read_bytes())
     assert "weights is" in error_of(capsys, *words, "--resume")
-    lines = (tmp_path / "out.jsonl").read_text().splitlines()[1:]
+    lines = out.read_text().splitlines()[1:]
     older = {name: x for name, x in settings.items() if name not in ("weights", "prompts")}  # as results were before
-    (tmp_path / "out.jsonl").write_text("\n".join([json.dumps({"settings": older}), *lines]) + "\n")
+    out.write_text("\n".join([json.dumps({"settings": older}), *lines]) + "\n")
     evaluation.main([*words, "--resume"])
 
 
@@ -465,23 +476,17 @@ def test_a_template_that_asks_for_the_date_gets_the_first_day_on_resume(folders,
             return next(cls.days)
 
     monkeypatch.setattr(prompts, "date", Today)
-    model = tmp_path / "model"
-    shutil.copytree(folders["chain"], model)
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    tokenizer.chat_template = "{{ strftime_now('%d') }}{{ messages[-1].content }}<|assistant|>"
-    tokenizer.save_pretrained(model)
-    words = ["--model", str(model), "--data", problems, "--max-prompt-tokens", "32", "--max-new-tokens", "8"]
-    words += ["--out", str(tmp_path / "out.jsonl")]
+    template, out = "{{ strftime_now('%d') }}{{ messages[-1].content }}<|assistant|>", tmp_path / "out.jsonl"
+    words = short_command(with_template(folders["chain"], tmp_path / "model", template), problems, out)
     evaluation.main(words)
-    rows = untimed(tmp_path / "out.jsonl")
+    rows = untimed(out)
     evaluation.main([*words, "--resume"])
-    assert untimed(tmp_path / "out.jsonl") == rows and rows[0]["prompt"].replace(" ", "").startswith("07")
+    assert untimed(out) == rows and rows[0]["prompt"].replace(" ", "").startswith("07")
 
 
 def test_two_evaluations_never_write_one_file(folders, problems, tmp_path, capsys, monkeypatch):
     out = tmp_path / "out.jsonl"
-    words = ["--model", folders["chain"], "--data", problems, "--max-prompt-tokens", "32", "--max-new-tokens", "8"]
-    words += ["--out", str(out)]
+    words = short_command(folders["chain"], problems, out)
     complete, load_sets, tried = evaluation.complete, evaluation.load_sets, []
 
     def busy(*arguments):
