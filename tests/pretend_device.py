@@ -23,10 +23,10 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from unittest.mock import patch
 
+import forked
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils import backend_registration
@@ -68,7 +68,7 @@ def missing() -> str | None:
 
 def workers(count: int = 1) -> ProcessPoolExecutor:
     """Processes in which functions run."""
-    return ProcessPoolExecutor(count, get_context("spawn"), warnings.simplefilter, ("error",))
+    return ProcessPoolExecutor(count, forked.context(), warnings.simplefilter, ("error",))
 
 
 def run_train(words: list[str], environment: dict[str, str] | None = None) -> tuple[Counts, str]:

@@ -9,7 +9,6 @@ unseen.
 import itertools
 import json
 import math
-import multiprocessing
 import os
 import random
 import signal
@@ -21,6 +20,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+from forked import on_ranks
 from safetensors.torch import load_file
 from test_gpg import random_batch
 from torch.testing import assert_close
@@ -45,11 +45,10 @@ def every_case():
         yield seed, rewards, mask, torch.randn(mask.shape, dtype=torch.float64, generator=generator), options
 
 
-def rank_main(rank, world, folder):
+def rank_main(folder):
     """Every case on this rank's share; rank 0 writes the sums over ranks of weights (in their places) and losses."""
-    store = dist.FileStore(f"{folder}/store-{world}", world)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=world)
-    results = []
+    dist.init_process_group("gloo")
+    rank, world, results = dist.get_rank(), dist.get_world_size(), []
     for seed, rewards, mask, logprobs, options in every_case():
         mine = shares(seed, len(rewards), world)[rank]
         whole = torch.zeros(mask.shape, dtype=torch.float64)
@@ -64,7 +63,7 @@ def rank_main(rank, world, folder):
 @pytest.mark.slow
 @pytest.mark.parametrize("world", [1, 2, 4])
 def test_n2_weights_and_loss_over_ranks_equal_one_process(world, tmp_path):
-    torch.multiprocessing.spawn(rank_main, args=(world, str(tmp_path)), nprocs=world)
+    on_ranks(world, tmp_path, rank_main, tmp_path)
     results = torch.load(tmp_path / f"results-{world}.pt")
     cases = list(every_case())
     assert len(results) == len(cases) == SEEDS * 3 * 2 * 5
@@ -109,7 +108,10 @@ def test_n2_d2_a_run_on_two_and_three_ranks_is_the_run_on_one(world, tmp_path):
         train.main(world(one, **changes))
         for n in ranks:
             many = tmp_path / f"{prompts}-on-{n}"
-            torchrun(n, world(many, **changes))
+            if n == 2:
+                torchrun(n, world(many, **changes))
+            else:
+                on_ranks(n, tmp_path, train.main, world(many, **changes))
             weights = [load_file(out / "final" / "model.safetensors") for out in (one, many)]
             for name in weights[0]:
                 assert_close(weights[1][name], weights[0][name], rtol=1e-10, atol=1e-13)
@@ -147,16 +149,14 @@ def noting_evaluations(rollout, prompts):
     return noting
 
 
-def runs_main(rank, world, folder, commands):
+def runs_main(folder, commands):
     """Makes all runs on this rank; leaves every sample of every step, and how a run ended that did not end well."""
     import train
     from run import flags
     from tools import replay
 
-    os.dup2(os.open(f"{folder}/log-{world}-{rank}", os.O_WRONLY | os.O_CREAT), 2)
-    os.dup2(2, 1)
-    store = dist.FileStore(f"{folder}/store-{world}", world)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=world)
+    dist.init_process_group("gloo")
+    rank, world = dist.get_rank(), dist.get_world_size()
     seen, steps, weigh, take_step, gradient_of = {}, Counter(), train.weigh, train.take_step, train.gradient_of
     now = {}
 
@@ -222,7 +222,6 @@ def worlds(world, tmp_path_factory):
     options = {"model": folder / "model", "eval_data": None, "steps": STEPS, "prompts_per_step": P, "group_size": G}
     options |= {"beta_th": 0.8, "max_rounds": 2, "max_new_tokens": 4, "check_every": 1, "save_every": 0}
     options |= {"noise_every": 2}
-    context = multiprocessing.get_context("forkserver")
     seen = {}
     for n in (4, 3, 2, 1):
         out = folder / str(n)
@@ -248,12 +247,7 @@ def worlds(world, tmp_path_factory):
             commands.append(world(folder / "recorded", **options | recorded))
         if n < 3:
             commands.append(["--replay", str(folder / "recorded" / "rollouts" / "step-000002.safetensors")])
-        ranks = [context.Process(target=runs_main, args=(rank, n, str(folder), commands)) for rank in range(n)]
-        for process in ranks:
-            process.start()
-        for rank, process in enumerate(ranks):
-            process.join(120)
-            assert process.exitcode == 0, (folder / f"log-{n}-{rank}").read_text()[-3000:]
+        on_ranks(n, folder, runs_main, folder, commands)
         seen[n] = {}
         for rank in range(n):
             seen[n] |= torch.load(folder / f"seen-{n}-{rank}.pt")
@@ -365,7 +359,7 @@ def test_r5_a_run_of_one_rank_resumes_on_two(world, tmp_path):
 
     train.main(world(tmp_path / "one", steps=4))
     train.main(world(tmp_path / "changed", steps=2))
-    torchrun(2, ["--out", str(tmp_path / "changed"), "--resume", "--steps", "4"])
+    on_ranks(2, tmp_path, train.main, ["--out", str(tmp_path / "changed"), "--resume", "--steps", "4"])
     weights = [load_file(tmp_path / name / "final" / "model.safetensors") for name in ("one", "changed")]
     for name in weights[0]:
         assert_close(weights[1][name], weights[0][name], rtol=1e-10, atol=1e-13)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from forked import on_ranks
 from test_scores import cells
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
@@ -559,13 +560,12 @@ def test_compare_two_models(run, tmp_path, capsys):
 def test_any_number_of_ranks_gives_the_same_result(run, folders, problems, tmp_path, world):
     flags = ["--samples", "3", "--dtype", "float64", "--cache-tokens", "1"]
     rows, printed = run("random", *flags)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(world)]
-    command += [str(ROOT / "eval.py"), "--model", folders["random"], "--data", problems, "--temperature", "1"]
-    command += ["--top-p", "1", "--max-prompt-tokens", "32", "--max-new-tokens", "8", *flags]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    words = ["--model", folders["random"], "--data", problems, "--temperature", "1", "--top-p", "1", *flags]
+    words += ["--max-prompt-tokens", "32", "--max-new-tokens", "8", "--out", str(tmp_path / "eval.jsonl")]
+    first, *others = on_ranks(world, tmp_path, evaluation.main, words)
     assert untimed(tmp_path / "eval.jsonl") == rows and not list(tmp_path.glob("*.rank*"))
-    assert cells(done.stdout, "data", "4") == cells(printed, "data", "4")  # once: rank 0 speaks alone
+    assert cells(first, "data", "4") == cells(printed, "data", "4")
+    assert not any("data" in other for other in others)  # rank 0 speaks alone
 
 
 # -------------------------------------------------------------------------------------------------------------- errors

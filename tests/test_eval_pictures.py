@@ -6,13 +6,12 @@ the pictures of a batch in another order, a total that is the mean of its tasks,
 """
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
+from forked import on_ranks
 from PIL import Image
-from test_eval import ROOT, error_of, untimed
+from test_eval import error_of, untimed
 from test_scores import cells
 from transformers import AutoModelForImageTextToText, Qwen2VLForConditionalGeneration
 
@@ -237,20 +236,10 @@ def test_two_ranks_make_the_result_of_one(model, tmp_path, capsys):
     flags += ["--max-prompt-tokens", "480", "--max-new-tokens", "6", "--samples", "2", "--cache-tokens", "1"]
     evaluation.main([*flags, "--out", str(tmp_path / "one.jsonl")])
     printed = capsys.readouterr().out
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node",
-        "2",
-        str(ROOT / "eval.py"),
-    ]
-    done = subprocess.run([*command, *flags, "--out", "two.jsonl"], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    first, _ = on_ranks(2, tmp_path, evaluation.main, [*flags, "--out", str(tmp_path / "two.jsonl")])
     assert untimed(tmp_path / "two.jsonl") == untimed(tmp_path / "one.jsonl")
     assert (tmp_path / "two.lisa-val.boxes.json").read_text() == (tmp_path / "one.lisa-val.boxes.json").read_text()
-    assert cells(done.stdout, "lisa-val", "4") == cells(printed, "lisa-val", "4")
+    assert cells(first, "lisa-val", "4") == cells(printed, "lisa-val", "4")
 
 
 def test_regrade_and_compare(bench, tmp_path, capsys, monkeypatch):

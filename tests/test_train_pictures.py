@@ -3,8 +3,6 @@ one line. float64 but where bits are compared."""
 
 import gc
 import json
-import multiprocessing
-import os
 from threading import Event, current_thread, main_thread
 from types import SimpleNamespace
 
@@ -12,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from forked import on_ranks
 from PIL import Image
 from safetensors.torch import load_file
-from test_ddp import torchrun
 from test_picture_models import config_of
 from test_pictures import KINDS, as_bytes, make_folder, noise
 from torch.testing import assert_close
@@ -151,7 +149,7 @@ def test_two_and_three_ranks_make_the_run_of_one(pictures, tmp_path):
         train.main(pictures.command(one, prompts_per_step=prompts))
         for n in ranks:
             many = tmp_path / f"{prompts}-on-{n}"
-            torchrun(n, pictures.command(many, prompts_per_step=prompts))
+            on_ranks(n, tmp_path, train.main, pictures.command(many, prompts_per_step=prompts))
             assert_same_weights(one, many)
             assert (one / "groups.jsonl").read_bytes() == (many / "groups.jsonl").read_bytes()
             assert rows_of(many)[-1]["accuracy"] == pytest.approx(rows_of(one)[-1]["accuracy"], rel=1e-12)
@@ -179,26 +177,14 @@ def family(folder, kind):
     return flags | {"max_prompt_tokens": 300, "weight_decay": 0, "eval_data": None}
 
 
-def rank_main(rank, folder, commands):
-    """Makes all runs on this rank of two."""
-    os.dup2(os.open(f"{folder}/log-{rank}", os.O_WRONLY | os.O_CREAT), 2)
-    os.dup2(2, 1)
-    dist.init_process_group("gloo", store=dist.FileStore(f"{folder}/store", 2), rank=rank, world_size=2)
+def rank_main(commands):
+    """Makes all runs on this rank."""
+    dist.init_process_group("gloo")
     for words in commands:
         args = flags.parse_args(words)
         (replay.run if args.replay else train.train)(args, torch.device("cpu"))
         gc.collect()  # what spreads a model holds itself in circles
     dist.destroy_process_group()
-
-
-def on_two_ranks(tmp_path, commands):
-    context = multiprocessing.get_context("forkserver")
-    ranks = [context.Process(target=rank_main, args=(rank, str(tmp_path), commands)) for rank in range(2)]
-    for process in ranks:
-        process.start()
-    for rank, process in enumerate(ranks):
-        process.join(120)
-        assert process.exitcode == 0, (tmp_path / f"log-{rank}").read_text()[-3000:]
 
 
 @pytest.mark.slow
@@ -220,7 +206,7 @@ def test_on_two_ranks_other_families_and_a_step_without_a_picture_in_shards_are_
         train.main(pictures.command(tmp_path / name, **changes))
         kind = "fsdp" if name == "once" else "ddp"
         commands.append(pictures.command(tmp_path / f"{name}-on-2", **changes, parallel=kind))
-    on_two_ranks(tmp_path, commands)
+    on_ranks(2, tmp_path, rank_main, commands)
     for name, changes in runs.items():
         assert_same_weights(tmp_path / name, tmp_path / f"{name}-on-2")
         folder = tmp_path / name / "checkpoint-1" if name == "once" else changes["model"]
@@ -238,7 +224,7 @@ def test_shards_make_the_run_of_whole_copies_also_where_a_rank_has_no_picture(pi
     for name, changes in runs.items():
         train.main(pictures.command(tmp_path / name, **common, **changes))
         commands.append(pictures.command(tmp_path / f"{name}-on-2", **common, **changes, parallel="fsdp"))
-    on_two_ranks(tmp_path, commands)
+    on_ranks(2, tmp_path, rank_main, commands)
     for name in runs:
         one, two = tmp_path / name, tmp_path / f"{name}-on-2"
         assert_same_weights(one, two)
@@ -268,7 +254,7 @@ def test_memory_does_not_grow_with_the_pictures_seen(pictures, tmp_path):
         "save_every": 0,
         "max_new_tokens": 2,
     }
-    torchrun(1, pictures.command(tmp_path / "run", **changes))
+    on_ranks(1, tmp_path, train.main, pictures.command(tmp_path / "run", **changes))
     kib = [int(line) for line in (tmp_path / "kib").read_text().split()]
     assert len(kib) == 200 and kib[-1] - kib[80] < 6_000
 
@@ -373,8 +359,9 @@ def test_adapters_and_a_frozen_tower(pictures, tmp_path):
 def test_a_step_with_pictures_is_replayed_on_more_ranks_than_recorded_it(pictures, tmp_path):
     train.main(pictures.command(tmp_path / "run", record=1, steps=1, eval_data=None))
     row = rows_of(tmp_path / "run")[0]
-    on_two_ranks(tmp_path, [["--replay", str(tmp_path / "run" / "rollouts" / "step-000001.safetensors")]])
-    (line,) = [x for x in (tmp_path / "log-0").read_text().splitlines() if x.startswith("{")]
+    commands = [["--replay", str(tmp_path / "run" / "rollouts" / "step-000001.safetensors")]]
+    printed, _ = on_ranks(2, tmp_path, rank_main, commands)
+    (line,) = [x for x in printed.splitlines() if x.startswith("{")]
     assert json.loads(line)["grad_norm"] == pytest.approx(row["grad_norm"], rel=1e-9)
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.distributed as dist
+from forked import on_ranks
 from test_policy import random_rollout
 
 from engine import balance
@@ -68,8 +69,9 @@ def test_every_sample_once_and_no_rank_above_the_slack(seed):
     assert max(loads) <= sum(loads) / ranks * balance.SLACK + longest
 
 
-def rank_main(rank, world, folder):
-    dist.init_process_group("gloo", store=dist.FileStore(f"{folder}/store", world), rank=rank, world_size=world)
+def rank_main(folder):
+    dist.init_process_group("gloo")
+    rank = dist.get_rank()
     r, weights = sampled(rank)
     torch.save(balance.share_out(r, weights)._asdict(), f"{folder}/{rank}.pt")
     dist.destroy_process_group()
@@ -88,7 +90,7 @@ def sampled(rank):
 
 @pytest.mark.slow
 def test_ranks_share_out_all_that_any_of_them_sampled(tmp_path):
-    torch.multiprocessing.spawn(rank_main, args=(4, str(tmp_path)), nprocs=4)
+    on_ranks(4, tmp_path, rank_main, tmp_path)
     shares = [torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in range(4)]
     expected = []
     for rank in range(4):

@@ -13,6 +13,7 @@ from unittest.mock import MagicMock
 
 import pytest
 import torch
+from forked import on_ranks
 from safetensors.torch import load_file
 from torch.testing import assert_close
 from transformers import AutoModelForCausalLM
@@ -540,9 +541,8 @@ def test_a_run_that_goes_on_is_the_run_never_stopped(world, tmp_path, algo):
         assert all(torch.equal(other[name], x) for name, x in kept.items()) and kept["head.weight"].any()
 
 
-def rank_main(rank, world_size, folder, commands):
-    store = torch.distributed.FileStore(f"{folder}/store", world_size)
-    torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=world_size)
+def rank_main(commands):
+    torch.distributed.init_process_group("gloo")
     for words in commands:
         train.train(flags.parse_args(words), torch.device("cpu"))
     torch.distributed.destroy_process_group()
@@ -560,7 +560,7 @@ def test_two_ranks_make_the_run_of_one(world, tmp_path):
     for name, changes in runs.items():
         train.main(world(tmp_path / "one" / name, **options | changes))
     commands = [world(tmp_path / "two" / name, **options | changes) for name, changes in runs.items()]
-    torch.multiprocessing.spawn(rank_main, args=(2, str(tmp_path), commands), nprocs=2)
+    on_ranks(2, tmp_path, rank_main, commands)
     for name in runs:
         one, two = (load_file(tmp_path / ranks / name / "final" / "model.safetensors") for ranks in ("one", "two"))
         start = load_file(world.folder / "model" / "model.safetensors")

@@ -13,6 +13,7 @@ import time
 import pytest
 import torch
 import torch.distributed as dist
+from forked import on_ranks
 from safetensors.torch import load_file
 from test_ddp import torchrun
 from test_policy import random_rollout
@@ -60,8 +61,9 @@ def two_steps(kind, rank, checkpointing, lora_rank=0):
     return seen, {name: x.detach() for name, x in weights.items()}, saved["state"], again["state"]
 
 
-def rank_main(rank, world, folder):
-    dist.init_process_group("gloo", store=dist.FileStore(f"{folder}/store", world), rank=rank, world_size=world)
+def rank_main():
+    dist.init_process_group("gloo")
+    rank = dist.get_rank()
     for checkpointing in (False, True):
         seen, weights, moments, again = two_steps("ddp", rank, checkpointing)
         for other in two_steps("fsdp", rank, checkpointing)[2:]:
@@ -70,7 +72,7 @@ def rank_main(rank, world, folder):
         result = two_steps("fsdp", rank, checkpointing)
         assert_close(result[0], seen, rtol=1e-12, atol=0)
         assert_close(result[1], weights, rtol=1e-10, atol=1e-13)
-    if world == 2:
+    if dist.get_world_size() == 2:
         expected, adapters = (two_steps(kind, rank, True, lora_rank=2) for kind in ("ddp", "fsdp"))
         assert_close(adapters, expected, rtol=1e-10, atol=1e-13)
     gc.collect()  # what spreads a model holds itself in circles, and must be gone before the group is
@@ -80,7 +82,7 @@ def rank_main(rank, world, folder):
 @pytest.mark.slow
 @pytest.mark.parametrize("world", [2, 4])
 def test_shards_are_the_whole_model(world, tmp_path):
-    torch.multiprocessing.spawn(rank_main, args=(world, str(tmp_path)), nprocs=world)
+    on_ranks(world, tmp_path, rank_main)
 
 
 def rows_of(out):
@@ -95,10 +97,12 @@ def test_a_run_in_shards_is_the_run_on_one_and_goes_on_as_either(world, tmp_path
 
     changes = {"steps": 5, "beta_th": 0.8, "max_rounds": 2, "norm": "token", "eval_every": 2, "noise_every": 2}
     train.main(world(tmp_path / "one", **changes))
-    torchrun(2, world(tmp_path / "two", **changes, parallel="fsdp"))
-    torchrun(2, world(tmp_path / "back", **changes | {"steps": 2}, parallel="fsdp"))
+    on_ranks(2, tmp_path, train.main, world(tmp_path / "two", **changes, parallel="fsdp"))
+    on_ranks(2, tmp_path, train.main, world(tmp_path / "back", **changes | {"steps": 2}, parallel="fsdp"))
     train.main(["--out", str(tmp_path / "back"), "--resume", "--steps", "4", "--parallel", "ddp"])
-    torchrun(2, ["--out", str(tmp_path / "back"), "--resume", "--steps", "5", "--parallel", "fsdp"])
+    on_ranks(
+        2, tmp_path, train.main, ["--out", str(tmp_path / "back"), "--resume", "--steps", "5", "--parallel", "fsdp"]
+    )
     expected = load_file(tmp_path / "one" / "final" / "model.safetensors")
     for name in ("two", "back"):
         weights = load_file(tmp_path / name / "final" / "model.safetensors")
@@ -113,6 +117,8 @@ def test_a_run_in_shards_is_the_run_on_one_and_goes_on_as_either(world, tmp_path
 
 @pytest.mark.slow
 def test_a_signal_stops_all_ranks_at_one_step_with_a_checkpoint(world, tmp_path):
+    import train
+
     out = tmp_path / "run"
     rows = out / "metrics.jsonl"
 
@@ -127,7 +133,7 @@ def test_a_signal_stops_all_ranks_at_one_step_with_a_checkpoint(world, tmp_path)
     [folder] = out.glob("checkpoint-*")
     steps = int(folder.name.split("-")[1])
     assert steps == rows.read_text().count("\n") >= 2
-    torchrun(2, ["--out", str(out), "--resume", "--steps", str(steps + 1)])
+    on_ranks(2, tmp_path, train.main, ["--out", str(out), "--resume", "--steps", str(steps + 1)])
     assert len(rows_of(out)) == steps + 1
 
 
@@ -185,7 +191,7 @@ def test_in_shards_a_rank_that_sampled_nothing_makes_the_same_collectives(world,
 
     changes = {"prompts_per_step": 1, "steps": 3, "eval_data": None, "rank_timeout": 30}
     train.main(world(tmp_path / "one", **changes))
-    torchrun(2, world(tmp_path / "two", **changes, parallel="fsdp"))
+    on_ranks(2, tmp_path, train.main, world(tmp_path / "two", **changes, parallel="fsdp"))
     one, two = (load_file(tmp_path / out / "final" / "model.safetensors") for out in ("one", "two"))
     for name, weights in one.items():
         assert_close(two[name], weights, rtol=1e-9, atol=1e-12)
@@ -198,7 +204,7 @@ def test_bfloat16_in_shards_keeps_float32_weights(world, tmp_path):
 
     changes = {"steps": 2, "dtype": "bfloat16", "lr": 1e-6}
     train.main(world(tmp_path / "one", **changes))
-    torchrun(2, world(tmp_path / "two", **changes, parallel="fsdp"))
+    on_ranks(2, tmp_path, train.main, world(tmp_path / "two", **changes, parallel="fsdp"))
     one, two = (load_file(tmp_path / out / "final" / "model.safetensors") for out in ("one", "two"))
     before = load_file(world.folder / "model" / "model.safetensors")
     for name, weights in two.items():

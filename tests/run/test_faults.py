@@ -7,10 +7,8 @@ pruned before the new one stands.
 """
 
 import json
-import multiprocessing
 import os
 import random
-import resource
 import shutil
 import signal
 import socket
@@ -19,6 +17,7 @@ import sys
 import time
 from pathlib import Path
 
+import forked
 import pytest
 import torch.distributed as dist
 from safetensors.torch import load_file
@@ -33,31 +32,8 @@ KILLS = 32
 CHANGES = {"steps": 9, "save_every": 1, "eval_every": 4, "beta_th": 0.9, "max_rounds": 2, "dtype": "float32"}
 
 
-@pytest.fixture(scope="module")
-def start():
-    """Starts train.py in a process of its own, forked from one that has imported it: a third of a second, not three."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["test_faults"])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(train.__file__).parent), str(Path(__file__).parent)]))
-        patch.setenv("PYTHONWARNINGS", "ignore")
-        multiprocessing.forkserver.ensure_running()
-
-    def start(words, log, file_limit=None):
-        process = context.Process(target=run_in_child, args=(words, str(log), file_limit))
-        process.start()
-        return process
-
-    return start
-
-
-def run_in_child(words, log, file_limit):
-    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(handle, 1)
-    os.dup2(handle, 2)
-    if file_limit:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
-    train.main(words)
+def start(words, log, file_limit=None):
+    return forked.start(log, train.main, words, file_limit=file_limit)
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +65,7 @@ def last_line(log):
 
 
 @pytest.mark.slow
-def test_r1_thirty_kills_one_run_the_same_bits(world, tmp_path, start):
+def test_r1_thirty_kills_one_run_the_same_bits(world, tmp_path):
     """Every other kill falls into the writing of a checkpoint, the others anywhere between the imports and there."""
     changes = {"save_every": 1, "eval_every": 0, "eval_data": None, "dtype": "float32", "beta_th": 0.9, "max_rounds": 2}
     out, log, rng = tmp_path / "killed", tmp_path / "log", random.Random(0)
@@ -207,9 +183,7 @@ def test_a_damaged_config_is_named(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_a_full_disk_ends_the_run_in_one_line_and_the_last_checkpoint_stands(
-    world, tmp_path, unstopped, start, small_disk
-):
+def test_a_full_disk_ends_the_run_in_one_line_and_the_last_checkpoint_stands(world, tmp_path, unstopped, small_disk):
     folder, remount = small_disk
     out, log = folder / "run", tmp_path / "log"
     process = start(world(out, **CHANGES), log)
@@ -227,7 +201,7 @@ def test_a_full_disk_ends_the_run_in_one_line_and_the_last_checkpoint_stands(
 
 
 @pytest.mark.slow
-def test_a_folder_that_turns_read_only_ends_the_run_in_one_line(world, tmp_path, unstopped, start, small_disk):
+def test_a_folder_that_turns_read_only_ends_the_run_in_one_line(world, tmp_path, unstopped, small_disk):
     folder, remount = small_disk
     remount("size=40m")
     out, log = folder / "run", tmp_path / "log"
@@ -252,7 +226,7 @@ def test_a_folder_that_turns_read_only_ends_the_run_in_one_line(world, tmp_path,
 
 
 @pytest.mark.slow
-def test_a_write_that_fails_without_a_disk_of_its_own(tmp_path, unstopped, start):
+def test_a_write_that_fails_without_a_disk_of_its_own(tmp_path, unstopped):
     """The same on machines without the right to mount: files may not grow above 2 MB, trainer.pt would have 3."""
     out, log = tmp_path / "run", tmp_path / "log"
     shutil.copytree(
@@ -448,7 +422,7 @@ def test_a_reward_that_hangs_on_one_rank_ends_both(faulty):
 
 
 @pytest.mark.slow
-def test_a_reward_that_hangs_and_holds_the_interpreter_ends_too(world, tmp_path, start):
+def test_a_reward_that_hangs_and_holds_the_interpreter_ends_too(world, tmp_path):
     """Grading runs in this process: a regular expression that backtracks lets no other thread of it run."""
     (tmp_path / "faulty.py").write_text(FAULTY.replace('os.environ.get("RANK")', '"0"'))
     out, log = tmp_path / "run", tmp_path / "log"
