@@ -155,7 +155,7 @@ def draw(
     """Inverts the CDF of softmax(logits / temperature) at one number per row -> token ids, log-probabilities (N,)."""
     wide = torch.promote_types(logits.dtype, torch.float32)
     top = logits.amax(dim=-1, keepdim=True).to(wide)  # (N, 1)
-    mass = logits.to(wide) - top  # (N, V)
+    mass = logits - top  # (N, V)
     if temperature not in (0, 1):
         mass /= temperature
     mass.exp_()  # not normalised: one number per row is scaled instead

@@ -2,7 +2,7 @@
 
 Under --dtype bfloat16 trained weights stay in float32, and matrix products read them rounded, by autocast. To decode a
 token is to read all weights once, so sampling has a rounded copy, refreshed before each rollout: the same to the bit.
-An RMS norm is one kernel on a GPU, where a model's own is six or more.
+A product by several of its matrices at once, and an RMS norm, is one kernel on a GPU, where a model's own are more.
 """
 
 import copy
@@ -10,16 +10,25 @@ from collections.abc import Iterator
 from functools import partial
 
 import torch
-from torch.nn.functional import rms_norm
+from torch.nn.functional import linear, rms_norm
 from transformers.pytorch_utils import Conv1D
 
 PRODUCTS = (torch.nn.Linear, Conv1D, torch.nn.Conv2d, torch.nn.Conv3d)
+ONE_INPUT = ("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj")  # of most models: one kernel in place of several
 
 
 def half_copy(model: torch.nn.Module) -> torch.nn.Module:
-    """A model that shares all parameters and buffers but those of matrix products, which are bfloat16 copies."""
+    """A model that shares all parameters and buffers but those of matrix products, which are bfloat16 copies. Products
+    of one input are one."""
     shared = {id(x): x for x in [*model.parameters(), *model.buffers()]}
-    return halve(copy.deepcopy(model, shared))
+    half, kept = halve(copy.deepcopy(model, shared)), {p.data_ptr() for p in model.parameters()}  # under adapters
+    for module in half.modules():
+        for names in ONE_INPUT:
+            parts = [getattr(module, name, None) for name in names]
+            apart = all(type(x) is torch.nn.Linear and x.weight.data_ptr() not in kept for x in parts)
+            if apart and len({(x.in_features, x.bias is None) for x in parts}) == 1:
+                _join(parts)
+    return half
 
 
 def halve(model: torch.nn.Module, frozen_only: bool = False) -> torch.nn.Module:
@@ -29,6 +38,29 @@ def halve(model: torch.nn.Module, frozen_only: bool = False) -> torch.nn.Module:
         if not frozen_only or not (parameter.requires_grad or module is model.get_output_embeddings()):
             setattr(module, name, torch.nn.Parameter(parameter.detach().bfloat16(), requires_grad=False))
     return model
+
+
+def _join(modules: list[torch.nn.Linear]) -> None:
+    """Products of one input become one, made when the first is called and forgotten with the last."""
+    sizes, made = [len(module.weight) for module in modules], []  # the input, and each one's part
+    bias = None if modules[0].bias is None else torch.cat([module.bias for module in modules])
+    weight = torch.cat([module.weight for module in modules])
+
+    def part(i: int, x: torch.Tensor) -> torch.Tensor:
+        if i == 0:
+            made[:] = x, linear(x, weight, bias).split(sizes, dim=-1)
+        if not made or made[0] is not x:
+            return linear(x, modules[i].weight, modules[i].bias)
+        mine = made[1][i]
+        if i == len(modules) - 1:
+            made.clear()
+        return mine
+
+    for i, module in enumerate(modules):
+        module.forward = partial(part, i)
+        module.weight = torch.nn.Parameter(weight.split(sizes)[i], requires_grad=False)
+        if bias is not None:
+            module.bias = torch.nn.Parameter(bias.split(sizes)[i], requires_grad=False)
 
 
 @torch.no_grad()

@@ -71,29 +71,36 @@ def _run(hidden, weight, bias, ids, grad, options, needed):
     w, logprobs = weight.to(compute_dtype), []  # (V, D)
     parts = zip((hidden, weight, bias), needed, strict=False)
     grads = None if grad is None else [torch.zeros_like(x) if need else None for x, need in parts]
+    # one memory for all slices: on a CPU, taking it anew costs more than what is then done in it
+    products = w.new_empty(min(slice_tokens, len(hidden)), len(w))  # (n, V)
+    wide = products.to(torch.promote_types(w.dtype, torch.float32))  # the same, where products are wide already
     for start in range(0, len(hidden), slice_tokens):
         piece = slice(start, start + slice_tokens)
-        z = (hidden[piece].to(w.dtype) @ w.T).to(torch.promote_types(w.dtype, torch.float32))  # (n, V)
-        z = (z if bias is None else z.add_(bias)).div_(temperature)
+        rows = hidden[piece].to(w.dtype)  # (n, D)
+        n, z = len(rows), torch.mm(rows, w.T, out=products[: len(rows)])  # (n, V)
+        z = z if wide is products else wide[:n].copy_(z)
+        if bias is not None:
+            z.add_(bias)
+        if temperature != 1:
+            z.div_(temperature)
         picked, top = z.gather(1, ids[piece, None]), z.amax(dim=1, keepdim=True)  # (n, 1)
         total = z.sub_(top).exp_().sum(dim=1, keepdim=True)  # (n, 1)
         logprobs.append((picked - (total.log() + top)).squeeze(1))
         if grads is not None:
-            _add_grads(grads, z.div_(total), hidden, w, ids, grad, piece, temperature)
+            factor = (grad[piece, None] / temperature).to(z.dtype)  # a float64 factor would make all of it slow
+            dz = z.div_(total).scatter_add_(1, ids[piece, None], -torch.ones_like(factor)).mul_(-factor)
+            _add_grads(grads, dz, dz if wide is products else products[:n].copy_(dz), w, rows, piece)
     return torch.cat(logprobs), grads
 
 
-def _add_grads(grads, p, hidden, w, ids, grad, piece, temperature) -> None:
-    """Adds the part of a slice with probabilities p (n, V), which are edited in place, to the three gradients."""
+def _add_grads(grads, dz, rounded, w, rows, piece) -> None:
+    """Adds the part of a slice to the gradients; dz (n, V): of its logits, rounded: the same, as products take it."""
     grad_hidden, grad_weight, grad_bias = grads
-    dz = p.neg_().scatter_add_(1, ids[piece, None], torch.ones_like(p[:, :1]))  # (n, V): onehot(id) - p
-    dz.mul_((grad[piece, None] / temperature).to(dz.dtype))  # a float64 factor would make all of it slow
     if grad_bias is not None:
         grad_bias += dz.sum(dim=0)
-    dz, rows = dz.to(w.dtype), hidden[piece].to(w.dtype)
     if grad_hidden is not None:
-        grad_hidden[piece] = dz @ w
-    if grad_weight is not None and grad_weight.dtype == dz.dtype:
-        grad_weight.addmm_(dz.T, rows)
+        grad_hidden[piece] = rounded @ w
+    if grad_weight is not None and grad_weight.dtype == rounded.dtype:
+        grad_weight.addmm_(rounded.T, rows)
     elif grad_weight is not None:
-        grad_weight += dz.T @ rows
+        grad_weight += rounded.T @ rows

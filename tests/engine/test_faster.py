@@ -1,12 +1,14 @@
 """Tests of engine/faster.py: what sampling and a GPU read in place of a model's own parts."""
 
+import copy
+
 import pytest
 import torch
 from test_rollout import PROMPTS, TOKENIZER, make_model
 from torch.testing import assert_close
 
 import rollout as R
-from engine import parallel
+from engine import faster, lora, parallel
 from engine.faster import fuse_norms, half_copy, halve, refresh
 from engine.policy import Policy, autocast
 
@@ -29,6 +31,40 @@ def test_the_copy_computes_what_autocast_computes_to_the_bit(kind, tied):
         addresses = [p.data_ptr() for p in half.parameters()]
         refresh(half, model)
         assert addresses == [p.data_ptr() for p in half.parameters()]
+
+
+@pytest.mark.parametrize("kind, products", [("llama", 4), ("qwen2", 4), ("gemma3", 4), ("gpt2", 0)])
+def test_products_of_one_input_are_one(kind, products, monkeypatch):
+    """Two layers: queries, keys and values are one, and so are the gate and what it lets through. GPT-2's were."""
+    half, calls = half_copy(make_model(kind)), []
+    monkeypatch.setattr(faster, "linear", lambda *x: calls.append(x) or torch.nn.functional.linear(*x))
+    with autocast("bfloat16", torch.device("cpu")):
+        half(torch.tensor(PROMPTS[1])[None])
+    assert len(calls) == products
+
+
+def test_other_inputs_and_orders_than_expected_cost_more_and_change_nothing():
+    layers = [torch.nn.Linear(3, n, bias=True, dtype=torch.float64) for n in (4, 2, 2)]
+    plain = [copy.deepcopy(layer) for layer in layers]
+    x, y = torch.randn(2, 5, 3, dtype=torch.float64)
+    with torch.no_grad():
+        faster._join(layers)
+        for order in ([(0, x), (1, x), (2, x)], [(0, x), (1, y), (2, y)], [(2, x), (0, x), (0, y), (1, x), (1, y)]):
+            for i, each in order:
+                assert_close(layers[i](each), plain[i](each), rtol=1e-14, atol=1e-15)
+
+
+def test_weights_under_adapters_and_frozen_ones_are_not_copied():
+    model = make_model("llama")
+    model.model.layers[0].requires_grad_(False)  # it gets no adapters
+    lora.add(model, 2, 0)
+    halve(model, frozen_only=True)
+    frozen = {name for name, p in model.named_parameters() if p.dtype == torch.bfloat16}
+    assert {"model.layers.0.self_attn.q_proj.weight", "model.layers.1.mlp.up_proj.base_layer.weight"} <= frozen
+    places = [
+        {name: p.data_ptr() for name, p in m.named_parameters() if name in frozen} for m in (model, half_copy(model))
+    ]
+    assert places[0] == places[1]
 
 
 def test_the_model_itself_stays_as_it_is():
