@@ -122,12 +122,14 @@ def train(args, device: torch.device) -> None:
                     if state.step == args.steps or due(args.eval_every, state):
                         after = evaluate(trained, held_out, args)
                         row |= accuracy_of(after)
-                        if args.keep_best and after.accuracy > state.best_accuracy:
+                        if after and after.accuracy > state.best_accuracy:
                             state = replace(state, best_step=state.step, best_accuracy=after.accuracy)
                     state = replace(state, seconds=time.perf_counter() - began)
                     log(row | {"seconds": state.seconds}, batch.samples, totals.groups)
                     logged = state.step
-                    if state.step < args.steps and (due(args.save_every, state) or state.best_step == state.step):
+                    if state.step < args.steps and (
+                        due(args.save_every, state) or (args.keep_best and state.best_step == state.step)
+                    ):
                         save(f"checkpoint-{state.step}", args, trained, state)
                 end_between_steps(kind, stopped, state)
             with uninterrupted():
@@ -341,7 +343,7 @@ def save(name: str, args, trained: Trained, state: State) -> None:
         weights, adapter = lora.split(model, weights, args.model) if args.lora_rank else (weights, None)
         parts = trained.processor or trained.tokenizer, weights, moments, asdict(state), critic, adapter
         checkpoint.save(folder, model, *parts)
-        checkpoint.prune(Path(args.out), args.keep, state.best_step)
+        checkpoint.prune(Path(args.out), args.keep, state.best_step * args.keep_best)
 
 
 def end_between_steps(kind: str, stopped: list[int], state: State) -> None:

@@ -35,7 +35,7 @@ class State:
     seconds: float = 0.0  # since the start
     skipped: int = 0  # steps left out because loss or gradient was not finite
     skipped_in_a_row: int = 0
-    best_step: int = 0  # of --keep-best: the step of the best held-out accuracy; 0: none yet
+    best_step: int = 0  # of the best held-out accuracy, for --keep-best; 0: none yet
     best_accuracy: float = -1.0
 
 
@@ -193,7 +193,7 @@ def clear(out: Path) -> None:
     """Deletes a run's own files and folders, and nothing else that a user may keep in the same place."""
     for folder in [*_newest_first(out), *out.glob("checkpoint-*.damaged"), *out.glob("final.damaged")]:
         _delete(folder)
-    for name in RUN_FILES:
+    for name in (*RUN_FILES, "controls.json"):
         (out / name).unlink(missing_ok=True)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from run.flags import Help, add_shared_flags, checked, complain, user_input
+from run.flags import Help, add_shared_flags, checked, complain, fail, user_input
 from tasks import benchmarks
 from tasks.built_in import BENCHES, DEFAULTS
 
@@ -21,6 +21,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         lengths = {name: own[0][name] for name in ("max_prompt_tokens", "max_new_tokens")}
         parser.set_defaults(bench=bench, **lengths)
         args = parser.parse_args(argv)
+    reads = {"compare"} if args.compare else {"regrade", "out", "overwrite", "pass_k"}
+    given = {name for name, value in vars(args).items() if value != parser.get_default(name)}
+    if unread := sorted(given - reads) if (args.compare or args.regrade) and not args.model else []:
+        fail(f"--{unread[0].replace('_', '-')}: not with --{'compare' if args.compare else 'regrade'}; leave it out")
     args.out = args.out or ("eval.jsonl" if args.model else None)
     return checked(args, mistakes(args))
 
@@ -63,7 +67,6 @@ def mistakes(args: argparse.Namespace) -> Iterator[tuple[str, object]]:
     yield "--data-dir needs --bench; with --data, name the files", args.data_dir and not args.bench
     yield "--problem-field and --answer-field need --data", fields and not args.data
     yield f"--cache-tokens {args.cache_tokens}: must be 1 or more", args.cache_tokens < 1
-    yield "--resume needs --model", args.resume and not args.model
     yield f"--out {out}: is a folder or a device; give a file", args.out and out.exists() and not out.is_file()
     yield f"--out {out}: exists; --resume continues it, --overwrite replaces it", new and out.is_file()
     yield f"--out {out}: does not exist; start it without --resume", args.resume and not out.exists()

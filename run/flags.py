@@ -373,18 +373,20 @@ def mistakes(args: argparse.Namespace) -> Iterator[tuple[str, object]]:
     yield f"--seed {args.seed}: must be below 2^32", args.seed >= 2**32
     yield "--replay writes nothing: leave out --resume and --overwrite", not new and (args.resume or args.overwrite)
     yield f"--replay {args.replay}: the checkpoint before its step is not there; give it with --model", not args.model
-    yield "--replay: not with --lora-rank, whose checkpoints hold the merged model", args.lora_rank and args.replay
+    yield ("--record, --replay: not with --lora-rank, whose checkpoints hold the merged model",
+           args.lora_rank and (args.record or args.replay))
     yield "--lora-rank: pip install peft", args.lora_rank and not importlib.util.find_spec("peft")
     yield "--wandb: pip install wandb", args.wandb and not importlib.util.find_spec("wandb")
     yield "--tensorboard: pip install tensorboard", args.tensorboard and not importlib.util.find_spec("tensorboard")
     yield "--doctor: checks samples, and --algo sft draws none; leave it out", args.doctor and args.algo == "sft"
+    yield "--out: is empty; give a folder", not args.out.strip()
     yield f"--out {out}: is a file; give a folder", out.exists() and not out.is_dir()
     yield f"--out {out}: can't write to {folder}; give another folder", new and not os.access(folder, os.W_OK)
     inside = out.resolve() in Path(args.model or "").resolve().parents and Path(args.model).exists()
     clears = args.overwrite and not (args.plan or args.doctor)
     yield f"--model {args.model}: is in {out}, which --overwrite deletes; give another --out", clears and inside
     yield (f"--out {out}: holds a run; --resume continues it, --overwrite deletes it",
-           new and checkpoint.exists(out) and not (args.resume or args.overwrite or args.doctor))
+           new and checkpoint.exists(out) and not (args.resume or args.overwrite or args.doctor or args.plan))
     # fmt: on
 
 

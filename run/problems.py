@@ -33,7 +33,7 @@ def read_problems(args, resumed: Path | None) -> tuple[object, list[dict], list[
     if task:
         if "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(1)  # its matrices are so small that a second thread costs more than it brings
-        say_first(f"built-in model, shown {task.FLAW}: the reward repairs that. {args.out}/config.json has its flags")
+        say_first(f"built-in model, shown {task.FLAW}: the reward repairs that")
         rows, held_out = task.problems("train"), task.problems("test")
     else:
         rows, held_out = read_rows(args, say_first)

@@ -95,8 +95,9 @@ def say_changed_flags(args, before: dict) -> None:
     """Says which flags a resumed run changes. before: what is in config.json."""
     old, new = (json.loads(json.dumps(absolute_paths(flags))) for flags in (before, vars(args)))
     names = [name for name in new if name not in OF_COMMAND and old.get(name, new[name]) != new[name]]
-    if "optimizer" in names:
-        fail(f"--optimizer {new['optimizer']}: the checkpoint is of {old['optimizer']}; leave the flag out")
+    for name in {"optimizer", "baseline"} & {*names}:
+        if name == "optimizer" or "critic" in (old[name], new[name]):
+            fail(f"--{name} {new[name]}: the checkpoint is of {old[name]}; leave the flag out")
     if names:
         changes = (f"--{name.replace('_', '-')} from {old[name]} to {new[name]}" for name in names)
         stretched = "; the cosine is stretched to the new end" * (args.schedule == "cosine" and "steps" in names)

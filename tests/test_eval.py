@@ -543,6 +543,11 @@ def test_regrade_says_what_changed_and_generates_nothing(run, tmp_path, capsys, 
     assert "which is 4" in error_of(capsys, "--regrade", str(old), "--pass-k", "5")
 
 
+@pytest.mark.parametrize("flags", [["--compare", "a", "b", "--out", "c"], ["--regrade", "a", "--samples", "9"]])
+def test_a_flag_that_is_not_read_is_refused(capsys, flags):
+    assert f"{flags[-2]}: not with {flags[0]}; leave it out" in error_of(capsys, *flags)
+
+
 def test_compare_two_models(run, tmp_path, capsys):
     run("random")
     run("chain", "--max-new-tokens", "9")

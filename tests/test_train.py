@@ -556,6 +556,7 @@ MISTAKES = [
     ({"rewards": "nowhere.py:f"}, "nowhere.py"),
     ({"stop": ""}, "--stop: an empty text"),
     ({"keep_best": True, "eval_data": None}, "--keep-best: needs --eval-data"),
+    ({"record": 1, "lora_rank": 2}, "--record, --replay: not with --lora-rank"),
     ({"keep_best": True, "eval_every": 0}, "--keep-best: needs --eval-data, and --eval-every above 0"),
     ({"system_prompt": "qwen"}, "qwen-7b"),
     ({"template": "nowhere.txt"}, "nowhere.txt"),

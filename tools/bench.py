@@ -34,10 +34,12 @@ def main(argv: list[str] | None = None) -> None:
     made = shlex.join(["python", "-m", "tools.bench", *(sys.argv[1:] if argv is None else argv)])
     if args.random:
         speed.make_random(args.model, args.data, args.prompts_per_step, SIZES[args.random])
+    if args.json:
+        flags.user_input(args.json.parent.mkdir, parents=True, exist_ok=True)
+        flags.user_input(open, args.json, "a").close()
     found = {}
     for found in (speed.check if args.check else speed.peers if args.peer else speed.parts_and_levers)(args):
         if args.json:  # after each number: what comes next may fail
-            args.json.parent.mkdir(parents=True, exist_ok=True)
             text = json.dumps({"command": made} | found, indent=1, ensure_ascii=False)
             args.json.write_text(text.replace("NaN", "null") + "\n", encoding="utf-8")
     print("\n\n".join(table(title, rows) for title, rows in found.items()))
@@ -71,6 +73,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         flags.fail("--peer trl: pip install trl")
     if args.repeats < 1:
         flags.fail("--repeats: must be 1 or more")
+    if not args.peer and len(args.valid_share) > 1:
+        flags.fail("--valid-share: several are for --peer; give one")
     if not all(0 < share <= 1 for share in args.valid_share):
         flags.fail(f"--valid-share {args.valid_share}: must be above 0, and at most 1")
     return args

@@ -59,6 +59,8 @@ def alike(runs: dict[str, Run]) -> bool:
     """Whether these are runs that differ in the seed and nothing else: only then does their mean say anything."""
     ignored = BOOKKEEPING | {"seed", "command", "ranks", "versions", "wandb_id"}
     configs = [{name: value for name, value in run.config.items() if name not in ignored} for run in runs.values()]
+    for config in configs:  # a built-in model's frozen weights differ with its seed, as those that are trained do
+        config["made_of"] = {k: x for k, x in config.get("made_of", {}).items() if k != "frozen weights"}
     seeds = {run.config.get("seed") for run in runs.values()}
     return 1 < len(seeds) == len(configs) and all(config == configs[0] for config in configs)
 

@@ -55,7 +55,7 @@ def make_random(folder: str, data: str, count: int, size: tuple[int, int, int, i
     """A Qwen2.5 of this size with random weights and the built-in tokenizer; and `count` prompts of 62 to 64 tokens."""
     rows = ({"problem": f"{i:0>{62 - i % 3}}", "answer": "1"} for i in range(count))
     Path(data).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    if Path(folder, "config.json").exists():
+    if Path(folder, "tokenizer_config.json").exists():  # written last, so all is there
         return
     tokenizer, names = addition.make_tokenizer(), ("hidden_size", "intermediate_size", "num_hidden_layers")
     sizes = dict(zip((*names, "num_attention_heads"), size, strict=True)) | {"vocab_size": 151_936}
@@ -64,8 +64,8 @@ def make_random(folder: str, data: str, count: int, size: tuple[int, int, int, i
     torch.manual_seed(0)
     with ranks.this_device():
         model = transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**sizes, **ids)).bfloat16()
-    tokenizer.save_pretrained(folder)
     model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def load(args, device: torch.device | None = None, plain: bool = False) -> tuple[Trained, list[dict]]:
@@ -299,7 +299,8 @@ def check(args) -> Iterator[Tables]:
         runs.append(sample(args, trained, rows))
         share = share_of(pick(runs[0], torch.arange(len(rows)), place), len(rows))
         gaps.append(update(trained.policy, share, args.tokens_per_micro_batch).gap)
-        grads.append(torch.cat([p.grad.flatten().double().cpu() for p in trained.model.parameters()]))
+        found = (p.grad for p in trained.model.parameters() if p.grad is not None)
+        grads.append(torch.cat([grad.flatten().double().cpu() for grad in found]))
     apart = {"gradients apart": float((grads[0] - grads[1]).norm() / grads[0].norm()), "logprob_gap": max(gaps)}
     graphs = compared(runs[1], sample(args, trained, rows, decode=FixedShapes()))
     dist.destroy_process_group()

@@ -26,7 +26,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from run.flags import fail, parse_args
+from run.flags import fail, parse_args, user_input
 from tools import compare
 from tools.runs import BOOKKEEPING, accuracy, read, rounded
 
@@ -84,7 +84,9 @@ def main(argv: list[str] | None = None) -> None:
     if args.seeds < 1:
         fail("--seeds: must be 1 or more")
     store = out.parent / "runs.jsonl"
-    store.parent.mkdir(parents=True, exist_ok=True)
+    user_input(store.parent.mkdir, parents=True, exist_ok=True)
+    if own := {word.partition("=")[0] for word in extra} & {"--seed", "--out", "--plan", "--doctor", "--replay"}:
+        fail(f"{min(own)} after --: a study gives its own; see --seeds, --first-seed, --out")
     seeds, known, failed = range(args.first_seed, args.first_seed + args.seeds), load(store), set()
     while True:  # twice where a variant's rate comes from the reference's runs, which are made first
         jobs = make_jobs(variants, reference, seeds, extra, known)

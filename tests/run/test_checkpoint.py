@@ -252,6 +252,14 @@ def test_the_checkpoint_of_the_best_accuracy_stays(world, tmp_path, monkeypatch,
     ]  # kept as the latest; final is best
 
 
+def test_the_best_is_that_of_the_whole_run_also_if_it_is_asked_for_later(world, tmp_path, monkeypatch, capsys):
+    evaluate, accuracies = train.evaluate, iter([0.1, 0.7, 0.5, 0.5, 0.6])
+    monkeypatch.setattr(train, "evaluate", lambda *a: replace(evaluate(*a), accuracy=next(accuracies)))
+    train.main(world(tmp_path, steps=2, eval_every=1))
+    train.main(["--out", str(tmp_path), "--resume", "--steps", "3", "--keep-best"])
+    assert "the best of this run: 70.0 %, after step 1\n" in capsys.readouterr().out
+
+
 def test_a_signal_in_the_middle_of_a_step_waits_until_its_end():
     order = []
     with pytest.raises(KeyboardInterrupt):

@@ -250,6 +250,24 @@ def test_another_algo_on_resume_is_refused_as_its_flags_would_not_follow(ended, 
     train.main([*words, "gpg"])
 
 
+@pytest.mark.parametrize("before, after", [("critic", "batch"), ("batch", "critic")])
+def test_a_critic_neither_comes_nor_goes_on_resume(ended, capsys, before, after):
+    ended(baseline=before, no_age=True, f_norm="batch")
+    words = ["--out", "out", "--resume", "--steps", "3", "--baseline", after]
+    assert f"--baseline {after}: the checkpoint is of {before}; leave the flag out" in refused(words, capsys)
+
+
+def test_a_plan_is_made_beside_a_run_and_overwrite_leaves_nothing_of_it(ended, world, capsys):
+    assert "--out: is empty" in refused(["--out", " "], capsys)
+    out = ended()
+    before = sorted(out.rglob("*"))
+    train.main(world("out", plan=True))
+    assert "peak" in capsys.readouterr().out and sorted(out.rglob("*")) == before
+    (out / "controls.json").write_text("{}")  # as a run with pictures leaves it
+    train.main(world("out", overwrite=True))
+    assert sorted(out.rglob("*")) == before
+
+
 def test_checkpoints_that_were_moved_away_and_linked(ended, tmp_path):
     ended(save_every=1, keep=1, eval_data=None)
     (tmp_path / "archive").mkdir()

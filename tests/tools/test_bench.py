@@ -54,7 +54,9 @@ def test_a_step_beside_trls(world, capsys):
         (["--peer", "verl"], "--peer"),
         (["--random", "70B"], "--random"),
         (["--valid-share", "0"], "--valid-share"),
+        (["--valid-share", "0.5", "1"], "--valid-share: several are for --peer"),
         (["--repeats", "0"], "--repeats"),
+        ([*flags("--json", "/dev/null/a.json")], "/dev/null"),
         (["--group-size", "1"], "--group-size"),
         (["--model", "x"], "--data"),
         (["--system-prompt", "qwen-8b"], "qwen-8b"),
@@ -65,6 +67,20 @@ def test_a_wrong_flag_is_one_line_and_exit_code_2(wrong, said, capsys):
         bench.main(wrong)
     lines = capsys.readouterr().err.strip().splitlines()
     assert error.value.code == 2 and len(lines) == 1 and said in lines[0]
+
+
+def test_a_step_is_compared_also_where_weights_are_frozen(world, capsys):
+    pytest.importorskip("peft")
+    bench.main(flags("--check", "--lora-rank", "2", *of(world)))
+    assert "| CPU and device | 4 | 4 | 0" in capsys.readouterr().out
+
+
+def test_an_interrupted_random_model_is_made_again(tmp_path):
+    from tools import speed
+
+    (tmp_path / "config.json").write_text("{}")
+    speed.make_random(str(tmp_path), str(tmp_path / "rows.jsonl"), 1, (32, 64, 1, 4))
+    assert (tmp_path / "model.safetensors").exists()
 
 
 def test_without_trl_it_says_what_to_install(capsys):

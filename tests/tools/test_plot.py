@@ -155,6 +155,9 @@ def test_runs_that_differ_in_more_than_their_seed_have_no_mean(runs, tmp_path, c
         return alike({str(i): Run([], config=config) for i, config in enumerate(configs)})
 
     assert same(*(config | {"wandb_id": str(i)} for i, config in enumerate(configs)))
+    made = [{"made_of": {"problems": "a", "frozen weights": str(seed)}} for seed in (0, 1)]
+    assert same(*(config | more for config, more in zip(configs, made, strict=True)))
+    assert not same(configs[0] | made[0], configs[1] | {"made_of": {"problems": "b"}})
     assert same(*configs) and not same({}, {}) and not same(usual, usual) and not same(usual, usual | {"lr": 2e-4})
     assert not same(usual, usual | {"clip": None}) and not same(usual)
     for lr, has_mean in ((1e-4, True), (2e-4, False)):

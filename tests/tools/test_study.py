@@ -121,7 +121,11 @@ def test_the_mean_length_of_right_and_of_wrong_samples():
 # ---------------------------------------------------------------------------------------------------------------- runs
 
 
-@pytest.mark.parametrize("words", [["nothing"], [], ["table1", "--seeds", "0"], ["table1", "--", "--lr", "-1"]])
+WRONG = [["nothing"], [], ["kl", "--seeds", "0"], ["kl", "--", "--lr", "-1"], ["kl", "--", "--seed=7"]]
+WRONG += [["kl", "--", "--doctor"], ["kl", "--out", "/dev/null/a"]]
+
+
+@pytest.mark.parametrize("words", WRONG, ids=" ".join)
 def test_a_users_mistake_is_one_line(words, capsys):
     with pytest.raises(SystemExit) as stopped:
         study.main(words)
