@@ -245,7 +245,9 @@ def eos_ids(model, tokenizer) -> list[int]:
 
 def pad_id(model, tokenizer) -> int:
     """An id for padding. Which one does not matter: masks come from positions, never from comparing ids."""
-    return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos_ids(model, tokenizer)[0]
+    pad = tokenizer.pad_token_id
+    has_embedding = pad is not None and pad < len(model.get_input_embeddings().weight)
+    return pad if has_embedding else eos_ids(model, tokenizer)[0]
 
 
 def pad_left(prompts: Sequence[Sequence[int]], pad: int, device) -> tuple[torch.Tensor, torch.Tensor]:

@@ -59,10 +59,10 @@ class FixedShapes:
     def __call__(
         self, model, inputs: dict, parents: torch.Tensor, logits: torch.Tensor, draws: Draws, stopped=None
     ) -> None:
-        """As rollout.decode_packed, to which it leaves other caches: sliding windows, recurrent states."""
+        """As rollout.decode_packed, to which it leaves ALiBi and other caches: sliding windows, recurrent states."""
         layers = getattr(inputs["cache"], "layers", [])
         plain = all(type(layer) is DynamicLayer and layer.is_initialized for layer in layers)
-        if not layers or not plain or inputs.get("position_ids") is None:
+        if not layers or not plain or inputs.get("position_ids") is None or getattr(model.config, "alibi", False):
             return decode_packed(model, inputs, parents, logits, draws, stopped)
         (N, T), L = draws.tokens.shape, layers[0].keys.shape[2]
         self._make_room(model, layers, inputs, N, L + T, draws)

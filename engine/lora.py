@@ -1,7 +1,7 @@
 """Low-rank adapters (Hu et al. 2021): W x becomes W x + B A x, and only A and B are trained. --lora-rank R.
 
 A (R, in) begins random and B (out, R) zero, so a run begins with the unchanged model. Every linear layer but the output
-layer gets one. alpha = R, so the product is added as it is: another factor would be a second --lr.
+layer and experts gets one. alpha = R, so the product is added as it is: another factor would be a second --lr.
 
 A checkpoint is the merged model, W + B A, which loads like any other; its adapter/ holds A and B, in peft's format. A
 resumed run reads W from --model again, and A and B from there: the merged sum is rounded, and W can't be recovered.
@@ -19,18 +19,27 @@ WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."  # of names in peft's files; in the model they have ".default" instead
 
 
+def linear_layers(model) -> dict[str, torch.nn.Module]:
+    """The layers that get an adapter, by name: not the output layer, nor frozen ones as in a vision tower, nor those
+    whose weight Mamba's kernels read beside its layer."""
+    kinds, head = (torch.nn.Linear, Conv1D), model.get_output_embeddings()
+    found = {name: m for name, m in model.named_modules() if type(m) in kinds and m is not head}
+    mixers = {f"{name}.out_proj" for name, m in model.named_modules() if hasattr(m, "conv1d")}
+    return {name: m for name, m in found.items() if m.weight.requires_grad and name not in mixers}
+
+
 def add(model, rank: int, seed: int) -> None:
-    """Inserts adapters into the model, in its dtype, and freezes all else. A is the same on every rank. A layer that is
-    frozen already, as in a vision tower, gets none."""
+    """Inserts adapters into the model, in its dtype, and freezes all else. A is the same on every rank."""
     import peft
 
     transposed = any(isinstance(module, Conv1D) for module in model.modules())  # GPT-2 stores W as (in, out)
-    options = {"r": rank, "lora_alpha": rank, "target_modules": "all-linear", "fan_in_fan_out": transposed}
-    weights = {name: getattr(module, "weight", None) for name, module in model.named_modules()}
-    options["exclude_modules"] = [name for name, w in weights.items() if w is not None and not w.requires_grad] or None
+    options = {"r": rank, "lora_alpha": rank, "target_modules": [*linear_layers(model)], "fan_in_fan_out": transposed}
+    kind = model.config.model_type
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
+        model.config.model_type = ""  # or peft adapts experts too, which `split` can't merge
         peft.inject_adapter_in_model(peft.LoraConfig(**options, task_type="CAUSAL_LM"), model)
+        model.config.model_type = kind
 
 
 def load(model, folder: Path) -> None:

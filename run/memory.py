@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from torch.distributed.fsdp import FSDPModule
-from transformers.pytorch_utils import Conv1D
 
 from engine.fixed_shapes import WIDTH, fit, multiple
+from engine.lora import linear_layers
 from engine.output_layer import SLICE_LOGITS
 from run.flags import fail
 from run.journal import say
@@ -119,6 +119,7 @@ def shape_of(config, trust: bool = False) -> Shape:
         except Exception as error:  # a value may be wrong in any way
             fail(f"the model's config.json: {type(error).__name__}: {str(error).partition(chr(10))[0]}")
     tower, config = tower_of(config), config.get_text_config()
+    config.allow_global_per_layer_attribute_access = True  # heads may differ by layer (Gemma 4)
     heads = getattr(config, "num_attention_heads", None) or getattr(config, "num_heads", 1)
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
     wide = getattr(config, "intermediate_size", None) or 4 * config.hidden_size  # or a list, one for each layer
@@ -130,7 +131,7 @@ def shape_of(config, trust: bool = False) -> Shape:
         query=heads * width,
         key=(getattr(config, "num_key_value_heads", None) or heads) * width,
         vocabulary=config.vocab_size,
-        linear=sum(sum(module.weight.shape) for module in linear_layers(model)),
+        linear=sum(sum(module.weight.shape) for module in linear_layers(model).values()),
         tower=tower,
     )
 
@@ -150,12 +151,6 @@ def tower_of(config) -> tuple[int, int, int, int]:
         patches = (vision.image_size // vision.patch_size) ** 2 // per_image
     wide = size("intermediate_size") or int(hidden * getattr(vision, "mlp_ratio", 4))
     return size("depth", "num_hidden_layers"), hidden, wide, patches
-
-
-def linear_layers(model) -> list[torch.nn.Module]:
-    """The layers that get an adapter: all but the output layer."""
-    kinds = (torch.nn.Linear, Conv1D)
-    return [m for m in model.modules() if isinstance(m, kinds) and m is not model.get_output_embeddings()]
 
 
 def fewer(rows: int, group_size: int) -> int:

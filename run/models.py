@@ -75,6 +75,8 @@ def load_trained(args, folder, tokenizer, processor, problems, kind: str, resume
         critic = Critic(load_model(args, first_model(args), device), args.dtype)
         if resumed:
             critic.load_state_dict(load_file(resumed / checkpoint.CRITIC))
+        for parameter in unreached(critic).values():  # DistributedDataParallel would wait for them
+            parameter.requires_grad_(False)
         critic = spread(critic, "ddp")
     parts = [p for part in (model, reference) if part for p in part.parameters() if not p.requires_grad]
     frozen = str(int(faults.hash_of(parts))) if parts else None
@@ -138,6 +140,8 @@ def read_model(args, folder, device: torch.device, half: bool = False):
             if "drop" in name and isinstance(value, float) or name == "output_router_logits":
                 setattr(part, name, type(value)(0))
     if args.dtype == "float64":
+        for parameter in model.parameters():  # of some routers they stay in float32
+            parameter.data = parameter.data.double()
         keep_float64(model)
     if is_gpu(device):
         fuse_norms(model)

@@ -344,7 +344,8 @@ def load_processor(
     limits = {name: n for name, n in (("min_pixels", min_pixels), ("max_pixels", max_pixels)) if n is not None}
     config = AutoConfig.from_pretrained(folder, trust_remote_code=trust)
     kind = PROCESSOR_MAPPING.get(type(config), None)
-    if kind is None or "image_processor" not in kind.get_attributes():
+    lacking = hasattr(kind, "_backends")  # torchvision, say: then all that is asked of it raises
+    if kind is None or not lacking and "image_processor" not in kind.get_attributes():
         if needed or limits:
             what = "rows have pictures" if needed else "--min-pixels, --max-pixels limit pictures"
             raise ValueError(f"{what}, but {folder} reads text only; --model names one that reads pictures")

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file
 from test_rollout import rescored
 
 import eval as evaluation
@@ -78,6 +79,10 @@ KINDS = {  # class, without its ForCausalLM: options
     "olmoe": ("Olmoe", TEXT | ROUTED),
     "gemma2": ("Gemma2", WIDE | MIXED | {"attention_dropout": 0.1}),
     "gemma3": ("Gemma3", WIDE | MIXED),
+    "gemma4": (
+        "Gemma4",
+        WIDE | MIXED | {"global_head_dim": 16, "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": V},
+    ),
     "gpt-oss": ("GptOss", WIDE | EXPERTS | MIXED | YARN),
     "granite": ("Granite", TEXT | {"logits_scaling": 2.0, "residual_multiplier": 0.5}),
     "granite-hybrid": (
@@ -175,6 +180,22 @@ def test_a_model_is_sampled_scored_trained_planned_examined_and_evaluated(kind, 
     found = doctor(words, capsys)
     assert found["log π"] == found["gradient"] == found["memory"] == "ok"
     evaluate(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["qwen3-moe", "deepseek-v3", "falcon-h1", "mamba", "llama-4"])
+def test_adapters_are_merged_into_a_model_that_loads_and_leave_experts_as_they_are(kind, tmp_path, tokenizer):
+    pytest.importorskip("peft")
+    train.main([*make_folder(tmp_path, tokenizer, *KINDS[kind]), "--lora-rank", "2"])
+    before, after = (load_file(tmp_path / folder / "model.safetensors") for folder in ("model", "out/final"))
+    assert before.keys() == after.keys()
+    moved = {name for name, x in before.items() if not torch.equal(x, after[name])}
+    assert moved and not any(name.endswith("bias") or ".experts." in name or "out_proj" in name for name in moved)
+
+
+def test_float64_where_a_router_stays_in_float32(tmp_path, tokenizer):
+    words = make_folder(tmp_path, tokenizer, "Glm4Moe", WIDE | LATENT)
+    train.main([*words, "--dtype", "float64"])
+    assert json.loads((tmp_path / "out" / "metrics.jsonl").read_text())["logprob_gap"] < 1e-10
 
 
 @pytest.mark.parametrize("kind", REFUSED)

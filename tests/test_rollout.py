@@ -342,6 +342,8 @@ def test_eos_ids_and_pad_id():
     nothing, some = no_pad(None), SimpleNamespace(eos_token_id=6, pad_token_id=3)
     assert R.eos_ids(model, nothing) == [4, 8] and R.eos_ids(model, some) == [4, 6, 8]  # M3: both sources
     assert R.pad_id(model, nothing) == 4 and R.pad_id(model, some) == 3
+    beyond = len(model.get_input_embeddings().weight)
+    assert R.pad_id(model, SimpleNamespace(eos_token_id=8, pad_token_id=beyond)) == 4  # it has no embedding
     model.generation_config.eos_token_id = 5  # one number instead of a list; generation_config before config
     assert R.eos_ids(model, nothing) == [5]
     model.generation_config.eos_token_id = None

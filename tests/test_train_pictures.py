@@ -3,6 +3,7 @@ one line. float64 but where bits are compared."""
 
 import gc
 import json
+import shutil
 from threading import Event, current_thread, main_thread
 from types import SimpleNamespace
 
@@ -445,6 +446,15 @@ def test_text_alone_leaves_the_tower_as_it_is(pictures, world, tmp_path, capsys)
     before, after = load_file(pictures.folder / "model" / "model.safetensors"), weights_of(tmp_path / "run")
     moved = {name for name, x in before.items() if not torch.equal(x.double(), after[name].double())}
     assert moved and moved == {name for name in before if "visual" not in name}
+
+
+def test_a_critic_too_leaves_the_tower_where_there_is_text_alone(pictures, world, tmp_path):
+    shutil.copytree(pictures.folder / "model", tmp_path / "model")
+    for file in (tmp_path / "model").glob("*processor*"):  # with which it would read pictures, and have no critic
+        file.unlink()
+    changes = {"model": tmp_path / "model", "data": world.folder / "train.jsonl", "eval_data": None, "steps": 2}
+    train.main(pictures.command(tmp_path / "run", **changes, algo="ppo", parallel="ddp"))
+    assert all(row["skipped"] == 0 < row["grad_norm"] for row in rows_of(tmp_path / "run"))
 
 
 def test_trap_4_dropout_of_the_text_and_of_the_tower_is_off(tmp_path):

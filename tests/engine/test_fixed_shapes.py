@@ -12,7 +12,7 @@ import test_picture_models as pictures
 import torch
 from test_rollout import PROMPTS, TOKENIZER, bigram_model, make_model
 from torch.testing import assert_close
-from transformers import DynamicCache
+from transformers import DynamicCache, FalconConfig, FalconForCausalLM
 
 import rollout as R
 from engine import fixed_shapes
@@ -117,6 +117,14 @@ class Replayed:
 
     def pool(self):
         return "pool"
+
+
+def test_alibi_is_left_to_the_loop_that_knows_it():
+    shape = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = FalconForCausalLM(FalconConfig(**shape, alibi=True, eos_token_id=2, initializer_range=0.3)).eval()
+    same(model, PROMPTS, FixedShapes(), 2, 12, rtol=1e-5)
 
 
 def test_a_graph_is_made_once_for_rows_width_and_options():

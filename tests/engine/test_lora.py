@@ -74,7 +74,7 @@ def test_gradients_are_the_chain_rule_of_the_whole_gradient(kind, checkpointing)
     backward(model, weights)
     backward(whole, weights)
     layers = {n: m for n, m in model.named_modules() if hasattr(m, "lora_A")}
-    assert len(layers) == len(memory.linear_layers(whole)) and "lm_head" not in layers
+    assert len(layers) == len(lora.linear_layers(whole)) and "lm_head" not in layers
     for name, layer in layers.items():
         A, B = layer.lora_A["default"].weight, layer.lora_B["default"].weight  # (R, in), (out, R)
         dW = whole.get_submodule(name).weight.grad

@@ -10,6 +10,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 from test_checkpoint import assert_same_run
 from test_ddp import torchrun
+from transformers import AutoTokenizer
 
 import train
 from run import checkpoint, flags
@@ -248,6 +249,14 @@ def test_another_algo_on_resume_is_refused_as_its_flags_would_not_follow(ended, 
     words = ["--out", "out", "--resume", "--steps", "3", "--algo"]
     assert "--algo grpo: the run's is gpg; leave it out" in refused([*words, "grpo"], capsys)
     train.main([*words, "gpg"])
+
+
+def test_a_token_beyond_the_embeddings_is_one_line(world, tmp_path, capsys):
+    shutil.copytree(world.folder / "model", tmp_path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
+    tokenizer.add_tokens(["=?"])
+    tokenizer.save_pretrained(tmp_path / "model")
+    assert "makes the id 262, and it embeds 262" in refused(world(tmp_path / "out", model=tmp_path / "model"), capsys)
 
 
 @pytest.mark.parametrize("before, after", [("critic", "batch"), ("batch", "critic")])

@@ -1,6 +1,7 @@
 """tasks/pictures.py: broken and odd pictures, and the processors of seven families against transformers' own."""
 
 import base64
+import importlib.util
 import io
 import json
 import os
@@ -454,6 +455,15 @@ def test_a_folder_without_what_its_processor_needs_is_one_line(tmp_path, monkeyp
     with pytest.raises(ValueError) as caught:
         load_processor(folder, needed=True)
     assert f"{folder} reads pictures, but its processor does not load" in one_line(caught)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torchvision") is not None, reason="torchvision is installed")
+def test_a_processor_that_needs_torchvision_is_missed_by_pictures_alone(tmp_path):
+    transformers.Mistral3Config().save_pretrained(tmp_path)
+    assert load_processor(tmp_path) is None
+    with pytest.raises(ValueError) as caught:
+        load_processor(tmp_path, needed=True)
+    assert f"{tmp_path} reads pictures, but its processor does not load" in one_line(caught)
 
 
 def test_the_chat_template_of_an_older_folder_is_found(tmp_path):
