@@ -39,7 +39,6 @@ from engine import lora, methods
 from engine.balance import Share, share_out
 from engine.batch import Batch, Sums, count_samples, fill_left_out, join_rounds
 from engine.micro_batches import gather_tokens, micro_steps
-from engine.noise import in_halves
 from engine.optimizer import Gradient, clip_gradient, learning_rate, take_step
 from engine.parallel import full_tensors, gathered, unwrapped
 from gpg import global_sum, token_scale, token_weights, valid_groups
@@ -50,6 +49,7 @@ from run.checkpoint import State
 from run.faults import stop_signals, uninterrupted
 from run.journal import Evaluation, accuracy_of, global_totals, metrics, say, show
 from run.models import Trained
+from run.noise import in_halves
 from run.problems import features_and_pictures, problems_of_round, read_ahead
 from run.ranks import init_distributed, patience
 from run.setup import held, set_up

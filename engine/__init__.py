@@ -8,6 +8,6 @@ optimizer       AdamW, its rate, the clip, the step
 parallel        DDP and FSDP, with gradients summed over ranks
 faster          the weights that sampling reads under --dtype bfloat16; norms as one kernel on a GPU
 fixed_shapes    the loop over tokens on a GPU, one CUDA graph a token; the plain one is in rollout.py
-noise, lora, float64    what --noise-every, --lora-rank and --dtype float64 add
+lora, float64   what --lora-rank and --dtype float64 add
 methods         what GRPO, PPO and others need, and GPG does not
 """

@@ -15,7 +15,7 @@ class Gradient(NamedTuple):
     norm: float  # over all ranks, before the clip
     loss: float  # this rank's part
     gap: float  # this rank's greatest difference between a token's log-probability here and in sampling
-    noise: dict[str, float | None] = {}  # {"grad_cosine": ...} if it was measured, see noise.py
+    noise: dict[str, float | None] = {}  # {"grad_cosine": ...} if it was measured, see run/noise.py
 
     def is_finite(self) -> bool:
         return math.isfinite(self.norm + self.loss)

@@ -13,11 +13,10 @@ from torch.testing import assert_close
 from transformers import AutoModelForCausalLM
 
 import train
-from engine import noise
 from engine.balance import Share
 from engine.float64 import keep_float64
 from rollout import Pictures, Rollout
-from run import memory
+from run import memory, noise
 from tasks import addition
 
 OPTIONS = {"steps": 1, "optimizer": "sgd", "lr": 0.5, "weight_decay": 0, "grad_clip": 0, "eval_data": None}
