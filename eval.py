@@ -39,7 +39,15 @@ from rollout import completion_texts, rollout
 from run import checkpoint, faults, scores
 from run.journal import say, show, start_bar
 from run.models import first_model, read_model
-from run.problems import encode_row, features_and_pictures, prompt_options, readers, room_for_pictures, tokenizer_of
+from run.problems import (
+    check_known,
+    encode_row,
+    features_and_pictures,
+    prompt_options,
+    readers,
+    room_for_pictures,
+    tokenizer_of,
+)
 from run.ranks import decoder, init_distributed
 from run.setup import of_rank_0
 from tasks import benchmarks, data, pictures, prompts
@@ -148,6 +156,7 @@ def load_problems(args, sets: dict[str, benchmarks.ProblemSet], folder) -> tuple
                 problem["picture"] = user_input(pictures.digest, row["images"])[:12]
                 problem |= {key: row[key] for key in ("images", "box_size", "task") if key in row}
             problems.append(problem | {"seconds": {}, "prompt_ids": ids})
+    check_known(args, folder, problems)
     shortest = min(problem["prompt_tokens"] for problem in problems)
     if shortest > args.max_prompt_tokens:
         hint = room_for_pictures(problems, [p["prompt_ids"] for p in problems], processor, args.max_prompt_tokens)

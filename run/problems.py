@@ -55,6 +55,7 @@ def load_problems(args, resumed: Path | None, found: tuple | None = None, reward
         convert = partial(user_input, in_model_units, scale=args.box_scale, processor=processor)
         rows, held_out = convert(rows), held_out and convert(held_out)
     problems, held_out = (with_prompts(part, tokenizer, args, processor) for part in (rows, held_out))
+    check_known(args, resumed, [*problems, *held_out])
     if not resumed:
         if day := args.template_args.get("strftime_now"):
             say(f"the chat template asks for the date: {day} in all of this run, also once it is resumed")
@@ -100,6 +101,13 @@ def tokenizer_of(args, resumed: Path | None):
     if args.max_prompt_tokens + args.max_new_tokens > positions:
         fail(f"--max-prompt-tokens + --max-new-tokens is above the {positions} positions of {args.model}")
     return tokenizer
+
+
+def check_known(args, resumed: Path | None, problems: list[dict]) -> None:
+    """Ends where a prompt has a token that the model does not embed."""
+    known = config_of(args, resumed).get_text_config().vocab_size
+    if beyond := sum(max(row["prompt_ids"]) >= known for row in problems):
+        fail(f"--model {args.model}: {beyond} prompts have a token above its {known} embeddings; give another")
 
 
 def fingerprint(rows: list[dict]) -> str:

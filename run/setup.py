@@ -65,9 +65,6 @@ def set_up(args, device: torch.device) -> tuple[Trained, list[dict], list[dict],
     say_changed_flags(args, before)
     refuse_changes(args, before, made_of)
     trained = load_trained(args, folder, tokenizer, processor, problems, kind, resumed, device)
-    known = len(trained.model.get_input_embeddings().weight)
-    if (highest := max(max(row["prompt_ids"]) for row in (*problems, *held_out))) >= known:
-        fail(f"--model {folder}: its tokenizer makes the id {highest}, and it embeds {known}; give the model's own")
     frozen = {"frozen weights": trained.frozen} if trained.frozen else {}
     refuse_changes(args, before, frozen)
     if args.wandb:

@@ -73,9 +73,7 @@ def run(args, device: torch.device) -> bool:
     model = load_adapted(args, folder, resumed, device)
     policy = make_policy(model, kind, args, processor, problems)
     trained = Trained(model, policy, tokenizer, optimizer=None, method=Method(), processor=processor)
-    # or the run ends here, in one line
-    eos = user_input(check_eos, model, tokenizer, args.template)
-    prompt = user_input(check_prompt, model, tokenizer, problems)
+    eos = user_input(check_eos, model, tokenizer, args.template)  # or the run ends here, in one line
 
     def watched(prompts, texts, ids, columns):
         graded.append((texts, columns.get("answer", []), scorer(prompts, texts, ids, columns)))
@@ -90,7 +88,7 @@ def run(args, device: torch.device) -> bool:
         check_sampling(args, model),
         eos,
         check_bos(tokenizer, problems, args.template),
-        prompt,
+        check_prompt(tokenizer, problems),
         *check_picture(processor, problems),
         check_rounding(model, args.lr),
         check_gradient(policy),
@@ -178,14 +176,11 @@ def check_bos(tokenizer, problems: list[dict], template: str | None) -> Check:
     return Check("bos", value, f"remove {most - 1} from {where}" * (most > 1), note)
 
 
-def check_prompt(model, tokenizer, problems: list[dict]) -> Check:
-    """The first prompt as the model sees it, and whether all contain their problem. ValueError: the model lacks a token
-    of a prompt."""
+def check_prompt(tokenizer, problems: list[dict]) -> Check:
+    """The first prompt as the model sees it, and whether all contain their problem."""
     longest = max(len(row["prompt_ids"]) for row in problems)
     value = f"{len(problems)} of up to {longest} tokens, the first: {shown(tokenizer, problems[0]['prompt_ids'])}"
-    rows, unknown = len(model.get_input_embeddings().weight), tokenizer.unk_token_id
-    if beyond := sum(max(row["prompt_ids"]) >= rows for row in problems):
-        raise ValueError(f"{beyond} prompts have a token above the model's {rows} embeddings: give another --model")
+    unknown = tokenizer.unk_token_id
     lost = [row for row in problems if not holds(tokenizer.decode(row["prompt_ids"]), row)]
     mend = (
         f"{len(lost)} do not contain the text of their problem, the first {lost[0]['problem'][:60]!r}" if lost else ""
@@ -250,7 +245,7 @@ def check_gradient(policy: torch.nn.Module) -> Check:
 
 def check_pad(model, tokenizer, r: Rollout) -> Check:
     """Padding is out of the loss by its position, so it may be EOS; the EOS that ends a completion is in the loss."""
-    pad, rows, ends = pad_id(model, tokenizer), len(model.get_input_embeddings().weight), eos_ids(model, tokenizer)
+    pad, ends = pad_id(model, tokenizer), eos_ids(model, tokenizer)
     ids, mask = r.completion_ids.flatten(0, 1), r.completion_mask.flatten(0, 1)  # (N, T)
     last = (mask.sum(dim=1) - 1).clamp(min=0)  # (N,)
     trained = torch.isin(ids.gather(1, last[:, None]).squeeze(1), torch.tensor(ends, device=ids.device))  # (N,)
@@ -261,8 +256,6 @@ def check_pad(model, tokenizer, r: Rollout) -> Check:
     beyond = int((ids[mask.bool()] >= len(tokenizer)).sum())
     value += f"; {beyond} of {int(mask.sum())} sampled tokens are above the tokenizer's, and read as ''" * bool(beyond)
     mend = "the model would not learn to stop: a fault of this code, no flag mends it" * (seen < num)
-    if pad >= rows:
-        mend = f"it is above the model's {rows} embeddings: name another pad_token in the model's tokenizer files"
     return Check("pad", value, mend)
 
 

@@ -256,7 +256,9 @@ def test_a_token_beyond_the_embeddings_is_one_line(world, tmp_path, capsys):
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
     tokenizer.add_tokens(["=?"])
     tokenizer.save_pretrained(tmp_path / "model")
-    assert "makes the id 262, and it embeds 262" in refused(world(tmp_path / "out", model=tmp_path / "model"), capsys)
+    words = world(tmp_path / "out", model=tmp_path / "model")
+    for command in (words, [*words, "--doctor"]):
+        assert "24 prompts have a token above its 262 embeddings" in refused(command, capsys)
 
 
 @pytest.mark.parametrize("before, after", [("critic", "batch"), ("batch", "critic")])
