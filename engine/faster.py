@@ -22,12 +22,18 @@ def half_copy(model: torch.nn.Module) -> torch.nn.Module:
     of one input are one."""
     shared = {id(x): x for x in [*model.parameters(), *model.buffers()]}
     half, kept = halve(copy.deepcopy(model, shared)), {p.data_ptr() for p in model.parameters()}  # under adapters
+    joined = []
     for module in half.modules():
         for names in ONE_INPUT:
             parts = [getattr(module, name, None) for name in names]
             apart = all(type(x) is torch.nn.Linear and x.weight.data_ptr() not in kept for x in parts)
             if apart and len({(x.in_features, x.bias is None) for x in parts}) == 1:
-                _join(parts)
+                joined.append((parts, _join(parts)))
+    with torch.no_grad(), torch.autocast(half.device.type, torch.bfloat16):
+        half(input_ids=torch.zeros((1, 2), dtype=torch.long, device=half.device))
+    for parts, made in joined:
+        for module in parts if made else ():  # some are not used, as where layers share keys and values
+            del module.forward
     return half
 
 
@@ -40,8 +46,8 @@ def halve(model: torch.nn.Module, frozen_only: bool = False) -> torch.nn.Module:
     return model
 
 
-def _join(modules: list[torch.nn.Linear]) -> None:
-    """Products of one input become one, made when the first is called and forgotten with the last."""
+def _join(modules: list[torch.nn.Linear]) -> list:
+    """Products of one input become one, made when the first is called and forgotten with the last. -> what is made."""
     sizes, made = [len(module.weight) for module in modules], []  # the input, and each one's part
     bias = None if modules[0].bias is None else torch.cat([module.bias for module in modules])
     weight = torch.cat([module.weight for module in modules])
@@ -61,6 +67,7 @@ def _join(modules: list[torch.nn.Linear]) -> None:
         module.weight = torch.nn.Parameter(weight.split(sizes)[i], requires_grad=False)
         if bias is not None:
             module.bias = torch.nn.Parameter(bias.split(sizes)[i], requires_grad=False)
+    return made
 
 
 @torch.no_grad()

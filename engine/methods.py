@@ -21,14 +21,7 @@ from engine.batch import Batch, fill_left_out
 from engine.micro_batches import gather_tokens, micro_steps, per_token, scatter_tokens
 from engine.optimizer import Gradient, clip_gradient, take_step
 from engine.parallel import unwrapped
-from engine.policy import (
-    FORWARD_TOKENS,
-    allow_caches,
-    autocast,
-    body,
-    completion_states,
-    prompts_can_be_shared,
-)
+from engine.policy import FORWARD_TOKENS, allow_caches, autocast, body, completion_states, prompts_can_be_shared
 from gpg import global_moments, global_sum, group_advantages, token_scale
 from rollout import Rollout, eos_ids, pad_id, pad_left
 
