@@ -131,8 +131,9 @@ def load_sets(args: argparse.Namespace) -> dict[str, benchmarks.ProblemSet]:
         return benchmarks.load_sets(args.bench, args.data_dir, skip_bad_rows=args.skip_bad_rows)
     fields = {"problem_field": args.problem_field, "answer_field": args.answer_field}
     rows, bad = data.load(args.data, split="test", skip_bad_rows=args.skip_bad_rows, **fields)
-    problem_set = benchmarks.ProblemSet(rows, args.data, bad)
-    return {"data": benchmarks.check_golds("data", problem_set, args.skip_bad_rows)}
+    boxes = all("images" in row and find_box(row["answer"])[1] for row in rows)
+    own = benchmarks.ProblemSet(rows, args.data, bad, benchmarks.Benchmark(grade="iou" if boxes else "accuracy"))
+    return {"data": benchmarks.check_golds("data", own, args.skip_bad_rows)}
 
 
 def load_problems(args, sets: dict[str, benchmarks.ProblemSet], folder) -> tuple[object, object, list[dict]]:
@@ -144,7 +145,8 @@ def load_problems(args, sets: dict[str, benchmarks.ProblemSet], folder) -> tuple
     for name, problem_set in sets.items():
         options = prompt_options(*prompt_names(args, problem_set.benchmark), args.template_args)
         rows, grade = problem_set.rows, problem_set.benchmark.grade
-        rows = user_input(pictures.in_model_units, rows, "pixels", processor) if grade == "iou" else rows  # of files
+        scale = args.box_scale or ("pixels" if args.bench and grade == "iou" else None)  # of files
+        rows = user_input(pictures.in_model_units, rows, scale, processor) if scale else rows
         for place, row in enumerate(rows):
             ids = user_input(encode_row, row, place, tokenizer, processor, options)
             text = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
@@ -337,7 +339,7 @@ def report(settings: dict, rows: list[dict], ks: list[int]) -> str:
 def write_boxes(out: str, rows: list[dict]) -> str:
     """Writes the greedy boxes of each set beside the result, as scripts that make masks of them by SAM read them: a
     list of {"image_pth", "pred_bbox": shares of width and height}, of completions with one box -> a line on each."""
-    files = {row["set"]: [] for row in rows if row.get("grade") == "iou"}
+    files = {row["set"]: [] for row in rows if "box_size" in row}
     for row in rows:
         said = row["greedy"][0]["text"] if row["set"] in files and row["greedy"] else ""
         if said and (shares := pictures.box_shares(said, row["box_size"])):

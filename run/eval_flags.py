@@ -58,14 +58,14 @@ def make_parser() -> argparse.ArgumentParser:
 
 def mistakes(args: argparse.Namespace) -> Iterator[tuple[str, object]]:
     """What could be wrong with the flags, and whether it is."""
-    out, fields = Path(args.out or ""), args.problem_field or args.answer_field
+    out, fields = Path(args.out or ""), args.problem_field or args.answer_field or args.box_scale
     new = args.out and not (args.overwrite or args.resume)
     one = sum(map(bool, (args.model, args.compare, args.regrade)))
     # fmt: off
     yield "give one of --model (with --bench or --data), --compare BEFORE AFTER, --regrade FILE", one != 1
     yield "give --bench or --data, one of the two", args.model and bool(args.bench) == bool(args.data)
     yield "--data-dir needs --bench; with --data, name the files", args.data_dir and not args.bench
-    yield "--problem-field and --answer-field need --data", fields and not args.data
+    yield "--problem-field, --answer-field and --box-scale need --data", fields and not args.data
     yield f"--cache-tokens {args.cache_tokens}: must be 1 or more", args.cache_tokens < 1
     yield f"--out {out}: is a folder or a device; give a file", args.out and out.exists() and not out.is_file()
     yield f"--out {out}: exists; --resume continues it, --overwrite replaces it", new and out.is_file()

@@ -140,7 +140,6 @@ def make_parser() -> argparse.ArgumentParser:
     add("--data", metavar="SOURCE",
         help="problems: .jsonl, .json, .parquet or hub data set; a,b joins, a[:N] takes the first N (paper: DAPO-17k)")
     add("--eval-data", metavar="SOURCE", help="held-out problems, as --data; without it nothing is evaluated")
-    add("--box-scale", choices=GOLD_SIZES, help="the units of golds that are boxes (default: the model's own)")
     add("--rewards", default="accuracy", metavar="SPEC",
         help="NAME=WEIGHT,... of accuracy, format, accuracy_boxed, tag_count, cosine, choice, class_name, iou, "
              "iou>0.5, iou_or_name and path/to/file.py:function (paper's 7B: accuracy)")
@@ -237,6 +236,7 @@ def add_shared_flags(parser: argparse.ArgumentParser) -> None:
     add("--trust-remote-code", action="store_true", help="run the code that comes with --model, if it needs any")
     add("--problem-field", metavar="NAME", help="column of the problem in --data, if it isn't found by itself")
     add("--answer-field", metavar="NAME", help="column of the answer in --data, if it isn't found by itself")
+    add("--box-scale", choices=GOLD_SIZES, help="the units of golds that are boxes (default: the model's own)")
     add("--skip-bad-rows", action="store_true", help="count broken rows instead of stopping at the first")
     add("--system-prompt", default="none", metavar="NAME",
         help=f"{', '.join(SYSTEM_PROMPTS)}, or a text of your own (paper's 7B: qwen-7b)")

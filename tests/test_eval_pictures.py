@@ -125,6 +125,23 @@ def test_lisa_is_the_mean_iou_of_all_and_writes_the_boxes(bench, tmp_path):
     assert f"lisa: 3 boxes are in {tmp_path}/out.lisa.boxes.json" in printed
 
 
+@pytest.mark.parametrize("scale, golds", [("pixels", [8, 6, 24, 18]), (None, [250, 250, 750, 750])])
+def test_boxes_of_your_own_are_scored_as_in_training(model, tmp_path, capsys, monkeypatch, scale, golds):
+    """The same box of 32 x 24 pixels, in pixels and in this model's units, thousandths."""
+    for i in range(2):
+        Image.new("RGB", (32, 24), (9 * i, 0, 0)).save(tmp_path / f"{i}.png")
+    rows = [{"problem": f"find {i}", "image": f"{i}.png", "answer": str(golds)} for i in range(2)]
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    texts = ["(250,250),(750,750)", "(250,250),(500,750)"]
+    monkeypatch.setattr(evaluation, "completion_texts", lambda _, sampled: texts[: sampled.truncated.numel()])
+    words = ["--model", model, "--data", str(tmp_path / "own.jsonl"), "--out", str(tmp_path / "out.jsonl")]
+    words += ["--box-scale", scale] if scale else []
+    evaluation.main([*words, "--max-prompt-tokens", "480", "--max-new-tokens", "4"])
+    printed = capsys.readouterr().out
+    assert cells(printed, "data", "2") == ["75.0 ± 25.0"] and "mIoU, %" in printed
+    assert (tmp_path / "out.data.boxes.json").exists() == bool(scale)  # only then a picture's size in units is known
+
+
 def test_shares_are_of_width_and_height(tmp_path):
     """As Qwen2.5-VL states boxes: in pixels of a picture resized to 88 x 40."""
     row = {
