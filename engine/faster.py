@@ -19,10 +19,9 @@ ONE_INPUT = ("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj")  # of most 
 
 def half_copy(model: torch.nn.Module) -> torch.nn.Module:
     """A model that shares all parameters and buffers but those of matrix products, which are bfloat16 copies. Products
-    of one input are one."""
+    of one input are one, where they are copies: the model too reads what is bfloat16 already, as under adapters."""
     shared = {id(x): x for x in [*model.parameters(), *model.buffers()]}
-    half, kept = halve(copy.deepcopy(model, shared)), {p.data_ptr() for p in model.parameters()}  # under adapters
-    joined = []
+    half, kept, joined = halve(copy.deepcopy(model, shared)), {p.data_ptr() for p in model.parameters()}, []
     for module in half.modules():
         for names in ONE_INPUT:
             parts = [getattr(module, name, None) for name in names]

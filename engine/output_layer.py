@@ -87,8 +87,8 @@ def _run(hidden, weight, bias, ids, grad, options, needed):
         total = z.sub_(top).exp_().sum(dim=1, keepdim=True)  # (n, 1)
         logprobs.append((picked - (total.log() + top)).squeeze(1))
         if grads is not None:
-            factor = (grad[piece, None] / temperature).to(z.dtype)  # a float64 factor would make all of it slow
-            dz = z.div_(total).scatter_add_(1, ids[piece, None], -torch.ones_like(factor)).mul_(-factor)
+            g = (grad[piece, None] / temperature).to(z.dtype)  # (n, 1); a float64 factor would make all of it slow
+            dz = z.div_(total).scatter_add_(1, ids[piece, None], -torch.ones_like(g)).mul_(-g)  # (onehot(id) - p) * g
             _add_grads(grads, dz, dz if wide is products else products[:n].copy_(dz), w, rows, piece)
     return torch.cat(logprobs), grads
 
