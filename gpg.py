@@ -64,12 +64,13 @@ def group_advantages(rewards: torch.Tensor, f_norm: str = "none") -> torch.Tenso
 
     f_norm: "none" (F_norm = 1), "group" (standard deviation of the group, as GRPO), "batch" (of all rewards, over all
     ranks; then every rank must call it). Sample standard deviation (n - 1), no epsilon.
-    ValueError: rewards that are not (P, G >= 2), not floating, NaN or infinite; an unknown f_norm.
+    ValueError: rewards that are not (P, G >= 2), of another dtype than float32 and float64, NaN or infinite; an unknown
+    f_norm.
     """
     _check_rewards(rewards)
     _check_option("f_norm", f_norm, F_NORMS)
     advantages = rewards - rewards.mean(dim=1, keepdim=True)  # (P, G)
-    if f_norm == "group":
+    if f_norm == "group" and len(rewards):
         advantages = advantages / rewards.std(dim=1, keepdim=True)
     elif f_norm == "batch":
         advantages = advantages / global_moments(rewards)[1]
@@ -77,8 +78,9 @@ def group_advantages(rewards: torch.Tensor, f_norm: str = "none") -> torch.Tenso
 
 
 def valid_groups(rewards: torch.Tensor) -> torch.Tensor:
-    """(P, G) -> (P,) bool: the rewards of the group are not all equal. Only such groups carry gradient."""
-    return rewards.amax(dim=1) != rewards.amin(dim=1)
+    """(P, G) -> (P,) bool: the rewards of the group differ by more than rounding. Only such groups carry gradient."""
+    low, high = rewards.amin(dim=1), rewards.amax(dim=1)  # (P,)
+    return high - low > 8 * torch.finfo(rewards.dtype).eps * torch.maximum(low.abs(), high.abs())
 
 
 def alpha(num_groups: float, num_valid: float) -> float:
@@ -106,6 +108,7 @@ def global_moments(x: torch.Tensor, mask: torch.Tensor | None = None) -> tuple[t
     return mean.to(x.dtype), std.to(x.dtype)
 
 
+@torch.no_grad()
 def token_weights(
     rewards: torch.Tensor,  # (P, G)
     completion_mask: torch.Tensor,  # (P, G, T): 1 on tokens up to and including EOS
@@ -161,7 +164,7 @@ def token_scale(
     _check_rewards(rewards, least=1)
     _check_mask(rewards, completion_mask)
     valid = valid_groups(rewards)  # (P,)
-    lengths = completion_mask.sum(dim=2).to(torch.float64)  # (P, G) tokens
+    lengths = completion_mask.sum(dim=2, dtype=torch.float64)  # (P, G) tokens
     if norm == "constant" and (max_len is None or max_len < 1 or bool((lengths > max_len).any())):
         raise ValueError(f'norm="constant" needs max_len, the most tokens that a completion may have; got {max_len}')
 
@@ -180,7 +183,7 @@ def token_scale(
     elif norm == "valid_token":
         denominator = torch.full_like(lengths, valid_tokens)  # (P, G)
     elif norm == "token":
-        denominator = torch.full_like(lengths, tokens * num_groups / given)  # (P, G)
+        denominator = torch.full_like(lengths, tokens * num_groups / max(1, given))  # (P, G)
     elif norm == "sequence":
         denominator = num_groups * G * lengths  # (P, G)
     else:
@@ -190,16 +193,15 @@ def token_scale(
 
 
 def gpg_loss(logprobs: torch.Tensor, rewards: torch.Tensor, completion_mask: torch.Tensor, **options) -> torch.Tensor:
-    """Eq. 5 and 8 in one line: logprobs (P, G, T) -> scalar. Options: see token_weights.
-
-    train.backward computes its gradient, with the sum split over micro-batches and ranks.
-    """
+    """Eq. 5 and 8 in one line: logprobs (P, G, T) -> scalar. Options: see token_weights. train.backward splits it."""
+    if logprobs.shape != completion_mask.shape:
+        raise ValueError(f"logprobs {tuple(logprobs.shape)} and mask {tuple(completion_mask.shape)} differ in shape")
     return -(token_weights(rewards, completion_mask, **options) * logprobs).sum()
 
 
 def _check_rewards(rewards: torch.Tensor, least: int = 2) -> None:
-    if rewards.dim() != 2 or not rewards.is_floating_point():
-        raise ValueError(f"rewards must be floating, of shape (P, G); got {rewards.dtype}, {tuple(rewards.shape)}")
+    if rewards.dim() != 2 or rewards.dtype not in (torch.float32, torch.float64):  # others can't hold the weights
+        raise ValueError(f"rewards must be float32 or 64, of shape (P, G); got {rewards.dtype}, {tuple(rewards.shape)}")
     if rewards.shape[1] < least:
         raise ValueError(f"rewards {tuple(rewards.shape)}: a group of one has no baseline; G must be 2 or more")
     if not bool(rewards.isfinite().all()):

@@ -37,9 +37,9 @@ _JOINT = re.compile(  # between the boxes of one list, or between alternatives
     r"|(?:and|or|或|和|either|else|maybe|perhaps|possibly)\b|(?<=[\s$(])[a-zA-Z](?:_\{?[0-9]\}?)? *= *)*"
 )
 _TAKEN_BACK = re.compile(  # anywhere after the answer
-    r"(?i)[.!?,;:…\n(—–-][ *]*(?:(?:oh|ah|um|but|or|though|although),? )?(?:not? ?[,.:;!…—–-]|(?:no wait|wait|wrong"
-    r"|incorrect|actually|hmm*|oops|edit|sorry|rather|correction|never ?mind|on second thought|maybe|perhaps|possibly"
-    r"|scratch that|(?:it|this|that) (?:could|might|may) (?:also |well )?be)\b)|\b(?:it|this|that|which|I)"
+    r"(?i)[.!?,;:…\n(—–-][ *]*(?:(?:oh|ah|um|but|or|though|although),? )?(?:not? ?(?:[,.:;!…—–-]|$)|(?:no wait|wait"
+    r"|wrong|incorrect|actually|hmm*|oops|edit|sorry|rather|correction|never ?mind|on second thought|maybe|perhaps"
+    r"|possibly|scratch that|(?:it|this|that) (?:could|might|may) (?:also |well )?be)\b)|\b(?:it|this|that|which|I)"
     r"(?: is|'s| was| am|'m)(?: \w+)? (?:wrong|incorrect|mistaken|false|not right|not correct)\b"
     r"|(?:n't|not) (?:be )?(?:right|correct)\b|\bI (?:mean\b|mis|made an? (?:mistake|error)|take)"
     r"|\bit should (?:be|have been)\b(?! noted)|\. +or\b(?! equivalently| in\b| as\b| simply\b)"
@@ -47,7 +47,7 @@ _TAKEN_BACK = re.compile(  # anywhere after the answer
 )
 _CHANGED = re.compile(  # \boxed{8} million, \boxed{8} or 9, \boxed{8} is wrong
     r"(?i)[\s$*)\]\\]*(?:(?:hundred|thousand|[mb]illion|dozen|gross)s?|(?:text *\{ *)?or(?! equiv)"
-    r"|is (?:not|wrong|incorrect))\b"
+    r"|is (?:not|wrong|incorrect)|wait|hmm+|oops|actually)\b"
 )
 _NOT_BEFORE = re.compile(r"(?i)(?:\b(?:not|never)|n't|\\neq?|≠)[\s$*(]*$")  # x \neq \boxed{8}
 

@@ -391,11 +391,51 @@ def test_n8_constant_divides_by_the_budget_not_by_the_padded_width():
     assert_close(narrow, wide[:, :, :2], **EXACT)
 
 
+@pytest.mark.parametrize("f_norm", F_NORMS)
+def test_rewards_that_differ_by_rounding_are_equal(f_norm):
+    """0.1 + 0.2 + 0.3 added in two orders: 0.6000000000000001 and 0.6; 1e-300 and 0 do differ."""
+    rewards = f64([[0.1 + 0.2 + 0.3, 0.3 + 0.2 + 0.1, 0.6], [1, 0, 0]])
+    assert rewards[0, 0] != rewards[0, 2]
+    assert group_advantages(rewards, f_norm)[0].tolist() == [0, 0, 0]
+    mask = torch.ones(2, 3, 4)
+    assert_close(token_weights(rewards, mask)[1], token_weights(rewards[1:], mask[1:])[0], rtol=1e-14, atol=0)
+    assert gpg.valid_groups(f64([[1e-300, 0], [-1, 1], [1e6, 1e6 + 1e-3]])).tolist() == [True] * 3
+
+
+def test_a_mask_of_any_dtype_counts_tokens_exactly():
+    """1001 and 3001 tokens: bfloat16 would round these sums to 1000 and 3008."""
+    lengths, rewards = torch.tensor([[1001, 3001]]), f64([[1, 0]])
+    mask = torch.arange(3001) < lengths[:, :, None]
+    for dtype in (torch.bool, torch.long, torch.float32, torch.bfloat16, torch.float16):
+        weights = token_weights(rewards, mask.to(dtype), norm="sequence")
+        assert_close(weights[0, :, 0], f64([0.5 / 2 / 1001, -0.5 / 2 / 3001]), rtol=1e-14, atol=0)
+
+
+def test_weights_are_constants():
+    """A reward model's graph gets no gradient through them."""
+    rewards = f64([[1, 0]]).requires_grad_()
+    assert not token_weights(rewards, torch.ones(1, 2, 3)).requires_grad
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_no_groups_at_all_have_no_weights(norm):
+    for f_norm, age in itertools.product(F_NORMS, (True, False)):
+        options = {"f_norm": f_norm, "age": age, "norm": norm, "max_len": 3}
+        assert token_weights(torch.zeros(0, 2), torch.ones(0, 2, 3), **options).shape == (0, 2, 3)
+
+
+def test_log_probabilities_of_another_shape_are_not_broadcast():
+    for shape in ((1, 2), (1, 2, 1), (2, 3), ()):
+        with pytest.raises(ValueError, match="differ in shape"):
+            gpg_loss(torch.zeros(shape), f64([[1, 0]]), torch.ones(1, 2, 3))
+
+
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [
         ((f64([1, 0]), torch.ones(1, 2, 3)), {}, r"shape \(P, G\); got torch.float64, \(2,\)"),
-        ((torch.ones(1, 2).long(), torch.ones(1, 2, 3)), {}, "must be floating"),
+        ((torch.ones(1, 2).long(), torch.ones(1, 2, 3)), {}, "must be float32 or 64"),
+        ((torch.ones(1, 2).bfloat16(), torch.ones(1, 2, 3)), {}, "must be float32 or 64"),
         ((f64([[1]]), torch.ones(1, 1, 3)), {}, "a group of one has no baseline"),  # A8
         ((f64([[1, math.nan]]), torch.ones(1, 2, 3)), {}, r"rewards\[0, 1\] is nan"),  # A7
         ((f64([[0, 1], [math.inf, 1]]), torch.ones(2, 2, 3)), {}, r"rewards\[1, 0\] is inf"),
@@ -492,12 +532,15 @@ MUTANTS = {  # a bug that another trainer has had: (text of gpg.py, what stands 
         "lengths.sum(dim=1, keepdim=True)",
     ),
     "validity by a float std": (
-        "rewards.amax(dim=1) != rewards.amin(dim=1)",
+        "high - low > 8 * torch.finfo(rewards.dtype).eps * torch.maximum(low.abs(), high.abs())",
         "(rewards - rewards.mean(1, True)).any(1)",
     ),
     "an epsilon in the std": ("rewards.std(dim=1, keepdim=True)", "(rewards.std(dim=1, keepdim=True) + 1e-4)"),
     "population std": ("rewards.std(dim=1, keepdim=True)", "rewards.std(dim=1, keepdim=True, correction=0)"),
-    "tokens of valid groups under token": ("tokens * num_groups / given", "valid_tokens * num_groups / given"),
+    "tokens of valid groups under token": (
+        "tokens * num_groups / max(1, given)",
+        "valid_tokens * num_groups / max(1, given)",
+    ),
     "padded width as max_len": ("num_groups * G * max_len)", "num_groups * G * completion_mask.shape[2])"),
     "alpha twice under valid_token": (' and norm != "valid_token"', ""),
     "padding gets weight": (

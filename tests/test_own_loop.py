@@ -18,8 +18,9 @@ PAGE = Path(__file__).parents[1] / "docs" / "your-own-loop.md"
 def code(number, **names):
     """The names that a code block of the page defines."""
     block = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)[number]
-    exec(compile(block, str(PAGE), "exec"), {"torch": torch, "gpg": gpg} | names, names)
-    return names
+    space = {"torch": torch, "gpg": gpg} | names
+    exec(compile(block, str(PAGE), "exec"), space)
+    return space
 
 
 def reward(text):
@@ -38,6 +39,8 @@ def plain_gradient(model, samples, weights):
 
 def test_a_plain_loop_has_our_gradient(world, monkeypatch):
     model, tokenizer = (kind.from_pretrained(world.folder / "model") for kind in (AutoModelForCausalLM, AutoTokenizer))
+    several = [tokenizer.eos_token_id, *range(0, 200, 7)]
+    model.generation_config.eos_token_id, model.generation_config.repetition_penalty = several, 5.0
     seen, generate, weigh = {}, model.generate, gpg.token_weights
     monkeypatch.setattr(model, "generate", lambda **k: seen.setdefault("ids", generate(**k)))
     monkeypatch.setattr(gpg, "token_weights", lambda *a: seen.setdefault("weights", weigh(*a)))
@@ -58,8 +61,10 @@ def test_a_plain_loop_has_our_gradient(world, monkeypatch):
     samples = []
     for i, row in enumerate(ids):
         prompt = torch.tensor(tokenizer(prompts[i // 4]).input_ids)
-        ends = (row[L:] == tokenizer.eos_token_id).nonzero().flatten().tolist()
+        ends = torch.isin(row[L:], torch.tensor(several)).nonzero().flatten().tolist()
         samples.append((prompt, row[L : L + ends[0] + 1] if ends else row[L:]))
+    assert len({len(completion) for _, completion in samples}) > 2  # some end by another id, and all are padded
+    assert model.generation_config.repetition_penalty in (None, 1.0)
     expected = plain_gradient(model, samples, seen["weights"].flatten(0, 1))
     scale = max(float(g.abs().max()) for g in expected.values())
     for name, grad in expected.items():

@@ -62,4 +62,4 @@ def run(args, device: torch.device) -> None:
 
 
 if __name__ == "__main__":
-    train.main(["--replay", *sys.argv[1:]])
+    train.main(["--replay", *sys.argv[1:]] if {"-h", "--help"}.isdisjoint(sys.argv) else ["--help"])

@@ -570,6 +570,10 @@ C ! 故选 A、C
 42 ! $\boxed{42}$ or $\boxed{43}$
 42 ! \boxed{42}, \boxed{42.5}
 42 ! The answer is 42, but that is wrong; it is 43.
+42 ! \boxed{42} Wait
+42 ! \boxed{42} hmm, let me check
+42 ! The answer is 42. No
+42 = The answer is 42. Not bad
 42 ! The answer is 42. No, it is 43.
 42 ! The answer is 42... no, 43.
 42 ! The answer is 42. Hmm, that is not right.
