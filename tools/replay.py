@@ -11,7 +11,8 @@ from pathlib import Path
 from run.flags import fail, parse_args, user_input
 
 if __name__ == "__main__":
-    parse_args(["--replay", *sys.argv[1:]])  # what is wrong with a flag is said before torch is loaded
+    words = ["--help"] if {"-h", "--help"} & {*sys.argv} else ["--replay", *sys.argv[1:]]
+    parse_args(words)  # what is wrong with a flag is said before torch is loaded
 
 import torch
 import torch.distributed as dist
@@ -62,4 +63,4 @@ def run(args, device: torch.device) -> None:
 
 
 if __name__ == "__main__":
-    train.main(["--replay", *sys.argv[1:]] if {"-h", "--help"}.isdisjoint(sys.argv) else ["--help"])
+    train.main(words)
