@@ -262,7 +262,8 @@ def _load(path: str, name: str, modules: dict) -> Callable:
     call = (lambda **batch: asyncio.run(function(**batch))) if is_async else function
 
     def own(**batch):  # what it changes is its own; ids are many, and only numbers: a copy of their lists is enough
-        return call(**{name: list(map(list if name == "completion_ids" else deepcopy, x)) for name, x in batch.items()})
+        kinds = {name: list if name in ("completion_ids", "prompt_ids") else deepcopy for name in batch}
+        return call(**{name: list(map(kinds[name], x)) for name, x in batch.items()})
 
     wraps(function)(own).source = module.__file__
     return own

@@ -349,7 +349,8 @@ def _stops(tokenizer, stop: Sequence[str], ids: torch.Tensor, ends: torch.Tensor
     """
     lengths = (ends.cumsum(dim=2) == 0).sum(dim=2).flatten().tolist()  # tokens before the EOS
     rows = zip(ids.flatten(0, 1).tolist(), lengths, strict=True)
-    found = [bisect_left(range(n + 1), True, key=lambda k: _holds(tokenizer, stop, row[:k])) for row, n in rows]
+    has = partial(_holds, tokenizer, stop)  # most have none, and one look is enough
+    found = [bisect_left(range(n + 1), True, key=lambda k: has(row[:k])) if has(row[:n]) else n + 1 for row, n in rows]
     places = torch.arange(1, ids.shape[2] + 1, device=ids.device)
     return places == torch.tensor(found, device=ids.device).view(*ids.shape[:2], 1)
 

@@ -158,9 +158,10 @@ def read_gold(answer: str) -> tuple[str, str]:
 
 def extract_answer(completion: str) -> str | None:
     """The answer that a completion submits, verbatim, or None. See `find_answer`."""
-    return find_answer(completion)[1]
+    return find_answer(completion, prose=True)[1]
 
 
+@lru_cache(maxsize=32)  # a verdict and the answer that is shown beside it ask one after the other
 def find_answer(completion: str, *, prose: bool = True) -> tuple[str, str | None]:
     """Which of RULES found the answer that a completion submits, and that answer; ("none", None) if there is none.
 

@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,10 +167,7 @@ def reopen(out: Path, step: int, taken: Path | None) -> None:
         if leftover.name[1:].startswith(("checkpoint-", "final.")):
             _remove(leftover)
     for file in filter(Path.exists, map(out.joinpath, ROW_FILES)):
-        rows = read_lines(file)
-        if not all(isinstance(row.get("step"), int) for row in rows):
-            raise ValueError(f"{file}: not the rows of a run; restore or remove it")
-        write(file, as_lines(row for row in rows if row["step"] <= step))
+        write(file, as_lines(row for row in read_lines(file) if _step_of(row, file) <= step))
     folders = _newest_first(out)
     refused = folders[: folders.index(taken) if taken in folders else None]
     moves = {folder: folder.with_name(f"{folder.name}.damaged") for folder in refused}
@@ -180,6 +177,12 @@ def reopen(out: Path, step: int, taken: Path | None) -> None:
         if target.exists():
             _delete(target)
         folder.rename(target)
+
+
+def _step_of(row: dict, file: Path) -> int:
+    if not isinstance(row.get("step"), int):
+        raise ValueError(f"{file}: not the rows of a run; restore or remove it")
+    return row["step"]
 
 
 def prune(out: Path, keep: int, best: int = 0) -> None:
@@ -207,17 +210,18 @@ def as_lines(rows: Iterable[dict]) -> str:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-def read_lines(file: Path) -> list[dict]:
-    """The objects of a JSONL file; none if there is no file. A last line without its end is being written, or was cut
-    short by a kill, and is left out. ValueError: another line is no object."""
-    rows = []
-    lines = file.read_text(encoding="utf-8", errors="replace").split("\n")[:-1] if file.is_file() else []
-    for number, line in enumerate(lines, 1):
-        with suppress(json.JSONDecodeError):
-            rows.append(json.loads(line))
-        if len(rows) < number or not isinstance(rows[-1], dict):
-            raise ValueError(f"{file}, line {number}: not an object ({line[:40]!r}); give an undamaged file")
-    return rows
+def read_lines(file: Path) -> Iterator[dict]:
+    """The objects of a JSONL file, one by one; none if there is no file. A last line without its end is being written,
+    or was cut short by a kill, and is left out. ValueError: another line is no object."""
+    with open(file if file.is_file() else os.devnull, encoding="utf-8", errors="replace") as lines:
+        for number, line in enumerate(lines, 1):
+            row = None
+            with suppress(json.JSONDecodeError):
+                row = json.loads(line)
+            if line.endswith("\n") and not isinstance(row, dict):
+                raise ValueError(f"{file}, line {number}: not an object ({line[:-1][:40]!r}); give an undamaged file")
+            if line.endswith("\n"):
+                yield row
 
 
 def write(file: Path, content: str | bytes) -> None:

@@ -241,7 +241,7 @@ def show(what: str, total: int = 0, *done: int) -> None:
 
 def make_watch(args, rows: Path):
     """The function from a step's row to warnings with advice, each once per run. rows: the file of earlier steps."""
-    first, in_a_row, warned = (checkpoint.read_lines(rows) or [{}])[0], Counter(), set()
+    first, in_a_row, warned = next(checkpoint.read_lines(rows), {}), Counter(), set()
 
     def watch(row: dict) -> list[str]:
         first.update(row if not first else {})

@@ -1,8 +1,10 @@
 """The process group and the device of this rank: the one place that names a device, and knows what suits it."""
 
+import ctypes
 import math
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 
 import torch
@@ -23,6 +25,7 @@ def init_distributed(seconds: float, backend: str | None = None) -> torch.device
     """Joins torchrun's process group, or makes one of a single process -> this rank's device. seconds: how long a rank
     waits for the others. backend: by default nccl for what is on a GPU, gloo for the rest."""
     device, options = this_device(), {"timeout": timedelta(seconds=seconds)}
+    keep_memory()
     if "RANK" not in os.environ:
         options |= {"store": dist.HashStore(), "rank": 0, "world_size": 1}
     if device.type == "cuda":
@@ -34,6 +37,16 @@ def init_distributed(seconds: float, backend: str | None = None) -> torch.device
             backend, options["device_id"] = "cpu:gloo,cuda:nccl", device
     dist.init_process_group(backend or "gloo", **options)
     return device
+
+
+def keep_memory() -> None:
+    """From here on glibc keeps large buffers, such as logits. Else it returns each to the system, and to take it anew,
+    page by page, costs more than what is done in it. A threshold of the user's own is left alone."""
+    if "MALLOC_MMAP_THRESHOLD_" not in os.environ:
+        with suppress(AttributeError, OSError, TypeError):  # not glibc
+            libc = ctypes.CDLL(None)
+            libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
+            libc.mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD
 
 
 def this_device() -> torch.device:

@@ -44,7 +44,7 @@ def read_result(path: str | Path) -> tuple[dict, list[dict]]:
     """Settings and rows, including those not yet merged. ValueError: not a result of eval.py."""
     if not Path(path).is_file():
         raise ValueError(f"{path}: no such file; give a result of eval.py, its --out")
-    first, *rows = checkpoint.read_lines(Path(path)) or [{}]
+    first, *rows = [*checkpoint.read_lines(Path(path))] or [{}]
     rows += [row for other in other_rank_files(path) for row in checkpoint.read_lines(other)]
     if "settings" not in first or any("greedy" not in row for row in rows):
         raise ValueError(f"{path}: not a result of eval.py, which begins with a line of settings")

@@ -238,13 +238,15 @@ def order(num_problems: int, seed: int, start: int, count: int) -> list[int]:
 
     Epoch e, from position e * num_problems on, is a permutation of all problems that depends on (seed, e) alone: none
     comes twice or is left out at its end, and a resumed run needs to know its position only."""
-    first, last = start // num_problems, (start + count - 1) // num_problems
-    stream: list[int] = []
-    for epoch in range(first, last + 1):
-        generator = np.random.default_rng(np.random.SeedSequence((seed, epoch)))
-        stream += generator.permutation(num_problems).tolist()
+    first, last = start // num_problems, max(start, start + count - 1) // num_problems
+    stream = np.concatenate([_epoch(num_problems, seed, epoch) for epoch in range(first, last + 1)])
     offset = start - first * num_problems
-    return stream[offset : offset + count]
+    return stream[offset : offset + count].tolist()
+
+
+@lru_cache(2)  # each step asks several times
+def _epoch(num_problems: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng(np.random.SeedSequence((seed, epoch))).permutation(num_problems)
 
 
 def main(source: str = "", problem_field: str | None = None, answer_field: str | None = None) -> None:

@@ -41,7 +41,7 @@ def read(folder: Path) -> Run:
     file = folder / "metrics.jsonl"
     if not file.is_file():
         fail(f"{file}: no such file; give the folder of a run, train.py's --out")
-    rows, samples, groups = (user_input(read_lines, folder / name) for name in ROW_FILES)
+    rows, samples, groups = (user_input(list, read_lines(folder / name)) for name in ROW_FILES)
     if any("step" not in row for row in (*rows, *samples, *groups)):
         fail(f"{file}: not the rows of train.py; give another run")
     if not rows or "valid_share" not in rows[0]:
