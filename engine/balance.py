@@ -38,8 +38,10 @@ def share_out(r: Rollout, weights: torch.Tensor, extras: dict[str, torch.Tensor]
     weighted = weights.any(dim=2) | tensors.get("scale", weights).any(dim=2)  # (P, G)
     valid = weighted.any(dim=1).nonzero().squeeze(1)
     mine = pick(r, valid, "cpu")
-    parts = [None] * dist.get_world_size()
-    dist.all_gather_object(parts, (mine, weighted[valid].cpu(), {name: x[valid].cpu() for name, x in tensors.items()}))
+    mine = mine, weighted[valid].cpu(), {name: x[valid].cpu() for name, x in tensors.items()}
+    parts = [mine] * dist.get_world_size()
+    if len(parts) > 1:  # or it would be pickled, a copy and a second of a large step, for nobody
+        dist.all_gather_object(parts, mine)
     joined = join([part for part, _, _ in parts])
     tensors = {name: cat([x[name] for _, _, x in parts]).to(device) for name in tensors}  # (S, G, T) each
 

@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> None:
     from run.faults import keep_streams  # imports torch
 
     keep_streams()
-    runs = {name.rstrip("/"): user_input(read, Path(name)) for name in args.runs}
+    runs = {name.rstrip("/"): user_input(read, Path(name), whole=bool(args.html)) for name in args.runs}
     print(printable((table if columns() else markdown)(cells(runs))), flush=True)
     saves = {}
     if args.html:

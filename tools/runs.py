@@ -36,12 +36,13 @@ class Run:
     controls: dict = field(default_factory=dict)
 
 
-def read(folder: Path) -> Run:
-    """What a run left in its folder. Only metrics.jsonl must be there."""
+def read(folder: Path, whole: bool = True) -> Run:
+    """What a run left in its folder. Only metrics.jsonl must be there; if not whole, no more rows are read."""
     file = folder / "metrics.jsonl"
     if not file.is_file():
         fail(f"{file}: no such file; give the folder of a run, train.py's --out")
-    rows, samples, groups = (user_input(list, read_lines(folder / name)) for name in ROW_FILES)
+    files = [folder / name for name in ROW_FILES]
+    rows, samples, groups = (user_input(list, read_lines(each)) if whole or each == file else [] for each in files)
     if any("step" not in row for row in (*rows, *samples, *groups)):
         fail(f"{file}: not the rows of train.py; give another run")
     if not rows or "valid_share" not in rows[0]:
