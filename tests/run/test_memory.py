@@ -3,13 +3,16 @@
 import json
 import math
 import multiprocessing
+import platform
+import resource
 
+import forked
 import pytest
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 import train
-from run import flags, memory
+from run import flags, memory, ranks
 from tasks import addition, shapes
 
 
@@ -47,6 +50,24 @@ def test_the_plan_is_within_15_percent_of_the_measured_peak(world, tmp_path, cha
     process.join()
     assert moment == "update"
     assert planned == pytest.approx(measured, rel=0.15)
+
+
+def faults_main(keep, file):
+    """The pages that a buffer of 64 MB takes from the system, after others of its size were given back."""
+    if keep:
+        ranks.keep_memory()
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.ones(2**24)
+    file.write_text(str(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before))
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another libc")
+def test_memory_for_logits_is_kept(tmp_path):
+    for keep in (False, True):
+        forked.on_ranks(1, tmp_path, faults_main, keep, tmp_path / str(keep))
+    without, kept = (int((tmp_path / name).read_text()) for name in ("False", "True"))
+    assert kept < 100 < without
 
 
 def test_plan_prints_and_stops_before_anything_is_made(world, tmp_path, capsys):
