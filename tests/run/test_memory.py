@@ -56,7 +56,7 @@ def faults_main(keep, file):
     """The pages that a buffer of 64 MB takes from the system, after others of its size were given back."""
     if keep:
         ranks.keep_memory()
-    for _ in range(3):
+    for _ in range(6):
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         torch.ones(2**24)
     file.write_text(str(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before))
