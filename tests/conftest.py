@@ -1,5 +1,6 @@
 """Tests run on one thread a process and import the project from its root."""
 
+import gc
 import json
 import os
 import sys
@@ -30,6 +31,11 @@ def nan(completions, **_):
 def raises(completions, **_):
     raise RuntimeError("no luck")
 """
+
+
+def pytest_collection_finish():
+    """What is imported and collected stays; the garbage collector need not look at it again and again."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
