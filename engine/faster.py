@@ -2,7 +2,7 @@
 
 Under --dtype bfloat16 trained weights stay in float32, and matrix products read them rounded, by autocast. To decode a
 token is to read all weights once, so sampling has a rounded copy, refreshed before each rollout: the same to the bit.
-A product by several of its matrices at once, and an RMS norm, is one kernel on a GPU, where a model's own are more.
+There, products of one input are made at once. On a GPU an RMS norm is one kernel, where a model's own is six or more.
 """
 
 import copy
@@ -18,8 +18,10 @@ ONE_INPUT = ("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj")  # of most 
 
 
 def half_copy(model: torch.nn.Module) -> torch.nn.Module:
-    """A model that shares all parameters and buffers but those of matrix products, which are bfloat16 copies. Products
-    of one input are one, where they are copies: the model too reads what is bfloat16 already, as under adapters."""
+    """A model that shares all parameters and buffers but those of matrix products, which are bfloat16 copies.
+
+    Products of one input are joined; not where a weight was bfloat16 before, as under adapters: the model reads it too.
+    """
     shared = {id(x): x for x in [*model.parameters(), *model.buffers()]}
     half, kept, joined = halve(copy.deepcopy(model, shared)), {p.data_ptr() for p in model.parameters()}, []
     for module in half.modules():

@@ -1,7 +1,7 @@
 """Low-rank adapters (Hu et al. 2021): W x becomes W x + B A x, and only A and B are trained. --lora-rank R.
 
-A (R, in) begins random and B (out, R) zero, so a run begins with the unchanged model. Every linear layer but the output
-layer and experts gets one. alpha = R, so the product is added as it is: another factor would be a second --lr.
+A (R, in) begins random and B (out, R) zero, so a run begins with the unchanged model. `linear_layers` says which layers
+get them. alpha = R, so the product is added as it is: another factor would be a second --lr.
 
 A checkpoint is the merged model, W + B A, which loads like any other; its adapter/ holds A and B, in peft's format. A
 resumed run reads W from --model again, and A and B from there: the merged sum is rounded, and W can't be recovered.
@@ -20,8 +20,8 @@ PREFIX = "base_model.model."  # of names in peft's files; in the model they have
 
 
 def linear_layers(model) -> dict[str, torch.nn.Module]:
-    """The layers that get an adapter, by name: not the output layer, nor frozen ones as in a vision tower, nor those
-    whose weight Mamba's kernels read beside its layer."""
+    """The layers that get an adapter, by name: not the output layer, experts, frozen ones as in a vision tower, or the
+    last of a Mamba mixer, whose kernels read its weight and not the layer."""
     kinds, head = (torch.nn.Linear, Conv1D), model.get_output_embeddings()
     found = {name: m for name, m in model.named_modules() if type(m) in kinds and m is not head}
     mixers = {f"{name}.out_proj" for name, m in model.named_modules() if hasattr(m, "conv1d")}

@@ -71,14 +71,10 @@ def _run(hidden, weight, bias, ids, grad, options, needed):
     w, logprobs = weight.to(compute_dtype), []  # (V, D)
     parts = zip((hidden, weight, bias), needed, strict=False)
     grads = None if grad is None else [torch.zeros_like(x) if need else None for x, need in parts]
-    # one memory for all slices: on a CPU, taking it anew costs more than what is then done in it
-    products = w.new_empty(min(slice_tokens, len(hidden)), len(w))  # (n, V)
-    wide = products.to(torch.promote_types(w.dtype, torch.float32))  # the same, where products are wide already
     for start in range(0, len(hidden), slice_tokens):
         piece = slice(start, start + slice_tokens)
         rows = hidden[piece].to(w.dtype)  # (n, D)
-        n, z = len(rows), torch.mm(rows, w.T, out=products[: len(rows)])  # (n, V)
-        z = z if wide is products else wide[:n].copy_(z)
+        z = (rows @ w.T).to(torch.promote_types(w.dtype, torch.float32))  # (n, V)
         if bias is not None:
             z.add_(bias)
         if temperature != 1:
@@ -89,7 +85,7 @@ def _run(hidden, weight, bias, ids, grad, options, needed):
         if grads is not None:
             g = (grad[piece, None] / temperature).to(z.dtype)  # (n, 1); a float64 factor would make all of it slow
             dz = z.div_(total).scatter_add_(1, ids[piece, None], -torch.ones_like(g)).mul_(-g)  # (onehot(id) - p) * g
-            _add_grads(grads, dz, dz if wide is products else products[:n].copy_(dz), w, rows, piece)
+            _add_grads(grads, dz, dz.to(w.dtype), w, rows, piece)
     return torch.cat(logprobs), grads
 
 

@@ -41,11 +41,15 @@ def _child(log, file_limit, environment, work, arguments):
     work(*arguments)
 
 
-def on_ranks(count: int, folder, work, *arguments, seconds: float = 120) -> list[str]:
-    """work(*arguments) in `count` processes, with the environment that torchrun gives -> what each printed."""
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        meet = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": str(count)}
+        return free.getsockname()[1]
+
+
+def on_ranks(count: int, folder, work, *arguments, seconds: float = 120) -> list[str]:
+    """work(*arguments) in `count` processes, with the environment that torchrun gives -> what each printed."""
+    meet = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(count)}
     logs = [Path(folder) / f"log-{count}-{rank}" for rank in range(count)]
     for log in logs:
         log.write_bytes(b"")

@@ -11,11 +11,11 @@ critic's head on the CPU.
 
 import json
 import shutil
-import socket
 from types import SimpleNamespace
 
 import pytest
 import torch
+from forked import free_port
 from pretend_device import NAME, missing, pretend_device, run_train, workers
 from test_train import rows_of, untimed
 from test_train_pictures import pictures  # noqa: F401, a fixture
@@ -255,9 +255,7 @@ def test_the_doctor(on_gpu, tmp_path):
 def test_two_ranks(world, tmp_path, parallel):
     changes = {"dtype": "bfloat16", "steps": 2, "parallel": parallel, "prompts_per_step": 4, "check_every": 1}
     changes["save_every"] = 1
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
     with workers(2) as executor:
         words = world(tmp_path, **changes)
         runs = [executor.submit(run_train, words, place | {"RANK": str(rank)}) for rank in range(2)]

@@ -11,7 +11,6 @@ import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -368,9 +367,7 @@ def test_two_nodes_one_killed_the_same_commands_again_go_on(world, tmp_path):
     words = [*world(out, **changes), "--auto-resume"]
 
     def start_nodes():
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = forked.free_port()
         meet = f"--nnodes 2 --nproc_per_node 1 --rdzv-backend c10d --rdzv-endpoint 127.0.0.1:{port} --rdzv-id {port}"
         command = [sys.executable, "-m", "torch.distributed.run", *meet.split(), train.__file__, *words]
         with open(log, "a") as file:
