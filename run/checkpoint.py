@@ -215,13 +215,14 @@ def read_lines(file: Path) -> Iterator[dict]:
     or was cut short by a kill, and is left out. ValueError: another line is no object."""
     with open(file if file.is_file() else os.devnull, encoding="utf-8", errors="replace") as lines:
         for number, line in enumerate(lines, 1):
+            if not line.endswith("\n"):
+                return
             row = None
             with suppress(json.JSONDecodeError):
                 row = json.loads(line)
-            if line.endswith("\n") and not isinstance(row, dict):
+            if not isinstance(row, dict):
                 raise ValueError(f"{file}, line {number}: not an object ({line[:-1][:40]!r}); give an undamaged file")
-            if line.endswith("\n"):
-                yield row
+            yield row
 
 
 def write(file: Path, content: str | bytes) -> None:
